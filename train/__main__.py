@@ -1,0 +1,67 @@
+"""Command line of the training program; it contains no logic.
+
+``python -m train CONFIG WORKDIR [--section.field value]`` trains, or goes on with, the run in
+WORKDIR. ``python -m train CONFIG --help`` lists every field with its value in that config.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from rich.console import Console
+
+import configs
+from probes import figures
+from train import config as config_lib
+from train import display, log, loop
+
+_USAGE = "usage: python -m train CONFIG WORKDIR [--section.field value ...]"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one training and returns the exit code: 0, or 2 for a mistake in the arguments."""
+    try:
+        _train(arguments)
+    except config_lib.ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _train(arguments: Sequence[str]) -> None:
+    name, workdir, overrides = _split(arguments)
+    config = config_lib.override(configs.get(name), overrides)
+    if workdir is None:
+        raise config_lib.ConfigError(f"no work directory given.\n{_USAGE}")
+    log.quiet()
+    _cache_compilations()
+    console = Console()
+    rows = loop.train(config, workdir, console)
+    path = figures.save(figures.collapse_curves(rows), workdir / "figures" / "collapse.png")
+    display.print_summary(console, rows, path)
+
+
+def _split(arguments: Sequence[str]) -> tuple[str, Path | None, list[str]]:
+    if not arguments or arguments[0].startswith("-"):
+        known = "\n".join(f"  {name}: {summary}" for name, summary in configs.summaries().items())
+        raise config_lib.ConfigError(f"no config given.\n{_USAGE}\nknown configs:\n{known}")
+    name, *rest = arguments
+    if not rest or rest[0].startswith("-"):
+        return name, None, list(rest)
+    return name, Path(rest[0]), list(rest[1:])
+
+
+def _cache_compilations() -> None:
+    # A run compiles for a while before its first step; the same program compiles only once a
+    # machine. JAX_COMPILATION_CACHE_DIR chooses another place, and empty none.
+    default = Path.home() / ".cache" / "vci_jax" / "xla"
+    jax.config.update(
+        "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(default))
+    )
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,214 @@
+"""Every setting of a training run, and every default, in one place.
+
+A run is described by one frozen ``Config``. The files in ``configs/`` return instances of it, the
+command line overrides single fields (``--optim.lr 0.05``), and ``config.json`` in the work
+directory stores the result, so that a run is never continued under settings it did not start with.
+No other module of the project has a default for any of these values.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+
+class ConfigError(ValueError):
+    """A mistake in the settings of a run, which the command line reports without a traceback."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where the images come from and how they reach the network."""
+
+    source: str = "digits"
+    """Name of the data set."""
+    batch_size: int = 64
+    """Images per training step, over all devices together."""
+    crop_padding: int = 0
+    """Augmentation: shift each training image by up to this many pixels in each direction."""
+    mean: tuple[float, ...] = (123.675, 116.28, 103.53)
+    """Subtracted from each channel, in the units of the stored pixels."""
+    std: tuple[float, ...] = (58.395, 57.12, 57.375)
+    """Divides each channel, in the units of the stored pixels."""
+    threads: int = 2
+    """Threads that read and augment images; 0 does it in the training thread."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    name: str = "resnet18"
+    """A member of the family in train/models."""
+    width: int = 64
+    """Channels of the first stage; each later stage has twice as many."""
+    stem: Literal["imagenet", "cifar"] = "imagenet"
+    """7x7 stride 2 and max-pool (imagenet), or 3x3 stride 1 (cifar) for small images."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """The training objective."""
+
+    name: Literal["cross_entropy", "mse"] = "cross_entropy"
+    """Cross-entropy, or squared error against the one-hot label."""
+    temperature: float = 1.0
+    """Divides the logits before the softmax of the cross-entropy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """SGD with Nesterov momentum; linear warm-up, then a cosine to zero."""
+
+    lr: float = 0.1
+    """The learning rate at the end of the warm-up."""
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    """Added to the gradient of every parameter, times that parameter, before the momentum."""
+    warmup_epochs: int = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """The metrics pass over both splits; there is always one before the first step and at the end."""
+
+    every_epochs: int = 20
+    batch_size: int = 256
+    """Changes the speed of the pass and nothing else: its last batch is padded and masked."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """Saved states, from which a killed run goes on; the last step is always saved."""
+
+    every_epochs: int = 5
+    keep: int = 2
+    """How many of the latest checkpoints stay on disk."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+    """The running loss and accuracy of the training batches."""
+
+    every_steps: int = 20
+    """Steps between two points of the TensorBoard curves of the training batches."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One training run."""
+
+    name: str = "unnamed"
+    """The name of the file in configs/ that this run was made from."""
+    epochs: int = 300
+    seed: int = 0
+    """Decides the initial weights, the order of the images and their augmentation."""
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    log: LogConfig = dataclasses.field(default_factory=LogConfig)
+
+
+# Fields that count something, of which there must be at least one.
+_COUNTS = (
+    "epochs",
+    "data.batch_size",
+    "model.width",
+    "eval.every_epochs",
+    "eval.batch_size",
+    "checkpoint.every_epochs",
+    "checkpoint.keep",
+    "log.every_steps",
+)
+_NOT_NEGATIVE = ("data.crop_padding", "data.threads", "optim.lr", "optim.warmup_epochs", "seed")
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns ``{"optim.lr": 0.1, ...}`` for the nested dictionary of a config."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def validate(config: Config) -> Config:
+    """Returns the config unchanged, or raises before anything expensive has started.
+
+    Raises:
+      ConfigError: names the field, its value and the values it may have.
+    """
+    flat = flatten(dataclasses.asdict(config))
+    for field in _COUNTS:
+        if flat[field] < 1:
+            raise ConfigError(f"--{field} is {flat[field]}; it must be at least 1.")
+    for field in _NOT_NEGATIVE:
+        if flat[field] < 0:
+            raise ConfigError(f"--{field} is {flat[field]}; it must not be negative.")
+    if not config.loss.temperature > 0:
+        raise ConfigError(f"--loss.temperature is {config.loss.temperature}; it must be positive.")
+    if config.optim.warmup_epochs >= config.epochs:
+        raise ConfigError(
+            f"--optim.warmup_epochs is {config.optim.warmup_epochs}, which leaves none of the "
+            f"{config.epochs} epochs to train in; lower it, or raise --epochs."
+        )
+    return config
+
+
+def override(config: Config, arguments: Sequence[str]) -> Config:
+    """Applies ``--section.field value`` arguments to a config.
+
+    A misspelt or badly typed argument ends the program with exit code 2, and a message that
+    suggests the fields that were perhaps meant.
+    """
+    program = f"python -m train {config.name} WORKDIR"
+    return validate(tyro.cli(Config, args=list(arguments), default=config, prog=program))
+
+
+def claim(config: Config, workdir: Path) -> None:
+    """Stores the config in a new work directory, or checks it against the one already there.
+
+    Raises:
+      ConfigError: the directory belongs to a run with other settings; names each of them.
+    """
+    # Through JSON, so that both sides of the comparison have lost the same types (tuples).
+    ours = json.loads(json.dumps(dataclasses.asdict(config)))
+    path = workdir / "config.json"
+    if path.exists():
+        _refuse_differences(ours, _read(path), workdir)
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(ours, indent=2) + "\n")
+    os.replace(partial, path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"{path} is not valid JSON ({error}); choose another work directory, or delete this "
+            "one to start again."
+        ) from error
+
+
+def _refuse_differences(ours: dict[str, Any], theirs: dict[str, Any], workdir: Path) -> None:
+    new, old = flatten(ours), flatten(theirs)
+    fields = [key for key in sorted(new | old) if new.get(key) != old.get(key)]
+    if not fields:
+        return
+    listing = "\n".join(f"  {key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in fields)
+    raise ConfigError(
+        f"{workdir} holds a run with other settings:\n{listing}\n"
+        "Use the same settings to go on with that run, or another directory for a new one."
+    )

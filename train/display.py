@@ -1,0 +1,112 @@
+"""What a person sees while a run goes on: a live bar in a terminal, plain lines elsewhere."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+_TABLE_METRICS = (
+    ("accuracy", "higher is better"),
+    ("loss", "lower is better"),
+    ("vci", "lower is more collapsed"),
+    ("vci_adjusted", "lower is more collapsed"),
+    ("fuzziness", "lower is more collapsed"),
+    ("squared_distance", "lower is more collapsed"),
+    ("cosine_similarity", "higher is more collapsed"),
+    ("class_separation", "higher is more collapsed"),
+)
+
+
+class Display:
+    """The progress of one run; a context manager that leaves the terminal as it was."""
+
+    def __init__(self, *, steps: int, steps_per_epoch: int, console: Console) -> None:
+        """Prepares the bar.
+
+        Args:
+          steps: of the whole run.
+          steps_per_epoch: to show the epoch.
+          console: where to print; the live bar appears only if it is a terminal.
+        """
+        self._console = console
+        self._steps_per_epoch = steps_per_epoch
+        self._epochs = steps // steps_per_epoch
+        self._vci: float | None = None
+        self._progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[status]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._bar = self._progress.add_task(
+            "", total=steps, epoch=f"0/{self._epochs}", status="compiling"
+        )
+
+    def __enter__(self) -> Self:
+        """Starts the live bar."""
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stops the live bar."""
+        del kind, error, trace
+        self._progress.stop()
+
+    def say(self, message: str) -> None:
+        """Prints a line above the bar."""
+        self._console.print(message, highlight=False)
+
+    def step(self, step: int, scalars: dict[str, float], rate: float | None) -> None:
+        """Moves the bar to a finished step."""
+        parts = [f"loss {scalars['loss']:.3f}", f"accuracy {scalars['accuracy']:.3f}"]
+        if self._vci is not None:
+            parts.append(f"VCI {self._vci:.3f}")
+        if rate is not None:
+            parts.append(f"{rate:,.0f} images/s")
+        epoch = f"{-(-step // self._steps_per_epoch)}/{self._epochs}"
+        self._progress.update(self._bar, completed=step, epoch=epoch, status="  ".join(parts))
+
+    def record(self, train: dict[str, Any], test: dict[str, Any]) -> None:
+        """Prints one line for a metrics pass over both splits."""
+        self._vci = train["vci"]
+        parts = [f"epoch {train['epoch']:>3}/{self._epochs}"]
+        for row in (train, test):
+            parts.append(
+                f"{row['split']}: loss {row['loss']:.4f} accuracy {row['accuracy']:.4f} "
+                f"VCI {row['vci']:.4f}"
+            )
+        if train["images_per_second"] is not None:
+            parts.append(f"{train['images_per_second']:,.0f} images/s")
+        self.say("  ".join(parts))
+
+
+def print_summary(console: Console, rows: list[dict[str, Any]], figure: Path) -> None:
+    """Prints the metrics of the first and the last record, and where the picture is."""
+    table = Table(title="Metrics at the end of the run (in brackets: before the first step)")
+    table.add_column("metric")
+    for split in ("train", "test"):
+        table.add_column(split, justify="right")
+    table.add_column("direction", style="dim")
+    for metric, direction in _TABLE_METRICS:
+        cells = []
+        for split in ("train", "test"):
+            values = [row[metric] for row in rows if row["split"] == split]
+            cells.append(f"{_number(values[-1])} ({_number(values[0])})")
+        table.add_row(metric, *cells, direction)
+    console.print(table)
+    console.print(f"Figure: {figure}", highlight=False, soft_wrap=True)
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4g}"

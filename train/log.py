@@ -1,0 +1,145 @@
+"""What a run leaves to read: ``metrics.jsonl`` and TensorBoard event files.
+
+One row of ``metrics.jsonl`` is one split at one step: ``step``, ``epoch``, ``split``, ``accuracy``,
+``loss``, every metric of ``vci_jax.report``, and two timing fields, ``seconds`` (of the metrics
+pass) and ``images_per_second`` (of training since the row before), the only ones that differ
+between two runs with one seed. Values that are not finite are written as null.
+"""
+
+import json
+import logging
+import math
+import os
+import time
+import warnings
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+from tensorboardX import SummaryWriter
+
+from train.config import ConfigError
+
+Row = dict[str, Any]
+
+TIMING_FIELDS = ("seconds", "images_per_second")
+
+
+class Journal:
+    """Appends rows and curves to a work directory; a context manager that closes its files."""
+
+    def __init__(self, workdir: Path, *, resume_step: int | None) -> None:
+        """Opens the files, and forgets what a killed run wrote after its last checkpoint.
+
+        Args:
+          workdir: where the files are, or will be.
+          resume_step: the step of the restored checkpoint; rows of later steps are dropped, since
+            they are about to be written again. None drops all of them.
+        """
+        self._path = workdir / "metrics.jsonl"
+        self.rows = _rewind(self._path, resume_step)
+        self._file = self._path.open("a")
+        self._writer = SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=0 if resume_step is None else resume_step + 1
+        )
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes the files."""
+        del kind, error, trace
+        self._file.close()
+        self._writer.close()
+
+    def write(self, row: Row) -> None:
+        """Appends one row, on disk when this returns."""
+        row = _finite(row)
+        self.rows.append(row)
+        self._file.write(json.dumps(row, allow_nan=False) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        for key, value in row.items():
+            if isinstance(value, float) and key not in TIMING_FIELDS:
+                self._writer.add_scalar(f"{row['split']}/{key}", value, row["step"])
+
+    def scalars(self, step: int, values: Row) -> None:
+        """Adds one point to each TensorBoard curve of the training batches."""
+        for key, value in values.items():
+            self._writer.add_scalar(f"batch/{key}", value, step)
+
+
+class Stopwatch:
+    """Images per second of training, without the metrics passes and the compilation."""
+
+    def __init__(self) -> None:
+        """Starts at rest."""
+        self._start: float | None = None
+        self._images = 0
+
+    def begin(self) -> None:
+        """Starts counting from zero."""
+        self._start, self._images = time.perf_counter(), 0
+
+    def add(self, images: int) -> None:
+        """Counts the images of a finished step; the very first one, which compiles, only begins."""
+        if self._start is None:
+            self.begin()
+        else:
+            self._images += images
+
+    def rate(self) -> float | None:
+        """Returns images per second since ``begin``, or None if there were none."""
+        if self._start is None or not self._images:
+            return None
+        return self._images / (time.perf_counter() - self._start)
+
+
+def to_floats(scalars: dict[str, jax.Array]) -> dict[str, float]:
+    """Returns device scalars as Python floats, waiting for the step that computes them."""
+    return {key: float(value) for key, value in scalars.items()}
+
+
+def quiet() -> None:
+    """Keeps the bookkeeping of Orbax, Grain and JAX out of the terminal; errors still show."""
+    for name in ("absl", "jax", "orbax", "grain"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+def _rewind(path: Path, step: int | None) -> list[Row]:
+    lines = path.read_text().splitlines() if path.exists() else []
+    rows: list[Row] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break  # The process was killed within this line.
+            raise ConfigError(f"{path}, line {number}, is not valid JSON: {error}.") from error
+        if step is not None and row["step"] <= step:
+            rows.append(row)
+    partial = path.with_suffix(".partial")
+    with partial.open("w") as file:
+        file.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    return rows
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

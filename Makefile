@@ -1,0 +1,35 @@
+# `make demo` and `make test` need Python 3.11 or newer and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := runs/digits
+export JAX_PLATFORMS ?= cpu
+
+.PHONY: demo test slow lint bench clean
+
+demo: $(READY)  ## Train on real handwritten digits and watch the features collapse (about 3 min).
+	$(BIN)/python -m train digits $(DEMO)
+
+test: $(READY)  ## The test suite, without the tests marked slow.
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(TESTS)
+
+slow: $(READY)  ## The tests marked slow.
+	$(BIN)/python -m pytest -m slow $(TESTS)
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(READY)  ## The speed claims of the README, measured on this machine.
+	$(BIN)/python tests/bench_metrics.py
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vci_jax needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]" -c constraints.txt
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) $(DEMO) .pytest_cache .ruff_cache .mypy_cache

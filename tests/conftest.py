@@ -1,0 +1,34 @@
+"""The strict environment of the suite; set before anything imports jax."""
+
+import os
+import pathlib
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path.home() / ".cache" / "vci_jax" / "xla")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+import jax
+import numpy as np
+import pytest
+
+SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def x64():
+    """float64 inside the test, as report has it."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def resnet20():
+    """Real features of a ResNet-20 on CIFAR-10's test set, where they are to be had."""
+    path = SHARED / "features" / "resnet20_cifar10_test.npz"
+    if not path.exists():
+        pytest.skip(f"needs {path.name}, which does not ship with the project")
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files} | {"path": path}

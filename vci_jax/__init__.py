@@ -1,0 +1,35 @@
+"""vci_jax: how collapsed features are, and how well they will transfer.
+
+    moments = vci_jax.init(num_classes, dim)
+    moments = vci_jax.update(moments, features, labels)      # jit it, scan it, shard it
+    vci_jax.report(moments)["vci"]
+
+The variability collapse index of Xu & Liu (ICML 2023), and the metrics it is compared with.
+"""
+
+from vci_jax import agreement
+from vci_jax.geometry import Geometry, factorize
+from vci_jax.measure import measure
+from vci_jax.metrics import collapse_metrics
+from vci_jax.moments import ClassMoments, class_means, init, merge, merge_axis, update
+from vci_jax.report import report
+from vci_jax.storage import load, save
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ClassMoments",
+    "Geometry",
+    "agreement",
+    "class_means",
+    "collapse_metrics",
+    "factorize",
+    "init",
+    "load",
+    "measure",
+    "merge",
+    "merge_axis",
+    "report",
+    "save",
+    "update",
+]

@@ -1,0 +1,105 @@
+"""NC4: how often the nearest class mean and the classifier agree.
+
+It needs finished class means, so it takes a second pass over the features, with the same verbs
+as the moments: ``init``, ``update``, ``merge``, ``merge_axis``.
+
+Legend: N samples in the batch, K classes, D feature dimension.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Num
+
+from vci_jax import linalg
+from vci_jax.batch import vet
+from vci_jax.moments import ClassMoments
+
+
+class Agreement(NamedTuple):
+    """The means to compare with, about ``centre``, and how many rows agreed of how many."""
+
+    centre: Float[Array, " D"]
+    means: Float[Array, "K D"]
+    present: Bool[Array, " K"]
+    agreed: Int[Array, ""]
+    count: Int[Array, ""]
+    non_finite: Int[Array, ""]
+
+
+def init(moments: ClassMoments) -> Agreement:
+    """Starts the second pass from the finished moments of the first."""
+    zero = jnp.zeros((), jnp.int32)
+    return Agreement(
+        centre=moments.pivot,
+        means=moments.mean,
+        present=moments.count > 0,
+        agreed=zero,
+        count=zero,
+        non_finite=zero,
+    )
+
+
+def update(
+    agreement: Agreement,
+    features: Num[Array, "N D"],
+    logits: Num[Array, "N K"],
+    mask: Num[Array, " N"] | None = None,
+) -> Agreement:
+    """Adds one batch: is argmin_k ||h - mu_k|| equal to argmax_k logits?
+
+    Args:
+      agreement: the state so far.
+      features: as given to ``moments.update``.
+      logits: of the classifier, bias included. Ties go to the lower class on both sides.
+      mask: nonzero where a row counts.
+
+    Raises:
+      ValueError: at trace time, for shapes or dtypes that do not fit.
+    """
+    num_classes = agreement.means.shape[0]
+    if jnp.shape(logits) != (jnp.shape(features)[0], num_classes):
+        raise ValueError(
+            f"logits must be [N, {num_classes}] with one row a feature row, got "
+            f"{list(jnp.shape(logits))} for features {list(jnp.shape(features))}."
+        )
+    no_labels = jnp.zeros(jnp.shape(features)[:1], jnp.int32)
+    batch = vet(features, no_labels, mask, agreement.means)
+    shifted = batch.features - agreement.centre
+    # ||h - mu||^2 less ||h||^2, which is the same for every class.
+    distance = jnp.sum(agreement.means**2, axis=1) - 2 * linalg.matmul(shifted, agreement.means.T)
+    nearest = jnp.argmin(jnp.where(agreement.present, distance, jnp.inf), axis=1)
+    agrees = (nearest == jnp.argmax(jnp.asarray(logits), axis=1)) & batch.used
+    return agreement._replace(
+        agreed=agreement.agreed + jnp.sum(agrees, dtype=jnp.int32),
+        count=agreement.count + jnp.sum(batch.used, dtype=jnp.int32),
+        non_finite=agreement.non_finite + batch.non_finite,
+    )
+
+
+def merge(a: Agreement, b: Agreement) -> Agreement:
+    """Adds the counts of two states that started from the same means."""
+    return a._replace(
+        agreed=a.agreed + b.agreed, count=a.count + b.count, non_finite=a.non_finite + b.non_finite
+    )
+
+
+def merge_axis(agreement: Agreement) -> Agreement:
+    """Folds a leading axis of partial states into one."""
+    first = jax.tree.map(lambda leaf: leaf[0], agreement)
+    return first._replace(
+        agreed=jnp.sum(agreement.agreed),
+        count=jnp.sum(agreement.count),
+        non_finite=jnp.sum(agreement.non_finite),
+    )
+
+
+def ncc_agreement(agreement: Agreement) -> Float[Array, ""]:
+    """The share of rows on which both agree; NaN before the first row.
+
+    Reference:
+      Papyan, Han & Donoho (2020), Fig. 7, which plots one minus this.
+    """
+    count = agreement.count.astype(agreement.means.dtype)
+    return agreement.agreed.astype(count.dtype) / jnp.where(count > 0, count, jnp.nan)

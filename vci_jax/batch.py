@@ -1,0 +1,92 @@
+"""Vetting of one batch: what counts, what is padding, what is refused, and why.
+
+Every accumulator of the library takes its rows through ``vet``, so that a wrong label or a NaN
+means the same everywhere: it is left out, and counted.
+
+Legend: N samples in the batch, K classes, D feature dimension.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Integer, Num
+
+
+class Batch(NamedTuple):
+    """A vetted batch. Rows left out are zero, not ``used``, and carry the label K."""
+
+    features: Float[Array, "N D"]
+    labels: Int[Array, " N"]
+    used: Bool[Array, " N"]
+    peak: Float[Array, " N"]
+    label_out_of_range: Int[Array, ""]
+    non_finite: Int[Array, ""]
+
+
+def vet(
+    features: Num[Array, "N D"],
+    labels: Integer[Array, " N"],
+    mask: Num[Array, " N"] | None,
+    like: Float[Array, "K D"],
+) -> Batch:
+    """Separates rows that count from padding and from rows that cannot be used.
+
+    Args:
+      features: any real dtype, converted to that of ``like``.
+      labels: integers; the label K then marks a row that is left out, which segment sums drop.
+      mask: nonzero where a row counts; None for all.
+      like: any [K D] array of the accumulator, for its widths and dtype.
+
+    Returns:
+      The batch, with ``peak`` = max_d |h_d| and the two counts of refused rows. A row with a
+      wrong label and a NaN is counted once, as a wrong label.
+
+    Raises:
+      ValueError: at trace time, for ranks, widths or dtypes that do not fit.
+    """
+    _check_features(features, like.shape[1])
+    _check_column("labels", labels, features.shape[0])
+    if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
+        raise ValueError(
+            f"labels must be integers 0 .. {like.shape[0] - 1}, got {jnp.result_type(labels)}. "
+            "Cast them with labels.astype(int), or take labels.argmax(-1) of one-hot rows."
+        )
+    if mask is not None:
+        _check_column("mask", mask, features.shape[0])
+    num_classes = like.shape[0]
+    features = jnp.asarray(features).astype(like.dtype)
+    labels = jnp.asarray(labels)
+    if labels.dtype.itemsize <= 4:  # a narrow label type may not be able to hold K
+        labels = labels.astype(jnp.int32)
+    peak = jnp.max(jnp.abs(features), axis=1)  # NaN and infinity survive a maximum
+    offered = jnp.ones_like(peak, bool) if mask is None else jnp.asarray(mask) != 0
+    in_range = (labels >= 0) & (labels < num_classes)
+    used = offered & in_range & jnp.isfinite(peak)
+    return Batch(
+        features=jnp.where(used[:, None], features, 0),
+        labels=jnp.where(used, labels, num_classes).astype(jnp.int32),
+        used=used,
+        peak=jnp.where(used, peak, 0),
+        label_out_of_range=jnp.sum(offered & ~in_range, dtype=jnp.int32),
+        non_finite=jnp.sum(offered & in_range & ~used, dtype=jnp.int32),
+    )
+
+
+def _check_features(features: jax.typing.ArrayLike, dim: int) -> None:
+    shape, dtype = jnp.shape(features), jnp.result_type(features)
+    if len(shape) != 2 or shape[1] != dim:
+        raise ValueError(
+            f"features must be [N, {dim}], got {tuple(shape)}. Pool or flatten feature maps to "
+            "one vector a sample, and give init the width of that vector."
+        )
+    if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
+        raise ValueError(f"features must be real numbers, got {dtype}.")
+
+
+def _check_column(name: str, column: jax.typing.ArrayLike, size: int) -> None:
+    if jnp.shape(column) != (size,):
+        raise ValueError(
+            f"{name} must have one entry for each of the {size} feature rows, "
+            f"got shape {tuple(jnp.shape(column))}."
+        )

@@ -1,0 +1,243 @@
+"""The command line: features in an ``.npz`` file, a table or one JSON object out.
+
+Runs in float64 throughout; the labels are all there, so class weights and balanced jackknife
+blocks come for nothing.
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from vci_jax import agreement, moments
+from vci_jax.report import report
+
+_ROWS = 4096  # a batch: large enough for a fast product, small enough for any memory
+
+_DESCRIPTIONS = {
+    "vci": "variability collapse index",
+    "vci_adjusted": "VCI, sample-size bias removed",
+    "vci_interval": "its 95 % interval (jackknife)",
+    "fuzziness": "Tr[Sigma_W Sigma_B^+] / K",
+    "squared_distance": "Tr Sigma_W / Tr Sigma_B",
+    "cosine_similarity": "mean cosine within a class",
+    "class_separation": "1 - d_within / d_total",
+    "within_between_part": "variance along class means",
+    "within_orthogonal_part": "variance orthogonal to them",
+    "probe_mse": "loss of the best linear probe",
+    "h_score": "Tr[Sigma_T^+ Sigma_B]",
+    "shrinkage_h_score": "H-score, Ledoit-Wolf",
+    "cdnv": "class-distance normalised variance",
+    "equinorm": "spread of class-mean norms (NC2)",
+    "equiangularity": "spread of class-mean cosines (NC2)",
+    "etf_error": "distance to a simplex ETF (NC2)",
+    "self_duality": "classifier vs class means (NC3)",
+    "ncc_agreement": "nearest mean = classifier (NC4)",
+    "effective_rank": "exp entropy of singular values",
+    "logme": "log maximum evidence",
+}
+_LARGER_IS_COLLAPSED = {"cosine_similarity", "class_separation", "h_score", "shrinkage_h_score",
+                        "ncc_agreement"}  # fmt: skip
+_SMALLER_IS_COLLAPSED = {"vci", "vci_adjusted", "fuzziness", "squared_distance", "cdnv",
+                         "within_between_part", "probe_mse", "equinorm", "equiangularity",
+                         "etf_error", "self_duality"}  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parses, measures, prints; returns the exit code (2 for bad input)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vci_jax",
+        description="Every collapse metric of features saved in an .npz file.",
+        epilog="Arrays: features [N, D], labels [N]; optional head_kernel [D, K], head_bias [K], "
+        "logits [N, K].",
+    )
+    parser.add_argument("file", help="an .npz file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--weighting", choices=("sample", "class"), default="sample")
+    parser.add_argument(
+        "--blocks", type=int, default=10, help="jackknife blocks for the interval; 1 for none"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        arrays = read_features(options.file)
+        result = measure_arrays(arrays, weighting=options.weighting, blocks=options.blocks)
+    except (ValueError, OSError) as error:
+        print(f"vci_jax: {error}", file=sys.stderr)
+        return 2
+    print(as_json(result) if options.json else as_table(result, options.file))
+    return 0
+
+
+def read_features(path: str) -> dict[str, np.ndarray]:
+    """Reads and checks the arrays of a features file.
+
+    Raises:
+      ValueError: for a file of another kind, missing arrays, shapes that do not fit, labels
+        outside the classes, or rows with NaN or infinity; says which and how many.
+      OSError: if the file cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError(f"{path} holds one array; save with numpy.savez.")
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file.") from None
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is not a readable .npz file: {error}") from None
+    except Exception as error:  # a torn zip raises zipfile.BadZipFile or zlib.error
+        raise ValueError(f"{path} is not a readable .npz file: {error}") from None
+    missing = [name for name in ("features", "labels") if name not in arrays]
+    if missing:
+        found = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
+        raise ValueError(
+            f"{path} has no {' and no '.join(missing)}: found {found or 'no arrays'}. "
+            "Save it with numpy.savez(path, features=..., labels=...)."
+        )
+    _check_arrays(path, arrays)
+    return arrays
+
+
+def measure_arrays(
+    arrays: dict[str, np.ndarray], *, weighting: str = "sample", blocks: int = 1
+) -> dict[str, Any]:
+    """Reports on checked arrays, in float64, with NC3 and NC4 if there is a classifier."""
+    if blocks < 1:
+        raise ValueError(f"--blocks must be at least 1, got {blocks}.")
+    features, labels = arrays["features"], arrays["labels"].astype(np.int32)
+    num_classes = _num_classes(arrays)
+    counts = np.bincount(labels, minlength=num_classes)
+    # Blocks with equal shares of every class: deal the samples out in the order of their labels.
+    block = np.empty(len(labels), np.int32)
+    block[np.argsort(labels, kind="stable")] = np.arange(len(labels)) % blocks
+    head = None
+    if "head_kernel" in arrays:
+        head = (arrays["head_kernel"], arrays.get("head_bias", np.zeros(num_classes)))
+    with jax.enable_x64(True):
+        start = moments.init(
+            num_classes, features.shape[1], dtype=np.float64,
+            class_counts=counts if weighting == "class" else None,
+        )  # fmt: skip
+        states = [_pass(start, features[block == b], labels[block == b]) for b in range(blocks)]
+        stack = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+        result = report(stack, weighting=weighting, head=head)
+        logits = arrays.get("logits")
+        if logits is None and head is not None:
+            logits = features.astype(np.float64) @ head[0].astype(np.float64) + head[1]
+        if logits is not None:
+            result["ncc_agreement"] = _agreement(stack, features, logits)
+    return result
+
+
+def as_json(result: dict[str, Any]) -> str:
+    """One JSON object on one line; undefined values are null, as JSON has no NaN."""
+    return json.dumps(_jsonable(result), allow_nan=False)
+
+
+def as_table(result: dict[str, Any], title: str) -> str:
+    """The metrics with what they are and which way is more collapsed."""
+    lines = [
+        title,
+        f"{result['samples']:,} samples, {result['classes']} classes, {result['dim']} dimensions "
+        f"(rank {result['kept_rank']}), weighting by {result['weighting']}",
+        "",
+    ]
+    for name, description in _DESCRIPTIONS.items():
+        if name in result:
+            lines.append(f"  {name:<24}{_number(result[name]):>22}   {_arrow(name)} {description}")
+    lines += ["", "  v more collapsed when smaller, ^ when larger"]
+    lines += [f"  ! {warning}" for warning in result["warnings"]]
+    return "\n".join(lines)
+
+
+def _check_arrays(path: str, arrays: dict[str, np.ndarray]) -> None:
+    features, labels = arrays["features"], arrays["labels"]
+    if features.ndim != 2 or 0 in features.shape or features.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{path}: features must be real numbers [N, D], got {features.dtype} "
+            f"{list(features.shape)}."
+        )
+    if labels.shape != features.shape[:1] or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"{path}: labels must be {features.shape[0]} integers, one a row of features, got "
+            f"{labels.dtype} {list(labels.shape)}."
+        )
+    num_classes = _num_classes(arrays)
+    outside = np.flatnonzero((labels < 0) | (labels.astype(np.float64) >= num_classes))
+    if outside.size:
+        raise ValueError(
+            f"{path}: {outside.size:,} labels lie outside 0 .. {num_classes - 1}, the first is "
+            f"{labels[outside[0]]} in row {outside[0]}. Remove those rows or renumber the classes."
+        )
+    broken = np.flatnonzero(~np.isfinite(features.astype(np.float64)).all(axis=1))
+    if broken.size:
+        raise ValueError(
+            f"{path}: {broken.size:,} of {len(features):,} rows of features hold NaN or infinity, "
+            f"the first is row {broken[0]}. Remove them, or find out why the network makes them."
+        )
+    shapes = {
+        "head_kernel": (features.shape[1], num_classes),
+        "head_bias": (num_classes,),
+        "logits": (len(features), num_classes),
+    }
+    for name, shape in shapes.items():
+        if name in arrays and arrays[name].shape != shape:
+            raise ValueError(f"{path}: {name} must be {list(shape)}, got {list(arrays[name].shape)}.")
+
+
+def _num_classes(arrays: dict[str, np.ndarray]) -> int:
+    """As many as the classifier has, or as the labels name."""
+    for name in ("head_kernel", "logits"):
+        if name in arrays and arrays[name].ndim == 2:
+            return arrays[name].shape[1]
+    return max(int(arrays["labels"].max()) + 1, 1)
+
+
+_update = jax.jit(moments.update, donate_argnums=0)
+_update_agreement = jax.jit(agreement.update)
+
+
+def _pass(state: moments.ClassMoments, features: np.ndarray, labels: np.ndarray) -> Any:
+    state = jax.tree.map(lambda leaf: leaf + 0, state)  # the donated copy
+    for low in range(0, len(labels), _ROWS):
+        rows, names, mask = _padded(features[low : low + _ROWS], labels[low : low + _ROWS])
+        state = _update(state, rows, names, mask)
+    return jax.device_get(state)
+
+
+def _agreement(stack: Any, features: np.ndarray, logits: np.ndarray) -> float:
+    state = agreement.init(moments.merge_axis(stack))
+    for low in range(0, len(features), _ROWS):
+        rows, scores, mask = _padded(features[low : low + _ROWS], logits[low : low + _ROWS])
+        state = _update_agreement(state, rows, scores, mask)
+    return float(agreement.ncc_agreement(state))
+
+
+def _padded(*columns: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Columns filled up to a full batch, and the mask: one shape, so one compilation."""
+    size = len(columns[0])
+    full = [np.pad(c, [(0, _ROWS - size)] + [(0, 0)] * (c.ndim - 1)) for c in columns]
+    return *full, np.arange(_ROWS) < size
+
+
+def _number(value: float | list[float]) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(_number(part) for part in value) + "]"
+    return "undefined" if math.isnan(value) else f"{value:.6g}"
+
+
+def _arrow(name: str) -> str:
+    return "^" if name in _LARGER_IS_COLLAPSED else "v" if name in _SMALLER_IS_COLLAPSED else " "
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _jsonable(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_jsonable(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

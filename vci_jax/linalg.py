@@ -1,0 +1,201 @@
+"""All the eigen work: relative cutoffs that are written down, and ranks that are returned.
+
+Pseudo-inverses are never formed. The within-class scatter is whitened through its eigenvectors,
+after scaling its diagonal to one; the span of a few rows comes from the smaller of its two Gram
+matrices. Both say how many directions they kept, so a cutoff can never act unseen.
+``jnp.linalg.pinv`` hides its cutoff (10 D eps), which on real float32 features moves VCI by 7 %.
+
+Legend: D feature dimension, R rows, r largest number of directions asked for.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+class Axes(NamedTuple):
+    """Eigenvalues, descending and never negative, and eigenvectors (columns)."""
+
+    values: Float[Array, " D"]
+    vectors: Float[Array, "D D"]
+
+
+class Whitener(NamedTuple):
+    """``map`` with map^T A map = I on the ``kept`` directions.
+
+    The other columns are scaled by the cutoff^(-1/2) instead: A is known to be small there, but no
+    better than that.
+    """
+
+    map: Float[Array, "D D"]
+    kept: Bool[Array, " D"]
+
+
+class RowSpace(NamedTuple):
+    """Orthonormal ``basis`` of the span of rows, with squared singular values, descending.
+
+    Columns that are not ``kept``, and their ``squares``, are zero.
+    """
+
+    basis: Float[Array, "D r"]
+    squares: Float[Array, " r"]
+    kept: Bool[Array, " r"]
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """Matrix product in full precision: accelerators otherwise multiply float32 in bfloat16."""
+    return jnp.matmul(a, b, precision=_HIGHEST)
+
+
+def eigh(matrix: Float[Array, "D D"]) -> tuple[Float[Array, " D"], Float[Array, "D D"]]:
+    """Eigenvalues, descending, and eigenvectors (columns) of a symmetric matrix.
+
+    On TPU the Jacobi algorithm is asked for: the default one takes minutes to compile.
+    """
+    values, vectors = jax.lax.platform_dependent(
+        (matrix + matrix.T) / 2,
+        tpu=_eigh_jacobi,
+        default=lambda symmetric: tuple(jnp.linalg.eigh(symmetric, symmetrize_input=False)),
+    )
+    order = jnp.argsort(-values)
+    return values[order], vectors[:, order]
+
+
+def principal_axes(covariance: Float[Array, "D D"]) -> Axes:
+    """Axes of a positive semi-definite matrix; what rounding made negative becomes zero."""
+    values, vectors = eigh(covariance)
+    return Axes(jnp.maximum(values, 0), vectors)
+
+
+def gram(rows: Float[Array, "N D"]) -> tuple[Float[Array, "D D"], Float[Array, "D D"]]:
+    """rows^T rows as a sum of two matrices, the second far smaller than the first.
+
+    In float32 it is one product, and zero. In float64 the product is good to about 1e-22 rather
+    than 1e-16: each column splits into its leading bits a, few enough that every partial sum of
+    a^T a is exact in any order, and the rest b; then rows^T rows = a^T a + C + C^T with
+    C = (a + b/2)^T b, whose own rounding is that much smaller (Ozaki et al., 2012). It is what
+    keeps VCI invariant to 1e-8 under maps of condition number 1e6, which a plain Gram matrix
+    squares to 1e12; the price is a second product.
+    """
+    if rows.dtype != jnp.float64:
+        return matmul(rows.T, rows), jnp.zeros((), rows.dtype)
+    lead, rest = _split(rows, rows.shape[0])
+    cross = matmul((lead + rest / 2).T, rest)
+    return matmul(lead.T, lead), cross + cross.T
+
+
+def whiten(
+    matrix: Float[Array, "D D"],
+    tail: Float[Array, "D D"],
+    scale: Float[Array, " D"],
+    data_eps: float,
+) -> Whitener:
+    """Whitens the covariance ``matrix + tail``, known to ``data_eps`` relative to its diagonal.
+
+    With S = diag(scale) and S A S = V L V^T, the map is W = S V max(L, cutoff)^(-1/2). Bringing
+    the diagonal to about one first is an invertible map, so the metrics do not notice, while the
+    condition number on real features falls 36-fold (48 192 to 1 342).
+
+    The cutoff is the sum of two errors in L: that of the eigensolver, D eps L_max (the LAPACK
+    and NumPy convention), and that of the entries of A, which are sums with independent rounding
+    errors and so grow like sqrt(D) in the spectral norm: max(8, sqrt(D)) data_eps. The factor 8
+    covers the error of one long sum; it is a heuristic, checked in test_linalg.py.
+
+    Args:
+      matrix: symmetric and positive semi-definite.
+      tail: the low-order part of its entries, or zeros.
+      scale: powers of two, so that scaling is exact, near diag(A)^(-1/2); zero drops a coordinate.
+      data_eps: unit roundoff of the sums that made the matrix.
+    """
+    dim, dtype = matrix.shape[0], matrix.dtype
+    square = scale * scale[:, None]
+    matrix, tail = matrix * square, tail * square
+    values, vectors = eigh(matrix + tail)
+    cutoff = dim * float(jnp.finfo(dtype).eps) * values[0] + max(8.0, dim**0.5) * data_eps
+    kept = values > cutoff
+    root = vectors * jax.lax.rsqrt(jnp.maximum(values, cutoff))
+    if dtype == jnp.float64 and data_eps < 1e-12:
+        root = _polish(root, matrix, tail, kept)
+    return Whitener(map=scale[:, None] * root, kept=kept)
+
+
+def row_space(rows: Float[Array, "R D"], size: int, data_eps: float) -> RowSpace:
+    """Basis of the span of rows, through the smaller Gram matrix.
+
+    With rows = Q diag(s) V^T: if R < D, eigh(rows rows^T) gives Q, and the rows of Q^T rows are
+    s V^T; otherwise eigh(rows^T rows) gives V. Squared singular values are then taken as squared
+    norms, which are right to eps each, where eigenvalues are right to eps max s^2.
+    Directions with s^2 <= max(R eps, (8 data_eps)^2) max s^2 are not kept: squaring turns noise
+    of size e in the rows into e^2.
+
+    Args:
+      rows: any matrix; pass centred means, not a covariance.
+      size: r, at most min(R, D).
+      data_eps: unit roundoff of the sums that made the rows.
+    """
+    num_rows, dim = rows.shape
+    wide = num_rows < dim
+    _, vectors = eigh(matmul(rows, rows.T) if wide else matmul(rows.T, rows))
+    vectors = vectors[:, :size]
+    scores = matmul(rows.T if wide else rows, vectors)
+    squares = jnp.sum(scores**2, axis=0)
+    eps = min(num_rows, dim) * float(jnp.finfo(rows.dtype).eps)
+    kept = squares > max(eps, (8 * data_eps) ** 2) * jnp.max(squares)  # strict: zeros keep nothing
+    basis = scores * jax.lax.rsqrt(jnp.where(kept, squares, 1)) if wide else vectors
+    return RowSpace(
+        basis=jnp.where(kept, basis, 0), squares=jnp.where(kept, squares, 0), kept=kept
+    )
+
+
+def power_of_two(values: Array) -> Array:
+    """The largest power of two not above each positive value; products with it are exact."""
+    mantissa, exponent = jnp.frexp(values)
+    del mantissa
+    return jnp.ldexp(jnp.ones_like(values), exponent - 1)
+
+
+def quadratic_forms(
+    matrix: Float[Array, "D D"], columns: Float[Array, "D r"]
+) -> Float[Array, " r"]:
+    """c^T A c for every column c."""
+    return jnp.sum(columns * matmul(matrix, columns), axis=0)
+
+
+def _polish(
+    root: Float[Array, "D D"],
+    matrix: Float[Array, "D D"],
+    tail: Float[Array, "D D"],
+    kept: Bool[Array, " D"],
+) -> Float[Array, "D D"]:
+    """One refinement of an approximate root^T A root = I.
+
+    The eigensolver leaves root^T A root = I + E with E up to eps times the condition number.
+    A root, where the digits cancel, is formed from exact leading products; then
+    root (I - E/2 + 3/8 E^2) whitens up to E^3.
+    """
+    lead, rest = (part.T for part in _split(matrix, matrix.shape[0]))  # units by row
+    root_lead, root_rest = _split(root, root.shape[0])
+    image = matmul(lead, root_lead) + (matmul(lead, root_rest) + matmul(rest + tail, root))
+    error = matmul(root.T, image) - jnp.eye(root.shape[0], dtype=root.dtype)
+    error = jnp.where(kept & kept[:, None], (error + error.T) / 2, 0)
+    return root - matmul(root, error / 2 - 0.375 * matmul(error, error))
+
+
+def _split(matrix: Float[Array, "N D"], terms: int) -> tuple[Array, Array]:
+    """Leading bits of each column, few enough that sums of ``terms`` products are exact."""
+    bits = (53 - max(terms - 1, 1).bit_length()) // 2
+    peak = jnp.max(jnp.abs(matrix), axis=0)
+    unit = power_of_two(jnp.where(peak > 0, peak, 1)) * 2.0 ** (1 - bits)
+    lead = jnp.round(matrix / unit) * unit
+    return lead, matrix - lead
+
+
+def _eigh_jacobi(matrix: Array) -> tuple[Array, Array]:
+    vectors, values = jax.lax.linalg.eigh(
+        matrix, implementation=jax.lax.linalg.EighImplementation.JACOBI
+    )
+    return values, vectors

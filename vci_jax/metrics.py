@@ -1,0 +1,248 @@
+"""The metrics of "Quantifying the Variability Collapse of Neural Networks" (Xu & Liu, ICML 2023).
+
+Each is a pure function of a ``Geometry``, which ``factorize`` computes once from the moments;
+``collapse_metrics`` does both and returns them all. Everything is jittable. Undefined values are
+NaN, never a number; ``report`` says why.
+
+Legend: K classes present, D feature dimension, N samples, n_k of class k, p_k its weight (n_k / N
+or 1 / K, see ``factorize``), mu_k its mean, mu_G = sum_k p_k mu_k, and
+
+    Sigma_W = sum_k (p_k / n_k) sum_{i in k} (h_i - mu_k)(h_i - mu_k)^T
+    Sigma_B = sum_k p_k (mu_k - mu_G)(mu_k - mu_G)^T,     Sigma_T = Sigma_W + Sigma_B   (Eq. 1-3, 7)
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vci_jax import linalg, structure
+from vci_jax.geometry import Geometry, Weighting, factorize
+from vci_jax.moments import ClassMoments
+
+Scalar = Float[Array, ""]
+
+
+def collapse_metrics(
+    moments: ClassMoments,
+    *,
+    weighting: Weighting = "sample",
+    head: tuple[Float[Array, "D K"], Float[Array, " K"]] | None = None,
+    data_eps: float | None = None,
+) -> dict[str, Scalar]:
+    """Returns every metric that one factorisation gives, by name.
+
+    Runs in the dtype of the moments on the device they are on. ``report`` runs this same function
+    in float64 on the host, which is what to print; call this one inside jitted code.
+
+    Args:
+      moments: one state.
+      weighting: ``"sample"`` or ``"class"``, see ``factorize``.
+      head: kernel [D K] and bias [K] of the classifier (flax's layout); adds ``self_duality``.
+      data_eps: see ``factorize``.
+
+    Raises:
+      ValueError: at trace time, for an unknown weighting, partial states, or a head of another
+        shape.
+    """
+    geometry = factorize(moments, weighting=weighting, data_eps=data_eps)
+    metrics = {
+        "vci": vci(geometry),
+        "vci_adjusted": vci_adjusted(geometry),
+        "fuzziness": fuzziness(geometry),
+        "squared_distance": squared_distance(geometry),
+        "cosine_similarity": cosine_similarity(geometry),
+        "class_separation": class_separation(geometry),
+        "within_between_part": within_between_part(geometry),
+        "within_orthogonal_part": within_orthogonal_part(geometry),
+        "probe_mse": probe_mse(geometry),
+        "h_score": h_score(geometry),
+        "cdnv": structure.cdnv(geometry),
+        "equinorm": structure.equinorm(geometry),
+        "equiangularity": structure.equiangularity(geometry),
+        "etf_error": structure.etf_error(geometry),
+    }
+    if head is not None:
+        metrics["self_duality"] = structure.self_duality(geometry, *head)
+    return metrics
+
+
+def vci(geometry: Geometry) -> Scalar:
+    """Variability collapse index: the share of discriminant directions lost to variability.
+
+        VCI = 1 - Tr[Sigma_T^+ Sigma_B] / rank,   rank = min(D, K - 1)
+            = (1 / rank) sum_j 1 / (1 + c_j),     c_j the eigenvalues of Sigma_W^+ Sigma_B
+
+    Between 0 (collapsed) and 1; invariant under invertible linear maps of the features. The
+    second form, used here, has no subtraction and resolves VCI = 1e-9 and below.
+    NaN for fewer than two classes or when all features are equal.
+
+    Reference:
+      Xu & Liu (2023), Definition 5.3. Equal to 1 - V / rank for the Pillai-Bartlett trace V of
+      MANOVA (statsmodels ``MANOVA``), and for D >= K - 1 to one minus the R^2, averaged, of
+      the least-squares probe (scikit-learn ``LinearRegression`` on one-hot labels).
+    """
+    index = jnp.arange(geometry.canonical.ratios.shape[0])
+    lost = jnp.where(index < geometry.rank, 1 / (1 + geometry.canonical.ratios), 0)
+    value = jnp.sum(lost) / jnp.maximum(geometry.rank, 1)
+    return jnp.where((geometry.rank > 0) & (geometry.canonical.rank > 0), value, jnp.nan)
+
+
+def vci_adjusted(geometry: Geometry) -> Scalar:
+    """VCI with the bias of the sample size taken out, the analogue of adjusted R^2.
+
+        VCI (N - 1) / (N - 1 - max(rank Sigma_T, K - 1))
+
+    The plug-in VCI of pure noise falls short of 1 by the factor 1 - D / (N - 1): 2048 random
+    features score 0.795 at N = 10 000. May exceed 1 by noise, as adjusted R^2 may fall below 0.
+    NaN when N - 1 <= max(rank Sigma_T, K - 1): there are then more directions than samples, and
+    the plug-in VCI says nothing.
+    """
+    count = jnp.sum(geometry.moments.count)
+    classes = jnp.sum(geometry.present)
+    spent = jnp.maximum(geometry.canonical.rank, classes - 1)
+    spare = count - 1 - spent
+    factor = (count - 1) / jnp.maximum(spare, 1)
+    return jnp.where(spare > 0, vci(geometry) * factor.astype(geometry.offsets.dtype), jnp.nan)
+
+
+def fuzziness(geometry: Geometry) -> Scalar:
+    """(1 / K) Tr[Sigma_W Sigma_B^+], the NC1 of the neural-collapse literature.
+
+    The pseudo-inverse keeps at most min(D, K - 1) eigenvalues, and those above an explicit
+    cutoff (``linalg.row_space``). Not invariant under linear maps (Observation 4.2). NaN if all
+    class means coincide.
+
+    Reference:
+      Papyan, Han & Donoho (2020), Fig. 6; Xu & Liu (2023), Section 3 and Table 2. Agrees with
+      ``variability_pinv`` of rhubarbwu/neural-collapse up to cutoff. NumPy's default pinv cutoff,
+      as in felixsh/nc-toolbox, can invert rounding noise: 0.0123 became 1.5e10.
+    """
+    space = geometry.between
+    forms = linalg.quadratic_forms(geometry.within, space.basis)
+    terms = jnp.where(space.kept, forms / jnp.where(space.kept, space.squares, 1), 0)
+    value = jnp.sum(terms) / jnp.maximum(jnp.sum(geometry.present), 1)
+    return jnp.where(jnp.any(space.kept), value, jnp.nan)
+
+
+def squared_distance(geometry: Geometry) -> Scalar:
+    """Tr Sigma_W / Tr Sigma_B, within- over between-class squared distance.
+
+    Invariant under rotation and scaling, not under other maps. NaN if all class means coincide.
+
+    Reference:
+      Xu & Liu (2023), Eq. 4. ``variability_ratio`` of rhubarbwu/neural-collapse.
+    """
+    between = jnp.sum(geometry.proportion[:, None] * geometry.offsets**2)
+    return geometry.within_trace / jnp.where(between > 0, between, jnp.nan)
+
+
+def cosine_similarity(geometry: Geometry) -> Scalar:
+    """Mean cosine of two samples of one class, self-pairs included, averaged over classes.
+
+        (1 / K) sum_k || (1 / n_k) sum_{i in k} h_i / ||h_i|| ||^2
+
+    Features are not centred; larger is more collapsed; classes weigh equally whatever the
+    weighting. A zero vector has no direction and counts with cosine 0 to everything.
+
+    Reference:
+      Kornblith et al. (2021), Appendix; Xu & Liu (2023), Section 3: 1 - d_within.
+    """
+    norms = jnp.sum(_unit_means(geometry) ** 2, axis=1)
+    return jnp.sum(norms) / _classes(geometry)
+
+
+def class_separation(geometry: Geometry) -> Scalar:
+    """1 - d_within / d_total in cosine distance; larger is more collapsed.
+
+    d_within = 1 - ``cosine_similarity``; d_total = 1 - || (1 / K) sum_k u_k ||^2 with u_k the mean
+    of h / ||h|| in class k. NaN if all features point the same way.
+
+    Reference:
+      Kornblith, Chen, Lee & Norouzi (2021), Eq. 11, with classes weighted equally.
+    """
+    centre = jnp.sum(_unit_means(geometry), axis=0) / _classes(geometry)
+    total = 1 - jnp.sum(centre**2)
+    within = 1 - cosine_similarity(geometry)
+    noise = 8 * jnp.finfo(total.dtype).eps
+    return 1 - within / jnp.where(total > noise, total, jnp.nan)
+
+
+def within_between_part(geometry: Geometry) -> Scalar:
+    """Tr[P Sigma_W], P the projector on the column space of Sigma_B.
+
+    The part of the variability that can blur classes; it falls over training.
+
+    Reference:
+      Xu & Liu (2023), Figure 1.
+    """
+    return jnp.sum(linalg.quadratic_forms(geometry.within, geometry.between.basis))
+
+
+def within_orthogonal_part(geometry: Geometry) -> Scalar:
+    """Tr[(I - P) Sigma_W], variability orthogonal to the class means; rises over training.
+
+    Zero when D <= K - 1 and the means span everything.
+
+    Reference:
+      Xu & Liu (2023), Figure 1.
+    """
+    spanned = jnp.sum(geometry.between.kept) == geometry.offsets.shape[1]
+    rest = jnp.trace(geometry.within) - within_between_part(geometry)
+    return jnp.where(spanned, 0 * rest, jnp.maximum(rest, 0))
+
+
+def probe_mse(geometry: Geometry) -> Scalar:
+    """Loss of the best linear probe: min over (W, b) of (1 / 2) sum_i w_i ||W h_i + b - e_{y_i}||^2.
+
+    With w_i = p_k / n_k, canonical directions j and s_j = sum_k p_k q_jk^2, it equals
+
+        (1 / 2) (1 - sum_k p_k^2) - (1 / 2) sum_j s_j c_j / (1 + c_j)
+
+    which for balanced classes (p_k = s_j = 1 / K) is Theorem 5.1's
+    (1 / 2)(1 - 1 / K) - Tr[Sigma_T^+ Sigma_B] / (2 K). Once every direction is kept the constants
+    cancel, and only sum_j s_j / (1 + c_j) is left to add.
+
+    Reference:
+      Xu & Liu (2023), Theorem 5.1. Half the mean squared error, summed over outputs, of
+      scikit-learn's ``LinearRegression`` on one-hot labels (``sample_weight`` = w_i).
+    """
+    canonical = geometry.canonical
+    share = jnp.where(canonical.kept, canonical.share, 0)
+    missing = 1 - jnp.sum(geometry.proportion**2) - jnp.sum(share)
+    complete = jnp.sum(canonical.kept) == jnp.sum(geometry.present) - 1
+    lost = jnp.sum(share / (1 + canonical.ratios))
+    value = (jnp.where(complete, 0, missing) + lost) / 2
+    return jnp.where(jnp.sum(geometry.present) > 0, value, jnp.nan)
+
+
+def h_score(geometry: Geometry) -> Scalar:
+    """Tr[Sigma_T^+ Sigma_B], between 0 and min(D, K - 1); larger is more collapsed.
+
+    Reference:
+      Bao et al. (2019). The Pillai-Bartlett trace, and rank (1 - VCI) when rank is that of
+      Sigma_B (Xu & Liu 2023, Theorem 5.2). ``h_score`` of thuml/Transfer-Learning-Library, which
+      takes NumPy's pinv cutoff of 1e-15.
+    """
+    index = jnp.arange(geometry.canonical.ratios.shape[0])
+    ratios = geometry.canonical.ratios
+    value = jnp.sum(jnp.where(index < geometry.rank, ratios / (1 + ratios), 0))
+    return jnp.where((geometry.rank > 0) & (geometry.canonical.rank > 0), value, jnp.nan)
+
+
+def spectrum(geometry: Geometry) -> tuple[Float[Array, " r"], Float[Array, " D"]]:
+    """Eigenvalues of Sigma_B (its min(D, K - 1) nonzero ones) and of Sigma_T, descending.
+
+    Reference:
+      Xu & Liu (2023), Figure 2.
+    """
+    return geometry.between.squares, geometry.total.values
+
+
+def _unit_means(geometry: Geometry) -> Float[Array, "K D"]:
+    count = jnp.maximum(geometry.moments.count, 1).astype(geometry.offsets.dtype)
+    return geometry.moments.unit_sum / count[:, None]
+
+
+def _classes(geometry: Geometry) -> Scalar:
+    """Number of classes present; NaN for none, so that means over no class are NaN."""
+    classes = jnp.sum(geometry.present).astype(geometry.offsets.dtype)
+    return jnp.where(classes > 0, classes, jnp.nan)

@@ -1,0 +1,341 @@
+"""One streaming pass over labelled features: everything VCI needs, in one state.
+
+The state holds sufficient statistics only; every metric is a function of it (``metrics.py``).
+The algebra is that of a commutative monoid, up to rounding: ``init`` is the identity, ``merge``
+is associative and commutative, and ``update`` equals merging in the moments of one batch. So a
+pass may be cut into batches, devices, hosts or days in any way.
+
+Known instances of the same idea: ``optax`` gradient states, ``clu.metrics`` collections, and the
+parallel variance of Chan, Golub and LeVeque, of which ``update`` is the matrix version.
+
+Legend: N samples in the batch, K classes, D feature dimension, P partial states.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Integer, Num
+
+from vci_jax import linalg
+from vci_jax.batch import Batch, vet
+
+
+class ClassMoments(NamedTuple):
+    """Sufficient statistics of labelled features.
+
+    Class means are kept relative to ``pivot`` (the mean of the first batch), so that a mean of
+    1e4 standard deviations costs no digits; ``class_means`` adds it back. The scatter is that of
+    every class about its own mean, never a difference of second moments, so nothing cancels when
+    classes collapse; ``scatter + scatter_residual`` is its compensated (two-sum) value.
+
+    ``class_weight`` is the weight at which each class enters ``scatter``: one, unless ``init``
+    was told the class counts. The radial sums are the third and fourth moments that
+    Ledoit-Wolf shrinkage needs. The last two fields count rows that were refused.
+    """
+
+    count: Int[Array, " K"]
+    pivot: Float[Array, " D"]
+    mean: Float[Array, "K D"]
+    scatter: Float[Array, "D D"]
+    scatter_residual: Float[Array, "D D"]
+    class_scatter: Float[Array, " K"]
+    class_weight: Float[Array, " K"]
+    unit_sum: Float[Array, "K D"]
+    radial_cubic: Float[Array, " D"]
+    radial_quartic: Float[Array, ""]
+    label_out_of_range: Int[Array, ""]
+    non_finite: Int[Array, ""]
+
+
+def init(
+    num_classes: int,
+    dim: int,
+    *,
+    class_counts: Integer[Array, " K"] | None = None,
+    dtype: jax.typing.DTypeLike = jnp.float32,
+) -> ClassMoments:
+    """Returns the moments of no data, the identity of ``merge``.
+
+    Args:
+      num_classes: K, labels are 0 .. K-1. Classes that never appear are masked in the metrics.
+      dim: D, width of the features.
+      class_counts: how many samples of each class the whole pass will see. Only needed for
+        ``weighting="class"`` on imbalanced data: class k then enters the pooled scatter with
+        weight ``mean(class_counts) / class_counts[k]``. No bounded state can do this afterwards,
+        since sum_k S_k / n_k is not a function of sum_k S_k.
+      dtype: of the statistics; ``float64`` needs ``jax.enable_x64``.
+
+    Raises:
+      ValueError: for sizes below one, a dtype that is not floating or not available, or counts
+        of another shape.
+    """
+    if num_classes < 1 or dim < 1:
+        raise ValueError(f"num_classes and dim must be at least 1, got {num_classes} and {dim}.")
+    if not jnp.issubdtype(dtype, jnp.floating) or jnp.finfo(dtype).bits < 32:
+        raise ValueError(f"Moments need float32 or float64, got dtype={jnp.dtype(dtype).name}.")
+    if jax.dtypes.canonicalize_dtype(dtype) != jnp.dtype(dtype):
+        raise ValueError("float64 moments need jax.enable_x64(True), or JAX_ENABLE_X64=1.")
+    weight = jnp.ones(num_classes, dtype)
+    if class_counts is not None:
+        weight = _class_weight(class_counts, num_classes, dtype)
+    return ClassMoments(
+        count=jnp.zeros(num_classes, jnp.int32),
+        pivot=jnp.zeros(dim, dtype),
+        mean=jnp.zeros((num_classes, dim), dtype),
+        scatter=jnp.zeros((dim, dim), dtype),
+        scatter_residual=jnp.zeros((dim, dim), dtype),
+        class_scatter=jnp.zeros(num_classes, dtype),
+        class_weight=weight,
+        unit_sum=jnp.zeros((num_classes, dim), dtype),
+        radial_cubic=jnp.zeros(dim, dtype),
+        radial_quartic=jnp.zeros((), dtype),
+        label_out_of_range=jnp.zeros((), jnp.int32),
+        non_finite=jnp.zeros((), jnp.int32),
+    )
+
+
+def update(
+    moments: ClassMoments,
+    features: Num[Array, "N D"],
+    labels: Integer[Array, " N"],
+    mask: Num[Array, " N"] | None = None,
+) -> ClassMoments:
+    """Adds one batch to the moments, with a single D x N by N x D product and no collective.
+
+    For class k with running mean mu (n samples) and batch mean mu + delta (m samples), the rows
+    r_i = h_i - mu - (1 - sqrt(n / (n + m))) delta have, in class k, sum zero-cross-term scatter
+
+        sum_i r_i r_i^T = sum_i (h_i - mu - delta)(h_i - mu - delta)^T + n m / (n + m) delta delta^T
+
+    which is the update of Chan, Golub and LeVeque (1983, Eq. 2.1) for all classes at once. A
+    class met for the first time is measured from one of its own samples instead of mu, so that
+    its scatter is formed from small differences as well.
+
+    Args:
+      moments: the state so far; donate it (``donate_argnums=0``) to update in place.
+      features: any real dtype; converted to the dtype of the state. Images of shape
+        [N, H, W, C] must be pooled or flattened first.
+      labels: integers 0 .. K-1. Rows with another label are left out and counted in
+        ``label_out_of_range``; rows with NaN or infinity are left out and counted in
+        ``non_finite``. Neither is ever folded into a class.
+      mask: rows with zero or False are ignored altogether (padding): whatever they hold, they
+        change nothing and are not counted.
+
+    Returns:
+      The new state, of the same shapes and dtypes.
+
+    Raises:
+      ValueError: at trace time, for ranks, widths or dtypes that do not fit.
+    """
+    if moments.count.ndim != 1:
+        raise ValueError(
+            f"update takes one state, got partial states with count {moments.count.shape}. "
+            "Use jax.vmap(update) for one batch a state, or merge_axis first."
+        )
+    batch = vet(features, labels, mask, moments.mean)
+    if batch.labels.shape[0] == 0:
+        return moments
+    return _accumulate(moments, batch)._replace(
+        label_out_of_range=moments.label_out_of_range + batch.label_out_of_range,
+        non_finite=moments.non_finite + batch.non_finite,
+    )
+
+
+def merge(a: ClassMoments, b: ClassMoments) -> ClassMoments:
+    """Returns the moments of the data of both states together (Chan's formula).
+
+    The scatter grows by sum_k w_k n_k m_k / (n_k + m_k) delta_k delta_k^T, one K x D product.
+    States whose ``class_weight`` differ cannot be pooled: unless one of them is empty, the
+    scatter of the result is NaN.
+
+    Raises:
+      ValueError: if the states have different shapes or dtypes.
+    """
+    _check_same(a, b)
+    empty = jnp.sum(a.count) == 0
+    pivot = jnp.where(empty, b.pivot, a.pivot)
+    weight = jnp.where(empty, b.class_weight, a.class_weight)
+    poolable = empty | (jnp.sum(b.count) == 0) | jnp.all(a.class_weight == b.class_weight)
+    a, b = rebase(a, pivot), rebase(b, pivot)
+    share, pairs = _shares(a.count, b.count, pivot.dtype)
+    delta = jnp.where((b.count > 0)[:, None], b.mean - a.mean, 0)
+    rows = jnp.sqrt(weight * pairs)[:, None] * delta
+    scatter, residual = _two_sum(a.scatter, b.scatter)
+    scatter, residual = _add_gram(scatter, residual, rows)
+    return ClassMoments(
+        count=a.count + b.count,
+        pivot=pivot,
+        mean=a.mean + share[:, None] * delta,
+        scatter=jnp.where(poolable, scatter, jnp.nan),
+        scatter_residual=residual + a.scatter_residual + b.scatter_residual,
+        class_scatter=a.class_scatter + b.class_scatter + pairs * jnp.sum(delta**2, axis=1),
+        class_weight=weight,
+        unit_sum=a.unit_sum + b.unit_sum,
+        radial_cubic=a.radial_cubic + b.radial_cubic,
+        radial_quartic=a.radial_quartic + b.radial_quartic,
+        label_out_of_range=a.label_out_of_range + b.label_out_of_range,
+        non_finite=a.non_finite + b.non_finite,
+    )
+
+
+def merge_axis(moments: ClassMoments) -> ClassMoments:
+    """Folds a leading axis of partial states (devices, hosts, jackknife blocks) into one state.
+
+    Under ``shard_map`` or ``pmap``, gather the partial states first
+    (``jax.lax.all_gather``) or let ``jit`` do it: pass the sharded [P, ...] arrays as they are.
+
+    Raises:
+      ValueError: if there is no leading axis.
+    """
+    if moments.count.ndim != 2:
+        raise ValueError(
+            "merge_axis folds a leading axis of partial states: count must be [P, K], "
+            f"got {moments.count.shape}. For two states use merge."
+        )
+    first = jax.tree.map(lambda leaf: leaf[0], moments)
+    rest = jax.tree.map(lambda leaf: leaf[1:], moments)
+    return jax.lax.scan(lambda total, part: (merge(total, part), None), first, rest)[0]
+
+
+def class_means(moments: ClassMoments) -> Float[Array, "K D"]:
+    """Returns the class means mu_k; rows of absent classes are zero."""
+    return jnp.where((moments.count > 0)[:, None], moments.pivot + moments.mean, 0)
+
+
+def _accumulate(moments: ClassMoments, batch: Batch) -> ClassMoments:
+    """Update with a vetted batch, but for the counts of refused rows."""
+    num_classes, _ = moments.mean.shape
+    dtype, labels, used = moments.mean.dtype, batch.labels, batch.used
+
+    def per_class(rows: Array) -> Array:
+        return jax.ops.segment_sum(rows, labels, num_classes)
+
+    def of_class(table: Array) -> Array:
+        return jnp.take(table, labels, axis=0, mode="clip")
+
+    batch_count = per_class(used.astype(jnp.int32))
+    size = jnp.maximum(jnp.sum(batch_count), 1).astype(dtype)
+    first_batch = jnp.sum(moments.count) == 0
+    pivot = jnp.where(first_batch, jnp.sum(batch.features, axis=0) / size, moments.pivot)
+    shifted = jnp.where(used[:, None], batch.features - pivot, 0)
+    anchor = _anchors(moments, shifted, labels)
+    offsets = jnp.where(used[:, None], shifted - of_class(anchor), 0)
+    delta = per_class(offsets) / jnp.maximum(batch_count, 1).astype(dtype)[:, None]
+    share, _ = _shares(moments.count, batch_count, dtype)
+    # 1 - sqrt(n / (n + m)), written without its cancellation for m << n.
+    shift = (share / (1 + jnp.sqrt(1 - share)))[:, None] * delta
+    rows = jnp.where(used[:, None], offsets - of_class(shift), 0)
+    weighted = jnp.sqrt(of_class(moments.class_weight))[:, None] * rows
+    scatter, residual = _add_gram(moments.scatter, moments.scatter_residual, weighted)
+    radius = jnp.sum(shifted**2, axis=1)
+    return moments._replace(
+        count=moments.count + batch_count,
+        pivot=pivot,
+        mean=jnp.where((batch_count > 0)[:, None], anchor + share[:, None] * delta, moments.mean),
+        scatter=scatter,
+        scatter_residual=residual,
+        class_scatter=moments.class_scatter + per_class(jnp.sum(rows**2, axis=1)),
+        unit_sum=moments.unit_sum + per_class(_unit(batch.features, batch.peak)),
+        radial_cubic=moments.radial_cubic + linalg.matmul(radius, shifted),
+        radial_quartic=moments.radial_quartic + jnp.sum(radius**2),
+    )
+
+
+def _anchors(
+    moments: ClassMoments, shifted: Float[Array, "N D"], labels: Int[Array, " N"]
+) -> Float[Array, "K D"]:
+    """Where each class is measured from: its running mean, or its last sample if it is new."""
+    num_classes, _ = moments.mean.shape
+    last = jax.ops.segment_max(jnp.arange(labels.shape[0]), labels, num_classes)
+    sample = jnp.take(shifted, jnp.maximum(last, 0), axis=0, mode="clip")
+    return jnp.where((moments.count > 0)[:, None], moments.mean, sample)
+
+
+def _unit(features: Float[Array, "N D"], peak: Float[Array, " N"]) -> Float[Array, "N D"]:
+    """h / ||h||, and zero for h = 0. Dividing by the peak first keeps the squares in range."""
+    scaled = features / jnp.where(peak > 0, peak, 1)[:, None]
+    norm = jnp.sqrt(jnp.sum(scaled**2, axis=1))
+    return scaled / jnp.where(norm > 0, norm, 1)[:, None]
+
+
+def rebase(moments: ClassMoments, pivot: Float[Array, " D"]) -> ClassMoments:
+    """Expresses the moments about another pivot.
+
+    With x_i = h_i - old pivot, e = old - new pivot and a_i = ||x_i||^2, the new radius is
+    a_i + 2 x_i.e + c with c = ||e||^2. Expanding its products with (x_i + e) and with itself
+    leaves sums of a_i, x_i and x_i x_i^T, which the other fields give.
+    """
+    seen = (moments.count > 0)[:, None]
+    step = moments.pivot - pivot
+    square = jnp.sum(step**2)
+    count = moments.count.astype(pivot.dtype)
+    first = linalg.matmul(count, moments.mean)
+    radius = jnp.sum(moments.class_scatter) + jnp.sum(count[:, None] * moments.mean**2)
+    # (sum_i x_i x_i^T) e. The scatter is unweighted here or the shrinkage is not reported.
+    within = moments.scatter + moments.scatter_residual
+    along = linalg.matmul(moments.mean, step)
+    second = linalg.matmul(within, step)
+    second += linalg.matmul(count * along, moments.mean)
+    total, dot = jnp.sum(count), linalg.matmul(first, step)
+    cubic = moments.radial_cubic
+    cubic_step = linalg.matmul(cubic, step)
+    second_step = linalg.matmul(second, step)
+    new_cubic = cubic + 2 * second + square * first + (radius + 2 * dot + square * total) * step
+    new_quartic = moments.radial_quartic + 4 * (cubic_step + second_step + square * dot)
+    new_quartic += square * (2 * radius + square * total)
+    return moments._replace(
+        pivot=pivot,
+        mean=jnp.where(seen, moments.mean + step, 0),
+        radial_cubic=new_cubic,
+        radial_quartic=new_quartic,
+    )
+
+
+def _shares(
+    old: Int[Array, " K"], new: Int[Array, " K"], dtype: jax.typing.DTypeLike
+) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
+    """m / (n + m) and n m / (n + m), both zero for an empty class."""
+    total = jnp.maximum(old + new, 1).astype(dtype)
+    share = new.astype(dtype) / total
+    return share, old.astype(dtype) * share
+
+
+def _add_gram(
+    scatter: Float[Array, "D D"], residual: Float[Array, "D D"], rows: Float[Array, "N D"]
+) -> tuple[Float[Array, "D D"], Float[Array, "D D"]]:
+    """Adds rows^T rows to a compensated sum."""
+    product, tail = linalg.gram(rows)
+    if tail.ndim == 0:  # nothing below the product's own rounding: one sum is enough
+        return _two_sum(scatter, product + residual)
+    scatter, rounding = _two_sum(scatter, product)
+    return _two_sum(scatter, residual + rounding + tail)
+
+
+def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
+    """Knuth's error-free sum: a + b equals the rounded sum plus the returned residual."""
+    total = a + b
+    b_part = total - a
+    return total, (a - (total - b_part)) + (b - b_part)
+
+
+def _check_same(a: ClassMoments, b: ClassMoments) -> None:
+    for name, left, right in zip(a._fields, a, b, strict=True):
+        if left.shape != right.shape or left.dtype != right.dtype:
+            raise ValueError(
+                f"Cannot merge: {name} is {left.dtype} {left.shape} in one state and "
+                f"{right.dtype} {right.shape} in the other. Give both the same num_classes, "
+                "dim and dtype."
+            )
+
+
+def _class_weight(class_counts: Array, num_classes: int, dtype: jax.typing.DTypeLike) -> Array:
+    counts = jnp.asarray(class_counts)
+    if counts.shape != (num_classes,) or not jnp.issubdtype(counts.dtype, jnp.integer):
+        raise ValueError(
+            f"class_counts must be integers of shape ({num_classes},), "
+            f"got {counts.dtype} of shape {counts.shape}."
+        )
+    present = counts > 0
+    mean = jnp.sum(counts).astype(dtype) / jnp.maximum(jnp.sum(present), 1).astype(dtype)
+    return jnp.where(present, mean / jnp.where(present, counts, 1).astype(dtype), 1)

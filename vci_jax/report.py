@@ -1,0 +1,179 @@
+"""Moments in, plain numbers out: every metric in float64 on the host, with reasons for gaps.
+
+Accelerators have no fast float64 and compile ``eigh`` for minutes, while the state is a few D x D
+matrices: so the finish moves it to the host CPU and runs the same functions there.
+
+Legend: K classes, D feature dimension, N samples, P partial states.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vci_jax import metrics, transferability
+from vci_jax.geometry import Weighting, factorize
+from vci_jax.interval import jackknife_interval
+from vci_jax.moments import ClassMoments, merge_axis
+
+Head = tuple[Float[Array, "D K"], Float[Array, " K"]]
+
+
+def report(
+    moments: ClassMoments,
+    *,
+    weighting: Weighting = "sample",
+    head: Head | None = None,
+    confidence: float = 0.95,
+) -> dict[str, Any]:
+    """Returns every metric as a plain float, with what a reader needs to judge it.
+
+    Args:
+      moments: one state, or a stack of partial states with leading axis P (devices or blocks of
+        data); a stack is merged, and if P >= 2 gives ``vci_interval``. The blocks should be
+        random or interleaved parts of the data, not different classes.
+      weighting: ``"sample"`` or ``"class"``, see ``factorize``.
+      head: kernel [D K] and bias [K] of the classifier; adds ``self_duality``.
+      confidence: level of the interval.
+
+    Returns:
+      A dictionary of the metrics of ``collapse_metrics`` and ``transferability_metrics``, and
+        ``spectrum``: {"between": [...], "total": [...]}, eigenvalues, descending;
+        ``vci_interval``: [low, high] around ``vci_adjusted``, only for a stack of states;
+        ``samples``, ``classes``, ``dim``, ``kept_rank`` (of Sigma_T), ``between_rank``;
+        ``label_out_of_range``, ``non_finite``: rows refused;
+        ``weighting``; ``warnings``: sentences, one for each undefined or doubtful value.
+      Undefined values are NaN.
+
+    Raises:
+      ValueError: for moments of no data, counts that overflowed, an unknown weighting, or a head
+        of another shape.
+    """
+    stack = _to_host(moments)
+    if stack.count.ndim == 1:
+        stack = jax.tree.map(lambda leaf: leaf[None], stack)
+    _check(stack)
+    data_eps = float(np.finfo(np.asarray(moments.mean).dtype).eps)
+    cpu = jax.local_devices(backend="cpu")[0]
+    with jax.enable_x64(True), jax.default_device(cpu):
+        wide = jax.tree.map(_widen, stack)
+        if head is not None:
+            head = jax.tree.map(lambda leaf: _widen(np.asarray(leaf)), tuple(head))
+        values = jax.device_get(_finish(wide, head, weighting=weighting, data_eps=data_eps))
+        result = _plain(values, stack, weighting)
+        if stack.count.shape[0] > 1:
+            result["vci_interval"] = list(
+                jackknife_interval(
+                    wide, weighting=weighting, confidence=confidence, data_eps=data_eps
+                )
+            )
+    result["warnings"] = _warnings(result)
+    return result
+
+
+@jax.jit(static_argnames=("weighting", "data_eps"))
+def _finish(
+    stack: ClassMoments, head: Head | None, *, weighting: Weighting, data_eps: float
+) -> dict[str, Any]:
+    moments = merge_axis(stack)
+    geometry = factorize(moments, weighting=weighting, data_eps=data_eps)
+    between, total = metrics.spectrum(geometry)
+    values = metrics.collapse_metrics(moments, weighting=weighting, head=head, data_eps=data_eps)
+    return {
+        "metrics": values | transferability.transferability_metrics(geometry),
+        "spectrum": {"between": between, "total": total},
+        "kept_rank": geometry.canonical.rank,
+        "between_rank": jnp.sum(geometry.between.kept),
+    }
+
+
+def _plain(values: dict[str, Any], stack: ClassMoments, weighting: Weighting) -> dict[str, Any]:
+    count = stack.count.astype(np.int64).sum(axis=0)
+    return {
+        **{name: float(value) for name, value in values["metrics"].items()},
+        "spectrum": {name: part.tolist() for name, part in values["spectrum"].items()},
+        "samples": int(count.sum()),
+        "classes": int((count > 0).sum()),
+        "dim": int(stack.mean.shape[-1]),
+        "kept_rank": int(values["kept_rank"]),
+        "between_rank": int(values["between_rank"]),
+        "label_out_of_range": int(stack.label_out_of_range.sum()),
+        "non_finite": int(stack.non_finite.sum()),
+        "weighting": weighting,
+    }
+
+
+def _warnings(result: dict[str, Any]) -> list[str]:
+    """Says in words what the numbers cannot: refused rows, cut ranks, undefined values."""
+    samples, classes, dim = result["samples"], result["classes"], result["dim"]
+    rank, limit = result["kept_rank"], min(dim, classes - 1)
+    spent = max(rank, classes - 1)
+    shown = f"{samples:,} samples"
+    notes = [
+        (
+            result["label_out_of_range"] > 0,
+            f"{result['label_out_of_range']:,} rows with a label outside the classes were left out.",
+        ),
+        (result["non_finite"] > 0, f"{result['non_finite']:,} rows with NaN or infinity were left out."),
+        (classes < 2, "Only one class is present: VCI compares classes and is undefined."),
+        (
+            rank == 0 and not math.isnan(result["squared_distance"]) or rank == 0 and classes > 1,
+            "All features are equal: there is no variance to compare, and VCI is undefined.",
+        ),
+        (
+            classes > 1 and rank > 0 and result["between_rank"] == 0,
+            "All class means coincide: fuzziness and squared distance are undefined.",
+        ),
+        (
+            math.isnan(result["vci"]) and classes > 1 and rank > 0,
+            'weighting="class" on imbalanced data needs moments from init(..., class_counts=...); '
+            "the metrics that need the full Sigma_W are undefined.",
+        ),
+        (
+            classes > 1 and 0 < rank < limit,
+            f"The features span {rank} directions, fewer than the {limit} of {classes} classes: "
+            f"VCI cannot fall below {1 - rank / max(limit, 1):.3f}.",
+        ),
+        (
+            classes > 1 and samples - 1 <= spent,
+            f"{shown} are too few for {spent} directions: VCI is biased to 0 and cannot be "
+            "adjusted. Use more samples.",
+        ),
+        (
+            classes > 1 and spent < samples - 1 < 5 * spent,
+            f"{shown} for {rank} directions bias VCI down by the factor "
+            f"{1 - spent / max(samples - 1, 1):.2f}: compare vci_adjusted.",
+        ),
+    ]
+    return [text for applies, text in notes if applies]
+
+
+def _to_host(moments: ClassMoments) -> ClassMoments:
+    """The state as NumPy arrays. Stacks sharded over devices of this process are gathered."""
+    for name, leaf in zip(moments._fields, moments, strict=True):
+        if isinstance(leaf, jax.Array) and not (
+            leaf.is_fully_addressable or leaf.is_fully_replicated
+        ):
+            raise ValueError(
+                f"moments.{name} is spread over several processes: merge it first, e.g. with "
+                "jax.jit(merge_axis, out_shardings=replicated), so that each process holds it."
+            )
+    return ClassMoments(*jax.device_get(tuple(moments)))
+
+
+def _check(stack: ClassMoments) -> None:
+    if np.any(stack.count < 0) or np.any(stack.count.astype(np.int64).sum(axis=0) >= 2**31):
+        raise ValueError("More than 2^31 - 1 samples in one class: the int32 counts overflowed.")
+    if not np.any(stack.count):
+        refused = int(stack.label_out_of_range.sum() + stack.non_finite.sum())
+        raise ValueError(
+            f"The moments hold no samples ({refused:,} rows were refused for their label or for "
+            "NaN): call update first."
+        )
+
+
+def _widen(leaf: np.ndarray) -> Array:
+    return jnp.asarray(leaf, jnp.float64 if np.issubdtype(leaf.dtype, np.floating) else leaf.dtype)

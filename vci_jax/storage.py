@@ -1,0 +1,40 @@
+"""Moments on disk, so that one pass can be cut over hosts and days.
+
+The state is a pytree of arrays, so Orbax saves it as it is; these two functions need only NumPy.
+"""
+
+import os
+import pathlib
+
+import jax
+import numpy as np
+
+from vci_jax.moments import ClassMoments
+
+
+def save(path: str | os.PathLike[str], moments: ClassMoments) -> None:
+    """Writes the moments to an ``.npz`` file, atomically: a reader never sees half a file."""
+    target = pathlib.Path(path)
+    arrays = jax.device_get(moments)._asdict()
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    with open(partial, "wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, target)
+
+
+def load(path: str | os.PathLike[str]) -> ClassMoments:
+    """Reads moments written by ``save``, as NumPy arrays that every function here accepts.
+
+    Raises:
+      ValueError: if the file holds something else, naming what is missing.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        missing = [name for name in ClassMoments._fields if name not in file]
+        if missing:
+            raise ValueError(
+                f"{path} does not hold moments: it lacks {', '.join(missing)} and has "
+                f"{', '.join(file.files) or 'nothing'}. Write it with vci_jax.save."
+            )
+        return ClassMoments(**{name: file[name] for name in ClassMoments._fields})

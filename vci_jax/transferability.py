@@ -1,0 +1,135 @@
+"""Scores of the transferability literature, from the same moments as VCI.
+
+Legend: K classes, D feature dimension, N samples, F the N x D matrix of features (not centred),
+s_i and v_i the eigenvalues and eigenvectors of F^T F.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vci_jax import linalg
+from vci_jax.geometry import Geometry
+from vci_jax.moments import class_means, rebase
+
+Scalar = Float[Array, ""]
+
+
+def transferability_metrics(geometry: Geometry) -> dict[str, Scalar]:
+    """Returns the scores of this module by name; one D x D eigenproblem beyond ``geometry``."""
+    axes = raw_axes(geometry)
+    return {
+        "shrinkage_h_score": shrinkage_h_score(geometry),
+        "effective_rank": effective_rank(axes),
+        "logme": logme(geometry, axes),
+    }
+
+
+def raw_axes(geometry: Geometry) -> linalg.Axes:
+    """Axes of F^T F, the second moment about the origin; NaN if the pass was class-weighted."""
+    moments = geometry.moments
+    count = moments.count.astype(moments.mean.dtype)
+    means = class_means(moments)
+    scatter = moments.scatter + moments.scatter_residual
+    second = scatter + linalg.matmul((count[:, None] * means).T, means)
+    return linalg.principal_axes(jnp.where(jnp.all(moments.class_weight == 1), second, jnp.nan))
+
+
+def effective_rank(axes: linalg.Axes) -> Scalar:
+    """exp of the entropy of F's singular values: exp(-sum_i p_i log p_i), p_i = s_i^(1/2) / sum.
+
+    Between 1 and D. Singular values below the rounding of F^T F count as zero.
+
+    Reference:
+      Roy & Vetterli (2007); RankMe of Garrido et al. (2023), which adds 1e-7 to every p_i.
+    """
+    eps = axes.values.shape[0] * jnp.finfo(axes.values.dtype).eps
+    singular = jnp.sqrt(jnp.where(axes.values > eps * axes.values[0], axes.values, 0))
+    total = jnp.sum(singular)
+    share = singular / jnp.where(total > 0, total, jnp.nan)
+    return jnp.exp(-jnp.sum(jnp.where(share > 0, share * jnp.log(jnp.where(share > 0, share, 1)), share)))
+
+
+def shrinkage_h_score(geometry: Geometry) -> Scalar:
+    """H-score with the Ledoit-Wolf covariance, which is stable for D close to N.
+
+        (1 - a) Tr[((1 - a) Sigma_T + a t I)^-1 Sigma_B],   t = Tr Sigma_T / D
+
+    with a the Ledoit-Wolf shrinkage, which needs sum_i ||h_i - mu_G||^4; the moments carry it.
+    NaN for ``weighting="class"`` on imbalanced data, where Sigma_T is not a sample covariance.
+
+    Reference:
+      Ibrahim, Ponomareva & Mazumder (2021), Eq. 5; Ledoit & Wolf (2004). The shrinkage equals
+      ``sklearn.covariance.ledoit_wolf``. ``regularized_h_score`` of
+      thuml/Transfer-Learning-Library is N / (N - 1) times this: it divides Sigma_B by N - 1.
+    """
+    moments, (values, vectors) = geometry.moments, geometry.total
+    dim, dtype = values.shape[0], values.dtype
+    count = jnp.sum(moments.count).astype(dtype)
+    size = jnp.maximum(count, 1)
+    votes = moments.count.astype(dtype) / size
+    sampled = jnp.all(jnp.abs(votes - geometry.proportion) <= 1e-5 * votes)
+    sampled &= jnp.all(moments.class_weight == 1)
+    centre = moments.pivot + linalg.matmul(votes, moments.mean)
+    quartic = rebase(moments, centre).radial_quartic
+    mean, square = jnp.sum(values) / dim, jnp.sum(values**2)
+    spread = (square - dim * mean**2) / dim
+    noise = jnp.clip((quartic / size - square) / (dim * size), 0, spread)
+    shrinkage = noise / jnp.where(spread > 0, spread, jnp.inf)
+    rows = jnp.sqrt(geometry.proportion)[:, None] * geometry.offsets
+    between = jnp.sum(linalg.matmul(rows, vectors) ** 2, axis=0)
+    shrunk = (1 - shrinkage) * values + shrinkage * mean
+    floor = dim * jnp.finfo(dtype).eps * shrunk[0]
+    terms = jnp.where(shrunk > floor, between / jnp.where(shrunk > floor, shrunk, 1), 0)
+    value = (1 - shrinkage) * jnp.sum(terms)
+    return jnp.where(sampled & (geometry.rank > 0) & (mean > 0), value, jnp.nan)
+
+
+def logme(geometry: Geometry, axes: linalg.Axes) -> Scalar:
+    """Log maximum evidence of Bayesian linear regression on one-hot labels, per sample and class.
+
+    For each class, weights have prior N(0, I / a) and targets noise 1 / b; the evidence
+
+        (D/2) log a + (N/2) log b - (1/2) sum_i log(a + b s_i) - (b/2) e - (a/2) m - (N/2) log 2 pi
+
+    (e the residual, m the squared norm of the posterior mean) is maximised over a and b by the
+    fixed point a = g / m, b = (N - g) / e, g = sum_i b s_i / (a + b s_i). Larger is better.
+
+    Reference:
+      You, Liu, Wang & Long (2021), Algorithm 3; the constants 1e-5 in both denominators are those
+      of thuml/LogME, which stops at a relative change of 1e-3 in a / b, here 1e-8.
+    """
+    moments, dtype = geometry.moments, axes.values.dtype
+    class_count = moments.count.astype(dtype)
+    count = jnp.sum(class_count)
+    cutoff = axes.values.shape[0] * jnp.finfo(dtype).eps * axes.values[0]
+    kept = axes.values > cutoff
+    squares = jnp.where(kept, axes.values, 0)
+    # (u_i . y_k)^2 for the left singular vectors u_i of F: (v_i^T F^T y_k)^2 / s_i.
+    projections = linalg.matmul(class_count[:, None] * class_means(moments), axes.vectors)
+    energy = jnp.where(kept, projections**2 / jnp.where(kept, squares, 1), 0)
+    outside = jnp.maximum(class_count - jnp.sum(energy, axis=1), 0)
+
+    def fit(ratio: Array) -> tuple[Array, Array, Array, Array]:
+        damped = ratio[:, None] / (ratio[:, None] + squares)
+        residual = outside + jnp.sum(energy * damped**2, axis=1)
+        norm = jnp.sum(squares * energy / (ratio[:, None] + squares) ** 2, axis=1)
+        effective = jnp.sum(jnp.where(kept, 1 - damped, 0), axis=1)
+        return effective / (norm + 1e-5), (count - effective) / (residual + 1e-5), residual, norm
+
+    def refine(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        steps, ratio, _ = state
+        prior, noise, _, _ = fit(ratio)
+        return steps + 1, prior / noise, jnp.max(jnp.abs(prior / noise - ratio) / ratio)
+
+    def moving(state: tuple[Array, Array, Array]) -> Array:
+        return (state[0] < 100) & (state[2] > 1e-8)
+
+    start = (jnp.zeros((), jnp.int32), jnp.ones_like(class_count), jnp.asarray(jnp.inf, dtype))
+    _, ratio, _ = jax.lax.while_loop(moving, refine, start)
+    prior, noise, residual, norm = fit(ratio)
+    determinant = jnp.sum(jnp.log(prior[:, None] + noise[:, None] * squares), axis=1)
+    evidence = squares.shape[0] * jnp.log(prior) + count * jnp.log(noise / (2 * jnp.pi))
+    evidence = (evidence - determinant - noise * residual - prior * norm) / (2 * count)
+    classes = jnp.sum(geometry.present)
+    return jnp.sum(jnp.where(geometry.present, evidence, 0)) / classes

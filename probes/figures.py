@@ -127,6 +127,7 @@ def _limits(axes: Axes, scale: str) -> None:
 
 def _label(axes: Axes, ends: dict[str, float]) -> None:
     """Writes each split's name and last value beside the end of its line, clear of the other."""
+    axes.autoscale_view()  # Limits are computed lazily; the transform below needs them now.
     to_fraction = axes.transScale + axes.transLimits
     heights = {split: to_fraction.transform((0.0, end))[1] for split, end in ends.items()}
     order = sorted(heights, key=heights.__getitem__)

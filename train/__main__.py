@@ -54,12 +54,11 @@ def _split(arguments: Sequence[str]) -> tuple[str, Path | None, list[str]]:
 
 
 def _cache_compilations() -> None:
-    # A run compiles for a while before its first step; the same program compiles only once a
-    # machine. JAX_COMPILATION_CACHE_DIR chooses another place, and empty none.
+    # A program compiles once per machine, not once per run. JAX_COMPILATION_CACHE_DIR chooses
+    # another place; empty, it turns the cache off.
     default = Path.home() / ".cache" / "vci_jax" / "xla"
-    jax.config.update(
-        "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(default))
-    )
+    directory = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(default))
+    jax.config.update("jax_compilation_cache_dir", directory or None)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 

@@ -74,7 +74,7 @@ class OptimConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """The metrics pass over both splits; there is always one before the first step and at the end."""
+    """The metrics pass over both splits; always done before the first step and at the end."""
 
     every_epochs: int = 20
     batch_size: int = 256

@@ -148,6 +148,12 @@ def compile_program(task: Task, dataset: data.Dataset, mesh: Any) -> Program:
     )
 
 
+def measure(run: Run, state: TrainState, split: data.Split) -> log.Row:
+    """Returns the accuracy, the loss and every metric of a split under the test transform."""
+    tally, step = run.program.init_tally(), run.program.add_batch
+    return evaluate.evaluate(tally, state, _evaluation_batches(run, split), step=step)
+
+
 def _advance(
     run: Run,
     outputs: Outputs,
@@ -200,17 +206,11 @@ def _record(
 ) -> None:
     """Measures both splits and writes a row for each."""
     rows = []
-    for split in ("train", "test"):
+    for name, split in (("train", run.dataset.train), ("test", run.dataset.test)):
         start = time.perf_counter()
-        metrics = evaluate.evaluate(
-            run.program.init_tally(),
-            state,
-            _evaluation_batches(run, getattr(run.dataset, split)),
-            step=run.program.add_batch,
-        )
-        row = {"step": step, "epoch": step // run.steps_per_epoch, "split": split, **metrics}
-        row["seconds"] = time.perf_counter() - start
-        row["images_per_second"] = rate
+        row = {"step": step, "epoch": step // run.steps_per_epoch, "split": name}
+        row |= measure(run, state, split)
+        row |= {"seconds": time.perf_counter() - start, "images_per_second": rate}
         outputs.journal.write(row)
         rows.append(row)
     outputs.display.record(*rows)

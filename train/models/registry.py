@@ -6,6 +6,7 @@ from train.config import ConfigError, ModelConfig
 from train.models import resnet
 
 _MODELS = {
+    "_resnet6": resnet._resnet6,
     "resnet8": resnet.resnet8,
     "resnet20": resnet.resnet20,
     "resnet18": resnet.resnet18,
@@ -23,5 +24,6 @@ def build(config: ModelConfig, num_classes: int) -> nn.Module:
       ConfigError: there is none of that name; lists those there are.
     """
     if config.name not in _MODELS:
-        raise ConfigError(f"--model.name is {config.name!r}; known models: {', '.join(_MODELS)}.")
+        known = ", ".join(name for name in _MODELS if not name.startswith("_"))
+        raise ConfigError(f"--model.name is {config.name!r}; known models: {known}.")
     return _MODELS[config.name](num_classes=num_classes, width=config.width, stem=config.stem)

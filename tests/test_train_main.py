@@ -1,0 +1,92 @@
+"""The command line, as a user meets it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from train import __main__ as entry
+from train.log import TIMING_FIELDS
+
+ROOT = Path(__file__).parent.parent
+SHORT = ("--epochs=8", "--optim.warmup-epochs=1", "--eval.every-epochs=2")
+
+
+def _start(workdir, *overrides):
+    command = [sys.executable, "-m", "train", "digits", str(workdir), *overrides]
+    pipe = subprocess.PIPE
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def _finish(workdir, *overrides):
+    process = _start(workdir, *overrides)
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    return out
+
+
+def _rows(workdir):
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def _timeless(rows):
+    return [{k: v for k, v in row.items() if k not in TIMING_FIELDS} for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "known configs:\n  digits: "),
+        (["digit", "run"], "Did you mean 'digits'?"),
+        (["digits"], "no work directory given"),
+        (["digits", "--epochs", "9"], "no work directory given"),
+        (["digits", "run", "--epochs", "0"], "--epochs is 0"),
+    ],
+)
+def test_mistakes_cost_a_message_and_exit_code_2(arguments, message, capsys):
+    """No traceback, and nothing on stdout."""
+    assert entry.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert message in captured.err
+
+
+@pytest.mark.slow
+def test_kill_9_loses_nothing(tmp_path):
+    """Killed with SIGKILL while it trains, the same command ends with the same rows."""
+    _finish(tmp_path / "whole", *SHORT, "--checkpoint.every-epochs=1")
+    process = _start(tmp_path / "killed", *SHORT, "--checkpoint.every-epochs=1")
+    deadline = time.monotonic() + 200
+    while len(_rows(tmp_path / "killed")) < 6 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert process.poll() is None, "it finished, or failed, before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    out = _finish(tmp_path / "killed", *SHORT, "--checkpoint.every-epochs=1")
+    assert "Going on from step" in out
+    assert _timeless(_rows(tmp_path / "killed")) == _timeless(_rows(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+def test_digits_keeps_its_promises(tmp_path):
+    """Above 97 % on test, train VCI down by more than half, a picture, and a clean terminal."""
+    process = _start(tmp_path / "run")
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    assert err == ""
+    rows = _rows(tmp_path / "run")
+    train, test = ([row for row in rows if row["split"] == name] for name in ("train", "test"))
+    assert test[-1]["accuracy"] > 0.97
+    assert train[-1]["vci"] < train[0]["vci"] / 2
+    figure = tmp_path / "run" / "figures" / "collapse.png"
+    assert figure.stat().st_size > 10_000
+    assert str(figure) in out

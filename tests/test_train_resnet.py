@@ -1,0 +1,55 @@
+"""Networks: published sizes, shapes, and the contract that ``head`` reads the features."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from train import models
+from train.config import ConfigError, ModelConfig
+
+
+@pytest.mark.parametrize(
+    ("name", "dim", "parameters"),
+    [
+        ("resnet18", 512, 11_689_512),
+        ("resnet34", 512, 21_797_672),
+        ("resnet50", 2048, 25_557_032),
+        ("resnet101", 2048, 44_549_160),
+        ("resnet152", 2048, 60_192_808),
+    ],
+)
+def test_imagenet_members_have_the_published_size(name, dim, parameters):
+    """Parameter counts equal torchvision's exactly."""
+    model = models.build(ModelConfig(name=name, width=64, stem="imagenet"), 1000)
+    images = jnp.zeros((1, 224, 224, 3))
+    (logits, features), variables = jax.eval_shape(
+        lambda: model.init_with_output(jax.random.key(0), images, train=False)
+    )
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == parameters
+    assert (logits.shape, features.shape) == ((1, 1000), (1, dim))
+
+
+def test_logits_are_the_head_of_the_features():
+    """``logits = features @ kernel + bias`` with the parameters of the layer called head."""
+    model = models.build(ModelConfig(name="_resnet6", width=4, stem="cifar"), 10)
+    images = jax.random.normal(jax.random.key(1), (3, 8, 8, 1))
+    (logits, features), variables = model.init_with_output(jax.random.key(0), images, train=False)
+    head = variables["params"]["head"]
+    assert features.shape == (3, 8)
+    np.testing.assert_allclose(logits, features @ head["kernel"] + head["bias"], rtol=1e-5)
+
+
+def test_kernels_have_the_variance_of_kaiming_fan_out():
+    """The variance of a 3x3 kernel with C outputs is 2 / 9C, to the error of its sample size."""
+    model = models.build(ModelConfig(name="resnet18", width=64, stem="cifar"), 10)
+    params = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)["params"]
+    kernel = params["stage4_block2"]["Conv_1"]["kernel"]
+    assert kernel.shape == (3, 3, 512, 512)
+    assert float(jnp.var(kernel)) == pytest.approx(2 / (9 * 512), rel=0.01)
+
+
+def test_unknown_model_lists_the_known_ones():
+    """The list leaves the private member out."""
+    with pytest.raises(ConfigError, match="known models: resnet8, resnet20"):
+        models.build(ModelConfig(name="resnet19"), 10)

@@ -26,7 +26,8 @@ _STYLES = {
 }
 
 # Metric, title, whether collapse is downwards, scale. Ratios without an upper bound fall by orders
-# of magnitude, so they get a logarithmic axis; indices within [0, 1] get a linear one.
+# of magnitude, so they get a logarithmic axis. VCI is an index whose zero means something, so its
+# axis starts there.
 _CURVES = (
     ("vci", "Variability Collapse Index", True, "linear"),
     ("fuzziness", "Fuzziness", True, "log"),
@@ -69,7 +70,7 @@ def collapse_curves(rows: Sequence[Row]) -> Figure:
         axes.set_yscale(scale)
         ends = {split: _curve(axes, rows, metric, split) for split in _STYLES}
         _decorate(axes, title, downwards)
-        _limits(axes, scale)
+        _limits(axes, metric, scale)
         _label(axes, {split: end for split, end in ends.items() if end is not None})
         if index >= 2:
             axes.set_xlabel("Epoch")
@@ -95,13 +96,18 @@ def _curve(axes: Axes, rows: Sequence[Row], metric: str, split: str) -> float | 
     points = [
         (row["epoch"], row[metric])
         for row in rows
-        if row["split"] == split and row.get(metric) is not None
+        if row["split"] == split and _is_drawable(row.get(metric), axes.get_yscale())
     ]
     if not points:
         return None
     epochs, values = zip(*points, strict=True)
     axes.plot(epochs, values, markersize=3.5, linewidth=1.8, label=split, **_STYLES[split])
     return values[-1]
+
+
+def _is_drawable(value: float | None, scale: str) -> bool:
+    """Whether a value has a place on the axis: null has none, zero has none on logarithmic ones."""
+    return value is not None and (scale == "linear" or value > 0)
 
 
 def _decorate(axes: Axes, title: str, downwards: bool) -> None:
@@ -115,10 +121,12 @@ def _decorate(axes: Axes, title: str, downwards: bool) -> None:
     axes.margins(x=0.02)
 
 
-def _limits(axes: Axes, scale: str) -> None:
-    """Starts linear axes at zero, and gives logarithmic ones plain numbers."""
-    if scale == "linear":
+def _limits(axes: Axes, metric: str, scale: str) -> None:
+    """Starts VCI at zero, and gives logarithmic axes plain numbers."""
+    axes.autoscale_view()  # Limits are computed lazily; what follows needs them now.
+    if metric == "vci":
         axes.set_ylim(bottom=0.0)
+    if scale == "linear":
         return
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -127,7 +135,6 @@ def _limits(axes: Axes, scale: str) -> None:
 
 def _label(axes: Axes, ends: dict[str, float]) -> None:
     """Writes each split's name and last value beside the end of its line, clear of the other."""
-    axes.autoscale_view()  # Limits are computed lazily; the transform below needs them now.
     to_fraction = axes.transScale + axes.transLimits
     heights = {split: to_fraction.transform((0.0, end))[1] for split, end in ends.items()}
     order = sorted(heights, key=heights.__getitem__)

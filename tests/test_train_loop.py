@@ -16,19 +16,19 @@ from train import checkpoint, data, loop
 from train.config import CheckpointConfig, ConfigError, EvalConfig, ModelConfig, OptimConfig
 from train.log import TIMING_FIELDS
 
-EPOCHS, STEPS_PER_EPOCH = 5, 5
+EPOCHS, STEPS_PER_EPOCH = 5, 9
 
 
 @pytest.fixture(scope="module")
 def config():
-    """Five epochs of five steps; metrics every epoch, a checkpoint every second."""
+    """Five epochs of nine steps; metrics every epoch, a checkpoint every second."""
     digits = configs.get("digits")
     return dataclasses.replace(
         digits,
         epochs=EPOCHS,
-        data=dataclasses.replace(digits.data, batch_size=280),
+        data=dataclasses.replace(digits.data, batch_size=144),
         model=ModelConfig(name="_resnet6", width=8, stem="cifar"),
-        optim=OptimConfig(lr=0.1, warmup_epochs=1),
+        optim=OptimConfig(lr=0.2, warmup_epochs=1),
         eval=EvalConfig(every_epochs=1, batch_size=200),
         checkpoint=CheckpointConfig(every_epochs=2),
     )
@@ -131,7 +131,7 @@ def test_steps_and_passes_compile_once(config):
     run = loop.prepare(config)
     state = run.program.init_state(jax.random.key(0))
     loop.measure(run, state, run.dataset.test)
-    batch = {"image": jnp.zeros((280, 8, 8, 1), jnp.uint8), "label": jnp.zeros(280, jnp.int32)}
+    batch = {"image": jnp.zeros((144, 8, 8, 1), jnp.uint8), "label": jnp.zeros(144, jnp.int32)}
     for _ in range(2):
         state, _ = run.program.train_step(state, batch)
     assert run.program.add_batch._cache_size() == 1
@@ -158,6 +158,6 @@ def test_a_batch_that_the_devices_cannot_share_is_refused(config):
     """The message says which batch size would do."""
     if jax.device_count() == 1:
         pytest.skip("one device shares anything")
-    odd = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=279))
-    with pytest.raises(ConfigError, match="use 280"):
+    odd = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=143))
+    with pytest.raises(ConfigError, match="use 144"):
         loop.prepare(odd)

@@ -19,6 +19,10 @@ _TABLE_METRICS = (
     ("class_separation", "higher is more collapsed"),
 )
 
+_HEADER = """\
+           ----------- train ----------  ----------- test -----------
+    epoch       loss  accuracy      VCI      loss  accuracy      VCI  images/s"""
+
 
 class Display:
     """The progress of one run; a context manager that leaves the terminal as it was."""
@@ -65,7 +69,7 @@ class Display:
 
     def say(self, message: str) -> None:
         """Prints a line above the bar."""
-        self._console.print(message, highlight=False)
+        self._console.print(message, highlight=False, markup=False)
 
     def step(self, step: int, scalars: dict[str, float], rate: float | None) -> None:
         """Moves the bar to a finished step."""
@@ -79,16 +83,19 @@ class Display:
 
     def record(self, train: dict[str, Any], test: dict[str, Any]) -> None:
         """Prints one line for a metrics pass over both splits."""
+        if self._vci is None:
+            self.say(_HEADER)
         self._vci = train["vci"]
-        parts = [f"epoch {train['epoch']:>3}/{self._epochs}"]
+        rate = train["images_per_second"]
+        columns = [f"{train['epoch']:>5}/{self._epochs:<4}"]
+        columns += [
+            f"{row['loss']:>10.4f}{row['accuracy']:>10.4f}{row['vci']:>9.4f}"
+            for row in (train, test)
+        ]
+        self.say("".join(columns) + ("" if rate is None else f"{rate:>10,.0f}"))
         for row in (train, test):
-            parts.append(
-                f"{row['split']}: loss {row['loss']:.4f} accuracy {row['accuracy']:.4f} "
-                f"VCI {row['vci']:.4f}"
-            )
-        if train["images_per_second"] is not None:
-            parts.append(f"{train['images_per_second']:,.0f} images/s")
-        self.say("  ".join(parts))
+            for warning in row["warnings"]:
+                self.say(f"  {row['split']}: {warning}")
 
 
 def print_summary(console: Console, rows: list[dict[str, Any]], figure: Path) -> None:

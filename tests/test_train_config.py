@@ -81,6 +81,13 @@ def test_claim_refuses_a_broken_file(tmp_path):
         claim(Config(), tmp_path)
 
 
+def test_claim_refuses_a_path_that_is_a_file(tmp_path):
+    """A work directory cannot be where a file is."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be made a work directory"):
+        claim(Config(), tmp_path / "file")
+
+
 def test_flatten_names_fields_as_the_command_line_does():
     """Nested sections become dotted names."""
     assert flatten({"a": 1, "b": {"c": 2, "d": {"e": 3}}}) == {"a": 1, "b.c": 2, "b.d.e": 3}

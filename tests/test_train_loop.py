@@ -154,6 +154,13 @@ def test_a_config_that_cannot_run_leaves_no_trace(config, tmp_path, change, mess
     assert not (tmp_path / "run").exists()
 
 
+def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path):
+    """Training on is pointless; the message names the step and what to change."""
+    wrong = dataclasses.replace(config, optim=OptimConfig(lr=1e30, warmup_epochs=0))
+    with pytest.raises(ConfigError, match=r"the loss is (nan|inf) at step \d: .*--optim\.lr"):
+        loop.train(wrong, tmp_path / "run", _console())
+
+
 def test_a_batch_that_the_devices_cannot_share_is_refused(config):
     """The message says which batch size would do."""
     if jax.device_count() == 1:

@@ -20,7 +20,7 @@ SHORT = ("--epochs=8", "--optim.warmup-epochs=1", "--eval.every-epochs=2")
 def _start(workdir, *overrides):
     command = [sys.executable, "-m", "train", "digits", str(workdir), *overrides]
     pipe = subprocess.PIPE
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
@@ -49,6 +49,7 @@ def _timeless(rows):
         (["digits"], "no work directory given"),
         (["digits", "--epochs", "9"], "no work directory given"),
         (["digits", "run", "--epochs", "0"], "--epochs is 0"),
+        (["digits", "run", "--optim.lr", "nan"], "--optim.lr is nan"),
     ],
 )
 def test_mistakes_cost_a_message_and_exit_code_2(arguments, message, capsys):
@@ -60,9 +61,18 @@ def test_mistakes_cost_a_message_and_exit_code_2(arguments, message, capsys):
     assert message in captured.err
 
 
+def test_help_names_the_configs(capsys):
+    """Asked for, it is no error."""
+    assert entry.main(["--help"]) == 0
+    assert "digits: " in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_kill_9_loses_nothing(tmp_path):
-    """Killed with SIGKILL while it trains, the same command ends with the same rows."""
+    """Killed with SIGKILL while it trains, the same command ends with the same rows.
+
+    Another config is then refused, with the field that differs and without a traceback.
+    """
     _finish(tmp_path / "whole", *SHORT, "--checkpoint.every-epochs=1")
     process = _start(tmp_path / "killed", *SHORT, "--checkpoint.every-epochs=1")
     deadline = time.monotonic() + 200
@@ -74,6 +84,11 @@ def test_kill_9_loses_nothing(tmp_path):
     out = _finish(tmp_path / "killed", *SHORT, "--checkpoint.every-epochs=1")
     assert "Going on from step" in out
     assert _timeless(_rows(tmp_path / "killed")) == _timeless(_rows(tmp_path / "whole"))
+    other = _start(tmp_path / "killed", *SHORT, "--checkpoint.every-epochs=1", "--seed=1")
+    _, err = other.communicate(timeout=100)
+    assert other.returncode == 2
+    assert "seed: 0 there, 1 now" in err
+    assert "Traceback" not in err
 
 
 @pytest.mark.slow

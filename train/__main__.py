@@ -2,6 +2,7 @@
 
 ``python -m train CONFIG WORKDIR [--section.field value]`` trains, or goes on with, the run in
 WORKDIR. ``python -m train CONFIG --help`` lists every field with its value in that config.
+Compiled programs are kept in ``~/.cache/vci_jax/xla``, or in ``$JAX_COMPILATION_CACHE_DIR``.
 """
 
 import os
@@ -21,12 +22,18 @@ _USAGE = "usage: python -m train CONFIG WORKDIR [--section.field value ...]"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs one training and returns the exit code: 0, or 2 for a mistake in the arguments."""
+    """Runs one training and returns the exit code: 2 for a mistake, 130 for an interruption."""
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0
     try:
         _train(arguments)
     except config_lib.ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -45,12 +52,18 @@ def _train(arguments: Sequence[str]) -> None:
 
 def _split(arguments: Sequence[str]) -> tuple[str, Path | None, list[str]]:
     if not arguments or arguments[0].startswith("-"):
-        known = "\n".join(f"  {name}: {summary}" for name, summary in configs.summaries().items())
-        raise config_lib.ConfigError(f"no config given.\n{_USAGE}\nknown configs:\n{known}")
+        raise config_lib.ConfigError(f"no config given.\n{_help()}")
     name, *rest = arguments
     if not rest or rest[0].startswith("-"):
         return name, None, list(rest)
     return name, Path(rest[0]), list(rest[1:])
+
+
+def _help() -> str:
+    known = "\n".join(f"  {name}: {summary}" for name, summary in configs.summaries().items())
+    return (
+        f"{_USAGE}\nfields and their values: python -m train CONFIG --help\nknown configs:\n{known}"
+    )
 
 
 def _cache_compilations() -> None:

@@ -8,6 +8,7 @@ No other module of the project has a default for any of these values.
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -127,7 +128,15 @@ _COUNTS = (
     "checkpoint.keep",
     "log.every_steps",
 )
-_NOT_NEGATIVE = ("data.crop_padding", "data.threads", "optim.lr", "optim.warmup_epochs", "seed")
+_NOT_NEGATIVE = (
+    "data.crop_padding",
+    "data.threads",
+    "optim.lr",
+    "optim.momentum",
+    "optim.weight_decay",
+    "optim.warmup_epochs",
+    "seed",
+)
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -152,10 +161,14 @@ def validate(config: Config) -> Config:
         if flat[field] < 1:
             raise ConfigError(f"--{field} is {flat[field]}; it must be at least 1.")
     for field in _NOT_NEGATIVE:
-        if flat[field] < 0:
-            raise ConfigError(f"--{field} is {flat[field]}; it must not be negative.")
-    if not config.loss.temperature > 0:
+        if not 0 <= flat[field] < math.inf:
+            raise ConfigError(f"--{field} is {flat[field]}; it must be finite and not negative.")
+    if not 0 < config.loss.temperature < math.inf:
         raise ConfigError(f"--loss.temperature is {config.loss.temperature}; it must be positive.")
+    if config.seed >= 2**32:
+        raise ConfigError(f"--seed is {config.seed}; it must be less than 2**32.")
+    if not all(std > 0 for std in config.data.std):
+        raise ConfigError(f"--data.std is {config.data.std}; every number must be positive.")
     if config.optim.warmup_epochs >= config.epochs:
         raise ConfigError(
             f"--optim.warmup_epochs is {config.optim.warmup_epochs}, which leaves none of the "
@@ -186,7 +199,10 @@ def claim(config: Config, workdir: Path) -> None:
     if path.exists():
         _refuse_differences(ours, _read(path), workdir)
         return
-    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{workdir} cannot be made a work directory: {error}.") from error
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(ours, indent=2) + "\n")
     os.replace(partial, path)

@@ -1,5 +1,6 @@
 """The course of a run: train, measure, save, and go on from where an earlier process stopped."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -195,6 +196,11 @@ def _follow(
 ) -> None:
     """Shows a finished step, and puts some of them on the TensorBoard curves."""
     values = log.to_floats(scalars)
+    if not math.isfinite(values["loss"]):
+        raise ConfigError(
+            f"the loss is {values['loss']} at step {step}: training diverged. Lower --optim.lr "
+            f"(it is {run.config.optim.lr}) or raise --optim.warmup_epochs, in a new directory."
+        )
     watch.add(run.config.data.batch_size)
     outputs.display.step(step, values, watch.rate())
     if step % run.config.log.every_steps == 0:

@@ -1,0 +1,44 @@
+"""What is printed: plain lines where there is no terminal, and the table at the end."""
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from train import display
+
+METRICS = [name for name, _ in display._TABLE_METRICS]
+
+
+def _row(split, value, **more):
+    return {"split": split, "epoch": 2, "images_per_second": 1234.5, "warnings": []} | {
+        **dict.fromkeys(METRICS, value),
+        **more,
+    }
+
+
+def test_a_record_is_one_line_that_fits():
+    """A header once, then a line for both splits within 80 columns, warnings below it."""
+    out = io.StringIO()
+    console = Console(file=out, width=80)
+    with display.Display(steps=300, steps_per_epoch=100, console=console) as shown:
+        for _ in range(2):
+            shown.step(150, {"loss": 1.0, "accuracy": 0.5}, None)
+            shown.record(_row("train", 0.25), _row("test", float("nan"), warnings=["few [rows]"]))
+    header, columns, *lines = out.getvalue().splitlines()
+    assert "train" in header and "test" in header
+    assert columns.split()[:4] == ["epoch", "loss", "accuracy", "VCI"]
+    assert lines[0].split() == ["2/3", *["0.2500"] * 3, *["nan"] * 3, "1,234"]
+    assert lines[:2] == lines[2:]
+    assert lines[1].strip() == "test: few [rows]"
+
+
+def test_the_summary_has_first_and_last_values():
+    """Values that are not defined say so, and the path of the picture is not broken by a line."""
+    out = io.StringIO()
+    rows = [_row("train", 0.5), _row("test", None), _row("train", 0.125), _row("test", 3.0)]
+    figure = Path("/" + "long/" * 30 + "collapse.png")
+    display.print_summary(Console(file=out, width=80), rows, figure)
+    assert "0.125 (0.5)" in out.getvalue()
+    assert "3 (undefined)" in out.getvalue()
+    assert f"Figure: {figure}" in out.getvalue().splitlines()

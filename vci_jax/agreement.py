@@ -8,7 +8,6 @@ Legend: N samples in the batch, K classes, D feature dimension.
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
@@ -24,7 +23,7 @@ class Agreement(NamedTuple):
     means: Float[Array, "K D"]
     present: Bool[Array, " K"]
     agreed: Int[Array, ""]
-    count: Int[Array, ""]
+    count: Int[Array, ""]  # type: ignore[assignment]  # shadows tuple.count, on purpose
     non_finite: Int[Array, ""]
 
 
@@ -87,8 +86,10 @@ def merge(a: Agreement, b: Agreement) -> Agreement:
 
 def merge_axis(agreement: Agreement) -> Agreement:
     """Folds a leading axis of partial states into one."""
-    first = jax.tree.map(lambda leaf: leaf[0], agreement)
-    return first._replace(
+    return Agreement(
+        centre=agreement.centre[0],
+        means=agreement.means[0],
+        present=agreement.present[0],
         agreed=jnp.sum(agreement.agreed),
         count=jnp.sum(agreement.count),
         non_finite=jnp.sum(agreement.non_finite),

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from vci_jax import agreement, moments
+from vci_jax.geometry import Weighting
 from vci_jax.report import report
 
 _ROWS = 4096  # a batch: large enough for a fast product, small enough for any memory
@@ -104,7 +105,7 @@ def read_features(path: str) -> dict[str, np.ndarray]:
 
 
 def measure_arrays(
-    arrays: dict[str, np.ndarray], *, weighting: str = "sample", blocks: int = 1
+    arrays: dict[str, np.ndarray], *, weighting: Weighting = "sample", blocks: int = 1
 ) -> dict[str, Any]:
     """Reports on checked arrays, in float64, with NC3 and NC4 if there is a classifier."""
     if blocks < 1:
@@ -187,14 +188,16 @@ def _check_arrays(path: str, arrays: dict[str, np.ndarray]) -> None:
     }
     for name, shape in shapes.items():
         if name in arrays and arrays[name].shape != shape:
-            raise ValueError(f"{path}: {name} must be {list(shape)}, got {list(arrays[name].shape)}.")
+            raise ValueError(
+                f"{path}: {name} must be {list(shape)}, got {list(arrays[name].shape)}."
+            )
 
 
 def _num_classes(arrays: dict[str, np.ndarray]) -> int:
     """As many as the classifier has, or as the labels name."""
     for name in ("head_kernel", "logits"):
         if name in arrays and arrays[name].ndim == 2:
-            return arrays[name].shape[1]
+            return int(arrays[name].shape[1])
     return max(int(arrays["labels"].max()) + 1, 1)
 
 

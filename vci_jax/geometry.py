@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from vci_jax import linalg
@@ -20,17 +21,18 @@ Weighting = Literal["sample", "class"]
 
 
 class Canonical(NamedTuple):
-    """The discriminant directions, most separated first, one entry each.
+    """The discriminant directions of the features.
 
-    ``ratios`` are the between/within variance ratios c_j, the eigenvalues of Sigma_W^+ Sigma_B;
-    c_j / (1 + c_j) are the squared canonical correlations of features and labels, the
-    eigenvalues of Sigma_T^+ Sigma_B. ``share`` is sum_k p_k q_k^2 for the direction's unit vector
-    q over the classes; ``kept`` marks directions above rounding. ``rank`` is that of Sigma_T.
+    ``ratios`` are the between/within variance ratios c_j, the eigenvalues of Sigma_W^+ Sigma_B,
+    infinite for directions without any variance within; c_j / (1 + c_j) are the squared canonical
+    correlations of features and labels, the eigenvalues of Sigma_T^+ Sigma_B. Only entries that
+    are ``kept`` count. ``share`` is sum_k p_k q_k^2 for the direction's unit vector q over the
+    classes. ``rank`` is that of Sigma_T.
     """
 
-    ratios: Float[Array, " r"]
-    share: Float[Array, " r"]
-    kept: Bool[Array, " r"]
+    ratios: Float[Array, " 2r"]
+    share: Float[Array, " 2r"]
+    kept: Bool[Array, " 2r"]
     rank: Int[Array, ""]
 
 
@@ -82,7 +84,7 @@ def factorize(
             "Fold them with merge_axis first."
         )
     if data_eps is None:
-        data_eps = float(jnp.finfo(moments.mean.dtype).eps)
+        data_eps = float(np.finfo(moments.mean.dtype).eps)
     num_classes, dim = moments.mean.shape
     present = moments.count > 0
     votes = (moments.count if weighting == "sample" else present).astype(moments.mean.dtype)
@@ -146,8 +148,8 @@ def _canonical(
 
     With S = c Sigma_W and rows^T rows = c Sigma_B, the squared singular values of rows S^(-1/2)
     are c_j, and 1 - c_j / (1 + c_j) = 1 / (1 + c_j) has no subtraction, however collapsed the
-    features are. Where S vanishes to rounding but the means differ, c_j becomes as large as the
-    cutoff of S allows; such directions belong to Sigma_T as well, and are counted in its rank.
+    features are. Where S vanishes to rounding but the means differ, c_j is infinite: by the
+    Woodbury identity the limit is exact once these directions q are projected out of the rest.
     """
     num_classes, dim = rows.shape
     size = min(dim, max(num_classes - 1, 1))
@@ -158,25 +160,43 @@ def _canonical(
     scale = _scale(jnp.diagonal(scatter), jnp.sum(rows**2, axis=0), floor)
     whitener = linalg.whiten(scatter, moments.scatter_residual, scale, data_eps)
     white = linalg.matmul(rows, whitener.map)
+    fixed, beyond = _without_variance(white, whitener.kept, size, data_eps)
+    white -= linalg.matmul(fixed, linalg.matmul(fixed.T, white))
     space = linalg.row_space(white, size, data_eps)
-    scores = linalg.matmul(white, space.basis)
-    energy = jnp.sum(proportion[:, None] * scores**2, axis=0)
-    beyond = jax.lax.cond(
-        jnp.all(whitener.kept),
-        lambda: jnp.zeros((), jnp.int32),
-        lambda: _rank_above_one(jnp.where(whitener.kept, 0, white), size, data_eps),
+    scores = linalg.matmul(white, space.basis) * jax.lax.rsqrt(
+        jnp.where(space.kept, space.squares, 1)
     )
+    is_fixed = jnp.sum(fixed**2, axis=0) > 0
+    room = jnp.minimum(dim, jnp.sum(moments.count > 0) - 1) - jnp.sum(is_fixed)
+    ratios = jnp.concatenate([jnp.where(is_fixed, jnp.inf, 0), space.squares])
+    directions = jnp.concatenate([fixed, scores], axis=1)
     return Canonical(
-        ratios=jnp.where(usable, space.squares, jnp.nan),
-        share=energy / jnp.where(space.kept, space.squares, 1),
-        kept=space.kept,
+        ratios=jnp.where(usable, ratios, jnp.nan),
+        share=linalg.matmul(proportion, directions**2),
+        kept=jnp.concatenate([is_fixed, space.kept & (jnp.arange(size) < room)]),
         rank=jnp.sum(whitener.kept, dtype=jnp.int32) + beyond,
     )
 
 
-def _rank_above_one(rows: Float[Array, "K D"], size: int, data_eps: float) -> Int[Array, ""]:
-    """How many squared singular values exceed one, the floor of what was whitened."""
-    return jnp.sum(linalg.row_space(rows, size, data_eps).squares > 1, dtype=jnp.int32)
+def _without_variance(
+    white: Float[Array, "K D"], kept: Bool[Array, " D"], size: int, data_eps: float
+) -> tuple[Float[Array, "K r"], Int[Array, ""]]:
+    """Directions over the classes that features without variance within a class tell apart.
+
+    Returns their orthonormal columns (others are zero) and how many features carry more than
+    rounding there. Whitened rows have squared norm one at the rounding of Sigma_W; at 1e4 times
+    that a direction is taken as free of variance, which changes VCI by less than 1e-4 / rank.
+    """
+    none = jnp.zeros((white.shape[0], size), white.dtype), jnp.zeros((), jnp.int32)
+
+    def find() -> tuple[Array, Array]:
+        # The row space of the transpose, so that its basis lies in the space of the classes.
+        space = linalg.row_space(jnp.where(kept, 0, white).T, size, data_eps)
+        beyond = jnp.sum(space.squares > 1, dtype=jnp.int32)
+        return jnp.where(space.squares > 1e4, space.basis, 0), beyond
+
+    found: tuple[Array, Array] = jax.lax.cond(jnp.all(kept), lambda: none, find)
+    return found
 
 
 def _scale(

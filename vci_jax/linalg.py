@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -103,7 +104,8 @@ def whiten(
     The cutoff is the sum of two errors in L: that of the eigensolver, D eps L_max (the LAPACK
     and NumPy convention), and that of the entries of A, which are sums with independent rounding
     errors and so grow like sqrt(D) in the spectral norm: max(8, sqrt(D)) data_eps. The factor 8
-    covers the error of one long sum; it is a heuristic, checked in test_linalg.py.
+    covers the error of one long sum; it is a heuristic, checked in test_linalg.py. Float64 sums
+    carry 20 more bits in ``tail`` (see ``gram``), and a second round uses them.
 
     Args:
       matrix: symmetric and positive semi-definite.
@@ -115,11 +117,11 @@ def whiten(
     square = scale * scale[:, None]
     matrix, tail = matrix * square, tail * square
     values, vectors = eigh(matrix + tail)
-    cutoff = dim * float(jnp.finfo(dtype).eps) * values[0] + max(8.0, dim**0.5) * data_eps
+    cutoff = dim * float(np.finfo(dtype).eps) * values[0] + max(8.0, dim**0.5) * data_eps
     kept = values > cutoff
     root = vectors * jax.lax.rsqrt(jnp.maximum(values, cutoff))
     if dtype == jnp.float64 and data_eps < 1e-12:
-        root = _polish(root, matrix, tail, kept)
+        root, kept = _whiten_again(root, matrix, tail)
     return Whitener(map=scale[:, None] * root, kept=kept)
 
 
@@ -143,12 +145,10 @@ def row_space(rows: Float[Array, "R D"], size: int, data_eps: float) -> RowSpace
     vectors = vectors[:, :size]
     scores = matmul(rows.T if wide else rows, vectors)
     squares = jnp.sum(scores**2, axis=0)
-    eps = min(num_rows, dim) * float(jnp.finfo(rows.dtype).eps)
+    eps = min(num_rows, dim) * float(np.finfo(rows.dtype).eps)
     kept = squares > max(eps, (8 * data_eps) ** 2) * jnp.max(squares)  # strict: zeros keep nothing
     basis = scores * jax.lax.rsqrt(jnp.where(kept, squares, 1)) if wide else vectors
-    return RowSpace(
-        basis=jnp.where(kept, basis, 0), squares=jnp.where(kept, squares, 0), kept=kept
-    )
+    return RowSpace(basis=jnp.where(kept, basis, 0), squares=jnp.where(kept, squares, 0), kept=kept)
 
 
 def power_of_two(values: Array) -> Array:
@@ -165,24 +165,23 @@ def quadratic_forms(
     return jnp.sum(columns * matmul(matrix, columns), axis=0)
 
 
-def _polish(
-    root: Float[Array, "D D"],
-    matrix: Float[Array, "D D"],
-    tail: Float[Array, "D D"],
-    kept: Bool[Array, " D"],
-) -> Float[Array, "D D"]:
-    """One refinement of an approximate root^T A root = I.
+def _whiten_again(
+    root: Float[Array, "D D"], matrix: Float[Array, "D D"], tail: Float[Array, "D D"]
+) -> tuple[Float[Array, "D D"], Bool[Array, " D"]]:
+    """Whitens what a first, rounded whitening left: root^T A root, near the identity.
 
-    The eigensolver leaves root^T A root = I + E with E up to eps times the condition number.
-    A root, where the digits cancel, is formed from exact leading products; then
-    root (I - E/2 + 3/8 E^2) whitens up to E^3.
+    One eigensolver is lost below eps times the largest eigenvalue. Dividing the resolved
+    directions out and solving again resolves the rest, if root^T A root is good to more digits
+    than were cancelled: A root is formed from exact leading products, which leaves an error of
+    2^-20 times the first cutoff. Below 8 times that, directions are not kept.
     """
     lead, rest = (part.T for part in _split(matrix, matrix.shape[0]))  # units by row
     root_lead, root_rest = _split(root, root.shape[0])
     image = matmul(lead, root_lead) + (matmul(lead, root_rest) + matmul(rest + tail, root))
-    error = matmul(root.T, image) - jnp.eye(root.shape[0], dtype=root.dtype)
-    error = jnp.where(kept & kept[:, None], (error + error.T) / 2, 0)
-    return root - matmul(root, error / 2 - 0.375 * matmul(error, error))
+    values, vectors = eigh(matmul(root.T, image))
+    cutoff = 8 * 2.0**-20
+    kept = values > cutoff
+    return matmul(root, vectors) * jax.lax.rsqrt(jnp.maximum(values, cutoff)), kept
 
 
 def _split(matrix: Float[Array, "N D"], terms: int) -> tuple[Array, Array]:

@@ -12,6 +12,7 @@ or 1 / K, see ``factorize``), mu_k its mean, mu_G = sum_k p_k mu_k, and
 """
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from vci_jax import linalg, structure
@@ -80,10 +81,11 @@ def vci(geometry: Geometry) -> Scalar:
       MANOVA (statsmodels ``MANOVA``), and for D >= K - 1 to one minus the R^2, averaged, of
       the least-squares probe (scikit-learn ``LinearRegression`` on one-hot labels).
     """
-    index = jnp.arange(geometry.canonical.ratios.shape[0])
-    lost = jnp.where(index < geometry.rank, 1 / (1 + geometry.canonical.ratios), 0)
-    value = jnp.sum(lost) / jnp.maximum(geometry.rank, 1)
-    return jnp.where((geometry.rank > 0) & (geometry.canonical.rank > 0), value, jnp.nan)
+    canonical = geometry.canonical
+    lost = jnp.sum(jnp.where(canonical.kept, 1 / (1 + canonical.ratios), 0))
+    unseen = geometry.rank - jnp.sum(canonical.kept)  # directions in which the means do not differ
+    value = (lost + unseen) / jnp.maximum(geometry.rank, 1)
+    return jnp.where((geometry.rank > 0) & (canonical.rank > 0), value, jnp.nan)
 
 
 def vci_adjusted(geometry: Geometry) -> Scalar:
@@ -162,7 +164,7 @@ def class_separation(geometry: Geometry) -> Scalar:
     centre = jnp.sum(_unit_means(geometry), axis=0) / _classes(geometry)
     total = 1 - jnp.sum(centre**2)
     within = 1 - cosine_similarity(geometry)
-    noise = 8 * jnp.finfo(total.dtype).eps
+    noise = 8 * np.finfo(total.dtype).eps
     return 1 - within / jnp.where(total > noise, total, jnp.nan)
 
 
@@ -191,7 +193,9 @@ def within_orthogonal_part(geometry: Geometry) -> Scalar:
 
 
 def probe_mse(geometry: Geometry) -> Scalar:
-    """Loss of the best linear probe: min over (W, b) of (1 / 2) sum_i w_i ||W h_i + b - e_{y_i}||^2.
+    """Loss of the best linear probe: min over (W, b) of the mean squared error, halved.
+
+        (1 / 2) sum_i w_i ||W h_i + b - e_{y_i}||^2
 
     With w_i = p_k / n_k, canonical directions j and s_j = sum_k p_k q_jk^2, it equals
 
@@ -209,7 +213,7 @@ def probe_mse(geometry: Geometry) -> Scalar:
     share = jnp.where(canonical.kept, canonical.share, 0)
     missing = 1 - jnp.sum(geometry.proportion**2) - jnp.sum(share)
     complete = jnp.sum(canonical.kept) == jnp.sum(geometry.present) - 1
-    lost = jnp.sum(share / (1 + canonical.ratios))
+    lost = jnp.sum(share * (1 / (1 + canonical.ratios)))
     value = (jnp.where(complete, 0, missing) + lost) / 2
     return jnp.where(jnp.sum(geometry.present) > 0, value, jnp.nan)
 
@@ -222,10 +226,10 @@ def h_score(geometry: Geometry) -> Scalar:
       Sigma_B (Xu & Liu 2023, Theorem 5.2). ``h_score`` of thuml/Transfer-Learning-Library, which
       takes NumPy's pinv cutoff of 1e-15.
     """
-    index = jnp.arange(geometry.canonical.ratios.shape[0])
-    ratios = geometry.canonical.ratios
-    value = jnp.sum(jnp.where(index < geometry.rank, ratios / (1 + ratios), 0))
-    return jnp.where((geometry.rank > 0) & (geometry.canonical.rank > 0), value, jnp.nan)
+    canonical = geometry.canonical
+    explained = 1 - 1 / (1 + canonical.ratios)  # c / (1 + c), for infinite c as well
+    value = jnp.sum(jnp.where(canonical.kept, explained, 0))
+    return jnp.where((geometry.rank > 0) & (canonical.rank > 0), value, jnp.nan)
 
 
 def spectrum(geometry: Geometry) -> tuple[Float[Array, " r"], Float[Array, " D"]]:

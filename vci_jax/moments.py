@@ -34,7 +34,7 @@ class ClassMoments(NamedTuple):
     Ledoit-Wolf shrinkage needs. The last two fields count rows that were refused.
     """
 
-    count: Int[Array, " K"]
+    count: Int[Array, " K"]  # type: ignore[assignment]  # shadows tuple.count, on purpose
     pivot: Float[Array, " D"]
     mean: Float[Array, "K D"]
     scatter: Float[Array, "D D"]
@@ -52,7 +52,7 @@ def init(
     num_classes: int,
     dim: int,
     *,
-    class_counts: Integer[Array, " K"] | None = None,
+    class_counts: jax.typing.ArrayLike | None = None,
     dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> ClassMoments:
     """Returns the moments of no data, the identity of ``merge``.
@@ -72,7 +72,7 @@ def init(
     """
     if num_classes < 1 or dim < 1:
         raise ValueError(f"num_classes and dim must be at least 1, got {num_classes} and {dim}.")
-    if not jnp.issubdtype(dtype, jnp.floating) or jnp.finfo(dtype).bits < 32:
+    if jnp.dtype(dtype) not in (jnp.float32, jnp.float64):
         raise ValueError(f"Moments need float32 or float64, got dtype={jnp.dtype(dtype).name}.")
     if jax.dtypes.canonicalize_dtype(dtype) != jnp.dtype(dtype):
         raise ValueError("float64 moments need jax.enable_x64(True), or JAX_ENABLE_X64=1.")
@@ -195,7 +195,9 @@ def merge_axis(moments: ClassMoments) -> ClassMoments:
         )
     first = jax.tree.map(lambda leaf: leaf[0], moments)
     rest = jax.tree.map(lambda leaf: leaf[1:], moments)
-    return jax.lax.scan(lambda total, part: (merge(total, part), None), first, rest)[0]
+    merged: ClassMoments
+    merged, _ = jax.lax.scan(lambda total, part: (merge(total, part), None), first, rest)
+    return merged
 
 
 def class_means(moments: ClassMoments) -> Float[Array, "K D"]:
@@ -253,7 +255,7 @@ def _anchors(
 
 
 def _unit(features: Float[Array, "N D"], peak: Float[Array, " N"]) -> Float[Array, "N D"]:
-    """h / ||h||, and zero for h = 0. Dividing by the peak first keeps the squares in range."""
+    """Unit vectors h / ||h||, and zero for h = 0; peak = max |h_d| keeps squares in range."""
     scaled = features / jnp.where(peak > 0, peak, 1)[:, None]
     norm = jnp.sqrt(jnp.sum(scaled**2, axis=1))
     return scaled / jnp.where(norm > 0, norm, 1)[:, None]
@@ -295,7 +297,7 @@ def rebase(moments: ClassMoments, pivot: Float[Array, " D"]) -> ClassMoments:
 def _shares(
     old: Int[Array, " K"], new: Int[Array, " K"], dtype: jax.typing.DTypeLike
 ) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
-    """m / (n + m) and n m / (n + m), both zero for an empty class."""
+    """The factors m / (n + m) and n m / (n + m), both zero for an empty class."""
     total = jnp.maximum(old + new, 1).astype(dtype)
     share = new.astype(dtype) / total
     return share, old.astype(dtype) * share
@@ -329,7 +331,9 @@ def _check_same(a: ClassMoments, b: ClassMoments) -> None:
             )
 
 
-def _class_weight(class_counts: Array, num_classes: int, dtype: jax.typing.DTypeLike) -> Array:
+def _class_weight(
+    class_counts: jax.typing.ArrayLike, num_classes: int, dtype: jax.typing.DTypeLike
+) -> Array:
     counts = jnp.asarray(class_counts)
     if counts.shape != (num_classes,) or not jnp.issubdtype(counts.dtype, jnp.integer):
         raise ValueError(

@@ -12,14 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from vci_jax import metrics, transferability
 from vci_jax.geometry import Weighting, factorize
 from vci_jax.interval import jackknife_interval
 from vci_jax.moments import ClassMoments, merge_axis
 
-Head = tuple[Float[Array, "D K"], Float[Array, " K"]]
+Head = tuple[jax.typing.ArrayLike, jax.typing.ArrayLike]
 
 
 def report(
@@ -76,7 +76,7 @@ def report(
 
 @jax.jit(static_argnames=("weighting", "data_eps"))
 def _finish(
-    stack: ClassMoments, head: Head | None, *, weighting: Weighting, data_eps: float
+    stack: ClassMoments, head: Any, *, weighting: Weighting, data_eps: float
 ) -> dict[str, Any]:
     moments = merge_axis(stack)
     geometry = factorize(moments, weighting=weighting, data_eps=data_eps)
@@ -115,12 +115,15 @@ def _warnings(result: dict[str, Any]) -> list[str]:
     notes = [
         (
             result["label_out_of_range"] > 0,
-            f"{result['label_out_of_range']:,} rows with a label outside the classes were left out.",
+            f"{result['label_out_of_range']:,} rows with a label out of range were left out.",
         ),
-        (result["non_finite"] > 0, f"{result['non_finite']:,} rows with NaN or infinity were left out."),
+        (
+            result["non_finite"] > 0,
+            f"{result['non_finite']:,} rows with NaN or infinity were left out.",
+        ),
         (classes < 2, "Only one class is present: VCI compares classes and is undefined."),
         (
-            rank == 0 and not math.isnan(result["squared_distance"]) or rank == 0 and classes > 1,
+            classes > 1 and rank == 0,
             "All features are equal: there is no variance to compare, and VCI is undefined.",
         ),
         (

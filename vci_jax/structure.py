@@ -7,6 +7,7 @@ Legend: K classes present, D feature dimension, m_k = mu_k - mu_G, M the K x D m
 """
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from vci_jax import linalg
@@ -18,7 +19,9 @@ Scalar = Float[Array, ""]
 def cdnv(geometry: Geometry) -> Scalar:
     """Class-distance normalised variance, averaged over pairs of classes.
 
-        mean over j < k of (var_j + var_k) / (2 ||mu_j - mu_k||^2),   var_k = Tr of class k's covariance
+        mean over j < k of (var_j + var_k) / (2 ||mu_j - mu_k||^2)
+
+    with var_k the trace of the covariance of class k.
 
     Invariant under rotation and scaling; smaller is more collapsed. Infinite if two class means
     coincide, NaN for fewer than two classes.
@@ -35,7 +38,7 @@ def pairwise_cdnv(geometry: Geometry) -> Float[Array, "K K"]:
     products = linalg.matmul(geometry.offsets, geometry.offsets.T)
     norms = jnp.diagonal(products)
     distance = norms[:, None] + norms - 2 * products
-    noise = 8 * jnp.finfo(distance.dtype).eps * (norms[:, None] + norms)
+    noise = 8 * np.finfo(distance.dtype).eps * (norms[:, None] + norms)
     variance = (geometry.variance[:, None] + geometry.variance) / 2
     apart = distance > noise
     value = jnp.where(apart, variance / jnp.where(apart, distance, 1), jnp.inf)

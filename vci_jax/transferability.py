@@ -6,6 +6,7 @@ s_i and v_i the eigenvalues and eigenvectors of F^T F.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from vci_jax import linalg
@@ -36,18 +37,21 @@ def raw_axes(geometry: Geometry) -> linalg.Axes:
 
 
 def effective_rank(axes: linalg.Axes) -> Scalar:
-    """exp of the entropy of F's singular values: exp(-sum_i p_i log p_i), p_i = s_i^(1/2) / sum.
+    """Exponential of the entropy of F's singular values, exp(-sum_i p_i log p_i).
+
+    With p_i = s_i^(1/2) / sum_j s_j^(1/2).
 
     Between 1 and D. Singular values below the rounding of F^T F count as zero.
 
     Reference:
       Roy & Vetterli (2007); RankMe of Garrido et al. (2023), which adds 1e-7 to every p_i.
     """
-    eps = axes.values.shape[0] * jnp.finfo(axes.values.dtype).eps
+    eps = axes.values.shape[0] * np.finfo(axes.values.dtype).eps
     singular = jnp.sqrt(jnp.where(axes.values > eps * axes.values[0], axes.values, 0))
     total = jnp.sum(singular)
     share = singular / jnp.where(total > 0, total, jnp.nan)
-    return jnp.exp(-jnp.sum(jnp.where(share > 0, share * jnp.log(jnp.where(share > 0, share, 1)), share)))
+    logs = jnp.log(jnp.where(share > 0, share, 1))
+    return jnp.exp(-jnp.sum(share * logs))
 
 
 def shrinkage_h_score(geometry: Geometry) -> Scalar:
@@ -79,7 +83,7 @@ def shrinkage_h_score(geometry: Geometry) -> Scalar:
     rows = jnp.sqrt(geometry.proportion)[:, None] * geometry.offsets
     between = jnp.sum(linalg.matmul(rows, vectors) ** 2, axis=0)
     shrunk = (1 - shrinkage) * values + shrinkage * mean
-    floor = dim * jnp.finfo(dtype).eps * shrunk[0]
+    floor = dim * np.finfo(dtype).eps * shrunk[0]
     terms = jnp.where(shrunk > floor, between / jnp.where(shrunk > floor, shrunk, 1), 0)
     value = (1 - shrinkage) * jnp.sum(terms)
     return jnp.where(sampled & (geometry.rank > 0) & (mean > 0), value, jnp.nan)
@@ -102,7 +106,7 @@ def logme(geometry: Geometry, axes: linalg.Axes) -> Scalar:
     moments, dtype = geometry.moments, axes.values.dtype
     class_count = moments.count.astype(dtype)
     count = jnp.sum(class_count)
-    cutoff = axes.values.shape[0] * jnp.finfo(dtype).eps * axes.values[0]
+    cutoff = axes.values.shape[0] * np.finfo(dtype).eps * axes.values[0]
     kept = axes.values > cutoff
     squares = jnp.where(kept, axes.values, 0)
     # (u_i . y_k)^2 for the left singular vectors u_i of F: (v_i^T F^T y_k)^2 / s_i.

@@ -1,0 +1,97 @@
+"""Every metric straight from its definition, in slow float64 NumPy: the tests' own truth.
+
+Nothing here is shared with vci_jax: two passes, explicit covariances, ``numpy.linalg.pinv``.
+"""
+
+import numpy as np
+
+
+def covariances(features, labels, weighting="sample"):
+    """Sigma_W, Sigma_B and the centred means (present classes only) by Eq. 1-3."""
+    features = np.asarray(features, np.float64)
+    classes, counts = np.unique(labels, return_counts=True)
+    share = (
+        counts / counts.sum() if weighting == "sample" else np.full(len(classes), 1 / len(classes))
+    )
+    means = np.stack([features[labels == k].mean(axis=0) for k in classes])
+    offsets = means - share @ means
+    within = sum(
+        p * np.cov(features[labels == k].T, bias=True).reshape(features.shape[1], -1)
+        for p, k in zip(share, classes, strict=True)
+    )
+    between = (offsets * share[:, None]).T @ offsets
+    return within, between, offsets, share
+
+
+def metrics(features, labels, weighting="sample"):
+    within, between, offsets, share = covariances(features, labels, weighting)
+    (samples, dim), classes = np.shape(features), len(offsets)
+    rank = min(dim, classes - 1)
+    total = within + between
+    trace = np.trace(np.linalg.pinv(total, rcond=1e-12, hermitian=True) @ between)
+    total_rank = np.linalg.matrix_rank(total, tol=1e-12 * np.linalg.norm(total, 2), hermitian=True)
+    vci = 1 - trace / rank
+    values, vectors = np.linalg.eigh(between)
+    top = vectors[:, ::-1][:, :rank]
+    basis = top[:, values[::-1][:rank] > 1e-12 * values[-1]]
+    kept = values[::-1][: basis.shape[1]]
+    units = features / np.linalg.norm(features, axis=1, keepdims=True)
+    unit_means = np.stack([units[labels == k].mean(axis=0) for k in np.unique(labels)])
+    cosine = np.mean(np.sum(unit_means**2, axis=1))
+    d_total = 1 - np.sum(unit_means.mean(axis=0) ** 2)
+    spare = samples - 1 - max(total_rank, classes - 1)
+    return {
+        "vci": vci,
+        "vci_adjusted": vci * (samples - 1) / spare if spare > 0 else np.nan,
+        "fuzziness": np.trace(within @ (basis / kept) @ basis.T) / classes,
+        "squared_distance": np.trace(within) / np.trace(between),
+        "cosine_similarity": cosine,
+        "class_separation": 1 - (1 - cosine) / d_total,
+        "within_between_part": np.trace(basis.T @ within @ basis),
+        "within_orthogonal_part": np.trace(within) - np.trace(basis.T @ within @ basis),
+        "probe_mse": probe_mse(features, labels, share),
+        "h_score": trace,
+        **structure(features, labels, offsets),
+    }
+
+
+def probe_mse(features, labels, share):
+    """The minimum itself, by weighted least squares on one-hot targets."""
+    classes, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    weight = np.sqrt((share / counts)[index])[:, None]
+    design = np.column_stack([features, np.ones(len(features))])
+    design = design - np.pad(design[:, :-1].mean(axis=0), (0, 1))  # same span, better conditioned
+    targets = np.eye(len(classes))[index]
+    solution = np.linalg.lstsq(weight * design, weight * targets, rcond=None)[0]
+    return 0.5 * np.sum((weight * (design @ solution - targets)) ** 2)
+
+
+def structure(features, labels, offsets):
+    """CDNV and NC2 by loops over classes."""
+    classes = np.unique(labels)
+    variance = [np.var(features[labels == k], axis=0).sum() for k in classes]
+    pairs = [(j, k) for j in range(len(classes)) for k in range(j)]
+    norms = np.linalg.norm(offsets, axis=1)
+    cosines = [offsets[j] @ offsets[k] / norms[j] / norms[k] for j, k in pairs]
+    gram, size = offsets @ offsets.T, len(classes)
+    simplex = (np.eye(size) - 1 / size) / np.sqrt(size - 1)
+    return {
+        "cdnv": np.mean(
+            [
+                (variance[j] + variance[k]) / (2 * np.sum((offsets[j] - offsets[k]) ** 2))
+                for j, k in pairs
+            ]
+        ),
+        "equinorm": norms.std() / norms.mean(),
+        "equiangularity": np.std(cosines),
+        "etf_error": np.linalg.norm(gram / np.linalg.norm(gram) - simplex),
+    }
+
+
+def gaussian_classes(seed, samples, classes, dim, *, spread=1.0, noise=1.0):
+    """Correlated within-class noise about random means; every class gets a sample if it can."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(samples) % classes)
+    mix = rng.standard_normal((dim, dim)) / np.sqrt(dim)
+    means = spread * rng.standard_normal((classes, dim))
+    return means[labels] + noise * rng.standard_normal((samples, dim)) @ mix, labels

@@ -1,0 +1,123 @@
+"""The eigen work on matrices of known spectrum, and the cutoffs at work."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vci_jax import linalg
+
+EPS32, EPS64 = np.finfo(np.float32).eps, np.finfo(np.float64).eps
+
+
+def orthogonal(seed, dim):
+    return np.linalg.qr(np.random.default_rng(seed).standard_normal((dim, dim)))[0]
+
+
+def with_spectrum(values, seed=0):
+    basis = orthogonal(seed, len(values))
+    return (basis * values) @ basis.T
+
+
+def test_eigh_is_descending(x64):
+    values, vectors = linalg.eigh(jnp.asarray(with_spectrum([3.0, 1.0, 7.0])))
+    np.testing.assert_allclose(values, [7, 3, 1], rtol=1e-13)
+    np.testing.assert_allclose((vectors * values) @ vectors.T, with_spectrum([3.0, 1.0, 7.0]))
+
+
+@pytest.mark.parametrize("condition", [1e2, 1e8, 1e12, 1e15])
+def test_whiten_reaches_the_identity(x64, condition):
+    """W^T A W = I even where eps times the condition number is one tenth.
+
+    The truth itself is good to 2^-64, the roundoff of the long doubles it is made with.
+    """
+    dim = 24
+    factor = orthogonal(0, dim) * np.logspace(0, -np.log10(condition) / 2, dim)
+    exact = factor.astype(np.longdouble) @ factor.T.astype(np.longdouble)
+    matrix = exact.astype(float)
+    tail = (exact - matrix).astype(float)
+    scale = linalg.power_of_two(1 / jnp.sqrt(jnp.diagonal(matrix)))
+    whitener = linalg.whiten(jnp.asarray(matrix), jnp.asarray(tail), scale, EPS64)
+    assert whitener.kept.all()
+    tolerance = 1e-11 + dim * condition * 2.0**-64
+    image = np.asarray(whitener.map).T.astype(np.longdouble) @ factor
+    np.testing.assert_allclose((image @ image.T).astype(float), np.eye(dim), atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("samples", "dim"), [(40, 64), (200, 256), (1000, 96)])
+def test_rank_survives_rounding(x64, dtype, samples, dim):
+    """Sums in either precision: true rank found, noise eigenvalues all below the cutoff."""
+    rng = np.random.default_rng(samples)
+    rank = min(samples, dim // 2)
+    rows = (rng.standard_normal((samples, rank)) @ rng.standard_normal((rank, dim))).astype(dtype)
+    matrix, tail = (jnp.asarray(part, float) for part in linalg.gram(jnp.asarray(rows)))
+    scale = linalg.power_of_two(1 / jnp.sqrt(jnp.diagonal(matrix)))
+    eps = float(np.finfo(dtype).eps)
+    whitener = linalg.whiten(matrix, jnp.broadcast_to(tail, matrix.shape), scale, eps)
+    assert int(whitener.kept.sum()) == rank
+
+
+def test_spectrum_of_real_networks_survives_float32(x64):
+    """Eigenvalues falling as i^-1.5 over 1280 directions: all are kept."""
+    values = np.arange(1, 1281.0) ** -1.5
+    matrix = jnp.asarray(with_spectrum(values))
+    scale = linalg.power_of_two(1 / jnp.sqrt(jnp.diagonal(matrix)))
+    assert linalg.whiten(matrix, jnp.zeros_like(matrix), scale, EPS32).kept.all()
+
+
+def test_zero_matrix_keeps_nothing(x64):
+    zeros = jnp.zeros((4, 4))
+    whitener = linalg.whiten(zeros, zeros, jnp.zeros(4), EPS64)
+    assert not whitener.kept.any()
+    space = linalg.row_space(jnp.zeros((3, 4)), 2, EPS64)
+    assert not space.kept.any()
+    assert np.all(space.basis == 0)
+
+
+@pytest.mark.parametrize(("rows", "dim"), [(3, 7), (7, 3), (5, 5)])
+def test_row_space_is_the_svd(x64, rows, dim):
+    """Singular values to full relative accuracy, graded over 8 decades, and the right basis."""
+    size = min(rows, dim)
+    singular = np.logspace(0, -6, size)
+    left, right = orthogonal(1, rows)[:, :size], orthogonal(2, dim)[:, :size]
+    matrix = (left * singular) @ right.T
+    space = linalg.row_space(jnp.asarray(matrix), size, EPS64)
+    assert space.kept.all()
+    np.testing.assert_allclose(np.sqrt(space.squares), singular, rtol=1e-8)
+    np.testing.assert_allclose(np.abs(np.sum(space.basis * right, axis=0)), 1, rtol=1e-8)
+
+
+def test_row_space_drops_rounding_noise(x64):
+    """Two equal class means leave a singular value of float32 noise, which is not inverted."""
+    rows = np.random.default_rng(0).standard_normal((4, 9))
+    rows[3] = rows[2] * (1 + 4 * EPS32)
+    centred = rows - rows.mean(axis=0)
+    assert int(linalg.row_space(jnp.asarray(centred), 3, EPS32).kept.sum()) == 2
+    assert int(linalg.row_space(jnp.asarray(centred), 3, EPS64).kept.sum()) == 3
+
+
+def test_gram_is_exact_far_below_eps(x64):
+    """The pair of matrices holds the product to 1e-20, checked in integer arithmetic."""
+    rng = np.random.default_rng(0)
+    whole = rng.integers(-(2**50), 2**50, (300, 5))
+    rows = whole * 2.0**-40  # exact in float64
+    product, tail = jax.jit(linalg.gram)(jnp.asarray(rows))
+    exact = whole.astype(object).T @ whole.astype(object)
+    for i in range(5):
+        for j in range(5):
+            high, low = (int(float(part[i, j]) * 2.0**80) for part in (product, tail))
+            assert abs(high + low - exact[i, j]) <= 2e-20 * abs(exact[i, i])
+
+
+def test_power_of_two_is_below_and_exact(x64):
+    values = jnp.asarray([1.0, 1.5, 2.0, 3.9e-5, 1e300, 5e-300])
+    powers = np.asarray(linalg.power_of_two(values))
+    assert np.all((powers <= values) & (values < 2 * powers))
+    assert np.all(np.frexp(powers)[0] == 0.5)
+
+
+def test_every_contraction_asks_for_full_precision():
+    """Accelerators otherwise multiply float32 in bfloat16 or TF32."""
+    text = jax.jit(linalg.matmul).lower(jnp.ones((2, 2)), jnp.ones((2, 2))).as_text()
+    assert "precision = [HIGHEST, HIGHEST]" in text

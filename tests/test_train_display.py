@@ -26,7 +26,7 @@ def test_a_record_is_one_line_that_fits():
             shown.step(150, {"loss": 1.0, "accuracy": 0.5}, None)
             shown.record(_row("train", 0.25), _row("test", float("nan"), warnings=["few [rows]"]))
     header, columns, *lines = out.getvalue().splitlines()
-    assert "train" in header and "test" in header
+    assert [word for word in header.split() if word.isalpha()] == ["train", "test"]
     assert columns.split()[:4] == ["epoch", "loss", "accuracy", "VCI"]
     assert lines[0].split() == ["2/3", *["0.2500"] * 3, *["nan"] * 3, "1,234"]
     assert lines[:2] == lines[2:]

@@ -92,9 +92,10 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(config, whole, tmp_path, 
             raise KeyboardInterrupt
         record(run, outputs, state, step=step, rate=rate)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "_record", stop)
+    monkeypatch.setattr(loop, "_record", stop)
+    with pytest.raises(KeyboardInterrupt):
         loop.train(config, tmp_path, _console())
+    monkeypatch.setattr(loop, "_record", record)
     assert len(_rows(tmp_path)) == 2 * epoch
     loop.train(config, tmp_path, _console())
     assert _rows(tmp_path) == _rows(whole)

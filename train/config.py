@@ -68,9 +68,11 @@ class OptimConfig:
     lr: float = 0.1
     """The learning rate at the end of the warm-up."""
     momentum: float = 0.9
+    """Nesterov's; 0 is plain gradient descent."""
     weight_decay: float = 1e-4
     """Added to the gradient of every parameter, times that parameter, before the momentum."""
     warmup_epochs: int = 10
+    """Epochs in which the learning rate rises from zero."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +80,7 @@ class EvalConfig:
     """The metrics pass over both splits; always done before the first step and at the end."""
 
     every_epochs: int = 20
+    """Epochs between two passes."""
     batch_size: int = 256
     """Changes the speed of the pass and nothing else: its last batch is padded and masked."""
 
@@ -87,6 +90,7 @@ class CheckpointConfig:
     """Saved states, from which a killed run goes on; the last step is always saved."""
 
     every_epochs: int = 5
+    """Epochs between two checkpoints; what a kill can cost."""
     keep: int = 2
     """How many of the latest checkpoints stay on disk."""
 
@@ -103,9 +107,10 @@ class LogConfig:
 class Config:
     """One training run."""
 
-    name: str = "unnamed"
+    name: tyro.conf.Suppress[tyro.conf.Fixed[str]] = "unnamed"
     """The name of the file in configs/ that this run was made from."""
     epochs: int = 300
+    """Passes over the training images."""
     seed: int = 0
     """Decides the initial weights, the order of the images and their augmentation."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)

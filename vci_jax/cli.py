@@ -8,6 +8,8 @@ import argparse
 import json
 import math
 import sys
+import zipfile
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,15 +85,14 @@ def read_features(path: str) -> dict[str, np.ndarray]:
       OSError: if the file cannot be read.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError(f"{path} holds one array; save with numpy.savez.")
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise ValueError(f"it holds one array {list(file.shape)} without a name")
+        with file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file.") from None
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a readable .npz file: {error}") from None
-    except Exception as error:  # a torn zip raises zipfile.BadZipFile or zlib.error
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is not a readable .npz file: {error}") from None
     missing = [name for name in ("features", "labels") if name not in arrays]
     if missing:

@@ -18,6 +18,7 @@ from vci_jax import metrics, transferability
 from vci_jax.geometry import Weighting, factorize
 from vci_jax.interval import jackknife_interval
 from vci_jax.moments import ClassMoments, merge_axis
+from vci_jax.storage import to_host
 
 Head = tuple[jax.typing.ArrayLike, jax.typing.ArrayLike]
 
@@ -52,7 +53,7 @@ def report(
       ValueError: for moments of no data, counts that overflowed, an unknown weighting, or a head
         of another shape.
     """
-    stack = _to_host(moments)
+    stack = to_host(moments)
     if stack.count.ndim == 1:
         stack = jax.tree.map(lambda leaf: leaf[None], stack)
     _check(stack)
@@ -152,19 +153,6 @@ def _warnings(result: dict[str, Any]) -> list[str]:
         ),
     ]
     return [text for applies, text in notes if applies]
-
-
-def _to_host(moments: ClassMoments) -> ClassMoments:
-    """The state as NumPy arrays. Stacks sharded over devices of this process are gathered."""
-    for name, leaf in zip(moments._fields, moments, strict=True):
-        if isinstance(leaf, jax.Array) and not (
-            leaf.is_fully_addressable or leaf.is_fully_replicated
-        ):
-            raise ValueError(
-                f"moments.{name} is spread over several processes: merge it first, e.g. with "
-                "jax.jit(merge_axis, out_shardings=replicated), so that each process holds it."
-            )
-    return ClassMoments(*jax.device_get(tuple(moments)))
 
 
 def _check(stack: ClassMoments) -> None:

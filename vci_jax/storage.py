@@ -13,9 +13,13 @@ from vci_jax.moments import ClassMoments
 
 
 def save(path: str | os.PathLike[str], moments: ClassMoments) -> None:
-    """Writes the moments to an ``.npz`` file, atomically: a reader never sees half a file."""
+    """Writes the moments to an ``.npz`` file, atomically: a reader never sees half a file.
+
+    Raises:
+      ValueError: if the moments are spread over several processes.
+    """
     target = pathlib.Path(path)
-    arrays = jax.device_get(moments)._asdict()
+    arrays = to_host(moments)._asdict()
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     with open(partial, "wb") as file:
         np.savez(file, **arrays)
@@ -38,3 +42,20 @@ def load(path: str | os.PathLike[str]) -> ClassMoments:
                 f"{', '.join(file.files) or 'nothing'}. Write it with vci_jax.save."
             )
         return ClassMoments(**{name: file[name] for name in ClassMoments._fields})
+
+
+def to_host(moments: ClassMoments) -> ClassMoments:
+    """The state as NumPy arrays. Stacks sharded over devices of this process are gathered.
+
+    Raises:
+      ValueError: if the moments are spread over several processes.
+    """
+    for name, leaf in zip(moments._fields, moments, strict=True):
+        if isinstance(leaf, jax.Array) and not (
+            leaf.is_fully_addressable or leaf.is_fully_replicated
+        ):
+            raise ValueError(
+                f"moments.{name} is spread over several processes: merge it first, e.g. with "
+                "jax.jit(merge_axis, out_shardings=replicated), so that each process holds it."
+            )
+    return ClassMoments(*jax.device_get(tuple(moments)))

@@ -85,9 +85,9 @@ def _of_the_paper() -> list[Scenario]:
         ),
         Scenario(
             "proposition_4_1_across",
-            "Proposition 4.1 with v = (1, -1), not orthogonal to the class means (a classifier along "
-            "(1, 1) does not see it): fuzziness "
-            "grows without bound; VCI changes, but stays below 1.",
+            "Proposition 4.1 with v = (1, -1), unseen by a classifier along (1, 1), but not "
+            "orthogonal to the class means: fuzziness grows without bound; VCI changes, and stays "
+            "below 1.",
             *push(base, 0, 1, [1000, -1000]),
             rtol=(1e-8, 1e-2),  # the covariance has condition number 1e6, once squared
             leave_out=("class_separation",),

@@ -108,7 +108,7 @@ BAD = np.where(np.arange(300)[:, None] < 7, np.nan, FEATURES)
         ({"x": FEATURES, "y": LABELS}, "no features and no labels: found x [300, 6], y [300]"),
         ({"features": FEATURES}, "has no labels"),
         ({"features": BAD, "labels": LABELS}, "7 of 300 rows of features hold NaN or infinity"),
-        ({"features": FEATURES, "labels": LABELS - 1}, "75 labels lie outside 0 .. 2, the first is"),
+        ({"features": FEATURES, "labels": LABELS - 1}, "75 labels lie outside 0 .. 2, the"),
         ({"features": FEATURES, "labels": LABELS, "logits": np.ones((300, 3))}, "outside 0 .. 2"),
         ({"features": FEATURES, "labels": LABELS / 2}, "labels must be 300 integers"),
         ({"features": FEATURES[:5], "labels": LABELS}, "labels must be 5 integers"),

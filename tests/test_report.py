@@ -74,6 +74,7 @@ def test_interval_is_the_jackknife_of_its_docstring(x64):
         kept = np.arange(400) % size != b
         logs.append(math.log(reference.metrics(FEATURES[kept], LABELS[kept])["vci_adjusted"]))
     error = math.sqrt((size - 1) / size * sum((x - np.mean(logs)) ** 2 for x in logs))
+    error *= math.sqrt(1 - 6 / 399)  # the degrees of freedom that 6 dimensions spend
     reach = math.exp(2.364624251 * error)  # the 97.5 % point of Student's t with 7 degrees
     centre = reference.metrics(FEATURES, LABELS)["vci_adjusted"]
     got = jackknife_interval(blocks)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from scipy.special import stdtrit
 
 from vci_jax.geometry import Weighting, factorize
-from vci_jax.metrics import vci_adjusted
+from vci_jax.metrics import vci, vci_adjusted
 from vci_jax.moments import ClassMoments, merge
 
 
@@ -30,10 +30,15 @@ def jackknife_interval(
 
     With t_b the logarithm of the adjusted VCI without block b and t that of all the data,
 
-        se^2 = (B - 1) / B sum_b (t_b - mean t)^2,     exp(t -+ q se)
+        se^2 = (1 - d / (N - 1)) (B - 1) / B sum_b (t_b - mean t)^2,     exp(t -+ q se)
 
-    and q the quantile of Student's t with B - 1 degrees of freedom. The logarithm keeps the
-    interval positive near collapse. Use 10 blocks or more, of random or interleaved samples.
+    with d = max(rank Sigma_T, K - 1) and q the quantile of Student's t with B - 1 degrees of
+    freedom. The logarithm keeps the interval positive near collapse. The first factor is the
+    jackknife's own bias: a sample's influence on a residual variance that spends d degrees of
+    freedom is e^2 / (1 - leverage), so that the squares sum to N / (N - d) times the variance.
+
+    Blocks of random samples answer for classes drawn at random; blocks with equal shares of every
+    class (as the command line deals them) for fixed class counts. Use 10 blocks or more.
 
     Args:
       blocks: partial states with a leading axis of B >= 2.
@@ -54,11 +59,14 @@ def jackknife_interval(
         raise ValueError(f"The jackknife needs two blocks or more, got count {blocks.count.shape}.")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence}.")
-    whole, parts = jax.device_get(_leave_one_out(blocks, weighting=weighting, data_eps=data_eps))
+    plain, whole, parts = jax.device_get(
+        _leave_one_out(blocks, weighting=weighting, data_eps=data_eps)
+    )
     if not (np.all(np.isfinite(parts)) and np.all(parts > 0) and whole > 0):
         return math.nan, math.nan
     size, logs = len(parts), np.log(parts)
-    error = math.sqrt((size - 1) / size * float(np.sum((logs - logs.mean()) ** 2)))
+    spare = float(plain / whole)  # 1 - d / (N - 1), by the definition of vci_adjusted
+    error = math.sqrt(spare * (size - 1) / size * float(np.sum((logs - logs.mean()) ** 2)))
     reach = math.exp(float(stdtrit(size - 1, (1 + confidence) / 2)) * error)
     return float(whole) / reach, float(whole) * reach
 
@@ -66,11 +74,12 @@ def jackknife_interval(
 @jax.jit(static_argnames=("weighting", "data_eps"))
 def _leave_one_out(
     blocks: ClassMoments, *, weighting: Weighting, data_eps: float | None
-) -> tuple[Float[Array, ""], Float[Array, " B"]]:
-    """Adjusted VCI of all blocks, and without each: 3 B merges by running totals of both ends."""
+) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, " B"]]:
+    """VCI and adjusted VCI of all blocks, and the latter without each: 3 B merges in all."""
 
-    def adjusted(moments: ClassMoments) -> Array:
-        return vci_adjusted(factorize(moments, weighting=weighting, data_eps=data_eps))
+    def both(moments: ClassMoments) -> tuple[Array, Array]:
+        geometry = factorize(moments, weighting=weighting, data_eps=data_eps)
+        return vci(geometry), vci_adjusted(geometry)
 
     empty = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), blocks)
     empty = empty._replace(class_weight=blocks.class_weight[0])
@@ -80,5 +89,5 @@ def _leave_one_out(
 
     whole, before = jax.lax.scan(accumulate, empty, blocks)
     _, after = jax.lax.scan(accumulate, empty, blocks, reverse=True)
-    parts = jax.lax.map(lambda ends: adjusted(merge(*ends)), (before, after))
-    return adjusted(whole), parts
+    _, parts = jax.lax.map(lambda ends: both(merge(*ends)), (before, after))
+    return *both(whole), parts

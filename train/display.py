@@ -9,14 +9,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 _TABLE_METRICS = (
-    ("accuracy", "higher is better"),
-    ("loss", "lower is better"),
-    ("vci", "lower is more collapsed"),
-    ("vci_adjusted", "lower is more collapsed"),
-    ("fuzziness", "lower is more collapsed"),
-    ("squared_distance", "lower is more collapsed"),
-    ("cosine_similarity", "higher is more collapsed"),
-    ("class_separation", "higher is more collapsed"),
+    ("accuracy", "↑ better"),
+    ("loss", "↓ better"),
+    ("vci", "↓ more collapsed"),
+    ("vci_adjusted", "↓ more collapsed"),
+    ("fuzziness", "↓ more collapsed"),
+    ("squared_distance", "↓ more collapsed"),
+    ("cosine_similarity", "↑ more collapsed"),
+    ("class_separation", "↑ more collapsed"),
 )
 
 _HEADER = """\

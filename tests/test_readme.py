@@ -1,0 +1,32 @@
+"""The README's example runs, its links lead somewhere, its commands exist."""
+
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
+
+
+def test_the_example_runs_and_gives_a_sensible_number(capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    names = {}
+    exec(compile(example, "README.md", "exec"), names)
+    # Class means of variance 1 under noise of variance 1, both isotropic, in 64 dimensions with
+    # 10 classes: the 9 between/within ratios scatter about 64 / 10, so VCI is near 1 / 7.4.
+    assert 0.08 < names["result"]["vci"] < 0.25
+    assert names["result"]["samples"] == 5120
+    assert names["result"]["warnings"] == []
+    assert f"{names['result']['vci']}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXT))
+def test_links_lead_somewhere(link):
+    assert (ROOT / link).exists()
+
+
+def test_make_targets_named_are_there():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", TEXT, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

@@ -89,6 +89,37 @@ def gram(rows: Float[Array, "N D"]) -> tuple[Float[Array, "D D"], Float[Array, "
     return matmul(lead.T, lead), cross + cross.T
 
 
+def add_gram(
+    scatter: Float[Array, "D D"], residual: Float[Array, "D D"], rows: Float[Array, "N D"]
+) -> tuple[Float[Array, "D D"], Float[Array, "D D"]]:
+    """Adds rows^T rows to a compensated sum."""
+    product, tail = gram(rows)
+    if tail.ndim == 0:  # nothing below the product's own rounding: one sum is enough
+        return two_sum(scatter, product + residual)
+    scatter, rounding = two_sum(scatter, product)
+    return two_sum(scatter, residual + rounding + tail)
+
+
+def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
+    """Knuth's error-free sum: a + b equals the rounded sum plus the returned residual."""
+    total = a + b
+    b_part = total - a
+    return total, (a - (total - b_part)) + (b - b_part)
+
+
+def exact_sum(parts: Float[Array, "P D D"]) -> tuple[Float[Array, "D D"], Float[Array, "D D"]]:
+    """Sum over the leading axis as a sum of two matrices, the second far smaller than the first.
+
+    Leading bits, few enough that their sum is exact in any order, and the rest are summed apart
+    (Demmel & Nguyen, 2013): compensated like ``two_sum``, but a plain reduction over devices.
+    """
+    digits = int(np.finfo(parts.dtype).nmant) - max(parts.shape[0] - 1, 1).bit_length()
+    peak = jnp.max(jnp.abs(parts), axis=0)
+    unit = power_of_two(jnp.where(peak > 0, peak, 1)) * 2.0 ** (1 - digits)
+    lead = jnp.round(parts / unit) * unit
+    return jnp.sum(lead, axis=0), jnp.sum(parts - lead, axis=0)
+
+
 def whiten(
     matrix: Float[Array, "D D"],
     tail: Float[Array, "D D"],

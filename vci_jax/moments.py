@@ -161,8 +161,8 @@ def merge(a: ClassMoments, b: ClassMoments) -> ClassMoments:
     share, pairs = _shares(a.count, b.count, pivot.dtype)
     delta = jnp.where((b.count > 0)[:, None], b.mean - a.mean, 0)
     rows = jnp.sqrt(weight * pairs)[:, None] * delta
-    scatter, residual = _two_sum(a.scatter, b.scatter)
-    scatter, residual = _add_gram(scatter, residual, rows)
+    scatter, residual = linalg.two_sum(a.scatter, b.scatter)
+    scatter, residual = linalg.add_gram(scatter, residual, rows)
     return ClassMoments(
         count=a.count + b.count,
         pivot=pivot,
@@ -182,8 +182,11 @@ def merge(a: ClassMoments, b: ClassMoments) -> ClassMoments:
 def merge_axis(moments: ClassMoments) -> ClassMoments:
     """Folds a leading axis of partial states (devices, hosts, jackknife blocks) into one state.
 
-    Under ``shard_map`` or ``pmap``, gather the partial states first
-    (``jax.lax.all_gather``) or let ``jit`` do it: pass the sharded [P, ...] arrays as they are.
+    Chan's formula for all states at once: with mu_k the merged means, the scatter grows by
+    sum_pk w_k n_pk (mu_pk - mu_k)(mu_pk - mu_k)^T, one P K x D product. Sums alone cross the
+    leading axis, so on sharded [P, ...] arrays ``jit`` adds a device's part to the others'
+    (all-reduce) and no device ever holds two states. Under ``shard_map`` or ``pmap`` leave the
+    region first.
 
     Raises:
       ValueError: if there is no leading axis.
@@ -193,11 +196,31 @@ def merge_axis(moments: ClassMoments) -> ClassMoments:
             "merge_axis folds a leading axis of partial states: count must be [P, K], "
             f"got {moments.count.shape}. For two states use merge."
         )
-    first = jax.tree.map(lambda leaf: leaf[0], moments)
-    rest = jax.tree.map(lambda leaf: leaf[1:], moments)
-    merged: ClassMoments
-    merged, _ = jax.lax.scan(lambda total, part: (merge(total, part), None), first, rest)
-    return merged
+    full = jnp.sum(moments.count, axis=1) > 0
+    first = jnp.arange(full.size) == jnp.argmax(full)  # the first state that holds anything
+    pivot = jnp.sum(jnp.where(first[:, None], moments.pivot, 0), axis=0)
+    weight = jnp.sum(jnp.where(first[:, None], moments.class_weight, 0), axis=0)
+    poolable = jnp.all((moments.class_weight == weight) | ~full[:, None])
+    parts = jax.vmap(rebase, in_axes=(0, None))(moments, pivot)
+    size = parts.count.astype(pivot.dtype)
+    count = jnp.sum(parts.count, axis=0)
+    share = size / jnp.maximum(count, 1).astype(pivot.dtype)
+    mean = jnp.sum(share[:, :, None] * parts.mean, axis=0)
+    delta = jnp.where((parts.count > 0)[:, :, None], parts.mean - mean, 0)
+    rows = jnp.sqrt(weight * size)[:, :, None] * delta
+    scatter, residual = linalg.exact_sum(parts.scatter)
+    residual += jnp.sum(parts.scatter_residual, axis=0)
+    scatter, residual = linalg.add_gram(scatter, residual, rows.reshape(-1, rows.shape[-1]))
+    totals: ClassMoments = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), parts)
+    return totals._replace(
+        count=count,
+        pivot=pivot,
+        mean=mean,
+        scatter=jnp.where(poolable, scatter, jnp.nan),
+        scatter_residual=residual,
+        class_scatter=totals.class_scatter + jnp.sum(size * jnp.sum(delta**2, axis=2), axis=0),
+        class_weight=weight,
+    )
 
 
 def class_means(moments: ClassMoments) -> Float[Array, "K D"]:
@@ -229,7 +252,7 @@ def _accumulate(moments: ClassMoments, batch: Batch) -> ClassMoments:
     shift = (share / (1 + jnp.sqrt(1 - share)))[:, None] * delta
     rows = jnp.where(used[:, None], offsets - of_class(shift), 0)
     weighted = jnp.sqrt(of_class(moments.class_weight))[:, None] * rows
-    scatter, residual = _add_gram(moments.scatter, moments.scatter_residual, weighted)
+    scatter, residual = linalg.add_gram(moments.scatter, moments.scatter_residual, weighted)
     radius = jnp.sum(shifted**2, axis=1)
     return moments._replace(
         count=moments.count + batch_count,
@@ -301,24 +324,6 @@ def _shares(
     total = jnp.maximum(old + new, 1).astype(dtype)
     share = new.astype(dtype) / total
     return share, old.astype(dtype) * share
-
-
-def _add_gram(
-    scatter: Float[Array, "D D"], residual: Float[Array, "D D"], rows: Float[Array, "N D"]
-) -> tuple[Float[Array, "D D"], Float[Array, "D D"]]:
-    """Adds rows^T rows to a compensated sum."""
-    product, tail = linalg.gram(rows)
-    if tail.ndim == 0:  # nothing below the product's own rounding: one sum is enough
-        return _two_sum(scatter, product + residual)
-    scatter, rounding = _two_sum(scatter, product)
-    return _two_sum(scatter, residual + rounding + tail)
-
-
-def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
-    """Knuth's error-free sum: a + b equals the rounded sum plus the returned residual."""
-    total = a + b
-    b_part = total - a
-    return total, (a - (total - b_part)) + (b - b_part)
 
 
 def _check_same(a: ClassMoments, b: ClassMoments) -> None:

@@ -12,6 +12,7 @@ from vci_jax.geometry import Geometry, factorize
 from vci_jax.measure import measure
 from vci_jax.metrics import collapse_metrics
 from vci_jax.moments import ClassMoments, class_means, init, merge, merge_axis, update
+from vci_jax.per_class import per_class
 from vci_jax.report import report
 from vci_jax.storage import load, save
 
@@ -29,6 +30,7 @@ __all__ = [
     "measure",
     "merge",
     "merge_axis",
+    "per_class",
     "report",
     "save",
     "update",

@@ -44,7 +44,7 @@ class Geometry(NamedTuple):
     give it under this weighting) and ``within_trace`` its trace, which they always can.
     ``between`` spans the columns of Sigma_B, whose nonzero eigenvalues are ``between.squares``;
     ``total`` holds the axes of Sigma_T.
-    ``rank`` = min(D, classes present - 1).
+    ``rank`` = min(D, classes present - 1); ``data_eps`` is the roundoff of the accumulation.
     """
 
     moments: ClassMoments
@@ -58,6 +58,7 @@ class Geometry(NamedTuple):
     total: linalg.Axes
     canonical: Canonical
     rank: Int[Array, ""]
+    data_eps: Float[Array, ""]
 
 
 def factorize(
@@ -107,6 +108,7 @@ def factorize(
         total=linalg.principal_axes(within + linalg.matmul(rows.T, rows)),
         canonical=_canonical(moments, jnp.sqrt(pooled) * rows, proportion, usable, data_eps),
         rank=jnp.minimum(dim, jnp.sum(present, dtype=jnp.int32) - 1),
+        data_eps=jnp.asarray(data_eps, offsets.dtype),
     )
 
 

@@ -12,7 +12,6 @@ or 1 / K, see ``factorize``), mu_k its mean, mu_G = sum_k p_k mu_k, and
 """
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from vci_jax import linalg, structure
@@ -44,7 +43,13 @@ def collapse_metrics(
       ValueError: at trace time, for an unknown weighting, partial states, or a head of another
         shape.
     """
-    geometry = factorize(moments, weighting=weighting, data_eps=data_eps)
+    return geometry_metrics(factorize(moments, weighting=weighting, data_eps=data_eps), head)
+
+
+def geometry_metrics(
+    geometry: Geometry, head: tuple[Float[Array, "D K"], Float[Array, " K"]] | None = None
+) -> dict[str, Scalar]:
+    """The metrics of ``collapse_metrics``, for moments that are factorised already."""
     metrics = {
         "vci": vci(geometry),
         "vci_adjusted": vci_adjusted(geometry),
@@ -78,8 +83,9 @@ def vci(geometry: Geometry) -> Scalar:
 
     Reference:
       Xu & Liu (2023), Definition 5.3. Equal to 1 - V / rank for the Pillai-Bartlett trace V of
-      MANOVA (statsmodels ``MANOVA``), and for D >= K - 1 to one minus the R^2, averaged, of
-      the least-squares probe (scikit-learn ``LinearRegression`` on one-hot labels).
+      MANOVA (statsmodels ``MANOVA``, which refuses singular features), and for balanced classes
+      and D >= K - 1 to one minus the R^2 of the least-squares probe (scikit-learn
+      ``LinearRegression`` on one-hot labels).
     """
     canonical = geometry.canonical
     lost = jnp.sum(jnp.where(canonical.kept, 1 / (1 + canonical.ratios), 0))
@@ -114,9 +120,9 @@ def fuzziness(geometry: Geometry) -> Scalar:
     class means coincide.
 
     Reference:
-      Papyan, Han & Donoho (2020), Fig. 6; Xu & Liu (2023), Section 3 and Table 2. Agrees with
-      ``variability_pinv`` of rhubarbwu/neural-collapse up to cutoff. NumPy's default pinv cutoff,
-      as in felixsh/nc-toolbox, can invert rounding noise: 0.0123 became 1.5e10.
+      Papyan, Han & Donoho (2020), Fig. 6; Xu & Liu (2023), Section 3 and Table 2.
+      ``variability_pinv`` of rhubarbwu/neural-collapse is D / K times this: it divides Sigma_B by
+      D. A pinv with NumPy's default cutoff can invert rounding noise (docs/definitions.md).
     """
     space = geometry.between
     forms = linalg.quadratic_forms(geometry.within, space.basis)
@@ -131,7 +137,8 @@ def squared_distance(geometry: Geometry) -> Scalar:
     Invariant under rotation and scaling, not under other maps. NaN if all class means coincide.
 
     Reference:
-      Xu & Liu (2023), Eq. 4. ``variability_ratio`` of rhubarbwu/neural-collapse.
+      Xu & Liu (2023), Eq. 4. ``variability_ratio`` of rhubarbwu/neural-collapse is D / K times
+      this: it divides Sigma_B by D.
     """
     between = jnp.sum(geometry.proportion[:, None] * geometry.offsets**2)
     return geometry.within_trace / jnp.where(between > 0, between, jnp.nan)
@@ -164,7 +171,7 @@ def class_separation(geometry: Geometry) -> Scalar:
     centre = jnp.sum(_unit_means(geometry), axis=0) / _classes(geometry)
     total = 1 - jnp.sum(centre**2)
     within = 1 - cosine_similarity(geometry)
-    noise = 8 * np.finfo(total.dtype).eps
+    noise = 8 * geometry.data_eps
     return 1 - within / jnp.where(total > noise, total, jnp.nan)
 
 
@@ -223,8 +230,9 @@ def h_score(geometry: Geometry) -> Scalar:
 
     Reference:
       Bao et al. (2019). The Pillai-Bartlett trace, and rank (1 - VCI) when rank is that of
-      Sigma_B (Xu & Liu 2023, Theorem 5.2). ``h_score`` of thuml/Transfer-Learning-Library, which
-      takes NumPy's pinv cutoff of 1e-15.
+      Sigma_B (Xu & Liu 2023, Theorem 5.2). Agrees with ``h_score`` of
+      thuml/Transfer-Learning-Library for floating features whose covariance has full rank; it
+      takes a pinv cutoff of 1e-15.
     """
     canonical = geometry.canonical
     explained = 1 - 1 / (1 + canonical.ratios)  # c / (1 + c), for infinite c as well

@@ -82,7 +82,7 @@ def _finish(
     moments = merge_axis(stack)
     geometry = factorize(moments, weighting=weighting, data_eps=data_eps)
     between, total = metrics.spectrum(geometry)
-    values = metrics.collapse_metrics(moments, weighting=weighting, head=head, data_eps=data_eps)
+    values = metrics.geometry_metrics(geometry, head)
     return {
         "metrics": values | transferability.transferability_metrics(geometry),
         "spectrum": {"between": between, "total": total},

@@ -6,8 +6,8 @@ norms, all cosines -1 / (K - 1); and the classifier points along them. Each func
 Legend: K classes present, D feature dimension, m_k = mu_k - mu_G, M the K x D matrix of them.
 """
 
+import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from vci_jax import linalg
@@ -27,22 +27,28 @@ def cdnv(geometry: Geometry) -> Scalar:
     coincide, NaN for fewer than two classes.
 
     Reference:
-      Galanti, György & Hutter (2021), Definition 1. ``variability_cdnv`` of
-      rhubarbwu/neural-collapse and ``nc1_cdnv`` of felixsh/nc-toolbox.
+      Galanti, György & Hutter (2021), Definition 1. Agrees with ``variability_cdnv`` of
+      rhubarbwu/neural-collapse; ``nc1_cdnv`` of felixsh/nc-toolbox is the coefficient of
+      variation over the pairs instead.
     """
     return _mean_over(pairwise_cdnv(geometry), _pairs(geometry))
 
 
 def pairwise_cdnv(geometry: Geometry) -> Float[Array, "K K"]:
     """CDNV of every pair of classes; zero on the diagonal, infinite where means coincide."""
-    products = linalg.matmul(geometry.offsets, geometry.offsets.T)
-    norms = jnp.diagonal(products)
-    distance = norms[:, None] + norms - 2 * products
-    noise = 8 * np.finfo(distance.dtype).eps * (norms[:, None] + norms)
+    distance = _squared_distances(geometry.offsets)
+    norms = jnp.sum(geometry.offsets**2, axis=1)
+    noise = (8 * geometry.data_eps) ** 2 * (norms[:, None] + norms)
     variance = (geometry.variance[:, None] + geometry.variance) / 2
     apart = distance > noise
     value = jnp.where(apart, variance / jnp.where(apart, distance, 1), jnp.inf)
     return jnp.where(jnp.eye(norms.shape[0], dtype=bool), 0, value)
+
+
+def _squared_distances(points: Float[Array, "K D"]) -> Float[Array, "K K"]:
+    """From differences, class by class: ||a||^2 + ||b||^2 - 2 a.b cancels for near neighbours."""
+    squares: Array = jax.lax.map(lambda point: jnp.sum((points - point) ** 2, axis=1), points)
+    return squares
 
 
 def equinorm(geometry: Geometry) -> Scalar:

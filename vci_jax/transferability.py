@@ -101,7 +101,8 @@ def logme(geometry: Geometry, axes: linalg.Axes) -> Scalar:
 
     Reference:
       You, Liu, Wang & Long (2021), Algorithm 3; the constants 1e-5 in both denominators are those
-      of thuml/LogME, which stops at a relative change of 1e-3 in a / b, here 1e-8.
+      of thuml/LogME, which stops at a relative change of 1e-3 in a / b, here 1e-8. It agrees to
+      1e-5 for features of full rank; below, it omits (D - rank) / 2 log a (docs/definitions.md).
     """
     moments, dtype = geometry.moments, axes.values.dtype
     class_count = moments.count.astype(dtype)

@@ -175,7 +175,7 @@ def bench_whole(samples=50_000):
         seconds = alternate(contestants, runs=runs)
         must = {512: 2, 2048: 6}[dim]
         show(
-            f"Whole measurement, N = {samples}, D = {dim}, K = {classes} (must be at least {must}x)",
+            f"Whole measurement, N = {samples}, D = {dim}, K = {classes} (at least {must}x)",
             seconds, "vci_jax.measure, all metrics", against,
         )  # fmt: skip
         exact = truth(features, labels, classes)

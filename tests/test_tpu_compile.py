@@ -6,7 +6,11 @@ import pathlib
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
+
+from vci_jax import linalg
 
 COMMAND = [sys.executable, str(pathlib.Path(__file__).with_name("compile_tpu.py"))]
 ROOT = pathlib.Path(__file__).parents[1]
@@ -46,3 +50,37 @@ def test_the_command_fails_when_a_program_compiles_too_slowly():
     """The exit code is a verdict, not a decoration."""
     result = compile_tpu("--dim", "8", "--classes", "3", "--rows", "8", "--seconds", "0")
     assert result.returncode == 1, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("rows", [1, 128, 300])
+def test_a_product_in_tiles_is_the_product(rows):
+    """The loop that only a TPU runs, on whole tiles and on a ragged last one."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(rows, 20)), rng.normal(size=(20, 7))
+    with jax.enable_x64(True):
+        product = jax.jit(linalg._matmul_tiled)(a, b)
+    np.testing.assert_allclose(product, a @ b, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("matrix", ["definite", "indefinite", "singular", "zero"])
+def test_an_eigenproblem_filled_up_to_tiles_is_the_same(matrix):
+    """What fills it up never reaches the result, wherever the spectrum lies."""
+    dim, rng = 11, np.random.default_rng(0)
+    basis, _ = np.linalg.qr(rng.normal(size=(dim, dim)))
+    spectrum = {
+        "definite": np.arange(1.0, dim + 1),
+        "indefinite": np.arange(dim) - 1e3,
+        "singular": np.where(np.arange(dim) < 4, np.arange(dim), 0),
+        "zero": np.zeros(dim),
+    }[matrix]
+
+    def solve(symmetric):
+        assert symmetric.shape == (16, 16)
+        return jax.numpy.linalg.eigh(symmetric)
+
+    with jax.enable_x64(True):
+        symmetric = basis * spectrum @ basis.T
+        values, vectors = jax.tree.map(np.asarray, linalg._eigh_jacobi(symmetric, solve, tile=8))
+    np.testing.assert_allclose(values, np.sort(spectrum)[::-1], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(dim), atol=1e-12)
+    np.testing.assert_allclose(vectors * values @ vectors.T, symmetric, rtol=1e-12, atol=1e-11)

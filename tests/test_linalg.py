@@ -110,6 +110,18 @@ def test_gram_is_exact_far_below_eps(x64):
             assert abs(high + low - exact[i, j]) <= 2e-20 * abs(exact[i, i])
 
 
+@pytest.mark.parametrize("dim", [255, 256, 301])
+def test_gram_of_wide_rows_skips_a_quarter(dim):
+    """From 256 columns on the mirrored quarter is not computed; the matrix is the same."""
+    rows = np.random.default_rng(0).standard_normal((40, dim)).astype(np.float32)
+    compiled = jax.jit(lambda x: linalg.gram(x)[0]).lower(rows)
+    products = compiled.as_text().count("dot_general")
+    assert products == (1 if dim < 256 else 3)
+    matrix = np.asarray(compiled.compile()(rows))
+    np.testing.assert_array_equal(matrix, matrix.T)
+    np.testing.assert_allclose(matrix, rows.T.astype(float) @ rows, atol=40 * 16 * EPS32)
+
+
 def test_power_of_two_is_below_and_exact(x64):
     values = jnp.asarray([1.0, 1.5, 2.0, 3.9e-5, 1e300, 5e-300])
     powers = np.asarray(linalg.power_of_two(values))

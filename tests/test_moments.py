@@ -218,7 +218,7 @@ def test_update_traces_once():
 
 
 def test_one_product_a_batch_and_no_second_pass():
-    """The compiled update holds a single D x D product, in full precision."""
+    """The compiled update holds a single D x D product, in full precision (narrow features)."""
     text = jax.jit(vci_jax.update).lower(vci_jax.init(K, D), FEATURES, LABELS).as_text()
     products = [line for line in text.splitlines() if "dot_general" in line]
     squares = [line for line in products if f"tensor<{D}x{D}xf32>" in line.split("->")[-1]]

@@ -73,6 +73,13 @@ def vet(
     )
 
 
+def unit_rows(batch: Batch) -> Float[Array, "N D"]:
+    """Unit vectors h / ||h||, zero for h = 0; dividing by the peak first keeps squares in range."""
+    scaled = batch.features / jnp.where(batch.peak > 0, batch.peak, 1)[:, None]
+    norm = jnp.sqrt(jnp.sum(scaled**2, axis=1))
+    return scaled / jnp.where(norm > 0, norm, 1)[:, None]
+
+
 def _check_features(features: jax.typing.ArrayLike, dim: int) -> None:
     shape, dtype = jnp.shape(features), jnp.result_type(features)
     if len(shape) != 2 or shape[1] != dim:

@@ -92,10 +92,10 @@ def gram(rows: Float[Array, "N D"]) -> tuple[Float[Array, "D D"], Float[Array, "
     squares to 1e12; the price is a second product.
     """
     if rows.dtype != jnp.float64:
-        return _matmul(rows.T, rows), jnp.zeros((), rows.dtype)
+        return _self_product(rows), jnp.zeros((), rows.dtype)
     lead, rest = _split(rows, rows.shape[0])
     cross = matmul((lead + rest / 2).T, rest)
-    return _matmul(lead.T, lead), cross + cross.T
+    return _self_product(lead), cross + cross.T
 
 
 def add_gram(
@@ -203,6 +203,16 @@ def quadratic_forms(
 ) -> Float[Array, " r"]:
     """c^T A c for every column c."""
     return jnp.sum(columns * matmul(matrix, columns), axis=0)
+
+
+def _self_product(rows: Float[Array, "N D"]) -> Float[Array, "D D"]:
+    """rows^T rows; for wide rows without one of its two equal off-diagonal quarters."""
+    dim = rows.shape[1]
+    if dim < 256:
+        return _matmul(rows.T, rows)
+    left, right = rows[:, : dim // 2], rows[:, dim // 2 :]
+    corner = _matmul(left.T, right)
+    return jnp.block([[_matmul(left.T, left), corner], [corner.T, _matmul(right.T, right)]])
 
 
 def _whiten_again(

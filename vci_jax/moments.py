@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Integer, Num
 
 from vci_jax import linalg
-from vci_jax.batch import Batch, vet
+from vci_jax.batch import Batch, unit_rows, vet
 
 
 class ClassMoments(NamedTuple):
@@ -242,7 +242,9 @@ def _accumulate(moments: ClassMoments, batch: Batch) -> ClassMoments:
     batch_count = per_class(used.astype(jnp.int32))
     size = jnp.maximum(jnp.sum(batch_count), 1).astype(dtype)
     first_batch = jnp.sum(moments.count) == 0
-    pivot = jnp.where(first_batch, jnp.sum(batch.features, axis=0) / size, moments.pivot)
+    pivot = jax.lax.cond(
+        first_batch, lambda: jnp.sum(batch.features, axis=0) / size, lambda: moments.pivot
+    )
     shifted = jnp.where(used[:, None], batch.features - pivot, 0)
     anchor = _anchors(moments, shifted, labels)
     offsets = jnp.where(used[:, None], shifted - of_class(anchor), 0)
@@ -261,7 +263,7 @@ def _accumulate(moments: ClassMoments, batch: Batch) -> ClassMoments:
         scatter=scatter,
         scatter_residual=residual,
         class_scatter=moments.class_scatter + per_class(jnp.sum(rows**2, axis=1)),
-        unit_sum=moments.unit_sum + per_class(_unit(batch.features, batch.peak)),
+        unit_sum=moments.unit_sum + per_class(unit_rows(batch)),
         radial_cubic=moments.radial_cubic + linalg.matmul(radius, shifted),
         radial_quartic=moments.radial_quartic + jnp.sum(radius**2),
     )
@@ -275,13 +277,6 @@ def _anchors(
     last = jax.ops.segment_max(jnp.arange(labels.shape[0]), labels, num_classes)
     sample = jnp.take(shifted, jnp.maximum(last, 0), axis=0, mode="clip")
     return jnp.where((moments.count > 0)[:, None], moments.mean, sample)
-
-
-def _unit(features: Float[Array, "N D"], peak: Float[Array, " N"]) -> Float[Array, "N D"]:
-    """Unit vectors h / ||h||, and zero for h = 0; peak = max |h_d| keeps squares in range."""
-    scaled = features / jnp.where(peak > 0, peak, 1)[:, None]
-    norm = jnp.sqrt(jnp.sum(scaled**2, axis=1))
-    return scaled / jnp.where(norm > 0, norm, 1)[:, None]
 
 
 def rebase(moments: ClassMoments, pivot: Float[Array, " D"]) -> ClassMoments:

@@ -23,7 +23,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)  ## The speed claims of the README, measured on this machine.
-	$(BIN)/python tests/bench_metrics.py
+	$(BIN)/python tests/bench_metrics.py  # PyTorch beside it: $(BIN)/pip install torch==2.13.0
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vci_jax needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11")'

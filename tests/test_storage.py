@@ -92,3 +92,12 @@ def test_another_file_is_refused_by_name(tmp_path):
     np.savez(tmp_path / "features.npz", features=np.zeros(3), count=np.zeros(2))
     with pytest.raises(ValueError, match=r"lacks pivot, mean, .* has features, count"):
         vci_jax.load(tmp_path / "features.npz")
+
+
+def test_a_torn_file_is_refused(tmp_path):
+    """Half a file, as a full disk leaves it, is a ValueError that names the file."""
+    path = tmp_path / "torn.npz"
+    vci_jax.save(path, vci_jax.init(2, 3))
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"torn\.npz is torn"):
+        vci_jax.load(path)

@@ -5,6 +5,7 @@ The state is a pytree of arrays, so Orbax saves it as it is; these two functions
 
 import os
 import pathlib
+import zipfile
 
 import jax
 import numpy as np
@@ -34,7 +35,11 @@ def load(path: str | os.PathLike[str]) -> ClassMoments:
     Raises:
       ValueError: if the file holds something else, naming what is missing.
     """
-    with np.load(path, allow_pickle=False) as file:
+    try:
+        opened = np.load(path, allow_pickle=False)
+    except (EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is torn or not an .npz file: {error}") from None
+    with opened as file:
         missing = [name for name in ClassMoments._fields if name not in file]
         if missing:
             raise ValueError(

@@ -26,7 +26,13 @@ def get_config() -> Config:
         name="digits",
         epochs=80,
         data=DataConfig(
-            source="digits", batch_size=64, crop_padding=1, mean=(4.88,), std=(6.01,), threads=2
+            source="digits",
+            batch_size=64,
+            crop="pad",
+            crop_padding=1,
+            mean=(4.88,),
+            std=(6.01,),
+            threads=2,
         ),
         model=ModelConfig(name="resnet8", width=16, stem="cifar"),
         optim=OptimConfig(lr=0.1, weight_decay=1e-3, warmup_epochs=4),

@@ -22,21 +22,66 @@ class ConfigError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
+class MixConfig:
+    """Mixing of pairs of training images on the device (mixup and cutmix), and label smoothing."""
+
+    mixup: float = 0.0
+    """Alpha of mixup's Beta distribution; 0 is off."""
+    cutmix: float = 0.0
+    """Alpha of cutmix's Beta distribution; 0 is off."""
+    switch_prob: float = 0.5
+    """How often a batch is cut rather than mixed, if both are on."""
+    prob: float = 1.0
+    """How often a batch is mixed at all."""
+    label_smoothing: float = 0.0
+    """Mass of each target that is spread evenly over all classes."""
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Where the images come from and how they reach the network."""
 
     source: str = "digits"
-    """Name of the data set."""
+    """digits, synthetic, tfds:NAME[:VERSION] (a prepared TFDS data set), or folder:PATH."""
+    data_dir: str = ""
+    """Where TFDS keeps prepared data sets; empty is TFDS' own default."""
+    train_split: str = "train"
+    """Split to train on; slices are those of TFDS, such as train[:90%]."""
+    test_split: str = ""
+    """Split to measure; empty takes the first of test, validation and val that there is."""
     batch_size: int = 64
     """Images per training step, over all devices together."""
+    image_size: int = 0
+    """Side of the square images the network sees; 0 keeps the stored size."""
+    crop: Literal["none", "pad", "random_resized"] = "none"
+    """Training crop: none, a window of the padded image, or a resized random box."""
     crop_padding: int = 0
-    """Augmentation: shift each training image by up to this many pixels in each direction."""
+    """Pixels of padding on each side for the crop "pad"."""
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Smallest and largest area of the crop "random_resized", relative to the image."""
+    flip: bool = False
+    """Mirror half of the training images."""
+    policy: Literal["none", "autoaugment_imagenet", "autoaugment_cifar10", "randaugment"] = "none"
+    """Colour and shape operations on each training image."""
+    randaugment: tuple[int, int] = (2, 9)
+    """Number of operations, and their magnitude out of 30, of the policy "randaugment"."""
+    erasing: float = 0.0
+    """Chance that a rectangle of a training image is replaced by noise."""
+    repeats: int = 1
+    """Repeated augmentation: how many versions of an image a training batch holds."""
+    resize: int = 0
+    """Test transform: short side before the centre crop; 0 is image_size * 256 / 224."""
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)
     """Subtracted from each channel, in the units of the stored pixels."""
     std: tuple[float, ...] = (58.395, 57.12, 57.375)
     """Divides each channel, in the units of the stored pixels."""
+    workers: int = 0
+    """Processes that read and augment images; 0 uses threads of this process."""
     threads: int = 2
-    """Threads that read and augment images; 0 does it in the training thread."""
+    """Threads that read images, in each worker; 0 does it in the training thread."""
+    max_unreadable: int = 0
+    """Broken images that are skipped, and counted, before the run stops with their names."""
+    mix: MixConfig = dataclasses.field(default_factory=MixConfig)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +171,7 @@ class Config:
 _COUNTS = (
     "epochs",
     "data.batch_size",
+    "data.repeats",
     "model.width",
     "eval.every_epochs",
     "eval.batch_size",
@@ -134,7 +180,11 @@ _COUNTS = (
     "log.every_steps",
 )
 _NOT_NEGATIVE = (
+    "data.image_size",
     "data.crop_padding",
+    "data.resize",
+    "data.workers",
+    "data.max_unreadable",
     "data.threads",
     "optim.lr",
     "optim.momentum",

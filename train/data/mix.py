@@ -1,0 +1,112 @@
+"""Mixup, cutmix and label smoothing: one batch on the device, in place of its hard labels.
+
+Both mix image i with a partner j. Mixup: ``lam x_i + (1 - lam) x_j``, lam from Beta(alpha, alpha).
+Cutmix: x_i with a box of area (1 - lam) HW taken from x_j; the box is centred anywhere and clipped
+at the border, and lam becomes what is left of x_i. Targets follow: ``lam y_i + (1 - lam) y_j``.
+As in timm, one draw holds for the whole batch: lam, the box, and which of the two it is.
+
+Pixels are mixed as float32 before they are normalised, which gives the same as after: the shares
+of two images add up to 1 in every pixel, so the normalisation's offset passes through.
+
+Partners are neighbours. timm pairs a batch with its reverse, which sends every image to another
+device; here a block of ``2 * repeats`` images is reversed in itself, so nothing leaves a device
+that holds whole blocks, and the number of devices changes nothing. Since the order of the images
+is random, this pairing is as random as any. With repeated augmentation a block holds two
+images, ``repeats`` versions of each in a row, and none is mixed with itself.
+
+References: Zhang et al., mixup, ICLR 2018; Yun et al., CutMix, ICCV 2019, Eq. 1-2; Szegedy et al.,
+Rethinking the Inception architecture, CVPR 2016 (label smoothing).
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from train.config import ConfigError, MixConfig
+
+Batch = dict[str, jax.Array]
+
+
+def build(config: MixConfig, num_classes: int, repeats: int) -> Callable[[jax.Array, Batch], Batch]:
+    """Returns a pure function of a random key and a batch, to be called inside ``jit``.
+
+    It adds ``target``, float32 ``[B K]`` with rows that add up to 1, and leaves ``label``. If
+    mixup or cutmix is on, ``image`` becomes float32, in the units it had.
+
+    Args:
+      config: what to do.
+      num_classes: K.
+      repeats: versions of an image that follow each other in a batch; see ``data.repeats``.
+
+    Raises:
+      ConfigError: a setting is out of range; when traced, a batch has no whole number of blocks.
+    """
+    for field in ("mixup", "cutmix"):
+        alpha = getattr(config, field)
+        if not 0 <= alpha < float("inf"):
+            raise ConfigError(f"--data.mix.{field} is {alpha}; it must be 0 (off) or positive.")
+    for field in ("switch_prob", "prob", "label_smoothing"):
+        chance = getattr(config, field)
+        if not 0 <= chance <= 1:
+            raise ConfigError(f"--data.mix.{field} is {chance}; it must be from 0 to 1.")
+    return partial(_mix, config, num_classes, repeats)
+
+
+def _mix(config: MixConfig, num_classes: int, repeats: int, key: jax.Array, batch: Batch) -> Batch:
+    targets = _smoothed(batch["label"], num_classes, config.label_smoothing)
+    if not config.mixup and not config.cutmix:
+        return {**batch, "target": targets}
+    images = batch["image"].astype(jnp.float32)
+    size, height, width, _ = images.shape
+    if size % (2 * repeats):
+        raise ConfigError(
+            f"--data.mix pairs images in blocks of {2 * repeats} (2 x --data.repeats), which do "
+            f"not divide a batch of {size}; make --data.batch_size a multiple of {2 * repeats}."
+        )
+    share, pixel_share = _draw_shares(config, key, height, width)
+    pixel_share = pixel_share[:, :, None]
+    return {
+        **batch,
+        "image": pixel_share * images + (1 - pixel_share) * _partners(images, repeats),
+        "target": share * targets + (1 - share) * _partners(targets, repeats),
+    }
+
+
+def _smoothed(labels: jax.Array, num_classes: int, smoothing: float) -> jax.Array:
+    onehot = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
+    return (1 - smoothing) * onehot + smoothing / num_classes
+
+
+def _partners(rows: jax.Array, repeats: int) -> jax.Array:
+    blocks = rows.reshape(-1, 2 * repeats, *rows.shape[1:])
+    return blocks[:, ::-1].reshape(rows.shape)
+
+
+def _draw_shares(
+    config: MixConfig, key: jax.Array, height: int, width: int
+) -> tuple[jax.Array, jax.Array]:
+    """Returns an image's share in its target, and in each of its pixels ``[H W]``."""
+    if_key, cut_key, lam_key, box_key = jax.random.split(key, 4)
+    cut_prob = config.switch_prob if config.mixup and config.cutmix else float(config.cutmix > 0)
+    cut = jax.random.bernoulli(cut_key, cut_prob)
+    alpha = jnp.where(cut, jnp.float32(config.cutmix), jnp.float32(config.mixup))
+    lam = jax.random.beta(lam_key, alpha, alpha)
+    lam = jnp.where(jax.random.bernoulli(if_key, config.prob), lam, 1.0)
+    box, area = _draw_box(box_key, lam, height, width)
+    share = jnp.where(cut, 1 - area / (height * width), lam)
+    return share, jnp.where(cut, jnp.where(box, 0.0, 1.0), lam)
+
+
+def _draw_box(
+    key: jax.Array, lam: jax.Array, height: int, width: int
+) -> tuple[jax.Array, jax.Array]:
+    """Returns a mask ``[H W]`` that is true in cutmix's box, and the number of its pixels."""
+    sides = jnp.array([height, width], jnp.int32)
+    half = (sides * jnp.sqrt(1 - lam)).astype(jnp.int32) // 2
+    centre = jax.random.randint(key, (2,), 0, sides)
+    low, high = jnp.maximum(centre - half, 0), jnp.minimum(centre + half, sides)
+    rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
+    inside = (rows >= low[0]) & (rows < high[0]) & (columns >= low[1]) & (columns < high[1])
+    return inside, jnp.prod(high - low)

@@ -164,7 +164,11 @@ def _as_array(image: Image.Image | np.ndarray) -> np.ndarray:
 def _mirrored(image: Image.Image | np.ndarray) -> Image.Image | np.ndarray:
     if isinstance(image, Image.Image):
         return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return image[:, ::-1]
+    # A copy of image[:, ::-1] goes through memory three bytes at a time, and takes twice as long.
+    mirrored = np.empty(image.shape, np.uint8)
+    for channel in range(image.shape[-1]):
+        mirrored[..., channel] = image[:, ::-1, channel]
+    return mirrored
 
 
 def _centred(stored: Stored, short: int, side: int, mode: decode.Mode) -> Image.Image | np.ndarray:
@@ -208,7 +212,7 @@ def _random_box(
 def _shifted(image: np.ndarray, padding: int, rng: np.random.Generator) -> np.ndarray:
     """Pads with zeros, and cuts a window of the original size at a random place."""
     height, width, channels = image.shape
-    top, left = rng.integers(0, 2 * padding + 1, size=2).tolist()
+    top, left = int(rng.integers(2 * padding + 1)), int(rng.integers(2 * padding + 1))
     padded = np.zeros((height + 2 * padding, width + 2 * padding, channels), np.uint8)
     padded[padding : padding + height, padding : padding + width] = image
     return padded[top : top + height, left : left + width]

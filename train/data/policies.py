@@ -2,9 +2,10 @@
 
 AutoAugment draws one pair of operations for an image, and does each with its own probability.
 RandAugment draws operations, with replacement, and does them all. An operation is a name and a
-level, and ``setting`` turns the level into an angle, a factor or a threshold. Ranges, signs,
-nearest-neighbour sampling and the black of what was outside are those of torchvision, pixel for
-pixel, and of SPEC. (The authors' own code differs in the ranges, and fills with grey.)
+level, and ``setting`` turns the level into an angle, a factor or a threshold. The ranges, the
+signs, nearest-neighbour sampling and the black of what was outside are those of torchvision, and
+so are the pixels, but for one grey level where its float32 factors are off by their last digit.
+(The authors' own code differs in some ranges, and fills with grey.)
 
 References: Cubuk et al., AutoAugment, CVPR 2019, Tables 7 and 9; Cubuk et al., RandAugment,
 NeurIPS 2020.

@@ -89,6 +89,11 @@ def pixels(photo: Photo, mode: Mode) -> Image.Image:
     return _upright(_converted(photo.image, mode), photo.orientation)
 
 
+def decode(data: bytes, mode: Mode) -> Image.Image:
+    """Returns the whole image in these bytes; see ``read`` and ``pixels``."""
+    return pixels(read(data), mode)
+
+
 def resized(photo: Photo, box: Box, size: tuple[int, int], mode: Mode) -> Image.Image:
     """Returns what is in a box, resized to ``(width, height)``, for use once on a new ``Photo``.
 

@@ -127,7 +127,7 @@ def build(config: DataConfig) -> Policy | None:
     """Returns the policy of a config, which can be pickled; None if it has none.
 
     Raises:
-      ConfigError: the images have no three channels.
+      ConfigError: the images have no three channels, or RandAugment's numbers are out of range.
     """
     if config.policy == "none":
         return None
@@ -138,6 +138,11 @@ def build(config: DataConfig) -> Policy | None:
         )
     if config.policy == "randaugment":
         number, level = config.randaugment
+        if number < 1 or not 0 <= level <= _RANDAUGMENT_TOP:
+            raise ConfigError(
+                f"--data.randaugment is {config.randaugment}; it must be a number of operations, "
+                f"at least 1, and a magnitude from 0 to {_RANDAUGMENT_TOP}."
+            )
         return partial(_randaugment, number, level)
     tables = {
         "autoaugment_imagenet": AUTOAUGMENT_IMAGENET,

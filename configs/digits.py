@@ -23,7 +23,6 @@ from train.config import (
 def get_config() -> Config:
     """Returns the settings of the run."""
     return Config(
-        name="digits",
         epochs=80,
         data=DataConfig(
             source="digits",

@@ -110,13 +110,12 @@ def test_gram_is_exact_far_below_eps(x64):
             assert abs(high + low - exact[i, j]) <= 2e-20 * abs(exact[i, i])
 
 
-@pytest.mark.parametrize("dim", [255, 256, 301])
-def test_gram_of_wide_rows_skips_a_quarter(dim):
-    """From 256 columns on the mirrored quarter is not computed; the matrix is the same."""
+@pytest.mark.parametrize(("dim", "products"), [(511, 1), (512, 3), (1025, 7)])
+def test_gram_of_wide_rows_mirrors_blocks(dim, products):
+    """From 512 columns on mirrored blocks are not computed; the matrix is the same."""
     rows = np.random.default_rng(0).standard_normal((40, dim)).astype(np.float32)
     compiled = jax.jit(lambda x: linalg.gram(x)[0]).lower(rows)
-    products = compiled.as_text().count("dot_general")
-    assert products == (1 if dim < 256 else 3)
+    assert compiled.as_text().count("dot_general") == products
     matrix = np.asarray(compiled.compile()(rows))
     np.testing.assert_array_equal(matrix, matrix.T)
     np.testing.assert_allclose(matrix, rows.T.astype(float) @ rows, atol=40 * 16 * EPS32)
@@ -133,3 +132,46 @@ def test_every_contraction_asks_for_full_precision():
     """Accelerators otherwise multiply float32 in bfloat16 or TF32."""
     text = jax.jit(linalg.matmul).lower(jnp.ones((2, 2)), jnp.ones((2, 2))).as_text()
     assert "precision = [HIGHEST, HIGHEST]" in text
+
+
+def _solves(function, *arguments):
+    """The eigenproblems a compiled call has run, counted by a host callback."""
+    count = 0
+    solve = linalg.eigh
+
+    def counted(matrix):
+        def tick(_):
+            nonlocal count
+            count += 1
+
+        jax.debug.callback(tick, matrix[0, 0])
+        return solve(matrix)
+
+    linalg.eigh = counted
+    try:
+        result = jax.block_until_ready(jax.jit(function)(*arguments))
+        jax.effects_barrier()
+    finally:
+        linalg.eigh = solve
+    return count, result
+
+
+@pytest.mark.parametrize(
+    ("smallest", "dead", "solves"), [(1e-2, 0, 0), (1e-2, 5, 0), (1e-9, 0, 1), (0.0, 0, 1)]
+)
+def test_full_rank_is_proven_without_an_eigensolver(x64, smallest, dead, solves):
+    """Both ways give the same projector-weighted inverse; only doubtful ranks cost an eigh."""
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.standard_normal((20, 20)))[0]
+    matrix = np.zeros((20 + dead, 20 + dead))
+    matrix[:20, :20] = (basis * np.geomspace(1, max(smallest, 1e-30), 20)) @ basis.T
+    scale = jnp.ones(20 + dead)
+    whiten = lambda a: linalg.whiten(a, jnp.zeros_like(a), scale, EPS32)  # noqa: E731
+    count, whitener = _solves(whiten, jnp.asarray(matrix))
+    assert count == solves
+    values, vectors = np.linalg.eigh(matrix)
+    kept = values > len(matrix) * EPS64 * values[-1] + 8 * EPS32
+    assert int(whitener.kept.sum()) == kept.sum()
+    columns = np.asarray(whitener.map)[:, np.asarray(whitener.kept)]
+    inverse = (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
+    np.testing.assert_allclose(columns @ columns.T, inverse, rtol=1e-9, atol=1e-9 / 1e-6)

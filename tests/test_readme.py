@@ -3,14 +3,17 @@
 import pathlib
 import re
 
+import jax
 import pytest
+
+import vci_jax
 
 ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
 
 
 def test_the_example_runs_and_gives_a_sensible_number(capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    example, on_many_devices = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     names = {}
     exec(compile(example, "README.md", "exec"), names)
     # Class means of variance 1 under noise of variance 1, both isotropic, in 64 dimensions with
@@ -19,6 +22,10 @@ def test_the_example_runs_and_gives_a_sensible_number(capsys):
     assert names["result"]["samples"] == 5120
     assert names["result"]["warnings"] == []
     assert f"{names['result']['vci']}" in capsys.readouterr().out
+    exec(compile(on_many_devices, "README.md", "exec"), names)
+    alone = vci_jax.report(vci_jax.update(vci_jax.init(10, 64), names["features"], names["labels"]))
+    assert names["result"]["samples"] == 3 * 256 * jax.device_count()
+    assert names["result"]["fuzziness"] == pytest.approx(alone["fuzziness"], rel=1e-4)
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXT))

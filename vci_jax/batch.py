@@ -10,11 +10,18 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer, Num
+
+from vci_jax import linalg
 
 
 class Batch(NamedTuple):
-    """A vetted batch. Rows left out are zero, not ``used``, and carry the label K."""
+    """A vetted batch. Rows left out are not ``used`` and carry the label K.
+
+    Their features are what they were, NaN perhaps: a masked copy would be one more pass over the
+    batch. Segment sums drop the label K; any other sum must ask for ``used``.
+    """
 
     features: Float[Array, "N D"]
     labels: Int[Array, " N"]
@@ -64,7 +71,7 @@ def vet(
     in_range = (labels >= 0) & (labels < num_classes)
     used = offered & in_range & jnp.isfinite(peak)
     return Batch(
-        features=jnp.where(used[:, None], features, 0),
+        features=features,
         labels=jnp.where(used, labels, num_classes).astype(jnp.int32),
         used=used,
         peak=jnp.where(used, peak, 0),
@@ -74,10 +81,23 @@ def vet(
 
 
 def unit_rows(batch: Batch) -> Float[Array, "N D"]:
-    """Unit vectors h / ||h||, zero for h = 0; dividing by the peak first keeps squares in range."""
-    scaled = batch.features / jnp.where(batch.peak > 0, batch.peak, 1)[:, None]
-    norm = jnp.sqrt(jnp.sum(scaled**2, axis=1))
-    return scaled / jnp.where(norm > 0, norm, 1)[:, None]
+    """Unit vectors h / ||h||, zero for h = 0; rows left out hold anything.
+
+    If some square could leave the range of the dtype, rows are divided by a power of two first,
+    which is exact, and costs one more pass over the batch.
+    """
+    extreme = float(np.finfo(batch.features.dtype).maxexp) / 4
+    low, high = 2.0**-extreme, 2.0**extreme
+    peak = batch.peak
+    safe = jnp.all((peak == 0) | ((low < peak) & (peak < high)))
+    scale = jnp.where(safe | (peak == 0), 1, linalg.power_of_two(peak))
+
+    def squares(divisor: Array | None) -> Array:
+        rows = batch.features if divisor is None else batch.features / divisor[:, None]
+        return jnp.sum(rows**2, axis=1)
+
+    norm = jnp.sqrt(jax.lax.cond(safe, lambda: squares(None), lambda: squares(scale)))
+    return batch.features / scale[:, None] / jnp.where(norm > 0, norm, 1)[:, None]
 
 
 def _check_features(features: jax.typing.ArrayLike, dim: int) -> None:

@@ -243,7 +243,9 @@ def _accumulate(moments: ClassMoments, batch: Batch) -> ClassMoments:
     size = jnp.maximum(jnp.sum(batch_count), 1).astype(dtype)
     first_batch = jnp.sum(moments.count) == 0
     pivot = jax.lax.cond(
-        first_batch, lambda: jnp.sum(batch.features, axis=0) / size, lambda: moments.pivot
+        first_batch,
+        lambda: jnp.sum(jnp.where(used[:, None], batch.features, 0), axis=0) / size,
+        lambda: moments.pivot,
     )
     shifted = jnp.where(used[:, None], batch.features - pivot, 0)
     anchor = _anchors(moments, shifted, labels)

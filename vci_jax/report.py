@@ -79,7 +79,8 @@ def report(
 def _finish(
     stack: ClassMoments, head: Any, *, weighting: Weighting, data_eps: float
 ) -> dict[str, Any]:
-    moments = merge_axis(stack)
+    alone = stack.count.shape[0] == 1
+    moments = jax.tree.map(lambda leaf: leaf[0], stack) if alone else merge_axis(stack)
     geometry = factorize(moments, weighting=weighting, data_eps=data_eps)
     between, total = metrics.spectrum(geometry)
     values = metrics.geometry_metrics(geometry, head)

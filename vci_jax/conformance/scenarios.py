@@ -221,6 +221,7 @@ def _numerics() -> list[Scenario]:
             [[x / 8 + 16 for x in row] for row in plain[0]],
             plain[1],
             dtype="float16",
+            rtol=(1e-9, 3e-4),  # cosines are within 1e-3 of 1: one minus them costs digits
         ),
         Scenario(
             "integers",

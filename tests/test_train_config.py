@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 import configs
-from train.config import Config, ConfigError, OptimConfig, claim, flatten, override, validate
+from train.claim import claim
+from train.config import Config, ConfigError, OptimConfig, flatten, override, validate
 
 
 def test_override_changes_that_field_alone():
@@ -55,8 +56,22 @@ def test_unknown_config_lists_the_known_ones():
 @pytest.mark.parametrize("name", configs.names())
 def test_every_config_is_valid_and_knows_its_name(name):
     """What is in configs/ can be run, and the summary that the command line lists is there."""
-    assert validate(configs.get(name)).name == name
     assert configs.summaries()[name]
+    if not configs.is_group(name):
+        assert validate(configs.get(name)).name == name
+        return
+    runs = configs.runs(name)
+    assert len(runs) > 1
+    assert len({dataclasses.replace(validate(run), name="") for run in runs.values()}) == len(runs)
+    assert [run.name for run in runs.values()] == [f"{name}/{run}" for run in runs]
+    with pytest.raises(ConfigError, match=next(iter(runs))):
+        configs.get(name)
+
+
+def test_a_single_run_is_not_a_group():
+    """Asking for its members says so."""
+    with pytest.raises(ConfigError, match="digits is a single run"):
+        configs.runs("digits")
 
 
 def test_claim_accepts_the_same_and_names_what_differs(tmp_path):

@@ -44,7 +44,7 @@ def _timeless(rows):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "known configs:\n  digits: "),
+        ([], "\n  digits: "),
         (["digit", "run"], "Did you mean 'digits'?"),
         (["digits"], "no work directory given"),
         (["digits", "--epochs", "9"], "no work directory given"),

@@ -17,9 +17,13 @@ def task():
     return Task(
         model=models.build(ModelConfig(name="_resnet6", width=4, stem="cifar"), 3),
         optimizer=optim.build(OptimConfig(), lambda step: 0.1),
+        average=None,
         loss=losses.build(LossConfig()),
+        regulariser=None,
+        mix=None,
         mean=(100.0,),
         std=(50.0,),
+        seed=0,
     )
 
 

@@ -9,11 +9,11 @@ restored one: no row is lost or doubled.
 
 from pathlib import Path
 
-import grain
 import jax
 import orbax.checkpoint as ocp
 
 from train.config import CheckpointConfig
+from train.data import Ahead, TrainingBatches
 from train.step import TrainState
 
 
@@ -25,9 +25,7 @@ def open_manager(directory: Path, config: CheckpointConfig) -> ocp.CheckpointMan
     return ocp.CheckpointManager(directory.absolute(), options=options)
 
 
-def save(
-    manager: ocp.CheckpointManager, state: TrainState, batches: grain.DatasetIterator, step: int
-) -> None:
+def save(manager: ocp.CheckpointManager, state: TrainState, batches: Ahead, step: int) -> None:
     """Starts saving; returns as soon as the state may be donated again."""
     manager.save(
         step,
@@ -39,7 +37,7 @@ def save(
 
 
 def restore(
-    manager: ocp.CheckpointManager, state: TrainState, batches: grain.DatasetIterator
+    manager: ocp.CheckpointManager, state: TrainState, batches: TrainingBatches
 ) -> tuple[TrainState, int | None]:
     """Returns the latest saved state and its step, with ``batches`` moved to where they were.
 

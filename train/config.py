@@ -7,11 +7,8 @@ No other module of the project has a default for any of these values.
 """
 
 import dataclasses
-import json
 import math
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import tyro
@@ -89,11 +86,21 @@ class ModelConfig:
     """The network."""
 
     name: str = "resnet18"
-    """A member of the family in train/models."""
+    """A member of the families in train/models."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation; parameters, statistics and the head are float32 in any case."""
     width: int = 64
-    """Channels of the first stage; each later stage has twice as many."""
+    """ResNets: channels of the first stage; each later stage has twice as many."""
     stem: Literal["imagenet", "cifar"] = "imagenet"
-    """7x7 stride 2 and max-pool (imagenet), or 3x3 stride 1 (cifar) for small images."""
+    """ResNets: 7x7 stride 2 and max-pool (imagenet), or 3x3 stride 1 (cifar) for small images."""
+    bn_group: int = 0
+    """ResNets: consecutive samples over which BatchNorm takes statistics; 0 is the whole batch."""
+    patch: int = 16
+    """ViTs: side of the square patches that become tokens."""
+    drop_path: float = 0.0
+    """ViTs: chance that a sample skips a branch of the last block; rises linearly to there."""
+    remat: bool = False
+    """ViTs: compute each block again on the way back, for a fraction of the memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,20 +111,50 @@ class LossConfig:
     """Cross-entropy, or squared error against the one-hot label."""
     temperature: float = 1.0
     """Divides the logits before the softmax of the cross-entropy."""
+    mse_target: float = 1.0
+    """The squared error wants this logit, M, of the true class, and 0 of the others."""
+    mse_weight: float = 1.0
+    """Weight k of the true class in the squared error; ImageNet takes k = 15 and M = 30."""
+    cosine: float = 0.0
+    """Strength of the within-class cosine regulariser; 0 is off."""
+    cosine_form: Literal["r1", "r2", "r3"] = "r1"
+    """Its normalisation, see train/losses.py."""
+    cosine_group: int = 0
+    """Consecutive samples among which it compares features; 0 is the whole batch."""
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """SGD with Nesterov momentum; linear warm-up, then a cosine to zero."""
+    """The optimiser, its learning rate over time, and the average of the weights."""
 
+    name: Literal["sgd", "adamw"] = "sgd"
+    """SGD with Nesterov momentum, or AdamW."""
     lr: float = 0.1
-    """The learning rate at the end of the warm-up."""
+    """The learning rate at the end of the warm-up, as it is used: no batch size scales it."""
     momentum: float = 0.9
-    """Nesterov's; 0 is plain gradient descent."""
+    """SGD: Nesterov's; 0 is plain gradient descent."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW: decay of the running means of the gradient and of its square."""
     weight_decay: float = 1e-4
-    """Added to the gradient of every parameter, times that parameter, before the momentum."""
+    """Added to the gradient (sgd) or the step (adamw), times the parameter; see decay."""
+    decay: Literal["all", "kernels"] = "all"
+    """Parameters that decay: all, or none of the biases, norms, class token and positions."""
     warmup_epochs: int = 10
-    """Epochs in which the learning rate rises from zero."""
+    """Epochs in which the learning rate rises linearly."""
+    warmup_lr: float = 0.0
+    """The learning rate that the warm-up begins with."""
+    schedule: Literal["cosine", "step"] = "cosine"
+    """After the warm-up: a cosine to final_lr, or step_factor times less each epoch."""
+    final_lr: float = 0.0
+    """Where the cosine ends."""
+    step_factor: float = 0.975
+    """What the schedule "step" multiplies the learning rate by after each epoch."""
+    clip_norm: float = 0.0
+    """Longest gradient, all parameters together; longer ones are scaled down. 0 is off."""
+    accumulate: int = 1
+    """Batches whose gradients are averaged for one update of the weights."""
+    ema: float = 0.0
+    """Decay, per update, of the moving average of the weights; 0 keeps none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +165,8 @@ class EvalConfig:
     """Epochs between two passes."""
     batch_size: int = 256
     """Changes the speed of the pass and nothing else: its last batch is padded and masked."""
+    averaged: bool = False
+    """Measure the moving average of the weights (optim.ema) rather than the weights."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +212,8 @@ _COUNTS = (
     "data.batch_size",
     "data.repeats",
     "model.width",
+    "model.patch",
+    "optim.accumulate",
     "eval.every_epochs",
     "eval.batch_size",
     "checkpoint.every_epochs",
@@ -186,12 +227,21 @@ _NOT_NEGATIVE = (
     "data.workers",
     "data.max_unreadable",
     "data.threads",
+    "model.bn_group",
+    "loss.mse_target",
+    "loss.mse_weight",
+    "loss.cosine",
+    "loss.cosine_group",
     "optim.lr",
-    "optim.momentum",
     "optim.weight_decay",
     "optim.warmup_epochs",
+    "optim.warmup_lr",
+    "optim.final_lr",
+    "optim.step_factor",
+    "optim.clip_norm",
     "seed",
 )
+_BELOW_ONE = ("model.drop_path", "optim.momentum", "optim.betas", "optim.ema")
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -218,6 +268,25 @@ def validate(config: Config) -> Config:
     for field in _NOT_NEGATIVE:
         if not 0 <= flat[field] < math.inf:
             raise ConfigError(f"--{field} is {flat[field]}; it must be finite and not negative.")
+    for field in _BELOW_ONE:
+        values = flat[field] if isinstance(flat[field], tuple) else (flat[field],)
+        if not all(0 <= value < 1 for value in values):
+            raise ConfigError(f"--{field} is {flat[field]}; it must be from 0 to less than 1.")
+    for field in ("model.bn_group", "loss.cosine_group"):
+        if flat[field] and config.data.batch_size % flat[field]:
+            raise ConfigError(
+                f"--{field} is {flat[field]}, which does not divide --data.batch_size "
+                f"{config.data.batch_size}; make the batch a multiple of it, or set it to 0."
+            )
+    if config.loss.cosine and (config.data.mix.mixup or config.data.mix.cutmix):
+        raise ConfigError(
+            f"--loss.cosine is {config.loss.cosine}, but mixed images are of no one class; set "
+            "--data.mix.mixup and --data.mix.cutmix to 0."
+        )
+    if config.eval.averaged and not config.optim.ema:
+        raise ConfigError(
+            "--eval.averaged has no average to measure; set --optim.ema, as to 0.9999."
+        )
     if not 0 < config.loss.temperature < math.inf:
         raise ConfigError(f"--loss.temperature is {config.loss.temperature}; it must be positive.")
     if config.seed >= 2**32:
@@ -240,46 +309,3 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
     """
     program = f"python -m train {config.name} WORKDIR"
     return validate(tyro.cli(Config, args=list(arguments), default=config, prog=program))
-
-
-def claim(config: Config, workdir: Path) -> None:
-    """Stores the config in a new work directory, or checks it against the one already there.
-
-    Raises:
-      ConfigError: the directory belongs to a run with other settings; names each of them.
-    """
-    # Through JSON, so that both sides of the comparison have lost the same types (tuples).
-    ours = json.loads(json.dumps(dataclasses.asdict(config)))
-    path = workdir / "config.json"
-    if path.exists():
-        _refuse_differences(ours, _read(path), workdir)
-        return
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{workdir} cannot be made a work directory: {error}.") from error
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(ours, indent=2) + "\n")
-    os.replace(partial, path)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ConfigError(
-            f"{path} is not valid JSON ({error}); choose another work directory, or delete this "
-            "one to start again."
-        ) from error
-
-
-def _refuse_differences(ours: dict[str, Any], theirs: dict[str, Any], workdir: Path) -> None:
-    new, old = flatten(ours), flatten(theirs)
-    fields = [key for key in sorted(new | old) if new.get(key) != old.get(key)]
-    if not fields:
-        return
-    listing = "\n".join(f"  {key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in fields)
-    raise ConfigError(
-        f"{workdir} holds a run with other settings:\n{listing}\n"
-        "Use the same settings to go on with that run, or another directory for a new one."
-    )

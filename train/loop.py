@@ -1,5 +1,6 @@
 """The course of a run: train, measure, save, and go on from where an earlier process stopped."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -7,14 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import grain
 import jax
 import orbax.checkpoint as ocp
 from rich.console import Console
 
 from train import checkpoint, data, evaluate, log, losses, models, optim
 from train import mesh as meshes
-from train.config import Config, ConfigError, claim
+from train.claim import claim
+from train.config import Config, ConfigError
+from train.data import mix
 from train.display import Display
 from train.step import Task, TrainState, init_state, predict, train_step
 
@@ -73,7 +75,10 @@ def train(config: Config, workdir: Path, console: Console) -> list[log.Row]:
     claim(config, workdir)
     batches = data.training_batches(run.dataset.train, config.data, config.seed)
     state = run.program.init_state(jax.random.key(config.seed))
-    with checkpoint.open_manager(workdir / "checkpoints", config.checkpoint) as manager:
+    with (
+        contextlib.closing(batches),
+        checkpoint.open_manager(workdir / "checkpoints", config.checkpoint) as manager,
+    ):
         state, start = checkpoint.restore(manager, state, batches)
         display = Display(steps=run.steps, steps_per_epoch=run.steps_per_epoch, console=console)
         with log.Journal(workdir, resume_step=start) as journal, display:
@@ -92,18 +97,12 @@ def prepare(config: Config) -> Run:
     """Loads the data and builds the program; nothing is computed or written yet."""
     mesh = meshes.make_mesh()
     meshes.check_divisible(config.data.batch_size, mesh)
-    dataset = data.load(config.data.source)
-    channels = dataset.image_shape[-1]
-    if not channels == len(config.data.mean) == len(config.data.std):
-        raise ConfigError(
-            f"--data.mean is {config.data.mean} and --data.std is {config.data.std}, but the "
-            f"images have {channels} channel(s); give each as many numbers."
-        )
-    steps_per_epoch = len(dataset.train.labels) // config.data.batch_size
+    dataset = data.load(config.data)
+    steps_per_epoch = dataset.train.size // config.data.batch_size
     if not steps_per_epoch:
         raise ConfigError(
             f"--data.batch_size is {config.data.batch_size}, more than the "
-            f"{len(dataset.train.labels)} training images; lower it."
+            f"{dataset.train.size} training images; lower it."
         )
     task = Task(
         model=models.build(config.model, dataset.num_classes),
@@ -111,11 +110,22 @@ def prepare(config: Config) -> Run:
             config.optim,
             optim.schedule(config.optim, epochs=config.epochs, steps_per_epoch=steps_per_epoch),
         ),
+        average=optim.build_average(config.optim),
         loss=losses.build(config.loss),
+        regulariser=losses.build_regulariser(config.loss),
+        mix=_mix(config, dataset.num_classes),
         mean=config.data.mean,
         std=config.data.std,
+        seed=config.seed,
     )
     return Run(config, dataset, mesh, compile_program(task, dataset, mesh), steps_per_epoch)
+
+
+def _mix(config: Config, num_classes: int) -> Callable[..., dict[str, jax.Array]] | None:
+    settings = config.data.mix
+    if not (settings.mixup or settings.cutmix or settings.label_smoothing):
+        return None
+    return mix.build(settings, num_classes, config.data.repeats)
 
 
 def compile_program(task: Task, dataset: data.Dataset, mesh: Any) -> Program:
@@ -151,6 +161,7 @@ def compile_program(task: Task, dataset: data.Dataset, mesh: Any) -> Program:
 
 def measure(run: Run, state: TrainState, split: data.Split) -> log.Row:
     """Returns the accuracy, the loss and every metric of a split under the test transform."""
+    state = state.averaged if run.config.eval.averaged else state
     tally, step = run.program.init_tally(), run.program.add_batch
     return evaluate.evaluate(tally, state, _evaluation_batches(run, split), step=step)
 
@@ -160,15 +171,15 @@ def _advance(
     outputs: Outputs,
     state: TrainState,
     *,
-    batches: grain.DatasetIterator,
+    batches: data.TrainingBatches,
     start: int,
 ) -> None:
     """Takes every step after ``start``, and records and saves when it is time."""
+    arriving = data.Ahead(batches, partial(meshes.put_batch, mesh=run.mesh))
     late: tuple[int, dict[str, jax.Array]] | None = None
     watch = log.Stopwatch()
     for step in range(start + 1, run.steps + 1):
-        batch = meshes.put_batch(next(batches), run.mesh)
-        state, scalars = run.program.train_step(state, batch)
+        state, scalars = run.program.train_step(state, next(arriving))
         # The host looks at a step only once the next one is under way, so it never holds it up.
         if late is not None:
             _follow(run, outputs, *late, watch=watch)
@@ -182,7 +193,7 @@ def _advance(
         if record:
             _record(run, outputs, state, step=step, rate=watch.rate())
         if save:
-            checkpoint.save(outputs.checkpoints, state, batches, step)
+            checkpoint.save(outputs.checkpoints, state, arriving, step)
         watch.begin()
 
 
@@ -224,5 +235,6 @@ def _record(
 
 def _evaluation_batches(run: Run, split: data.Split) -> Iterator[dict[str, jax.Array]]:
     size = run.config.eval.batch_size
-    for batch in data.evaluation_batches(split, size, meshes.round_up(size, run.mesh)):
+    padded = meshes.round_up(size, run.mesh)
+    for batch in data.evaluation_batches(split, run.config.data, size, padded):
         yield meshes.put_batch(batch, run.mesh)

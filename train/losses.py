@@ -1,6 +1,10 @@
-"""Training objectives, one number per sample: ``loss(logits, labels) -> [B]``.
+"""Training objectives, and the regulariser that holds features of a class apart.
 
-The mean, or a masked sum, is the caller's: training averages a batch, evaluation adds up a split.
+``loss(logits, targets) -> [B]`` gives one number per sample; the mean, or a masked sum, is the
+caller's: training averages a batch, evaluation adds up a split. Targets are labels ``[B]`` or, for
+mixed images and smoothed labels, distributions over the classes ``[B K]``.
+
+``regulariser(features, labels) -> []`` is a property of a batch, which training adds to its loss.
 """
 
 from collections.abc import Callable
@@ -10,24 +14,129 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from train.config import LossConfig
+from train.config import ConfigError, LossConfig
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
+Regulariser = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, *, temperature: float) -> jax.Array:
-    """Returns ``-log softmax(logits / temperature)[label]``."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits / temperature, labels)
+def cross_entropy(logits: jax.Array, targets: jax.Array, *, temperature: float) -> jax.Array:
+    """Returns ``-sum_k target_k log softmax(logits / temperature)_k``."""
+    logits = logits / temperature
+    if targets.ndim == 1:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    return optax.softmax_cross_entropy(logits, targets)
 
 
-def squared_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns ``||logits - onehot(label)||^2 / K``."""
-    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    return jnp.mean(optax.squared_error(logits, targets), axis=-1)
+def squared_error(
+    logits: jax.Array, targets: jax.Array, *, target: float, weight: float
+) -> jax.Array:
+    """Returns the rescaled squared error of Hui & Belkin, which is plain for M = k = 1.
+
+        (1/K) [k (z_y - M)^2 + sum_{j != y} z_j^2]
+
+    A distribution t over the classes asks for M t_j of logit j, with weight 1 + (k - 1) t_j.
+
+    Args:
+      logits: z.
+      targets: labels y, or distributions t.
+      target: M, the logit wanted of the true class.
+      weight: k, of the true class.
+
+    Reference: L. Hui and M. Belkin, Evaluation of Neural Architectures Trained with Square Loss
+    vs Cross-Entropy in Classification Tasks, ICLR 2021, section 3.
+    """
+    if targets.ndim == 1:
+        targets = jax.nn.one_hot(targets, logits.shape[-1], dtype=logits.dtype)
+    weights = 1 + (weight - 1) * targets
+    return jnp.mean(weights * optax.squared_error(logits, target * targets), axis=-1)
+
+
+def cosine_regulariser(
+    features: jax.Array, labels: jax.Array, *, form: str, group: int
+) -> jax.Array:
+    """Returns how alike the features of a class are in direction, in a batch or parts of it.
+
+    With u_i = h_i / ||h_i||, n_k samples of class k among B, and K_B classes present,
+
+        r1 = (1/B)   sum_k (1/n_k)   || sum_{i in k} u_i ||^2
+        r2 = (1/K_B) sum_k (1/n_k^2) || sum_{i in k} u_i ||^2
+        r3 = (1/K_B) sum_k (1/n_k^3) || sum_{i in k} u_i ||^2
+
+    are sums over pairs of samples of one class, u_i . u_j times a weight: classes never appear
+    on their own, so an absent one needs no care. A zero feature counts as a direction of length 0.
+    r1 and r2 are 1 where every class points one way.
+
+    Args:
+      features: h, ``[B D]``.
+      labels: ``[B]``.
+      form: "r1", "r2" or "r3".
+      group: the mean over groups of so many consecutive samples is taken; 0 is the whole batch.
+
+    Raises:
+      ValueError: the batch is not a whole number of groups.
+    """
+    batch, dim = features.shape
+    group = group or batch
+    if batch % group:
+        raise ValueError(
+            f"the regulariser cannot divide a batch of {batch} into groups of {group}; make the "
+            "batch a multiple of --loss.cosine_group, or set that to 0 for one group."
+        )
+    compare = jax.vmap(partial(_compare, form=form))
+    return jnp.mean(compare(features.reshape(-1, group, dim), labels.reshape(-1, group)))
+
+
+def _compare(features: jax.Array, labels: jax.Array, *, form: str) -> jax.Array:
+    directions = _normalise(features)
+    same = (labels[:, None] == labels[None, :]).astype(directions.dtype)
+    counts = jnp.sum(same, axis=1)  # n of each sample's class
+    classes = jnp.sum(1 / counts)  # K_B
+    weights = {
+        "r1": 1 / (len(labels) * counts),
+        "r2": 1 / (classes * counts**2),
+        "r3": 1 / (classes * counts**3),
+    }[form]
+    precision = jax.lax.Precision.HIGHEST
+    sums = jnp.matmul(same, directions, precision=precision)
+    return jnp.einsum("bd,bd,b->", directions, sums, weights, precision=precision)
+
+
+def _normalise(features: jax.Array) -> jax.Array:
+    """Returns rows of length one, and rows of zeros as they are, with a gradient of zero."""
+    square = jnp.sum(jnp.square(features), axis=-1, keepdims=True)
+    present = square > 0
+    return jnp.where(present, features * jax.lax.rsqrt(jnp.where(present, square, 1)), 0)
 
 
 def build(config: LossConfig) -> Loss:
-    """Returns the objective of a config."""
+    """Returns the objective of a config.
+
+    Raises:
+      ConfigError: a setting of the other objective is not at its default.
+    """
     if config.name == "mse":
-        return squared_error
+        _refuse(config, "temperature")
+        return partial(squared_error, target=config.mse_target, weight=config.mse_weight)
+    _refuse(config, "mse_target", "mse_weight")
     return partial(cross_entropy, temperature=config.temperature)
+
+
+def build_regulariser(config: LossConfig) -> Regulariser | None:
+    """Returns the regulariser of a config, times its strength; None if that is 0."""
+    if not config.cosine:
+        _refuse(config, "cosine_form", "cosine_group")
+        return None
+    compare = partial(cosine_regulariser, form=config.cosine_form, group=config.cosine_group)
+    return lambda features, labels: config.cosine * compare(features, labels)
+
+
+def _refuse(config: LossConfig, *fields: str) -> None:
+    """A setting that would have no effect is a mistake, so it must have its default."""
+    for field in fields:
+        value, default = getattr(config, field), getattr(LossConfig, field)
+        if value != default:
+            raise ConfigError(
+                f"--loss.{field} is {value!r} but has no effect on --loss.name {config.name} with "
+                f"--loss.cosine {config.cosine}; leave it at {default!r}."
+            )

@@ -32,8 +32,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Sends a host batch to the devices, each its own part."""
-    return jax.device_put(dict(batch), batch_sharding(mesh))
+    """Sends this process' share of a host batch to its devices, each its own part."""
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
+    }
 
 
 def check_divisible(batch_size: int, mesh: Mesh) -> None:

@@ -1,10 +1,11 @@
 """The seam to flax: ``init_state``, ``train_step`` and ``predict``, all pure.
 
 Nothing here is jitted and nothing knows about devices; ``train/loop.py`` attaches both. There is
-no random key in the state: the augmentation draws its own on the host, and a step that needs one
-folds ``state.step`` into the seed, so that a resumed run draws the same.
+no random key in the state: the augmentation draws its own on the host, and what is random in a
+step folds ``state.step`` into the seed, so that a resumed run draws the same.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,79 +13,148 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from train.losses import Loss
+from train.losses import Loss, Regulariser
+from train.optim import Average
+
+Batch = dict[str, jax.Array]
 
 
 class Task(NamedTuple):
-    """What does not change during a run: a static argument of the functions below."""
+    """What does not change during a run: a static argument of the functions below.
+
+    Attributes:
+      model: the network.
+      optimizer: of its parameters.
+      average: of the weights over the steps, or None.
+      loss: of each sample.
+      regulariser: of a batch, added to the mean of its losses; or None.
+      mix: ``mix(key, batch)`` returns the batch with images mixed and, as ``target``, what they
+        are now; or None.
+      mean: taken out of each channel.
+      std: divides each channel.
+      seed: of all that is random in a step.
+    """
 
     model: nn.Module
     optimizer: optax.GradientTransformation
+    average: Average | None
     loss: Loss
+    regulariser: Regulariser | None
+    mix: Callable[[jax.Array, Batch], Batch] | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    seed: int
 
 
 class TrainState(NamedTuple):
-    """What a training step changes, and a checkpoint holds."""
+    """What a training step changes, and a checkpoint holds.
+
+    Attributes:
+      step: batches seen.
+      params: of the network.
+      batch_stats: running averages of its BatchNorms; empty if it has none.
+      opt_state: of the optimiser.
+      ema: the moving averages of ``params`` and ``batch_stats``; empty if the task keeps none.
+    """
 
     step: jax.Array
     params: Any
     batch_stats: Any
     opt_state: optax.OptState
+    ema: dict[str, Any]
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The network, as flax takes it."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
 
     @property
     def head(self) -> tuple[jax.Array, jax.Array]:
         """The last layer as ``(kernel [D K], bias [K])``."""
         return self.params["head"]["kernel"], self.params["head"]["bias"]
 
+    @property
+    def averaged(self) -> "TrainState":
+        """The state to measure or probe instead of this one: its network is the moving average."""
+        return self._replace(**self.ema)
+
 
 def init_state(task: Task, key: jax.Array, image_shape: tuple[int, ...]) -> TrainState:
     """Returns the state before the first step."""
     images = jnp.zeros((1, *image_shape), jnp.float32)
-    variables = task.model.init(key, images, train=False)
+    variables = {"batch_stats": {}, **task.model.init(key, images, train=False)}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
-        batch_stats=variables["batch_stats"],
+        **variables,
         opt_state=task.optimizer.init(variables["params"]),
+        ema=variables if task.average else {},
     )
 
 
 def train_step(
-    task: Task, state: TrainState, batch: dict[str, jax.Array]
+    task: Task, state: TrainState, batch: Batch
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Returns the state after one step, and the loss and accuracy of the batch before it."""
+    """Returns the state after one step, and scalars of the batch before it.
+
+    These are ``loss``, ``accuracy`` (against ``label``, which mixing leaves alone) and, if the
+    task has one, ``regulariser``, which ``loss`` does not include.
+    """
+    mix_key, model_key = jax.random.split(_key(task, state))
+    if task.mix:
+        batch = task.mix(mix_key, batch)
     images = normalise(task, batch["image"])
+    targets = batch["target"] if task.mix else batch["label"]
 
-    def objective(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-        variables = {"params": params, "batch_stats": state.batch_stats}
-        (logits, _), changed = task.model.apply(
-            variables, images, train=True, mutable=["batch_stats"]
+    def objective(params: Any) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
+        (logits, features), changed = task.model.apply(
+            {**state.variables, "params": params},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"drop_path": model_key},
         )
-        return jnp.mean(task.loss(logits, batch["label"])), (logits, changed["batch_stats"])
+        total = loss = jnp.mean(task.loss(logits, targets))
+        correct = jnp.argmax(logits, axis=-1) == batch["label"]
+        scalars = {"loss": loss, "accuracy": jnp.mean(correct.astype(jnp.float32))}
+        if task.regulariser:
+            scalars["regulariser"] = task.regulariser(features, batch["label"])
+            total = loss + scalars["regulariser"]
+        return total, (scalars, changed)
 
-    (loss, (logits, batch_stats)), gradient = jax.value_and_grad(objective, has_aux=True)(
-        state.params
-    )
-    updates, opt_state = task.optimizer.update(gradient, state.opt_state, state.params)
-    correct = jnp.argmax(logits, axis=-1) == batch["label"]
-    state = TrainState(
-        step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
-        batch_stats=batch_stats,
-        opt_state=opt_state,
-    )
-    return state, {"loss": loss, "accuracy": jnp.mean(correct.astype(jnp.float32))}
+    gradient, (scalars, changed) = jax.grad(objective, has_aux=True)(state.params)
+    return _update(task, state, gradient, changed), scalars
 
 
 def predict(task: Task, state: TrainState, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the logits ``[B K]`` and features ``[B D]`` in evaluation mode."""
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    return task.model.apply(variables, normalise(task, images), train=False)
+    return task.model.apply(state.variables, normalise(task, images), train=False)
+
+
+def predict_layers(task: Task, state: TrainState, images: jax.Array) -> dict[str, jax.Array]:
+    """Returns pooled features of every depth by name, ``features`` and ``logits`` last."""
+    inputs = normalise(task, images)
+    return task.model.apply(state.variables, inputs, train=False, method="layers")
 
 
 def normalise(task: Task, images: jax.Array) -> jax.Array:
     """Returns stored pixels as float32 with the mean and deviation of each channel taken out."""
     mean, std = jnp.asarray(task.mean, jnp.float32), jnp.asarray(task.std, jnp.float32)
     return (images.astype(jnp.float32) - mean) / std
+
+
+def _key(task: Task, state: TrainState) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(task.seed), state.step)
+
+
+def _update(task: Task, state: TrainState, gradient: Any, changed: dict[str, Any]) -> TrainState:
+    """Returns the state after a gradient, with the ``changed`` running averages."""
+    updates, opt_state = task.optimizer.update(gradient, state.opt_state, state.params)
+    state = state._replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        opt_state=opt_state,
+        **changed,
+    )
+    if task.average:
+        state = state._replace(ema=task.average(state.ema, state.variables, state.step))
+    return state

@@ -1,6 +1,16 @@
 """Images on their way from a source to the device: sources, then the Grain pipeline."""
 
-from train.data.pipeline import evaluation_batches, training_batches
+from train.data.pipeline import Share, TrainingBatches, evaluation_batches, training_batches
 from train.data.sources import Dataset, Split, load
+from train.data.transfer import Ahead
 
-__all__ = ["Dataset", "Split", "evaluation_batches", "load", "training_batches"]
+__all__ = [
+    "Ahead",
+    "Dataset",
+    "Share",
+    "Split",
+    "TrainingBatches",
+    "evaluation_batches",
+    "load",
+    "training_batches",
+]

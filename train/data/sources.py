@@ -1,93 +1,116 @@
-"""Data sets as random access to ``{"image", "label"}`` records, which is what Grain reads.
+"""Where the images come from: ``load`` finds the source that a config names.
 
-Images stay in their stored integers; normalisation is the first operation on the device.
+A source is two splits of records and the names of their classes. A record is the bytes of an image
+file, or pixels that are in memory already, with its label. Images stay 8-bit integers;
+normalisation is the first operation on the device.
 """
 
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from train.config import ConfigError
+from train.config import ConfigError, DataConfig
+from train.data import arrays, folder, prepared
+from train.data.augment import Stored, test_transform, training_transform
+from train.data.decode import UnreadableImage
+from train.data.unreadable import Unreadable
 
-# The digits have no published split. This one is fixed: 1,437 / 360, stratified by class.
-# (Writers are not recorded, so the same hand can be on both sides.)
-_DIGITS_TEST_SIZE = 360
-_DIGITS_SPLIT_SEED = 0
-
-
-class Split(NamedTuple):
-    """One split, in memory: ``images`` are ``[N H W C]`` integers, ``labels`` are ``[N]``."""
-
-    images: np.ndarray
-    labels: np.ndarray
+_KINDS = "digits, synthetic[:IMAGESxSIDExCLASSES], tfds:NAME[:VERSION], folder:PATH"
 
 
-class Records:
-    """A ``Split`` as the random-access source that Grain expects."""
+class Records(Protocol):
+    """Random access to the images of a split; can be pickled, and read by several threads."""
 
-    def __init__(self, split: Split) -> None:
-        """Keeps a reference to the split."""
-        self._split = split
+    @property
+    def size(self) -> int:
+        """The number of images."""
 
-    def __len__(self) -> int:
-        """Returns the number of images."""
-        return len(self._split.labels)
+    def read(self, index: int) -> tuple[Stored, int]:
+        """Returns an image and its label, or raises OSError."""
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """Returns one record."""
-        return {"image": self._split.images[index], "label": self._split.labels[index]}
-
-    def __repr__(self) -> str:
-        """Returns a description that does not print the data: Grain puts it into its messages."""
-        return f"Records({len(self)} images)"
+    def name_of(self, index: int) -> str:
+        """Returns what to call the image in a message."""
 
 
-class Dataset(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """The images to train on, or those to measure."""
+
+    records: Records
+    image_shape: tuple[int, ...]
+    """``(H, W, C)`` of the images after their transform."""
+    unreadable: Unreadable
+    """The broken images met so far, of both splits."""
+
+    @property
+    def size(self) -> int:
+        """The number of images, broken ones included."""
+        return self.records.size
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
     """A train and a test split with the same classes and the same image shape."""
 
     train: Split
     test: Split
-    num_classes: int
+    classes: Sequence[str]
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.classes)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
         """``(H, W, C)``."""
-        return self.train.images.shape[1:]
+        return self.train.image_shape
 
 
-def _digits() -> Dataset:
-    """Returns scikit-learn's 1,797 scanned digits: 8x8 pixels, 17 grey levels.
-
-    Reference: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
-    """
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    digits = load_digits()
-    images = digits.images.astype(np.uint8)[..., None]
-    labels = digits.target.astype(np.int32)
-    train, test = train_test_split(
-        np.arange(len(labels)),
-        test_size=_DIGITS_TEST_SIZE,
-        stratify=labels,
-        random_state=_DIGITS_SPLIT_SEED,
-    )
-    return Dataset(
-        train=Split(images[train], labels[train]),
-        test=Split(images[test], labels[test]),
-        num_classes=10,
-    )
-
-
-_SOURCES = {"digits": _digits}
-
-
-def load(name: str) -> Dataset:
-    """Returns the data set of that name.
+def load(config: DataConfig) -> Dataset:
+    """Returns the data set of a config.
 
     Raises:
-      ConfigError: there is none; lists those there are.
+      ConfigError: there is no such source, it is not on this disk, or the settings contradict each
+        other; says what to do.
     """
-    if name not in _SOURCES:
-        raise ConfigError(f"--data.source is {name!r}; known sources: {', '.join(_SOURCES)}.")
-    return _SOURCES[name]()
+    training_transform(config)  # Mistakes come out now, and not in a worker an hour later.
+    transform = test_transform(config)
+    train, test, classes = _find(config)
+    unreadable = Unreadable(config.max_unreadable)
+    shape = _image_shape(train, transform, unreadable)
+    return Dataset(Split(train, shape, unreadable), Split(test, shape, unreadable), classes)
+
+
+def _find(config: DataConfig) -> tuple[Records, Records, Sequence[str]]:
+    kind, _, rest = config.source.partition(":")
+    if kind in ("digits", "synthetic") and (config.train_split, config.test_split) != ("train", ""):
+        raise ConfigError(
+            f"--data.source is {config.source!r}, whose splits are fixed; leave out "
+            "--data.train_split and --data.test_split."
+        )
+    if config.source == "digits":
+        return arrays.digits()
+    if kind == "synthetic":
+        return arrays.synthetic(rest)
+    if kind == "tfds" and rest:
+        return prepared.load(rest, config)
+    if kind == "folder" and rest:
+        return folder.load(Path(rest).expanduser(), config)
+    raise ConfigError(f"--data.source is {config.source!r}; known sources: {_KINDS}.")
+
+
+def _image_shape(
+    records: Records, transform: Callable[[Stored], np.ndarray], unreadable: Unreadable
+) -> tuple[int, ...]:
+    """Returns the shape of the first image that can be read."""
+    for index in range(records.size):
+        try:
+            stored, _ = records.read(index)
+            return transform(stored).shape
+        except (UnreadableImage, OSError) as error:
+            unreadable.add({records.name_of(index): str(error)})
+    raise ConfigError("not one of the training images can be read.")

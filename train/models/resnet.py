@@ -15,10 +15,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from train.models.norm import BatchNorm
+
 Layer = Callable[..., Any]
 
 
-def _conv(channels: int, size: int, stride: int = 1, name: str | None = None) -> nn.Conv:
+def _conv(
+    channels: int, size: int, stride: int = 1, *, dtype: jnp.dtype, name: str | None = None
+) -> nn.Conv:
     # Explicit padding, as torch has it: SAME would shift the windows of stride 2 by a pixel.
     return nn.Conv(
         channels,
@@ -26,6 +30,7 @@ def _conv(channels: int, size: int, stride: int = 1, name: str | None = None) ->
         stride,
         padding=size // 2,
         use_bias=False,
+        dtype=dtype,
         kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
         name=name,
     )
@@ -36,17 +41,18 @@ class BasicBlock(nn.Module):
 
     channels: int
     stride: int
+    conv: Layer
     norm: Layer
     expansion = 1
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Maps ``[B H W C]`` to ``[B H/stride W/stride channels]``."""
-        x = _conv(self.channels, 3, self.stride)(inputs)
+        x = self.conv(self.channels, 3, self.stride)(inputs)
         x = nn.relu(self.norm()(x))
-        x = _conv(self.channels, 3)(x)
+        x = self.conv(self.channels, 3)(x)
         x = self.norm()(x)
-        return nn.relu(x + _shortcut(inputs, x, self.stride, self.norm))
+        return nn.relu(x + _shortcut(self, inputs, x))
 
 
 class BottleneckBlock(nn.Module):
@@ -54,38 +60,53 @@ class BottleneckBlock(nn.Module):
 
     channels: int
     stride: int
+    conv: Layer
     norm: Layer
     expansion = 4
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Maps ``[B H W C]`` to ``[B H/stride W/stride 4*channels]``."""
-        x = _conv(self.channels, 1)(inputs)
+        x = self.conv(self.channels, 1)(inputs)
         x = nn.relu(self.norm()(x))
-        x = _conv(self.channels, 3, self.stride)(x)
+        x = self.conv(self.channels, 3, self.stride)(x)
         x = nn.relu(self.norm()(x))
-        x = _conv(self.channels * self.expansion, 1)(x)
+        x = self.conv(self.channels * self.expansion, 1)(x)
         x = self.norm()(x)
-        return nn.relu(x + _shortcut(inputs, x, self.stride, self.norm))
+        return nn.relu(x + _shortcut(self, inputs, x))
 
 
-def _shortcut(inputs: jax.Array, outputs: jax.Array, stride: int, norm: Layer) -> jax.Array:
+def _shortcut(
+    block: BasicBlock | BottleneckBlock, inputs: jax.Array, outputs: jax.Array
+) -> jax.Array:
     if inputs.shape == outputs.shape:
         return inputs
-    projected = _conv(outputs.shape[-1], 1, stride, name="shortcut_conv")(inputs)
-    return norm(name="shortcut_norm")(projected)
+    conv = block.conv(outputs.shape[-1], 1, block.stride, name="shortcut_conv")
+    return block.norm(name="shortcut_norm")(conv(inputs))
 
 
 class ResNet(nn.Module):
-    """A stem, stages of residual blocks, the average over positions and a linear head."""
+    """A stem, stages of residual blocks, the average over positions and a linear head.
+
+    Attributes:
+      num_classes: K.
+      stage_sizes: residual blocks of each stage.
+      block: their kind.
+      width: channels of the first stage; each later stage has twice as many.
+      stem: "imagenet" or "cifar", see ``ModelConfig``.
+      bn_group: samples over which BatchNorm takes its statistics; 0 is the whole batch.
+      dtype: of convolutions and activations. Parameters, statistics, averages over positions and
+        the head are float32 in any case.
+    """
 
     num_classes: int
     stage_sizes: Sequence[int]
     block: type[BasicBlock] | type[BottleneckBlock]
     width: int
     stem: str
+    bn_group: int
+    dtype: jnp.dtype
 
-    @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
         """Returns the logits ``[B K]`` and the features ``[B D]`` that the head reads.
 
@@ -93,24 +114,41 @@ class ResNet(nn.Module):
           images: normalised, ``[B H W C]``.
           train: whether BatchNorm uses, and records, the statistics of this batch.
         """
-        norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5)
-        x = self._stem(images, norm)
+        layers = self.layers(images, train)
+        return layers["logits"], layers["features"]
+
+    @nn.compact
+    def layers(self, images: jax.Array, train: bool) -> dict[str, jax.Array]:
+        """Returns what every depth makes of the images, averaged over positions, by name.
+
+        These are ``stem [B width]``, ``stage1_block1`` and so on, with ``features`` in place of the
+        last block's name, and ``logits``. What a caller leaves unread is not computed.
+        """
+        conv = partial(_conv, dtype=self.dtype)
+        norm = partial(BatchNorm, group=self.bn_group, train=train, dtype=self.dtype)
+        x = self._stem(images, conv, norm)
+        pooled = {"stem": _average(x)}
         for stage, blocks in enumerate(self.stage_sizes):
             for index in range(blocks):
                 stride = 2 if stage > 0 and index == 0 else 1
                 name = f"stage{stage + 1}_block{index + 1}"
-                x = self.block(self.width * 2**stage, stride, norm, name=name)(x)
-        features = jnp.mean(x, axis=(1, 2))
+                x = self.block(self.width * 2**stage, stride, conv, norm, name=name)(x)
+                pooled[name] = _average(x)
+        features = pooled.pop(name)
         logits = nn.Dense(self.num_classes, name="head")(features)
-        return logits, features
+        return {**pooled, "features": features, "logits": logits}
 
-    def _stem(self, images: jax.Array, norm: Layer) -> jax.Array:
+    def _stem(self, images: jax.Array, conv: Layer, norm: Layer) -> jax.Array:
         if self.stem == "cifar":
-            x = _conv(self.width, 3, name="stem_conv")(images)
+            x = conv(self.width, 3, name="stem_conv")(images)
             return nn.relu(norm(name="stem_norm")(x))
-        x = _conv(self.width, 7, 2, name="stem_conv")(images)
+        x = conv(self.width, 7, 2, name="stem_conv")(images)
         x = nn.relu(norm(name="stem_norm")(x))
         return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+
+
+def _average(x: jax.Array) -> jax.Array:
+    return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
 
 
 resnet18 = partial(ResNet, stage_sizes=(2, 2, 2, 2), block=BasicBlock)

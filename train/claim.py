@@ -1,0 +1,52 @@
+"""A work directory belongs to the settings it was made with, stored in its ``config.json``."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from train.config import Config, ConfigError, flatten
+
+
+def claim(config: Config, workdir: Path) -> None:
+    """Stores the config in a new work directory, or checks it against the one already there.
+
+    Raises:
+      ConfigError: the directory belongs to a run with other settings; names each of them.
+    """
+    # Through JSON, so that both sides of the comparison have lost the same types (tuples).
+    ours = json.loads(json.dumps(dataclasses.asdict(config)))
+    path = workdir / "config.json"
+    if path.exists():
+        _refuse_differences(ours, _read(path), workdir)
+        return
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{workdir} cannot be made a work directory: {error}.") from error
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(ours, indent=2) + "\n")
+    os.replace(partial, path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"{path} is not valid JSON ({error}); choose another work directory, or delete this "
+            "one to start again."
+        ) from error
+
+
+def _refuse_differences(ours: dict[str, Any], theirs: dict[str, Any], workdir: Path) -> None:
+    new, old = flatten(ours), flatten(theirs)
+    fields = [key for key in sorted(new | old) if new.get(key) != old.get(key)]
+    if not fields:
+        return
+    listing = "\n".join(f"  {key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in fields)
+    raise ConfigError(
+        f"{workdir} holds a run with other settings:\n{listing}\n"
+        "Use the same settings to go on with that run, or another directory for a new one."
+    )

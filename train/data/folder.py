@@ -1,0 +1,192 @@
+"""Folders of images: ``<root>/<split>/<class>/*``, or flat, ``<root>/<class>/*``.
+
+The first is how ImageNet lies on disks: ``train/n01440764/*.JPEG`` and ``val/n01440764/*.JPEG``.
+A flat folder is one split, called ``train``; unless the config says otherwise, the first 80 % of it
+are trained on and the rest is measured.
+
+Where part of a split is wanted, its images are first put in an order that spreads each class
+evenly, so that a slice has the proportions of the whole. Within a class the order is that of a hash
+of the names: it does not depend on the machine, and a new file hardly changes it.
+"""
+
+import hashlib
+import logging
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from train.config import ConfigError, DataConfig
+from train.data import splits
+from train.data.listing import SUFFIXES, list_images
+
+_log = logging.getLogger(__name__)
+
+_FLAT_SPLIT, _FLAT_TRAIN, _FLAT_TEST = "train", "train[:80%]", "train[80%:]"
+_SALT = b"vci_jax"
+_LAYOUT = (
+    "It must hold <split>/<class>/<image> with splits such as train and val, or <class>/<image>; "
+    f"images end in {', '.join(SUFFIXES)}."
+)
+
+
+class Files(NamedTuple):
+    """Records that are read from their files when they are needed.
+
+    A class folder and an index into ``folders`` per image, rather than a path per image, since
+    each worker process has its own copy.
+    """
+
+    folders: tuple[Path, ...]
+    places: np.ndarray
+    names: np.ndarray
+    labels: np.ndarray
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        """Returns the bytes of a file, and its label.
+
+        Raises:
+          OSError: the file cannot be read.
+        """
+        return self._path(index).read_bytes(), int(self.labels[index])
+
+    def name_of(self, index: int) -> str:
+        """Returns the path."""
+        return str(self._path(index))
+
+    @property
+    def size(self) -> int:
+        """The number of images."""
+        return len(self.labels)
+
+    def _path(self, index: int) -> Path:
+        return self.folders[self.places[index]] / os.fsdecode(self.names[index])
+
+    def __repr__(self) -> str:
+        """Returns a description that does not print the data."""
+        return f"Files({self.size} images)"
+
+
+def load(root: Path, config: DataConfig) -> tuple[Files, Files, tuple[str, ...]]:
+    """Returns the images to train on, those to measure, and the names of the classes.
+
+    The classes are those of the training split, in alphabetical order.
+
+    Raises:
+      ConfigError: there is no such folder, or its classes and images are not where they should be.
+    """
+    available, train, test = _layout(root, config)
+    wanted = [name for name in available if name in _words(train) | _words(test)]
+    found = {name: _images_of(available[name]) for name in wanted}
+    sizes = {name: len(found[name].names) if name in found else 0 for name in available}
+    train_parts = splits.ranges(train, sizes, "--data.train_split")
+    test_parts = splits.ranges(test, sizes, "--data.test_split")
+    classes = sorted({f.name for name, _ in train_parts for f in found[name].folders})
+    chosen = tuple(_join(found, parts, classes) for parts in (train_parts, test_parts))
+    trained, measured = ({f.folders[place].name for place in set(f.places)} for f in chosen)
+    if strangers := measured - trained:
+        raise ConfigError(
+            f"there are images to measure, but none to train on, of {_listed(strangers)} in {root} "
+            f"(to measure: {test}; to train on: {train}). Add some, or choose other splits."
+        )
+    return *chosen, tuple(classes)
+
+
+def _layout(root: Path, config: DataConfig) -> tuple[dict[str, Path], str, str]:
+    """Returns the folder of each split, and the slices to train on and to measure."""
+    if not root.is_dir():
+        raise ConfigError(
+            f"--data.source is 'folder:{root}', and there is no such folder. {_LAYOUT}"
+        )
+    folders = {p.name: p for p in sorted(root.iterdir()) if p.is_dir() and p.name[0] != "."}
+    train, test = config.train_split, config.test_split
+    if any(_has_folders(folders[name]) for name in _words(train) & folders.keys()):
+        return folders, train, test or splits.default_test(list(folders), f"folder:{root}")
+    if not any(_has_images(folder) for folder in folders.values()):
+        raise ConfigError(
+            f"{root} holds neither images of classes nor the split {train!r} of them, only the "
+            f"folders {', '.join(folders) or '(none)'}. {_LAYOUT}"
+        )
+    if not test and train == _FLAT_SPLIT:
+        train, test = _FLAT_TRAIN, _FLAT_TEST
+    available = {_FLAT_SPLIT: root}
+    return available, train, test or splits.default_test(list(available), f"folder:{root}")
+
+
+def _has_folders(folder: Path) -> bool:
+    return any(path.is_dir() for path in folder.iterdir())
+
+
+def _has_images(folder: Path) -> bool:
+    return any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+
+
+def _words(spec: str) -> set[str]:
+    return set(re.findall(r"[\w-]+", spec))
+
+
+def _listed(names: set[str]) -> str:
+    shown = sorted(names)[:5]
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    return ", ".join(map(repr, shown)) + more
+
+
+def _images_of(folder: Path) -> Files:
+    """Returns all images of a folder of class folders; the place is the label."""
+    listing = list_images(folder)
+    if not listing.files:
+        raise ConfigError(
+            f"{folder} holds no class folders. {_LAYOUT} (The 50,000 validation images of ImageNet "
+            "come in one heap: sort them into val/<wnid>/ by their labels, as valprep.sh does.)"
+        )
+    empty = {name for name, files in listing.files.items() if not files}
+    if empty:
+        raise ConfigError(
+            f"the class folder(s) {_listed(empty)} in {folder} hold no images. Fill or remove "
+            f"them; images end in {', '.join(SUFFIXES)}."
+        )
+    if listing.others:
+        _log.warning(
+            "%d files in %s are left out: no images by their names", listing.others, folder
+        )
+    names = np.array([os.fsencode(name) for files in listing.files.values() for name in files])
+    places = np.repeat(np.arange(len(listing.files)), [len(f) for f in listing.files.values()])
+    folders = tuple(folder / name for name in listing.files)
+    return Files(folders, places.astype(np.int32), names, places.astype(np.int32))
+
+
+def _join(found: dict[str, Files], parts: list[tuple[str, range]], classes: list[str]) -> Files:
+    """Returns the chosen images of the chosen splits as one, with labels that count ``classes``."""
+    numbers = {name: number for number, name in enumerate(classes)}
+    folders: list[Path] = []
+    places, names, labels = [], [], []
+    for split, images in parts:
+        files = found[split]
+        rows = np.arange(files.size) if len(images) == files.size else _spread(files)[images]
+        own = np.array([numbers.get(folder.name, -1) for folder in files.folders], np.int32)
+        places.append(files.places[rows] + len(folders))
+        names.append(files.names[rows])
+        labels.append(own[files.places[rows]])
+        folders += files.folders
+    return Files(tuple(folders), *(np.concatenate(column) for column in (places, names, labels)))
+
+
+def _spread(files: Files) -> np.ndarray:
+    """Returns the images in an order of which every stretch has the classes in proportion.
+
+    The j-th of the n images of a class stands at the fraction (j + 1/2) / n of the way.
+    """
+    hashes = [
+        hashlib.blake2b(
+            b"/".join((_SALT, os.fsencode(files.folders[place].name), name)), digest_size=8
+        ).digest()
+        for place, name in zip(files.places, files.names, strict=True)
+    ]
+    by_class = np.lexsort((np.array(hashes), files.places))
+    counts = np.bincount(files.places)
+    starts = np.cumsum(counts) - counts
+    ordered = files.places[by_class]
+    fraction = (np.arange(files.size) - starts[ordered] + 0.5) / counts[ordered]
+    return by_class[np.lexsort((ordered, fraction))]

@@ -1,0 +1,103 @@
+"""What image files a folder of class folders holds, remembered from one run to the next.
+
+Listing ImageNet takes a second on a local disk and minutes on a network file system, while looking
+at the modification times of its thousand folders is always quick: those times decide whether the
+remembered listing still holds, for a folder's time changes with every file that comes or goes. A
+folder that changed within the last seconds is not remembered, since a further change might not move
+its time.
+"""
+
+import functools
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+_log = logging.getLogger(__name__)
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+_SETTLED_NS = 2_000_000_000
+_FORMAT = 1
+
+
+class Listing(NamedTuple):
+    """The image files of each class folder, and how many other files were left out."""
+
+    files: dict[str, list[str]]
+    others: int
+
+
+def list_images(folder: Path) -> Listing:
+    """Returns the classes of a folder and their images, in alphabetical order.
+
+    Hidden files and folders are passed over; files with another suffix than those of images are
+    counted.
+    """
+    folder = folder.absolute()
+    times = _times(folder)
+    place = _place(folder)
+    remembered = _recall(place)
+    if remembered is not None and remembered["times"] == times:
+        return Listing(remembered["files"], remembered["others"])
+    now = time.time_ns()
+    listing = _scan(folder, sorted(times.keys() - {""}))
+    if max(times.values()) < now - _SETTLED_NS:
+        _remember(place, {"format": _FORMAT, "times": times, **listing._asdict()})
+    return listing
+
+
+def _times(folder: Path) -> dict[str, int]:
+    with os.scandir(folder) as entries:
+        times = {
+            entry.name: entry.stat().st_mtime_ns
+            for entry in entries
+            if entry.is_dir() and not entry.name.startswith(".")
+        }
+    return times | {"": folder.stat().st_mtime_ns}
+
+
+def _scan(folder: Path, classes: list[str]) -> Listing:
+    files, others = {}, 0
+    for name in classes:
+        with os.scandir(folder / name) as entries:
+            seen = [e.name for e in entries if not e.name.startswith(".") and e.is_file()]
+        files[name] = sorted(file for file in seen if file.lower().endswith(SUFFIXES))
+        others += len(seen) - len(files[name])
+    return Listing(files, others)
+
+
+def _place(folder: Path) -> Path:
+    digest = hashlib.blake2b(os.fsencode(folder), digest_size=12).hexdigest()
+    return Path.home() / ".cache" / "vci_jax" / "listings" / f"{digest}.json"
+
+
+def _recall(place: Path) -> dict | None:
+    try:
+        remembered = json.loads(place.read_text())
+    except (OSError, ValueError):
+        return None
+    return remembered if remembered.get("format") == _FORMAT else None
+
+
+def _remember(place: Path, content: dict) -> None:
+    """Writes under another name first, so that no one ever finds half of a listing."""
+    partial = None
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=place.parent, delete=False) as file:
+            partial = file.name
+            json.dump(content, file)
+        os.replace(partial, place)
+    except OSError as error:
+        if partial is not None and os.path.exists(partial):
+            os.unlink(partial)
+        _say_once(place.parent, error.strerror or str(error))
+
+
+@functools.cache
+def _say_once(folder: Path, reason: str) -> None:
+    _log.warning("listings cannot be kept in %s (%s): each run lists its folders", folder, reason)

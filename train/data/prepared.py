@@ -1,0 +1,210 @@
+"""Data sets that TFDS has prepared on this disk, read without TensorFlow and never downloaded.
+
+TFDS stores a data set as array_record files beside a description, and the description alone is
+enough to read them: no code of the data set runs here, and nothing looks at the network. Images
+come as the bytes that were stored.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from train.config import ConfigError, DataConfig
+from train.data import decode, splits
+from train.data.arrays import Arrays
+
+# Images of one fixed size are decoded once, into memory, up to this many bytes a split: CIFAR-10
+# has 154 MB. Reading and decoding a record takes 50 times as long as looking it up.
+_IN_MEMORY_BYTES = 2**29
+_CHUNK = 1000
+
+
+class Prepared:
+    """Records of a prepared split, read when they are needed; labels come with them."""
+
+    def __init__(self, directory: Path, split: str) -> None:
+        """Opens the files."""
+        self._directory, self._split = directory, split
+        self._open()
+
+    def _open(self) -> None:
+        import tensorflow_datasets as tfds
+
+        builder = tfds.builder_from_directory(str(self._directory))
+        self._keys = _keys(builder.info)
+        self._classes = builder.info.features[self._keys[1]].num_classes
+        image = tfds.features.Image
+        skipped = [key for key, kind in builder.info.features.items() if isinstance(kind, image)]
+        self._source = builder.as_data_source(
+            split=self._split, decoders=dict.fromkeys(skipped, tfds.decode.SkipDecoding())
+        )
+
+    @property
+    def size(self) -> int:
+        """The number of images."""
+        return len(self._source)
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        """Returns the bytes of an image, and its label."""
+        return self._checked(index, self._source[index])
+
+    def read_many(self, indices: list[int]) -> list[tuple[bytes, int]]:
+        """Returns several records, faster than one by one."""
+        records = self._source.__getitems__(indices)
+        return [self._checked(i, record) for i, record in zip(indices, records, strict=True)]
+
+    def name_of(self, index: int) -> str:
+        """Returns what to call the image in a message."""
+        return f"{self._directory.parent.name} {self._split}[{index}]"
+
+    def _checked(self, index: int, record: dict[str, Any]) -> tuple[bytes, int]:
+        image, label = (record[key] for key in self._keys)
+        if not 0 <= label < self._classes:
+            raise ConfigError(
+                f"{self.name_of(index)} has the label {label}, which is none of the "
+                f"{self._classes} classes; some data sets publish a test split without labels. "
+                "Choose another with --data.test_split."
+            )
+        return image, int(label)
+
+    def __getstate__(self) -> tuple[Path, str]:
+        """Returns what a worker process needs to open the files for itself."""
+        return self._directory, self._split
+
+    def __setstate__(self, state: tuple[Path, str]) -> None:
+        """Opens the files again."""
+        self._directory, self._split = state
+        self._open()
+
+    def __repr__(self) -> str:
+        """Returns a description that does not print the data."""
+        return f"Prepared({self._directory}, {self._split!r})"
+
+
+def load(
+    name: str, config: DataConfig
+) -> tuple[Prepared | Arrays, Prepared | Arrays, tuple[str, ...]]:
+    """Returns the images to train on, those to measure, and the names of the classes.
+
+    Args:
+      name: ``NAME[/CONFIG][:VERSION]``; without a version, the latest one that is prepared.
+      config: with the splits and the directory.
+
+    Raises:
+      ConfigError: the data set is not prepared, or not for classification; says what to do.
+    """
+    import tensorflow_datasets as tfds
+
+    directory = _find(name, Path(config.data_dir or tfds.core.constants.get_default_data_dir()))
+    info = tfds.builder_from_directory(str(directory)).info
+    _check(info, name, directory)
+    sizes = {split: part.num_examples for split, part in info.splits.items()}
+    test = config.test_split or splits.default_test(list(sizes), f"tfds:{name}")
+    for spec, field in ((config.train_split, "train_split"), (test, "test_split")):
+        splits.ranges(spec, sizes, f"--data.{field}")
+    image, label = (info.features[key] for key in _keys(info))
+    train, test = Prepared(directory, config.train_split), Prepared(directory, test)
+    if None not in image.shape and max(train.size, test.size) * np.prod(image.shape) <= (
+        _IN_MEMORY_BYTES
+    ):
+        train, test = _in_memory(train, config), _in_memory(test, config)
+    return train, test, tuple(label.names)
+
+
+def _find(name: str, data_dir: Path) -> Path:
+    """Returns the directory of a prepared version."""
+    stem, _, version = name.partition(":")
+    data_dir = data_dir.expanduser()
+    folder = data_dir / stem
+    found = [path.parent for path in sorted(folder.glob("*/dataset_info.json"))]
+    if version:
+        found = [path for path in found if path.name == version]
+    if found:
+        return max(found, key=lambda path: [int(n) for n in path.name.split(".") if n.isdigit()])
+    configs = sorted({path.parent.parent.name for path in folder.glob("*/*/dataset_info.json")})
+    if configs and not version:
+        raise ConfigError(
+            f"--data.source is 'tfds:{name}', and {folder} holds several configurations; choose "
+            f"one of tfds:{stem}/{f', tfds:{stem}/'.join(configs)}."
+        )
+    raise ConfigError(_how_to_prepare(name, data_dir))
+
+
+def _how_to_prepare(name: str, data_dir: Path) -> str:
+    """Returns what to say if there is no such data set on this disk."""
+    import difflib
+
+    import tensorflow_datasets as tfds
+
+    stem = name.partition(":")[0]
+    base = stem.partition("/")[0]
+    there = sorted(path.parent.name for path in (data_dir / stem).glob("*/dataset_info.json"))
+    message = f"--data.source is 'tfds:{name}', and {data_dir / stem} holds no such data set"
+    message += f", but version {', '.join(there)}." if there else "."
+    known = tfds.list_builders(with_community_datasets=False)
+    if base not in known:
+        close = difflib.get_close_matches(base, known, n=1)
+        hint = f" Did you mean tfds:{close[0]}?" if close else ""
+        return f"{message} TFDS knows no {base!r} either.{hint}"
+    manual = ""
+    if base == "imagenet2012":
+        manual = " --manual_dir=DIR, where DIR holds ILSVRC2012_img_train.tar and _val.tar"
+    return (
+        f"{message} Prepare it in an environment with TensorFlow (pip install tensorflow "
+        "tensorflow-datasets), which training does not need:\n"
+        f"  tfds build {name} --file_format=array_record --data_dir={data_dir}{manual}\n"
+        "Another place is chosen by --data.data_dir or TFDS_DATA_DIR."
+    )
+
+
+def _keys(info: Any) -> tuple[str, str]:
+    keys = info.supervised_keys or ("image", "label")
+    return (keys[0], keys[1]) if all(isinstance(key, str) for key in keys) else ("image", "label")
+
+
+def _check(info: Any, name: str, directory: Path) -> None:
+    """Raises ConfigError unless the data set is one of images, labels and random access."""
+    import tensorflow_datasets as tfds
+
+    image, label = _keys(info)
+    named = isinstance(info.features, tfds.features.FeaturesDict)
+    features = dict(info.features.items()) if named else {}
+    if not (
+        isinstance(features.get(image), tfds.features.Image)
+        and features[image].np_dtype == np.uint8
+        and isinstance(features.get(label), tfds.features.ClassLabel)
+    ):
+        raise ConfigError(
+            f"tfds:{name} is not for image classification: it needs 8-bit images and class labels "
+            f"as its supervised keys, and has {', '.join(features) or 'no named features'}."
+        )
+    formats = {kind.value for kind in info.available_file_formats()}
+    if "array_record" not in formats:
+        raise ConfigError(
+            f"{directory} is stored as {', '.join(formats) or 'nothing known'}, which cannot be "
+            "read at random places. Convert it in an environment with TensorFlow:\n"
+            f"  tfds convert_format --dataset_version_dir={directory} "
+            "--out_file_format=array_record"
+        )
+
+
+def _in_memory(records: Prepared, config: DataConfig) -> Prepared | Arrays:
+    """Returns the decoded images; the records themselves if not all of them can be decoded."""
+    mode: decode.Mode = "L" if len(config.mean) == 1 else "RGB"
+    images, labels = None, np.empty(records.size, np.int32)
+    for start in range(0, records.size, _CHUNK):
+        indices = list(range(start, min(start + _CHUNK, records.size)))
+        for index, (data, label) in zip(indices, records.read_many(indices), strict=True):
+            try:
+                image = np.asarray(decode.pixels(decode.read(data), mode))
+            except decode.UnreadableImage:
+                return records
+            image = image.reshape(*image.shape[:2], -1)
+            if images is None:
+                images = np.empty((records.size, *image.shape), np.uint8)
+            if image.shape != images.shape[1:]:
+                return records
+            images[index], labels[index] = image, label
+    assert images is not None, "splits.ranges refuses empty slices"
+    return Arrays(images, labels, records.name_of(0).partition("[")[0])

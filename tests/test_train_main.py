@@ -49,6 +49,8 @@ def _timeless(rows):
         (["digits"], "no work directory given"),
         (["digits", "--epochs", "9"], "no work directory given"),
         (["digits", "run", "--epochs", "0"], "--epochs is 0"),
+        (["cifar10_losses", "run", "--run", "ce"], "cifar10_losses has ce_cosine, ce_step"),
+        (["cifar10_losses"], "no work directory given"),
         (["digits", "run", "--optim.lr", "nan"], "--optim.lr is nan"),
     ],
 )
@@ -105,3 +107,24 @@ def test_digits_keeps_its_promises(tmp_path):
     figure = tmp_path / "run" / "figures" / "collapse.png"
     assert figure.stat().st_size > 10_000
     assert str(figure) in out
+
+
+def test_a_group_runs_its_members_in_their_own_directories(monkeypatch, tmp_path, capsys):
+    """All, or the one asked for; overrides reach each; one that fails does not stop the next."""
+    seen = []
+
+    def run(config, workdir):
+        seen.append((config.name, config.epochs, workdir.name))
+        if config.loss.temperature == 0.1:
+            raise entry.config_lib.ConfigError("the loss is nan")
+
+    monkeypatch.setattr(entry, "_run", run)
+    group = "cifar10_small_temperature"
+    assert entry.main([group, str(tmp_path), "--run", "tau_0.25", "--epochs", "7"]) == 0
+    assert seen == [(f"{group}/tau_0.25", 7, "tau_0.25")]
+    seen.clear()
+    assert entry.main([group, str(tmp_path)]) == 2
+    assert [run for _, _, run in seen] == list(entry.configs.runs(group))
+    error = capsys.readouterr().err
+    assert "1 of 6 run(s) failed" in error
+    assert f"{group}/tau_0.1: the loss is nan" in error

@@ -2,9 +2,12 @@
 
 ``python -m train CONFIG WORKDIR [--section.field value]`` trains, or goes on with, the run in
 WORKDIR. ``python -m train CONFIG --help`` lists every field with its value in that config.
+``python -m train GROUP DIR [--run NAME]`` does so for each run of a group, one after the other, or
+for one of them, in ``DIR/NAME``; a run that cannot be finished does not stop those after it.
 Compiled programs are kept in ``~/.cache/vci_jax/xla``, or in ``$JAX_COMPILATION_CACHE_DIR``.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -18,7 +21,7 @@ from probes import figures
 from train import config as config_lib
 from train import display, log, loop
 
-_USAGE = "usage: python -m train CONFIG WORKDIR [--section.field value ...]"
+_USAGE = "usage: python -m train CONFIG WORKDIR [--run NAME] [--section.field value ...]"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -39,9 +42,44 @@ def main(arguments: Sequence[str]) -> int:
 
 def _train(arguments: Sequence[str]) -> None:
     name, workdir, overrides = _split(arguments)
-    config = config_lib.override(configs.get(name), overrides)
+    if not configs.is_group(name):
+        config = config_lib.override(configs.get(name), overrides)
+        _run(config, _given(workdir))
+        return
+    chosen, overrides = _choose(name, overrides)
+    runs = {run: config_lib.override(config, overrides) for run, config in chosen.items()}
+    directory, failures = _given(workdir), []
+    for run, config in runs.items():
+        print(f"{config.name}:", flush=True)
+        try:
+            _run(config, directory / run)
+        except config_lib.ConfigError as error:
+            failures.append(f"{config.name}: {error}")
+    if failures:
+        listing = "\n".join(failures)
+        raise config_lib.ConfigError(f"{len(failures)} of {len(runs)} run(s) failed:\n{listing}")
+
+
+def _choose(name: str, overrides: list[str]) -> tuple[dict[str, config_lib.Config], list[str]]:
+    """Returns the runs of a group that ``--run`` asks for, and the other overrides."""
+    runs = configs.runs(name)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--run")
+    known, rest = parser.parse_known_args(overrides)
+    if known.run is None:
+        return runs, rest
+    if known.run not in runs:
+        raise config_lib.ConfigError(f"--run is {known.run!r}; {name} has {', '.join(runs)}.")
+    return {known.run: runs[known.run]}, rest
+
+
+def _given(workdir: Path | None) -> Path:
     if workdir is None:
         raise config_lib.ConfigError(f"no work directory given.\n{_USAGE}")
+    return workdir
+
+
+def _run(config: config_lib.Config, workdir: Path) -> None:
     log.quiet()
     _cache_compilations()
     console = Console()

@@ -3,18 +3,19 @@
     pip install --no-deps opencv-python-headless simplejpeg     # optional contestants
     taskset -c 0 python tests/bench_decode.py ../shared/data/imagenet_sample
 
-Contestants run in turn in one process, on the same boxes, and the median of the rounds is reported.
+Contestants run in turn on each crop, in one process; reported is the median of the rounds for each
+crop, averaged over all crops.
 The difference is the mean over all pixels, in grey levels, from the whole image decoded and
 resized by Pillow, which is what torchvision's PIL pipeline makes of a photograph.
 """
 
 import io
 import pathlib
-import statistics
 import sys
 import time
 
 import numpy as np
+import PIL
 from PIL import Image
 
 from train.data import augment, decode
@@ -105,17 +106,17 @@ def main(root):
     if cv2:
         cv2.setNumThreads(1)
         contestants["OpenCV, reduced decoding, crop, resize"] = by_opencv
-    seconds = {name: [] for name in contestants}
-    for _ in range(ROUNDS):
-        for name, function in contestants.items():
-            start = time.perf_counter()
-            for job in jobs:
+    seconds = {name: np.empty((ROUNDS, len(jobs))) for name in contestants}
+    for turn in range(ROUNDS):
+        for number, job in enumerate(jobs):
+            for name, function in contestants.items():
+                start = time.perf_counter()
                 function(*job)
-            seconds[name].append((time.perf_counter() - start) / len(jobs))
-    print(f"{len(jobs)} crops, Pillow {Image.__version__}, ms per crop, median of {ROUNDS} rounds")
+                seconds[name][turn, number] = time.perf_counter() - start
+    print(f"{len(jobs)} crops, Pillow {PIL.__version__}, ms per crop, median of {ROUNDS} rounds")
     expected = [whole(*job).astype(float) for job in jobs]
     for name, function in contestants.items():
-        line = f"  {statistics.median(seconds[name]) * 1e3:6.2f} ms  {name}"
+        line = f"  {np.median(seconds[name], axis=0).mean() * 1e3:6.2f} ms  {name}"
         if function not in (whole, decoding_alone, decoding_and_resizing):
             pairs = zip(jobs, expected, strict=True)
             far = np.mean([np.abs(function(*job) - pixels).mean() for job, pixels in pairs])

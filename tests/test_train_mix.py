@@ -189,7 +189,7 @@ def test_no_version_of_an_image_meets_another_of_it(repeats):
 
 @pytest.fixture(scope="module")
 def on_devices():
-    """The program and result on eight devices of a pair each; on one device, of normalised pixels."""
+    """The program and result on eight devices, a pair each; on one, that of normalised pixels."""
     mesh = jax.make_mesh((8,), ("data",))
     split = NamedSharding(mesh, PartitionSpec("data"))
     pixels = {name: np.concatenate([array, array]) for name, array in BATCH.items()}

@@ -8,17 +8,20 @@ the loaders of torchvision and TFDS drop it.
 ``resized`` leaves to libjpeg what it can: where at least twice the wanted pixels lie in the box,
 the inverse DCT itself yields 1/2, 1/4 or 1/8 of the size (Pillow's ``draft``).
 
-Why Pillow: ms for one 224x224 RandomResizedCrop, RGB, of the 62 original ImageNet photographs (4
-boxes each), median of 7 alternating rounds, pinned to one core of a shared x86-64 machine:
+Why Pillow: milliseconds for one random crop to 224x224 of an original ImageNet photograph, on one
+core of a shared x86-64 machine, by ``taskset -c 0 python tests/bench_decode.py PHOTOGRAPHS``, and
+the mean difference from the first row in grey levels:
 
-=============================================== ==== ==============================================
-Pillow 13.0, whole image, resize(box)           3.02
-Pillow 13.0, draft, resize(box)                 2.66 this file
-simplejpeg 1.9, scaled decoding, Pillow resize  2.60
-OpenCV 5.0, reduced decoding, INTER_AREA        1.99 no antialiased bilinear filter, other pixels
-Pillow 13.0, decoding alone                     2.12 nothing cropped or resized
-PyTurboJPEG 2.6                                 -    wheel without the library it needs
-=============================================== ==== ==============================================
+================================================== ==== ====
+Pillow 13.0, whole image, then the box             2.82 0
+Pillow 13.0, draft, then the box (this file)       2.47 0.07
+simplejpeg 1.9, scaled decoding, Pillow's resizing 2.41 0.07
+OpenCV 5.0, reduced decoding, INTER_AREA           2.04 0.84
+Pillow 13.0, decoding of the whole image, no more  1.81
+================================================== ==== ====
+
+(PyTurboJPEG 2.6 comes without the library that it calls.) The operations of the policies need
+Pillow's images in any case, and the difference of OpenCV is its other filter.
 """
 
 import io

@@ -157,7 +157,7 @@ def test_zero_features_count_as_no_direction(batch):
     features = features.astype(np.float32)
     features[[0, 6]] = 0.0  # One of class 0, and all of class 5.
     compare = partial(losses.cosine_regulariser, form="r2", group=0)
-    value, gradient = jax.jit(jax.value_and_grad(compare))(features, labels)
+    value, gradient = jax.device_get(jax.jit(jax.value_and_grad(compare))(features, labels))
     kept = {k: features[(labels == k) & (np.abs(features).sum(axis=1) > 0)] for k in (0, 2)}
     sums = [np.sum(h / np.linalg.norm(h, axis=1, keepdims=True), axis=0) for h in kept.values()]
     expected = (np.sum(sums[0] ** 2) / 4**2 + np.sum(sums[1] ** 2) / 7**2) / 3
@@ -179,17 +179,16 @@ def test_no_strength_is_no_regulariser():
 
 
 @pytest.mark.parametrize(
-    ("config", "field"),
+    ("build", "config", "field"),
     [
-        (LossConfig(name="mse", temperature=0.5), "temperature is 0.5"),
-        (LossConfig(mse_weight=15), "mse_weight is 15"),
-        (LossConfig(mse_target=30), "mse_target is 30"),
-        (LossConfig(cosine_form="r3"), "cosine_form is 'r3'"),
-        (LossConfig(cosine_group=256), "cosine_group is 256"),
+        (losses.build, LossConfig(name="mse", temperature=0.5), "temperature is 0.5"),
+        (losses.build, LossConfig(mse_weight=15), "mse_weight is 15"),
+        (losses.build, LossConfig(mse_target=30), "mse_target is 30"),
+        (losses.build_regulariser, LossConfig(cosine_form="r3"), "cosine_form is 'r3'"),
+        (losses.build_regulariser, LossConfig(cosine_group=256), "cosine_group is 256"),
     ],
 )
-def test_settings_without_effect_are_refused(config, field):
+def test_settings_without_effect_are_refused(build, config, field):
     """Better than to be ignored."""
     with pytest.raises(ConfigError, match=f"--loss.{field}"):
-        losses.build(config)
-        losses.build_regulariser(config)
+        build(config)

@@ -5,6 +5,7 @@ no random key in the state: the augmentation draws its own on the host, and what
 step folds ``state.step`` into the seed, so that a resumed run draws the same.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -130,7 +131,7 @@ def predict(task: Task, state: TrainState, images: jax.Array) -> tuple[jax.Array
     return task.model.apply(state.variables, normalise(task, images), train=False)
 
 
-def predict_layers(task: Task, state: TrainState, images: jax.Array) -> dict[str, jax.Array]:
+def predict_layers(task: Task, state: TrainState, images: jax.Array) -> OrderedDict[str, jax.Array]:
     """Returns pooled features of every depth by name, ``features`` and ``logits`` last."""
     inputs = normalise(task, images)
     return task.model.apply(state.variables, inputs, train=False, method="layers")

@@ -7,6 +7,7 @@ three stages, meant for small images, follow section 4.2 with projection shortcu
 Reference: K. He et al., Deep Residual Learning for Image Recognition, CVPR 2016.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -118,11 +119,12 @@ class ResNet(nn.Module):
         return layers["logits"], layers["features"]
 
     @nn.compact
-    def layers(self, images: jax.Array, train: bool) -> dict[str, jax.Array]:
+    def layers(self, images: jax.Array, train: bool) -> OrderedDict[str, jax.Array]:
         """Returns what every depth makes of the images, averaged over positions, by name.
 
         These are ``stem [B width]``, ``stage1_block1`` and so on, with ``features`` in place of the
         last block's name, and ``logits``. What a caller leaves unread is not computed.
+        The order is kept by ``jit``, which would sort a plain dict.
         """
         conv = partial(_conv, dtype=self.dtype)
         norm = partial(BatchNorm, group=self.bn_group, train=train, dtype=self.dtype)
@@ -136,7 +138,7 @@ class ResNet(nn.Module):
                 pooled[name] = _average(x)
         features = pooled.pop(name)
         logits = nn.Dense(self.num_classes, name="head")(features)
-        return {**pooled, "features": features, "logits": logits}
+        return OrderedDict(pooled, features=features, logits=logits)
 
     def _stem(self, images: jax.Array, conv: Layer, norm: Layer) -> jax.Array:
         if self.stem == "cifar":

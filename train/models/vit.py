@@ -10,6 +10,7 @@ Training data-efficient image transformers, ICML 2021, table 1; G. Huang et al.,
 Stochastic Depth, ECCV 2016 (drop-path).
 """
 
+from collections import OrderedDict
 from functools import partial
 
 import jax
@@ -105,10 +106,11 @@ class ViT(nn.Module):
         return layers["logits"], layers["features"]
 
     @nn.compact
-    def layers(self, images: jax.Array, train: bool) -> dict[str, jax.Array]:
+    def layers(self, images: jax.Array, train: bool) -> OrderedDict[str, jax.Array]:
         """Returns the class token after every block by name, ``block1 [B D]`` and so on.
 
         Then come ``features`` and ``logits``. What a caller leaves unread is not computed.
+        The order is kept by ``jit``, which would sort a plain dict.
         """
         block = nn.remat(Block) if self.remat else Block
         drops = np.linspace(0, self.drop_path if train else 0, self.depth)
@@ -121,7 +123,7 @@ class ViT(nn.Module):
             tokens[f"block{index}"] = x[:, 0].astype(jnp.float32)
         features = _LayerNorm(name="norm")(tokens[f"block{self.depth}"])
         logits = _Dense(self.num_classes, name="head")(features)
-        return {**tokens, "features": features, "logits": logits}
+        return OrderedDict(tokens, features=features, logits=logits)
 
     def _embed(self, images: jax.Array) -> jax.Array:
         """Returns the tokens ``[B N D]``: the class token, then the patches row by row."""

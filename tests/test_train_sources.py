@@ -1,9 +1,11 @@
-"""Sources: folders as people have them, real CIFAR-10 from TFDS, and what each mistake says."""
+"""Sources: the digits, made-up images, folders and their listings, prepared TFDS data sets."""
 
-import dataclasses
-import itertools
+import io
+import json
 import os
 import pathlib
+import pickle
+import socket
 import subprocess
 import sys
 import time
@@ -13,158 +15,532 @@ import pytest
 from conftest import SHARED
 from PIL import Image
 
+import configs
 from train import data
 from train.config import ConfigError, DataConfig
+from train.data import listing, prepared
 
-RGB = DataConfig(image_size=16, resize=18, batch_size=4, threads=2)
-
-
-def _folder(root, **changes):
-    return dataclasses.replace(RGB, source=f"folder:{root}", **changes)
+ROOT = pathlib.Path(__file__).parents[1]
+COLOURS = ("blue", "green", "red")
 
 
-def _write(path, shade, size=(24, 20)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (shade, shade, shade)).save(path)
+@pytest.fixture(autouse=True)
+def _home(tmp_path_factory, monkeypatch):
+    """Listings are remembered below the home directory; here, a new one for each test."""
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
 
 
-@pytest.fixture
-def standard(tmp_path, monkeypatch):
-    """train/ and val/ of two classes; the shade of an image is 10 times its number."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    root = tmp_path / "images"
-    for number in range(6):
-        _write(root / "train" / "ab"[number % 2] / f"{number}.JPEG", 10 * number)
-    for number in range(3):
-        _write(root / "val" / "ab"[number % 2] / f"{number}.png", 10 * number)
+def picture(number, kind="PNG", side=6):
+    """The bytes of an image of one grey level, which says which image it is."""
+    file = io.BytesIO()
+    Image.new("RGB", (side, side), (number, number, number)).save(file, kind)
+    return file.getvalue()
+
+
+def write_images(root, counts, start=0, suffix=".png"):
+    """Writes ``counts[class]`` images below ``root``, numbered through."""
+    number = start
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True)
+        for _ in range(count):
+            (root / name / f"{number:03d}{suffix}").write_bytes(picture(number))
+            number += 1
     return root
 
 
-def test_the_standard_layout(standard):
-    """Classes by name, both splits, every format's suffix in any case, sizes as configured."""
-    found = data.load(_folder(standard))
-    assert (found.train.size, found.test.size) == (6, 3)
-    assert found.classes == ("a", "b")
-    assert found.image_shape == (16, 16, 3)
-    (batch,) = data.evaluation_batches(found.train, _folder(standard), 6, 6)
-    shades = batch["image"].mean(axis=(1, 2, 3))
-    np.testing.assert_array_equal(np.round(shades / 10) % 2, batch["label"])
-    assert sorted(np.round(shades / 10)) == list(range(6))
+def numbers(split):
+    """Which images a split holds, by their grey levels, and the label of each."""
+    found = {}
+    for index in range(split.size):
+        stored, label = split.records.read(index)
+        image = stored if isinstance(stored, np.ndarray) else Image.open(io.BytesIO(stored))
+        found[int(np.asarray(image)[0, 0, 0])] = label
+    assert len(found) == split.size
+    return found
 
 
-def test_a_new_image_is_seen_in_spite_of_the_cache(standard):
-    """The cached index is of the folder as it is now."""
-    assert data.load(_folder(standard)).train.size == 6
-    time.sleep(0.01)
-    _write(standard / "train" / "a" / "6.jpg", 60)
-    assert data.load(_folder(standard)).train.size == 7
+def load(source, **changes):
+    return data.load(DataConfig(source=str(source), **changes))
 
 
-def test_a_place_for_the_cache_that_cannot_be_written_is_no_error(standard, monkeypatch):
-    """As on a full or read-only disk."""
-    blocked = standard.parent / "blocked"
-    blocked.write_text("a file where a directory should be")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
-    assert data.load(_folder(standard)).train.size == 6
+# --- in memory --------------------------------------------------------------------------------
 
 
-def test_a_flat_folder_is_split_by_class(tmp_path):
-    """80 % and 20 % of each class; together every image once; the same on every call."""
-    for number in range(20):
-        _write(tmp_path / "ab"[number % 2] / f"{number}.jpg", 10 * number)
-    found = data.load(_folder(tmp_path))
-    assert np.bincount(found.train.records.labels).tolist() == [8, 8]
-    assert np.bincount(found.test.records.labels).tolist() == [2, 2]
-    names = [s.records.name_of(i) for s in (found.train, found.test) for i in range(s.size)]
-    assert len(set(names)) == 20
-    again = data.load(_folder(tmp_path))
-    assert [again.train.records.name_of(i) for i in range(16)] == names[:16]
+@pytest.fixture(scope="module")
+def digits():
+    return data.load(configs.get("digits").data)
 
 
-def test_mistakes_in_folders_name_what_is_wrong(standard, tmp_path):
-    """No such folder; no images; a class without images; a class that is measured only."""
-    with pytest.raises(ConfigError, match="no such folder"):
-        data.load(_folder(tmp_path / "nowhere"))
-    (tmp_path / "bare").mkdir()
-    with pytest.raises(ConfigError, match="holds neither images of classes"):
-        data.load(_folder(tmp_path / "bare"))
-    (standard / "train" / "c").mkdir()
-    with pytest.raises(ConfigError, match=r"class folder\(s\) 'c' in .* hold no images"):
-        data.load(_folder(standard))
-    (standard / "train" / "c").rmdir()
-    _write(standard / "val" / "d" / "0.png", 0)
-    with pytest.raises(ConfigError, match="none to train on, of 'd' "):
-        data.load(_folder(standard))
+def test_digits_split_is_the_stated_one(digits):
+    """1,437 and 360 images, disjoint, together all 1,797, stratified to within one image."""
+    train, test = digits.train.records, digits.test.records
+    assert (digits.train.size, digits.test.size) == (1437, 360)
+    assert digits.image_shape == (8, 8, 1)
+    assert train.images.dtype == np.uint8
+    both = np.concatenate([train.images, test.images])
+    assert len(np.unique(both.reshape(1797, -1), axis=0)) == 1797
+    counts = [np.bincount(records.labels) for records in (train, test)]
+    share = (counts[0] + counts[1]) * 360 / 1797
+    assert np.all(np.abs(counts[1] - share) < 1)
+    assert digits.classes == tuple("0123456789")
 
 
-def test_broken_and_vanished_files_are_skipped_up_to_the_limit(standard):
-    """Zero bytes, cut short, gone: each is counted by name; one more than allowed ends the run."""
-    config = _folder(standard, max_unreadable=3)
-    (standard / "train" / "a" / "0.JPEG").write_bytes(b"")
-    whole = (standard / "train" / "b" / "1.JPEG").read_bytes()
-    (standard / "train" / "b" / "1.JPEG").write_bytes(whole[: len(whole) // 2])
-    found = data.load(config)
-    (standard / "train" / "a" / "2.JPEG").unlink()
-    (batch,) = data.evaluation_batches(found.train, config, 6, 6)
-    assert batch["mask"].sum() == 3
-    assert len(found.train.unreadable.reasons) == 3
-    batch = next(data.training_batches(found.train, config, seed=0))
-    assert batch["image"].shape == (4, 16, 16, 3)
-    strict = dataclasses.replace(config, max_unreadable=1)
-    with pytest.raises(ConfigError, match=r"2\.JPEG|1\.JPEG|0\.JPEG"):
-        list(data.evaluation_batches(data.load(strict).train, strict, 6, 6))
+def test_digits_config_normalises(digits):
+    """The mean and deviation in the config are those of the training pixels."""
+    config, images = configs.get("digits").data, digits.train.records.images
+    assert config.mean == pytest.approx([images.mean()], abs=0.01)
+    assert config.std == pytest.approx([images.std()], abs=0.01)
 
 
-def test_a_data_set_that_is_not_there_says_how_to_prepare_it(tmp_path):
-    """No download is tried; the message holds the command."""
-    config = DataConfig(source="tfds:cifar10:3.0.2", data_dir=str(tmp_path))
-    with pytest.raises(ConfigError, match=r"tfds build cifar10|download_and_prepare"):
-        data.load(config)
+def test_unknown_source_lists_the_known_ones():
+    """A typing error costs a message."""
+    with pytest.raises(ConfigError, match=r"'digitz'; known sources: digits, .*folder:PATH"):
+        load("digitz")
 
 
-@pytest.mark.slow
-def test_a_killed_worker_is_an_error_and_not_a_hang(tmp_path):
-    """SIGKILL for a worker process; the message says what to do, within seconds."""
-    code = (
-        "import dataclasses, os, signal, multiprocessing\n"
-        "from train import data\n"
-        "from train.config import ConfigError, DataConfig\n"
-        "if __name__ == '__main__':\n"
-        "    c = DataConfig(source='synthetic:400x16x4', workers=1, batch_size=8)\n"
-        "    s = data.training_batches(data.load(c).train, c, 0)\n"
-        "    next(s)\n"
-        "    for child in multiprocessing.active_children(): os.kill(child.pid, signal.SIGKILL)\n"
-        "    try:\n"
-        "        for _ in range(1000): next(s)\n"
-        "    except ConfigError as error: print('said:', error)\n"
+def test_fixed_splits_take_no_slices():
+    with pytest.raises(ConfigError, match="splits are fixed"):
+        load("digits", train_split="train[:50%]", mean=(1.0,), std=(1.0,))
+
+
+def test_synthetic_images_are_the_same_each_time_and_can_be_learnt():
+    """The nearest class mean of the training images names the class of every test image."""
+    dataset = load("synthetic:300x12x7")
+    assert (dataset.train.size, dataset.test.size, dataset.num_classes) == (300, 75, 7)
+    assert dataset.image_shape == (12, 12, 3)
+    train, test = dataset.train.records, dataset.test.records
+    assert np.array_equal(train.images, load("synthetic:300x12x7").train.records.images)
+    counts = np.bincount(train.labels)
+    assert counts.max() - counts.min() <= 1
+    flat = [
+        records.images.reshape(records.size, -1).astype(np.float64) for records in (train, test)
+    ]
+    means = np.stack([flat[0][train.labels == k].mean(axis=0) for k in range(7)])
+    nearest = ((flat[1][:, None] - means) ** 2).sum(axis=-1).argmin(axis=1)
+    assert np.array_equal(nearest, test.labels)
+
+
+@pytest.mark.parametrize("size", ["x", "3x8x2", "100x0x2", "100x8", "9999999x224x10"])
+def test_a_synthetic_size_that_is_none_is_refused(size):
+    with pytest.raises(ConfigError, match=f"synthetic:{size}"):
+        load(f"synthetic:{size}")
+
+
+# --- folders ----------------------------------------------------------------------------------
+
+
+def test_a_folder_with_splits(tmp_path):
+    """Labels count the classes in alphabetical order, and test images may be of fewer of them."""
+    write_images(tmp_path / "train", {"red": 3, "blue": 2, "green": 4})
+    write_images(tmp_path / "val", {"green": 2, "red": 1}, start=100)
+    dataset = load(f"folder:{tmp_path}")
+    assert tuple(dataset.classes) == COLOURS
+    assert numbers(dataset.train) == {0: 2, 1: 2, 2: 2, 3: 0, 4: 0, 5: 1, 6: 1, 7: 1, 8: 1}
+    assert numbers(dataset.test) == {100: 1, 101: 1, 102: 2}
+    assert dataset.image_shape == (6, 6, 3)
+    assert dataset.train.records.name_of(0) == str(tmp_path / "train" / "blue" / "003.png")
+
+
+@pytest.mark.parametrize("kind", ["jpg", "JPEG", "Png", "webp", "JPG"])
+def test_suffixes_of_any_case(tmp_path, kind):
+    for split in ("train", "test"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        name = tmp_path / split / "a" / f"image.{kind}"
+        file_type = {"jpg": "JPEG"}.get(kind.lower(), kind.upper())
+        name.write_bytes(picture(7, file_type))
+    assert load(f"folder:{tmp_path}").train.size == 1
+
+
+def test_the_first_usual_name_is_the_test_split(tmp_path):
+    """test before validation before val; a given name wins."""
+    for start, split in enumerate(("train", "val", "validation", "test")):
+        write_images(tmp_path / split, {"a": 1}, start=start)
+    assert numbers(load(f"folder:{tmp_path}").test) == {3: 0}
+    assert numbers(load(f"folder:{tmp_path}", test_split="val").test) == {1: 0}
+    both = load(f"folder:{tmp_path}", train_split="train+validation")
+    assert numbers(both.train) == {0: 0, 2: 0}
+
+
+def test_a_flat_folder_is_divided_evenly(tmp_path):
+    """80 % of each class to train on, the rest to measure: disjoint, complete, always the same."""
+    write_images(tmp_path, {"red": 10, "blue": 5, "green": 20})
+    first, again = (load(f"folder:{tmp_path}") for _ in range(2))
+    train, test = numbers(first.train), numbers(first.test)
+    assert not train.keys() & test.keys()
+    assert len(train | test) == 35
+    assert np.bincount(list(train.values())).tolist() == [4, 16, 8]
+    assert (train, test) == (numbers(again.train), numbers(again.test))
+    assert list(train) != sorted(train), "a hash of the names decides, not their order"
+
+
+def test_slices_of_a_flat_folder_have_the_proportions_of_the_whole(tmp_path):
+    """Ten slices of 10 % hold each image once, and of each class one tenth to within one image."""
+    write_images(tmp_path, {"blue": 40, "green": 23, "red": 60})
+    parts = []
+    for low in range(0, 100, 10):
+        spec = f"train[{low}%:{low + 10}%]"
+        dataset = load(f"folder:{tmp_path}", train_split="train", test_split=spec)
+        parts.append(numbers(dataset.test))
+        counts = np.bincount(list(parts[-1].values()), minlength=3)
+        assert np.all(np.abs(counts - np.array([4, 2.3, 6])) < 1 + 0.3)
+    assert sorted(number for part in parts for number in part) == list(range(123))
+
+
+def test_one_more_file_moves_few_others(tmp_path):
+    """The order is that of a hash of the names, so a division survives a small change."""
+    write_images(tmp_path, {"a": 50, "b": 50})
+    before = numbers(load(f"folder:{tmp_path}").train).keys()
+    (tmp_path / "a" / "new.png").write_bytes(picture(200))
+    after = numbers(load(f"folder:{tmp_path}").train).keys()
+    assert len(before ^ after) <= 3
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        ("train[:50%]", "", "has no split called test.*--data.test_split train"),
+        ("train[:0%]", "train", r"train\[:0%\]', which holds no image"),
+        ("train[:1/2]", "train", "--data.train_split is"),
+        ("train", "dev", "--data.test_split is 'dev': Unknown split"),
+        ("trian", "", "has no split called|Unknown split"),
+    ],
+)
+def test_slices_that_are_none_are_refused(tmp_path, train, test, message):
+    write_images(tmp_path, {"a": 4, "b": 4})
+    with pytest.raises(ConfigError, match=message):
+        load(f"folder:{tmp_path}", train_split=train, test_split=test)
+
+
+def test_a_missing_folder_says_what_it_must_hold(tmp_path):
+    with pytest.raises(ConfigError, match=r"no such folder.*<split>/<class>/<image>"):
+        load(f"folder:{tmp_path / 'nowhere'}")
+    with pytest.raises(ConfigError, match=r"holds neither .*\(none\)"):
+        load(f"folder:{tmp_path}")
+
+
+def test_images_in_one_heap_are_explained(tmp_path):
+    """The validation images of ImageNet come without class folders."""
+    write_images(tmp_path / "train", {"a": 2})
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG").write_bytes(picture(1, "JPEG"))
+    with pytest.raises(ConfigError, match=r"val holds no class folders.*valprep"):
+        load(f"folder:{tmp_path}")
+
+
+def test_files_that_are_no_images_are_left_out_and_counted(tmp_path, caplog):
+    """By name: a text and a GIF are reported, hidden files are not."""
+    write_images(tmp_path, {"a": 5, "b": 5})
+    for name in ("notes.txt", "moving.gif", ".DS_Store"):
+        (tmp_path / "a" / name).write_bytes(b"x")
+    (tmp_path / ".cache").mkdir()
+    dataset = load(f"folder:{tmp_path}", test_split="train")
+    assert dataset.train.size == 10
+    assert f"2 files in {tmp_path} are left out" in caplog.text
+
+
+def test_names_need_not_be_ascii(tmp_path):
+    write_images(tmp_path, {"größe": 2, "b": 2})
+    (tmp_path / "b" / "名前.png").write_bytes(picture(9))
+    os.rename(tmp_path / "b" / "002.png", os.fsencode(tmp_path) + b"/b/\xff.png")
+    dataset = load(f"folder:{tmp_path}", test_split="train")
+    assert sorted(numbers(dataset.train)) == [0, 1, 2, 3, 9]
+
+
+def test_files_can_be_sent_to_a_worker(tmp_path):
+    write_images(tmp_path, {"a": 3, "b": 3})
+    records = load(f"folder:{tmp_path}", test_split="train").train.records
+    assert pickle.loads(pickle.dumps(records)).read(4) == records.read(4)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs sign_digits, which is not in the project")
+def test_photographs_of_hand_signs():
+    """1,033 real photographs in a flat folder: 80 % and 20 % of each of the ten classes."""
+    dataset = load(f"folder:{SHARED / 'sign_digits'}")
+    assert tuple(dataset.classes) == tuple("0123456789")
+    assert (dataset.train.size, dataset.test.size) == (826, 207)
+    assert dataset.image_shape == (100, 100, 3)
+    for split, low, high in ((dataset.train, 80, 84), (dataset.test, 19, 22)):
+        counts = np.bincount(split.records.labels)
+        assert low <= counts.min() <= counts.max() <= high
+    batch = next(data.training_batches(dataset.train, DataConfig(batch_size=16), seed=0))
+    assert batch["image"].shape == (16, 100, 100, 3)
+    assert batch["image"].std() > 20
+
+
+# --- listings ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def settled(tmp_path):
+    """A flat folder whose modification times lie back far enough to be trusted."""
+    root = write_images(tmp_path / "data", {"a": 2, "b": 3})
+    age(root)
+    return root
+
+
+def age(root, seconds=60):
+    then = time.time() - seconds
+    for path in (root, *root.iterdir()):
+        os.utime(path, (then, then))
+
+
+def scans(monkeypatch):
+    """Counts how often folders are listed anew."""
+    calls, scan = [], listing._scan
+    monkeypatch.setattr(listing, "_scan", lambda *a: calls.append(a) or scan(*a))
+    return calls
+
+
+def test_a_listing_is_remembered_until_a_folder_changes(settled, monkeypatch):
+    """A second start scans nothing; a new file, a lost one and a new class each bring a scan."""
+    calls = scans(monkeypatch)
+    first = listing.list_images(settled)
+    assert listing.list_images(settled) == first
+    assert len(calls) == 1
+    (settled / "a" / "new.png").write_bytes(picture(50))
+    age(settled, 50)
+    assert "new.png" in listing.list_images(settled).files["a"]
+    (settled / "a" / "new.png").unlink()
+    age(settled, 40)
+    assert listing.list_images(settled) == first
+    write_images(settled, {"c": 1})
+    age(settled, 30)
+    assert list(listing.list_images(settled).files) == ["a", "b", "c"]
+    assert len(calls) == 4
+    listing.list_images(settled)
+    assert len(calls) == 4
+
+
+def test_a_folder_that_has_just_changed_is_not_remembered(settled, monkeypatch):
+    """A change within the same tick of the file system's clock would go unseen."""
+    calls = scans(monkeypatch)
+    (settled / "a" / "new.png").write_bytes(picture(50))
+    for _ in range(2):
+        listing.list_images(settled)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"times": {}}'])
+def test_a_broken_memory_is_forgotten(settled, content):
+    first = listing.list_images(settled)
+    place = listing._place(settled)
+    assert json.loads(place.read_text())["files"] == first.files
+    place.write_text(content)
+    assert listing.list_images(settled) == first
+    assert json.loads(place.read_text())["files"] == first.files
+
+
+# --- TFDS -------------------------------------------------------------------------------------
+
+
+def _examples(split, count, extras):
+    for number in range(count):
+        level = number if split == "train" else 100 + number
+        row = {"image": io.BytesIO(picture(level)), "label": number % 3}
+        if extras:
+            row |= {"image": io.BytesIO(picture(level, side=6 + number % 2))}
+            row |= {"name": f"{number}", "boxes": [{"x": 0.5}], "mask": io.BytesIO(picture(1))}
+        yield number, row
+
+
+def make_tfds(where, title, version="1.0.0", extras=False, **features):
+    """Prepares a small data set as TFDS does; with extras, one of images of several sizes."""
+    import tensorflow_datasets as tfds
+
+    kinds = {
+        "image": tfds.features.Image(shape=(None, None, 3) if extras else (6, 6, 3)),
+        "label": tfds.features.ClassLabel(names=COLOURS),
+    }
+    if extras:
+        kinds |= {
+            "name": tfds.features.Text(),
+            "boxes": tfds.features.Sequence({"x": np.float32}),
+            "mask": tfds.features.Image(shape=(None, None, 3)),
+        }
+    kinds |= features
+
+    with tfds.core.registered.skip_registration():
+
+        class Builder(tfds.core.GeneratorBasedBuilder):
+            name = title
+            VERSION = tfds.core.Version(version)
+
+            def _info(self):
+                return tfds.core.DatasetInfo(
+                    builder=self,
+                    features=tfds.features.FeaturesDict(kinds),
+                    supervised_keys=("image", "label"),
+                )
+
+            def _split_generators(self, manager):
+                del manager
+                sizes = {"train": 40, "test": 10}
+                return {s: self._generate_examples(s, n) for s, n in sizes.items()}
+
+            def _generate_examples(self, split, count):
+                return _examples(split, count, extras)
+
+    Builder(data_dir=where, file_format="array_record").download_and_prepare()
+
+
+@pytest.fixture(scope="module")
+def tfds_dir(tmp_path_factory):
+    """Two prepared data sets: of one size, in two versions, and of several sizes with extras."""
+    where = tmp_path_factory.mktemp("tfds")
+    make_tfds(where, "tiny", "1.0.0")
+    make_tfds(where, "tiny", "1.10.0")
+    make_tfds(where, "mixed", extras=True)
+    return where
+
+
+def test_a_prepared_data_set_of_one_size_is_decoded_into_memory(tfds_dir):
+    dataset = load("tfds:tiny", data_dir=str(tfds_dir))
+    assert isinstance(dataset.train.records, data.arrays.Arrays)
+    assert tuple(dataset.classes) == COLOURS
+    assert numbers(dataset.train) == {number: number % 3 for number in range(40)}
+    assert numbers(dataset.test) == {100 + number: number % 3 for number in range(10)}
+    grey = load("tfds:tiny", data_dir=str(tfds_dir), mean=(1.0,), std=(1.0,))
+    assert grey.image_shape == (6, 6, 1)
+
+
+def test_a_prepared_data_set_of_several_sizes_gives_the_stored_bytes(tfds_dir):
+    """Other images of a record are not decoded either, and a worker can open the files anew."""
+    dataset = load("tfds:mixed", data_dir=str(tfds_dir), image_size=5)
+    records = dataset.train.records
+    assert isinstance(records, prepared.Prepared)
+    assert numbers(dataset.train) == {number: number % 3 for number in range(40)}
+    stored, label = records.read(7)
+    assert isinstance(stored, bytes)
+    assert Image.open(io.BytesIO(stored)).format == "PNG"
+    assert pickle.loads(pickle.dumps(records)).read(7) == (stored, label)
+    assert records.read_many([3, 7]) == [records.read(3), (stored, label)]
+    assert records.name_of(7) == "mixed train[7]"
+
+
+@pytest.mark.parametrize("name", ["tiny", "mixed"])
+def test_slices_of_a_prepared_data_set(tfds_dir, name):
+    """Disjoint and complete, in both ways of keeping the images."""
+    dataset = load(
+        f"tfds:{name}",
+        data_dir=str(tfds_dir),
+        image_size=5,
+        train_split="train[:75%]",
+        test_split="train[75%:]",
     )
-    script = tmp_path / "killed.py"
-    script.write_text(code)
-    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=120
+    train, test = numbers(dataset.train), numbers(dataset.test)
+    assert (len(train), len(test)) == (30, 10)
+    assert train | test == {number: number % 3 for number in range(40)}
+
+
+def test_versions(tfds_dir):
+    """The latest by number unless one is named; 1.10 is later than 1.9 would be."""
+    assert prepared._find("tiny", tfds_dir).name == "1.10.0"
+    assert prepared._find("tiny:1.0.0", tfds_dir).name == "1.0.0"
+    with pytest.raises(ConfigError, match=r"but version 1.0.0, 1.10.0"):
+        load("tfds:tiny:2.0.0", data_dir=str(tfds_dir))
+
+
+def test_a_configuration_must_be_chosen(tmp_path, tfds_dir):
+    (tmp_path / "tiny").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "tiny" / name).symlink_to(tfds_dir / "tiny")
+    with pytest.raises(ConfigError, match="tfds:tiny/a, tfds:tiny/b"):
+        load("tfds:tiny", data_dir=str(tmp_path))
+    assert load("tfds:tiny/b:1.0.0", data_dir=str(tmp_path)).train.size == 40
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("imagenet2012", "tfds build imagenet2012 --file_format=array_record --data_dir=.*manual"),
+        ("cifar10:3.0.2", r"pip install tensorflow (?s:.)*tfds build cifar10:3.0.2 --file_format="),
+        ("cifar1o", "Did you mean tfds:cifar10"),
+    ],
+)
+def test_missing_data_is_one_message_and_no_download(tmp_path, monkeypatch, name, message):
+    """The message has the command that prepares the data, and no connection is attempted."""
+
+    def refuse(*arguments):
+        raise AssertionError(f"tried to connect: {arguments}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(ConfigError, match=message):
+        load(f"tfds:{name}", data_dir=str(tmp_path))
+
+
+def test_a_data_set_without_labels_is_refused(tfds_dir, tmp_path):
+    """By its description, or by a label that is no class, as in some published test splits."""
+    source = tfds_dir / "tiny" / "1.0.0"
+    target = tmp_path / "tiny" / "1.0.0"
+    target.mkdir(parents=True)
+    for path in source.iterdir():
+        (target / path.name).symlink_to(path)
+    features = (source / "features.json").read_text()
+    (target / "features.json").unlink()
+    (target / "features.json").write_text(
+        features.replace('"numClasses": "3"', '"numClasses": "2"')
     )
-    assert "said: a worker process that reads images died" in done.stdout, done.stderr[-2000:]
+    (target / "label.labels.txt").unlink()
+    (target / "label.labels.txt").write_text("blue\ngreen\n")
+    with pytest.raises(ConfigError, match=r"has the label 2, which is none of the 2 classes"):
+        load("tfds:tiny", data_dir=str(tmp_path))
+    info = json.loads((source / "dataset_info.json").read_text())
+    info["supervisedKeys"]["tuple"]["items"][1]["featureKey"] = "image"
+    (target / "dataset_info.json").unlink()
+    (target / "dataset_info.json").write_text(json.dumps(info))
+    with pytest.raises(ConfigError, match="not for image classification"):
+        load("tfds:tiny", data_dir=str(tmp_path))
 
 
-@pytest.mark.slow
-def test_real_cifar10_is_what_was_published(tmp_path):
-    """Mean and standard deviation of the channels, to 1e-4, without TensorFlow."""
-    maker = SHARED / "make_tfds.py"
-    if not maker.exists():
-        pytest.skip(f"needs {maker.name}, which does not ship with the project")
-    subprocess.run([sys.executable, str(maker), "--out", str(tmp_path)], check=True, timeout=500)
-    config = DataConfig(source="tfds:cifar10:3.0.2", data_dir=str(tmp_path), batch_size=500)
-    found = data.load(config)
-    assert (found.train.size, found.test.size, found.num_classes) == (50_000, 10_000, 10)
-    total, square = np.zeros(3), np.zeros(3)
-    for batch in data.evaluation_batches(found.train, config, 500, 500):
-        pixels = batch["image"].reshape(-1, 3) / 255
-        total, square = total + pixels.sum(0), square + (pixels**2).sum(0)
-    mean = total / (50_000 * 1024)
-    std = np.sqrt(square / (50_000 * 1024) - mean**2)
-    np.testing.assert_allclose(mean, [0.4914, 0.4822, 0.4465], atol=1e-4)
-    np.testing.assert_allclose(std, [0.2470, 0.2435, 0.2616], atol=1e-4)
-    seen = itertools.islice(data.training_batches(found.train, config, 0), 100)
-    assert np.bincount(np.concatenate([batch["label"] for batch in seen])).tolist() == [5000] * 10
+def test_another_file_format_says_how_to_convert(tfds_dir, tmp_path):
+    target = tmp_path / "tiny" / "1.0.0"
+    target.mkdir(parents=True)
+    for path in (tfds_dir / "tiny" / "1.0.0").iterdir():
+        name = path.name.replace("array_record", "tfrecord")
+        text = path.read_bytes()
+        if name == "dataset_info.json":
+            text = text.replace(b"array_record", b"tfrecord")
+        (target / name).write_bytes(text)
+    with pytest.raises(ConfigError, match=r"tfds convert_format --dataset_version_dir="):
+        load("tfds:tiny", data_dir=str(tmp_path))
+
+
+PROGRAM = """
+import sys
+from train import data
+from train.config import DataConfig
+
+if __name__ == "__main__":
+    config = DataConfig(source="tfds:mixed", data_dir=sys.argv[1], image_size=5, batch_size=4)
+    batches = data.training_batches(data.load(config).train, config, seed=0)
+    assert next(batches)["image"].shape == (4, 5, 5, 3)
     assert "tensorflow" not in sys.modules
+"""
+
+
+def test_no_tensorflow_in_the_process(tfds_dir, tmp_path):
+    """A TensorFlow that fails on import, first on the path, is never touched."""
+    (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow was imported')")
+    (tmp_path / "program.py").write_text(PROGRAM)
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, str(tmp_path / "program.py"), str(tfds_dir)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.exists(), reason="needs make_tfds.py, which is not in the project")
+def test_cifar10_is_the_published_one(tmp_path):
+    """50,000 and 10,000 images, balanced; mean and deviation of the channels as published."""
+    maker = [sys.executable, str(SHARED / "make_tfds.py"), "--out", str(tmp_path)]
+    subprocess.run([*maker, "--only", "cifar10"], check=True, capture_output=True, timeout=600)
+    dataset = load("tfds:cifar10:3.0.2", data_dir=str(tmp_path))
+    train, test = dataset.train.records, dataset.test.records
+    assert train.images.shape == (50_000, 32, 32, 3)
+    assert np.bincount(train.labels).tolist() == [5000] * 10
+    assert np.bincount(test.labels).tolist() == [1000] * 10
+    assert dataset.classes[:3] == ("airplane", "automobile", "bird")
+    channels = train.images.reshape(-1, 3) / 255
+    np.testing.assert_allclose(channels.mean(axis=0), (0.4914, 0.4822, 0.4465), atol=1e-4)
+    np.testing.assert_allclose(channels.std(axis=0), (0.2470, 0.2435, 0.2616), atol=1e-4)

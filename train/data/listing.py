@@ -21,7 +21,6 @@ _log = logging.getLogger(__name__)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _SETTLED_NS = 2_000_000_000
-_FORMAT = 1
 
 
 class Listing(NamedTuple):
@@ -40,13 +39,12 @@ def list_images(folder: Path) -> Listing:
     folder = folder.absolute()
     times = _times(folder)
     place = _place(folder)
-    remembered = _recall(place)
-    if remembered is not None and remembered["times"] == times:
-        return Listing(remembered["files"], remembered["others"])
+    if (remembered := _recall(place, times)) is not None:
+        return remembered
     now = time.time_ns()
     listing = _scan(folder, sorted(times.keys() - {""}))
     if max(times.values()) < now - _SETTLED_NS:
-        _remember(place, {"format": _FORMAT, "times": times, **listing._asdict()})
+        _remember(place, {"times": times, **listing._asdict()})
     return listing
 
 
@@ -75,12 +73,16 @@ def _place(folder: Path) -> Path:
     return Path.home() / ".cache" / "vci_jax" / "listings" / f"{digest}.json"
 
 
-def _recall(place: Path) -> dict | None:
+def _recall(place: Path, times: dict[str, int]) -> Listing | None:
+    """Returns what is remembered, if it was listed at these times and is whole."""
     try:
         remembered = json.loads(place.read_text())
     except (OSError, ValueError):
         return None
-    return remembered if remembered.get("format") == _FORMAT else None
+    match remembered:
+        case {"times": then, "files": dict(files), "others": int(others)} if then == times:
+            return Listing(files, others)
+    return None
 
 
 def _remember(place: Path, content: dict) -> None:

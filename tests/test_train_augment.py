@@ -206,6 +206,7 @@ def test_rectangles_are_erased_by_the_law_of_timm():
     draws = 4000
     rectangles, _ = erased(draws, 0.5)
     assert abs(len(rectangles) - draws / 2) < 5 * math.sqrt(draws / 4)
+    assert rectangles[:, 2].max() < 60, "never a whole side"
     rng = np.random.default_rng(7)
     expected = np.array([timm_rectangle(60, 80, rng) for _ in range(draws)])
     for mine, other in zip(rectangles.T, expected.T, strict=True):
@@ -249,6 +250,7 @@ def test_noise_beyond_the_range_of_a_pixel_is_clipped():
     [
         ((90, 150), {"image_size": 28}, (53, 32)),
         ((150, 90), {"image_size": 28}, (32, 53)),
+        ((87, 150), {"image_size": 28}, (55, 32)),
         ((90, 150), {"image_size": 28, "resize": 28}, (46, 28)),
         ((20, 31), {"image_size": 28, "resize": 40}, (62, 40)),
         ((50, 50), {"image_size": 28, "resize": 33}, (33, 33)),

@@ -269,12 +269,15 @@ def test_autoaugment_draws_pairs_and_steps_by_their_odds(policy, monkeypatch):
         for sequence, chance in outcomes[0]:
             chances[sequence] += chance / 25
     draws = 20_000
-    counts = Counter(tuple(done) for done in record(monkeypatch, policy, draws))
+    recorded = record(monkeypatch, policy, draws)
+    counts = Counter(tuple(done) for done in recorded)
     assert sum(chances.values()) == pytest.approx(1)
     assert set(counts) <= {sequence for sequence, chance in chances.items() if chance > 0}
     for sequence, chance in chances.items():
         slack = 5 * math.sqrt(draws * chance * (1 - chance))
         assert abs(counts[sequence] - draws * chance) <= slack + 1e-9, sequence
+    signs = [value > 0 for done in recorded for name, value in done if name in SIGNED and value]
+    assert abs(sum(signs) - len(signs) / 2) < 5 * math.sqrt(len(signs) / 4)
 
 
 def test_randaugment_draws_each_operation_alike(monkeypatch):

@@ -1,0 +1,288 @@
+"""Public weights: agreement with torch, files of every format, and files that are refused."""
+
+import json
+import os
+import pickle
+import tarfile
+import zipfile
+from collections import OrderedDict
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from train import models
+from train.config import ModelConfig
+from train.models import state_dict, weights
+from train.models.state_dict import StateDictError
+
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def torch():
+    """The module, where it is installed."""
+    return pytest.importorskip("torch", reason="compares with torch where it is installed")
+
+
+def _theirs(torch, name):
+    """A network of theirs with every number random, BatchNorm's statistics included."""
+    from torch_models import ResNet, ViT
+
+    torch.manual_seed(0)
+    model = {
+        "resnet18": partial(ResNet, (2, 2, 2, 2), False),
+        "resnet50": partial(ResNet, (3, 4, 6, 3), True),
+        "deit_ti": partial(ViT, 192, 12, 3, side=SIDE),
+    }[name]()
+    with torch.no_grad():
+        for key, value in model.state_dict().items():
+            if key.endswith("running_var"):
+                value.uniform_(0.5, 2)
+            elif value.ndim == 1 or key in ("cls_token", "pos_embed"):
+                value.normal_(1.0 if key.endswith("weight") else 0.0, 0.3)
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "deit_ti"])
+def test_forward_pass_agrees_with_torch(torch, name, tmp_path):
+    """Logits and features to 1e-4 of their size, weights having gone through a file."""
+    theirs = _theirs(torch, name)
+    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+    model = models.build(ModelConfig(name=name), 1000)
+    variables = weights.load(tmp_path / "weights.pth", model, (SIDE, SIDE, 3))
+    images = np.random.default_rng(0).normal(size=(2, SIDE, SIDE, 3)).astype(np.float32)
+    ours = jax.jit(partial(model.apply, train=False))(variables, images)
+    with torch.no_grad():
+        expected = theirs(torch.tensor(images).permute(0, 3, 1, 2))
+    for actual, reference in zip(ours, expected, strict=True):
+        scale = np.abs(reference.numpy()).max()
+        assert scale > 0.1
+        np.testing.assert_allclose(actual, reference, atol=1e-4 * scale)
+
+
+@pytest.fixture(scope="module")
+def vit():
+    """A tiny model, and a state dict that fits it."""
+    model = models.build(ModelConfig(name="_vit_nano", patch=8), 3)
+    rng = np.random.default_rng(0)
+    shapes = {"cls_token": (1, 1, 16), "pos_embed": (1, 5, 16)}
+    shapes |= {"patch_embed.proj.weight": (16, 3, 8, 8), "patch_embed.proj.bias": (16,)}
+    shapes |= {"norm.weight": (16,), "norm.bias": (16,)}
+    shapes |= {"head.weight": (3, 16), "head.bias": (3,)}
+    for index in range(2):
+        layers = {"attn.qkv": (48, 16), "attn.proj": (16, 16)}
+        layers |= {"mlp.fc1": (64, 16), "mlp.fc2": (16, 64), "norm1": (16,), "norm2": (16,)}
+        for name, shape in layers.items():
+            shapes[f"blocks.{index}.{name}.weight"] = shape
+            shapes[f"blocks.{index}.{name}.bias"] = shape[:1]
+    return model, {k: rng.normal(size=shape).astype(np.float32) for k, shape in shapes.items()}
+
+
+def _write_safetensors(path, tensors):
+    """As the format's page has it: length, JSON, bytes."""
+    header, body = {"__metadata__": {"format": "pt"}}, b""
+    for name, value in tensors.items():
+        kind = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}[value.dtype.name]
+        span = [len(body), len(body) + value.nbytes]
+        header[name] = {"dtype": kind, "shape": list(value.shape), "data_offsets": span}
+        body += value.tobytes()
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + body)
+    return path
+
+
+def _load(path, model):
+    return weights.load(path, model, (16, 16, 3))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, jnp.bfloat16])
+def test_safetensors(vit, tmp_path, dtype):
+    """Every number arrives where it belongs, as float32."""
+    model, tensors = vit
+    tensors = {name: value.astype(dtype) for name, value in tensors.items()}
+    params = _load(_write_safetensors(tmp_path / "w.safetensors", tensors), model)["params"]
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype("float32")}
+    kernel = tensors["blocks.1.attn.qkv.weight"].astype(np.float32)
+    np.testing.assert_array_equal(params["block2"]["qkv"]["kernel"], kernel.T)
+    patches = tensors["patch_embed.proj.weight"].astype(np.float32)
+    np.testing.assert_array_equal(params["patches"]["kernel"][2, 5, 1], patches[:, 1, 2, 5])
+    position = tensors["pos_embed"].astype(np.float32)
+    np.testing.assert_array_equal(params["position"], position[0])
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize("wrapper", [None, "model", "state_dict"])
+def test_torchs_files(torch, vit, tmp_path, legacy, wrapper):
+    """Both formats, alone and wrapped with the prefix of data-parallel training, read alike."""
+    model, tensors = vit
+    expected = _load(_write_safetensors(tmp_path / "w", tensors), model)
+    prefix = "module." if wrapper else ""
+    saved = OrderedDict((prefix + k, torch.tensor(v)) for k, v in tensors.items())
+    # A view into a larger storage, a transposed one, and a parameter.
+    saved[prefix + "head.bias"] = torch.cat([torch.zeros(5), saved[prefix + "head.bias"]])[5:]
+    saved[prefix + "head.weight"] = saved[prefix + "head.weight"].t().contiguous().t()
+    saved[prefix + "norm.bias"] = torch.nn.Parameter(saved[prefix + "norm.bias"])
+    if wrapper:
+        saved = {wrapper: saved, "epoch": 300, "rates": [0.1, 0.01]}
+    torch.save(saved, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
+    actual = _load(tmp_path / "w.pth", model)
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+def test_what_does_not_fit_is_listed_by_name(vit, tmp_path):
+    """Missing, unexpected and misshapen tensors, all of them at once."""
+    model, tensors = vit
+    tensors = dict(tensors)
+    tensors["dist_token"] = tensors.pop("norm.bias")
+    tensors["head.weight"] = np.zeros((1000, 16), np.float32)
+    with pytest.raises(StateDictError) as error:
+        _load(_write_safetensors(tmp_path / "w", tensors), model)
+    assert [line.strip() for line in str(error.value).splitlines()[1:]] == [
+        "missing: norm.bias",
+        "unexpected: dist_token",
+        "shape: head.weight is (1000, 16), the model has (3, 16)",
+    ]
+
+
+def test_counters_of_batchnorm_are_not_unexpected(tmp_path):
+    """The one kind of tensor that has no counterpart, and needs none."""
+    model = models.build(ModelConfig(name="_resnet6", width=2, stem="cifar"), 3)
+    counter = {"bn1.num_batches_tracked": np.zeros((), np.float32)}
+    with pytest.raises(StateDictError, match=r"missing: conv1\.weight") as error:
+        _load(_write_safetensors(tmp_path / "w", counter), model)
+    assert "unexpected" not in str(error.value)
+    assert "missing: layer2.0.downsample.1.running_var" in str(error.value)
+
+
+class _Call:
+    """Pickles as a call of a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def _write_zip(path, tree, compression=zipfile.ZIP_STORED):
+    """A file as torch.save writes it, around any object."""
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(tree, protocol=2))
+
+
+def _write_legacy(path, tree):
+    """As torch.save wrote it before 1.6."""
+    parts = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, tree, [])
+    path.write_bytes(b"".join(pickle.dumps(part, protocol=2) for part in parts))
+
+
+@pytest.mark.parametrize("write", [_write_zip, _write_legacy], ids=["zip", "legacy"])
+@pytest.mark.parametrize("kind", ["mkdir", "eval", "getattr"])
+def test_a_pickle_that_calls_is_refused(tmp_path, write, kind):
+    """What it would call is named, and not called; pickle itself makes the directory."""
+    victim = tmp_path / "victim"
+    call = {
+        "mkdir": _Call(os.mkdir, str(victim)),
+        "eval": _Call(eval, f"__import__('os').mkdir({str(victim)!r})"),
+        "getattr": _Call(OrderedDict.fromkeys, [_Call(os.mkdir, str(victim))]),
+    }[kind]
+    write(tmp_path / "weights.pth", {"weight": call})
+    with pytest.raises(StateDictError, match=rf"asks for \w+\.{kind}, which a state dict"):
+        state_dict.read(tmp_path / "weights.pth")
+    assert not victim.exists()
+    pickle.loads(pickle.dumps(call, protocol=2))
+    assert victim.exists()
+
+
+def _tensor(path, *, size, stride, offset=0, count=6):
+    """A file with one tensor, put together by hand without torch."""
+    pieces = [
+        b"\x80\x02}U\x01w",
+        b"ctorch._utils\n_rebuild_tensor_v2\n(",
+        b"(U\x07storagectorch\nFloatStorage\nU\x010U\x03cpu" + _integer(count) + b"tQ",
+        _integer(offset),
+        *(b"(" + b"".join(map(_integer, values)) + b"t" for values in (size, stride)),
+        b"\x89ccollections\nOrderedDict\n)R",
+        b"tRs.",
+    ]
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"".join(pieces))
+        archive.writestr("archive/data/0", np.arange(6, dtype=np.float32).tobytes())
+    return path
+
+
+def _integer(value):
+    return b"J" + int(value).to_bytes(4, "little", signed=True)
+
+
+def test_tensors_are_read_by_their_strides(tmp_path):
+    """Offset, size and stride count elements of the storage."""
+    tensor = state_dict.read(_tensor(tmp_path / "w", size=(2, 2), stride=(1, 2), offset=1))["w"]
+    np.testing.assert_array_equal(tensor, [[1, 3], [2, 4]])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"size": (2, 4), "stride": (4, 1)},
+        {"size": (2, 3), "stride": (3, 1), "offset": 1},
+        {"size": (2, 3), "stride": (-3, 1)},
+        {"size": (2, 3), "stride": (3, 1), "offset": -1},
+        {"size": (-2, 3), "stride": (3, 1)},
+    ],
+    ids=["too large", "too far", "backwards", "before", "negative"],
+)
+def test_tensors_outside_their_bytes_are_refused(tmp_path, bad):
+    """Sizes, strides and offsets come from the file too, and may reach past its storage."""
+    with pytest.raises(StateDictError, match="is broken"):
+        state_dict.read(_tensor(tmp_path / "bad", **bad))
+
+
+def _tar(path):
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo("storages"))
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (_tar, "tar archive.*save it again"),
+        (lambda path: path.write_bytes(b"version https://git-lfs"), "neither a state dict"),
+        (lambda path: path.write_bytes(b""), "neither a state dict"),
+        (lambda path: _write_zip(path, [1, 2]), "holds no state dict.*list"),
+        (lambda path: _write_zip(path, {"epoch": 3}), r"holds no state dict.*\['epoch'\]"),
+        (lambda path: _write_zip(path, {}, compression=zipfile.ZIP_DEFLATED), "not one that torch"),
+        (lambda path: zipfile.ZipFile(path, "w").close(), "not one that torch"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, write, message):
+    """Each with what it is and what to do."""
+    write(tmp_path / "weights.pth")
+    with pytest.raises(StateDictError, match=message):
+        state_dict.read(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+def test_a_file_cut_short_is_broken(torch, vit, tmp_path, kind):
+    """At whatever byte the download stopped."""
+    _, tensors = vit
+    path = _write_safetensors(tmp_path / "weights", tensors)
+    if kind != "safetensors":
+        whole = {name: torch.tensor(value) for name, value in tensors.items()}
+        torch.save(whole, path, _use_new_zipfile_serialization=kind == "zip")
+    data = path.read_bytes()
+    for cut in np.linspace(20, len(data) - 1, 12, dtype=int):
+        path.write_bytes(data[:cut])
+        with pytest.raises(StateDictError, match="is broken"):
+            state_dict.read(path)
+
+
+def test_only_known_models_have_public_weights(tmp_path):
+    """Another kind of network is refused before the file is opened."""
+    from flax import linen as nn
+
+    with pytest.raises(ValueError, match="no public weights for a Dense"):
+        weights.load(tmp_path / "none", nn.Dense(3), (4, 4, 3))

@@ -1,0 +1,124 @@
+"""Public weights: torchvision's ResNets and the ViTs of DeiT and timm, as our variables.
+
+    model = models.build(ModelConfig(name="resnet50"), num_classes=1000)
+    variables = weights.load(Path("resnet50-0676ba61.pth"), model, (224, 224, 3))
+    logits, features = model.apply(variables, images, train=False)
+
+Images are RGB, normalised with ImageNet's mean and deviation. Every tensor of the file is used and
+every variable of the model filled, or the file is refused with the names of those that are not.
+"""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from train.models.resnet import ResNet
+from train.models.state_dict import StateDictError, Tensors, read
+from train.models.vit import ViT
+
+Names = dict[str, str | Callable[..., str]]
+
+# What a part of one of our paths is called there; functions take the numbers in it.
+_LEAVES: Names = {
+    "kernel|scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+_RESNET: Names = _LEAVES | {
+    "stem_conv": "conv1",
+    "stem_norm": "bn1",
+    r"stage(\d+)_block(\d+)": lambda stage, block: f"layer{stage}.{block - 1}",
+    r"Conv_(\d+)": lambda index: f"conv{index + 1}",
+    r"BatchNorm_(\d+)": lambda index: f"bn{index + 1}",
+    "shortcut_conv": "downsample.0",
+    "shortcut_norm": "downsample.1",
+    "head": "fc",
+}
+_VIT: Names = _LEAVES | {
+    "class_token": "cls_token",
+    "position": "pos_embed",
+    "patches": "patch_embed.proj",
+    r"block(\d+)": lambda index: f"blocks.{index - 1}",
+    "(norm1|norm2|norm|head)": str,
+    "qkv": "attn.qkv",
+    "proj": "attn.proj",
+    "mlp_in": "mlp.fc1",
+    "mlp_out": "mlp.fc2",
+}
+
+
+def load(path: Path, model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, Any]:
+    """Returns the variables of a model as float32, with the values of a file.
+
+    Args:
+      path: a state dict, in a format that ``state_dict.read`` knows.
+      model: of the same architecture and number of classes.
+      image_shape: ``(height, width, channels)`` that the weights were trained for; a ViT's
+        position embedding is made for one.
+
+    Raises:
+      StateDictError: the file cannot be read, or does not fit the model; lists every tensor that
+        is missing, unexpected or of another shape.
+      ValueError: there are no public weights for this kind of model.
+    """
+    names = {ResNet: _RESNET, ViT: _VIT}.get(type(model))
+    if names is None:
+        raise ValueError(f"there are no public weights for a {type(model).__name__}.")
+    images = jnp.zeros((1, *image_shape), jnp.float32)
+    shapes = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
+    leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
+    wanted = {_translate(leaf_path, names): leaf.shape for leaf_path, leaf in leaves}
+    tensors = read(path)
+    _refuse_misfits(wanted, tensors, path)
+    values = [_to_ours(tensors[name], shape) for name, shape in wanted.items()]
+    return jax.tree.unflatten(structure, values)
+
+
+def _translate(path: tuple[Any, ...], names: Names) -> str:
+    """Returns what torch calls the variable at a path of ours, such as ``layer1.0.bn1.bias``."""
+    return ".".join(_translate_part(part.key, names) for part in path[1:])
+
+
+def _translate_part(part: str, names: Names) -> str:
+    for pattern, theirs in names.items():
+        if match := re.fullmatch(pattern, part):
+            if isinstance(theirs, str):
+                return theirs
+            return theirs(*(int(g) if g.isdigit() else g for g in match.groups()))
+    raise AssertionError(f"{part} has no counterpart in torch")
+
+
+def _their_shape(shape: tuple[int, ...], name: str) -> tuple[int, ...]:
+    """Filters are [H W in out] here and [out in H W] there; matrices are transposed."""
+    if name in ("cls_token", "pos_embed"):
+        return (1,) * (3 - len(shape)) + shape
+    return (*shape[:-3:-1], *shape[:-2])
+
+
+def _to_ours(tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if tensor.ndim in (2, 4):
+        tensor = np.moveaxis(tensor, (0, 1), (-1, -2))
+    return np.ascontiguousarray(tensor.reshape(shape), np.float32)
+
+
+def _refuse_misfits(wanted: dict[str, tuple[int, ...]], tensors: Tensors, path: Path) -> None:
+    """Lists every name on one side alone, and every pair of different shapes."""
+    # How often a BatchNorm of torch was trained, which nothing of ours depends on.
+    found = {name for name in tensors if not name.endswith(".num_batches_tracked")}
+    problems = [f"missing: {name}" for name in wanted if name not in found]
+    problems += [f"unexpected: {name}" for name in sorted(found - wanted.keys())]
+    for name, shape in wanted.items():
+        theirs = _their_shape(shape, name)
+        if name in found and tensors[name].shape != theirs:
+            problems.append(f"shape: {name} is {tensors[name].shape}, the model has {theirs}")
+    if problems:
+        listing = "\n".join(f"  {problem}" for problem in problems)
+        raise StateDictError(f"{path} does not fit the model:\n{listing}")

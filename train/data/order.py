@@ -37,7 +37,8 @@ class Order:
 
     def generator(self, number: int) -> np.random.Generator:
         """Returns a new generator at the start of the random numbers of a place."""
-        return np.random.Generator(np.random.Philox(key=self.key, counter=(0, 0, 0, number)))
+        counter = np.array((0, 0, 0, number), np.uint64)
+        return np.random.Generator(np.random.Philox(key=self.key, counter=counter))
 
 
 def _derived(seed: int, part: int) -> int:

@@ -29,7 +29,7 @@ from train.data.augment import Stored, test_transform, training_transform
 from train.data.decode import UnreadableImage
 from train.data.order import Order
 from train.data.sources import Split
-from train.data.unreadable import check
+from train.data.unreadable import check, reason
 from train.data.workers import start_worker, translate_death
 
 Batch = dict[str, np.ndarray]
@@ -271,7 +271,7 @@ class _Reader:
             stored, label = self._records.read(index)
             image = transform(stored)
         except (UnreadableImage, OSError) as error:
-            found[self._records.name_of(index)] = str(error)
+            found[self._records.name_of(index)] = reason(error)
             check(found, self._limit)
             return None
         if image.shape != self._shape:

@@ -16,7 +16,7 @@ from train.config import ConfigError, DataConfig
 from train.data import arrays, folder, prepared
 from train.data.augment import Stored, test_transform, training_transform
 from train.data.decode import UnreadableImage
-from train.data.unreadable import Unreadable
+from train.data.unreadable import Unreadable, reason
 
 _KINDS = "digits, synthetic[:IMAGESxSIDExCLASSES], tfds:NAME[:VERSION], folder:PATH"
 
@@ -112,5 +112,5 @@ def _image_shape(
             stored, _ = records.read(index)
             return transform(stored).shape
         except (UnreadableImage, OSError) as error:
-            unreadable.add({records.name_of(index): str(error)})
+            unreadable.add({records.name_of(index): reason(error)})
     raise ConfigError("not one of the training images can be read.")

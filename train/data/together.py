@@ -45,7 +45,7 @@ def augmented(
     if config.crop == "pad" and config.crop_padding:
         offsets, sure = two_integers(words[0], 2 * config.crop_padding + 1)
         for row in np.flatnonzero(~sure):
-            counter = (0, 0, 0, int(numbers[row]))
+            counter = np.array((0, 0, 0, numbers[row]), np.uint64)
             rng = np.random.Generator(np.random.Philox(key=key, counter=counter))
             offsets[row] = rng.integers(0, 2 * config.crop_padding + 1, size=2)
             words[1][row] = np.uint64(rng.random() * 2**53) << np.uint64(11)

@@ -46,3 +46,8 @@ def check(reasons: Mapping[str, str], limit: int) -> None:
         f"{len(reasons)} image(s) cannot be read, more than --data.max_unreadable, which is "
         f"{limit}:\n{listing}\nRepair or remove them, or raise the limit to go on without them."
     )
+
+
+def reason(error: Exception) -> str:
+    """Returns why an image could not be read, without its name."""
+    return getattr(error, "strerror", None) or str(error)

@@ -301,11 +301,13 @@ def validate(config: Config) -> Config:
     return config
 
 
-def override(config: Config, arguments: Sequence[str]) -> Config:
+def override(
+    config: Config, arguments: Sequence[str], program: str = "python -m train {} WORKDIR"
+) -> Config:
     """Applies ``--section.field value`` arguments to a config.
 
     A misspelt or badly typed argument ends the program with exit code 2, and a message that
-    suggests the fields that were perhaps meant.
+    suggests the fields that were perhaps meant, under the name of the program for this config.
     """
-    program = f"python -m train {config.name} WORKDIR"
+    program = program.format(config.name)
     return validate(tyro.cli(Config, args=list(arguments), default=config, prog=program))

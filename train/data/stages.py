@@ -1,0 +1,123 @@
+"""How fast each stage of the way to the device is by itself, in images per second."""
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from train.config import Config
+from train.data import decode, together
+from train.data.arrays import Arrays
+from train.data.augment import training_transform
+from train.data.order import Order
+from train.data.pipeline import training_batches
+from train.data.sources import Dataset, Records
+
+_SECONDS = 2.0
+_SAMPLE = 256
+_BATCH = 128
+
+
+class Stage(NamedTuple):
+    """The speed of a stage; None if this data set does not have it."""
+
+    name: str
+    images_per_second: float | None
+    what: str
+
+
+def measure(config: Config, dataset: Dataset, put: Callable[[dict], object]) -> list[Stage]:
+    """Returns the speed of each stage, measured for some seconds.
+
+    ``read``, ``decode`` and ``augment`` run in one thread, on images of the first epoch; ``batch``
+    is all of them together, by the threads and workers of the config.
+
+    Args:
+      config: of the run.
+      dataset: of the run.
+      put: sends a batch to the devices.
+    """
+    records, order = dataset.train.records, Order(dataset.train.size, config.seed)
+    indices = [order.image(0, place) for place in range(min(_SAMPLE, records.size))]
+    stored = [records.read(index)[0] for index in indices]
+    read = _rate(lambda index: records.read(index), indices)
+    return [
+        Stage("read", read, "from memory" if isinstance(records, Arrays) else "from disk"),
+        *_transforms(config, records, stored, order),
+        Stage("batch", _batches(config, dataset), _how(config)),
+        Stage("transfer", _transfer(config, dataset, put), f"to {_devices()}"),
+    ]
+
+
+def _transforms(
+    config: Config, records: Records, stored: list, order: Order
+) -> tuple[Stage, Stage]:
+    """Returns decoding and augmentation; whole batches are augmented as training does it."""
+    if isinstance(stored[0], np.ndarray):
+        decoded, decoding = stored, Stage("decode", None, "was decoded before")
+    else:
+        mode: decode.Mode = "L" if len(config.data.mean) == 1 else "RGB"
+
+        def pixels(data: bytes) -> np.ndarray:
+            image = np.asarray(decode.pixels(decode.read(data), mode))
+            return image.reshape(*image.shape[:2], -1)
+
+        decoded = [pixels(data) for data in stored]
+        decoding = Stage("decode", _rate(pixels, stored), "the whole image")
+    if isinstance(records, Arrays) and together.applies(config.data, records.images.shape[1:]):
+        batch = np.stack([decoded[row % len(decoded)] for row in range(_BATCH)])
+        numbers = np.arange(_BATCH, dtype=np.uint64)
+        rate = _rate(lambda _: together.augmented(batch, config.data, order.key, numbers), [0])
+        return decoding, Stage("augment", rate * _BATCH, "a whole batch at once")
+    transform, places = training_transform(config.data), itertools.count()
+    rate = _rate(lambda image: transform(image, order.generator(next(places))), decoded)
+    return decoding, Stage("augment", rate, "of decoded images")
+
+
+def _batches(config: Config, dataset: Dataset) -> float:
+    """Returns the speed of everything on the host, once it runs evenly."""
+    size = min(_BATCH, config.data.batch_size, dataset.train.size)
+    data = dataclasses.replace(config.data, batch_size=size)
+    stream = training_batches(dataset.train, data, config.seed)
+    # What was made ahead while nobody waited would count as made in no time.
+    ahead = (2 * data.threads + 2) * max(1, data.workers)
+    for _ in range(ahead):
+        next(stream)
+    rate = _rate(lambda _: next(stream), [0])
+    stream.close()
+    return rate * size
+
+
+def _transfer(config: Config, dataset: Dataset, put: Callable[[dict], object]) -> float:
+    shape = (config.data.batch_size, *dataset.image_shape)
+    batch = {
+        "image": np.random.default_rng(0).integers(0, 256, shape, np.uint8),
+        "label": np.zeros(shape[0], np.int32),
+    }
+    return _rate(lambda _: jax.block_until_ready(put(batch)), [0]) * shape[0]
+
+
+def _rate(function: Callable, arguments: Iterable) -> float:
+    """Returns calls per second, going round the arguments."""
+    calls, start = 0, time.perf_counter()
+    for argument in itertools.cycle(arguments):
+        function(argument)
+        calls += 1
+        if (elapsed := time.perf_counter() - start) > _SECONDS:
+            break
+    return calls / elapsed
+
+
+def _how(config: Config) -> str:
+    data = config.data
+    threads = f"{data.threads} thread(s)" if data.threads else "no thread ahead"
+    return f"all of the above, {data.workers or 'no'} worker process(es), {threads}"
+
+
+def _devices() -> str:
+    kind = jax.devices()[0].device_kind
+    return f"{jax.local_device_count()} device(s), {kind}"

@@ -367,7 +367,7 @@ if __name__ == "__main__":
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds its workers in /proc")
 def test_workers_do_not_outlive_the_run(folder, tmp_path):
-    """Killed with SIGKILL, a run leaves no process behind that waits for it forever."""
+    """Killed with SIGKILL, a run leaves none behind that waits for it forever."""
     (tmp_path / "program.py").write_text(PROGRAM)
     run = subprocess.Popen(
         [sys.executable, str(tmp_path / "program.py"), f"folder:{folder}"],
@@ -380,6 +380,10 @@ def test_workers_do_not_outlive_the_run(folder, tmp_path):
         assert run.stdout.readline() == "ready\n"
         workers = workers_of(run.pid)
         assert len(workers) == 2
+        for worker in workers:
+            os.kill(worker, signal.SIGINT)
+        time.sleep(0.5)
+        assert all(alive(worker) for worker in workers), "Ctrl-C is for the run to see to"
     finally:
         run.kill()
         run.communicate()

@@ -393,7 +393,18 @@ def tfds_dir(tmp_path_factory):
     return where
 
 
-def test_a_prepared_data_set_of_one_size_is_decoded_into_memory(tfds_dir):
+@pytest.fixture
+def offline(monkeypatch):
+    """Any attempt to reach the network fails the test."""
+
+    def refuse(*arguments):
+        raise AssertionError(f"tried to connect: {arguments}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def test_a_prepared_data_set_of_one_size_is_decoded_into_memory(tfds_dir, offline):
     dataset = load("tfds:tiny", data_dir=str(tfds_dir))
     assert isinstance(dataset.train.records, data.arrays.Arrays)
     assert tuple(dataset.classes) == COLOURS
@@ -457,14 +468,8 @@ def test_a_configuration_must_be_chosen(tmp_path, tfds_dir):
         ("cifar1o", "Did you mean tfds:cifar10"),
     ],
 )
-def test_missing_data_is_one_message_and_no_download(tmp_path, monkeypatch, name, message):
+def test_missing_data_is_one_message_and_no_download(tmp_path, offline, name, message):
     """The message has the command that prepares the data, and no connection is attempted."""
-
-    def refuse(*arguments):
-        raise AssertionError(f"tried to connect: {arguments}")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
     with pytest.raises(ConfigError, match=message):
         load(f"tfds:{name}", data_dir=str(tmp_path))
 

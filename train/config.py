@@ -39,13 +39,13 @@ class DataConfig:
     """Where the images come from and how they reach the network."""
 
     source: str = "digits"
-    """digits, synthetic, tfds:NAME[:VERSION] (a prepared TFDS data set), or folder:PATH."""
+    """digits, synthetic[:IMAGESxSIDExCLASSES], tfds:NAME[:VERSION] (prepared), or folder:PATH."""
     data_dir: str = ""
     """Where TFDS keeps prepared data sets; empty is TFDS' own default."""
     train_split: str = "train"
     """Split to train on; slices are those of TFDS, such as train[:90%]."""
     test_split: str = ""
-    """Split to measure; empty takes the first of test, validation and val that there is."""
+    """Split to measure; empty takes test, validation or val, or 20 % of a folder without splits."""
     batch_size: int = 64
     """Images per training step, over all devices together."""
     image_size: int = 0

@@ -13,6 +13,7 @@ order that can be, under the random numbers of the place; in evaluation the plac
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, Self
@@ -36,7 +37,6 @@ Batch = dict[str, np.ndarray]
 
 # More batches than any run takes.
 _ENDLESS = 2**48
-_BATCHES_PER_WORKER = 2
 
 
 class Share(NamedTuple):
@@ -140,6 +140,8 @@ def evaluation_batches(
         with ``mask`` 0, and all others have ``mask`` 1.
       share: of this process in the rows; by default its own among those of the run.
     """
+    if isinstance(split.records, Arrays) and not config.image_size:
+        config = dataclasses.replace(config, workers=0)  # Nothing to do that is worth a process.
     make = _Evaluation(split, config, (batch_size, padded_size), share or own_share())
     numbers = range(-(-split.size // batch_size))
     with contextlib.closing(_stream(make, numbers, config)) as stream, translate_death():
@@ -151,14 +153,17 @@ def evaluation_batches(
 def _stream(
     make: Callable[[int], Any], numbers: range, config: DataConfig
 ) -> grain.DatasetIterator:
-    """Returns what ``make`` returns for each number, in order, made ahead by threads or workers."""
-    options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=2 * config.threads)
+    """Returns what ``make`` returns for each number, in order, made ahead by threads or workers.
+
+    Batches of photographs are large (150 MB for 1024), so a worker holds no more of them than those
+    its threads are at, and one that is done.
+    """
+    ahead = config.threads if config.workers else 2 * config.threads
+    options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=ahead)
     batches = grain.MapDataset.range(numbers.start, numbers.stop).map(make)
     stream = batches.to_iter_dataset(options)
     if config.workers:
-        workers = grain.MultiprocessingOptions(
-            num_workers=config.workers, per_worker_buffer_size=_BATCHES_PER_WORKER
-        )
+        workers = grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=1)
         if not flags.FLAGS.is_parsed():  # Grain's worker processes read its flags' defaults.
             flags.FLAGS.mark_as_parsed()
         stream = stream.mp_prefetch(workers, worker_init_fn=start_worker)

@@ -27,10 +27,10 @@ class Unreadable:
         Raises:
           ConfigError: they are now more than the limit; names them.
         """
-        for name in found.keys() - self.reasons.keys():
-            self.reasons[name] = found[name]
-            if len(self.reasons) <= self._limit:
-                _log.warning("skipped, as it cannot be read: %s (%s)", name, found[name])
+        for name, why in found.items():
+            if name not in self.reasons and len(self.reasons) < self._limit:
+                _log.warning("skipped, as it cannot be read: %s (%s)", name, why)
+            self.reasons.setdefault(name, why)
         check(self.reasons, self._limit)
 
 

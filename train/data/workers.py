@@ -1,7 +1,8 @@
-"""Worker processes that die: with the training process, or before it."""
+"""Worker processes, and how they end: with the training process, or before it."""
 
 import contextlib
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -13,12 +14,13 @@ _GRAIN_SAYS = "Worker process was terminated unexpectedly"
 
 
 def start_worker(index: int, count: int) -> None:
-    """Runs first in each worker process: lets it end when the training process is gone.
+    """Runs first in each worker process: lets it end when the training process is gone, only then.
 
     Killed with SIGKILL, that process cannot stop its workers, and they would wait forever for it to
-    take their batches.
+    take their batches. At Ctrl-C it does stop them, so they need not say they were interrupted.
     """
     del index, count
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = os.getppid()
 
     def watch() -> None:
@@ -39,7 +41,7 @@ def translate_death() -> Iterator[None]:
             raise
         code = str(error).removeprefix(_GRAIN_SAYS).strip().partition(".")[0]
         raise ConfigError(
-            f"a worker process that reads images died {code}; a code of -9 often means that the "
-            "machine ran out of memory. Lower --data.workers in a new directory, or use the same "
-            "command again: it goes on from the last checkpoint."
+            f"a worker process that reads images died {code}. Often -9 means that memory was short "
+            "(lower --data.workers in a new directory), and -7 that /dev/shm was (docker run "
+            "--shm-size=16g). The same command goes on from the last checkpoint."
         ) from error

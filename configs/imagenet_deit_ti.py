@@ -10,37 +10,13 @@ Expected: 72.2 % top-1 (Touvron et al., Table 5, where RandAugment stands in for
 run by us: an accelerator's job.
 """
 
-from train.config import Config, DataConfig, EvalConfig, MixConfig, ModelConfig, OptimConfig
+import dataclasses
+
+from configs.imagenet_deit_s import get_config as get_deit_s
+from train.config import Config
 
 
 def get_config() -> Config:
-    """Returns the settings of the run."""
-    return Config(
-        epochs=300,
-        data=DataConfig(
-            source="tfds:imagenet2012",
-            test_split="validation",
-            batch_size=1024,
-            image_size=224,
-            crop="random_resized",
-            flip=True,
-            policy="autoaugment_imagenet",
-            erasing=0.25,
-            repeats=3,
-            workers=16,
-            max_unreadable=10,
-            mix=MixConfig(mixup=0.8, cutmix=1.0, switch_prob=0.5, label_smoothing=0.1),
-        ),
-        model=ModelConfig(name="deit_ti", dtype="bfloat16", drop_path=0.1),
-        optim=OptimConfig(
-            name="adamw",
-            lr=1e-3,  # 5e-4 per 512 images
-            weight_decay=0.05,
-            decay="kernels",
-            warmup_epochs=5,
-            warmup_lr=1e-6,
-            final_lr=1e-5,
-            ema=0.99996,
-        ),
-        eval=EvalConfig(every_epochs=20, batch_size=1024),
-    )
+    """Returns the settings of the run: those of DeiT-S, with the smaller network."""
+    base = get_deit_s()
+    return dataclasses.replace(base, model=dataclasses.replace(base.model, name="deit_ti"))

@@ -189,9 +189,10 @@ def bench_whole(samples=50_000):
 
 
 def bench_network(samples=10_240, batch=512):
-    from train.models import resnet  # the training extra: pip install -e ".[train]"
+    from train import models  # the training extra: pip install -e ".[train]"
+    from train.config import ModelConfig
 
-    model = resnet.resnet18(num_classes=10, width=16, stem="cifar")
+    model = models.build(ModelConfig(name="resnet18", width=16, stem="cifar"), 10)
     images = np.random.default_rng(0).standard_normal((samples, 32, 32, 3), np.float32)
     labels = np.random.default_rng(1).integers(0, 10, samples).astype(np.int32)
     variables = model.init(jax.random.key(0), images[:1], False)

@@ -2,11 +2,14 @@
 
 import dataclasses
 
+import jax
 import pytest
 
 import configs
+from train import losses, models, optim
 from train.claim import claim
 from train.config import Config, ConfigError, OptimConfig, flatten, override, validate
+from train.data import augment, mix
 
 
 def test_override_changes_that_field_alone():
@@ -66,6 +69,26 @@ def test_every_config_is_valid_and_knows_its_name(name):
     assert [run.name for run in runs.values()] == [f"{name}/{run}" for run in runs]
     with pytest.raises(ConfigError, match=next(iter(runs))):
         configs.get(name)
+
+
+@pytest.mark.parametrize("name", configs.names())
+def test_every_config_builds_its_transform_mixing_model_and_loss(name):
+    """Settings that contradict one another come out here, not in hour one on an accelerator."""
+    runs = configs.runs(name).values() if configs.is_group(name) else [configs.get(name)]
+    for config in runs:
+        augment.training_transform(config.data)
+        augment.test_transform(config.data)
+        mixing = mix.build(config.data.mix, 10, config.data.repeats)
+        size = config.data.batch_size
+        batch = {
+            "image": jax.ShapeDtypeStruct((size, 8, 8, 3), "uint8"),
+            "label": jax.ShapeDtypeStruct((size,), "int32"),
+        }
+        assert jax.eval_shape(mixing, jax.random.key(0), batch)["target"].shape == (size, 10)
+        models.build(config.model, 10)
+        losses.build(config.loss)
+        losses.build_regulariser(config.loss)
+        optim.build(config.optim, lambda step: 0.1)
 
 
 def test_a_single_run_is_not_a_group():

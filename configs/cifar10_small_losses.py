@@ -17,12 +17,12 @@ from train.config import Config, LossConfig
 def get_runs() -> dict[str, Config]:
     """Returns the settings of each run."""
     base = get_config()
+    schedules = {
+        "cosine": base.optim,
+        "step": dataclasses.replace(base.optim, schedule="step", step_factor=0.776),
+    }
     return {
-        f"{short}_{schedule}": dataclasses.replace(
-            base,
-            loss=LossConfig(name=loss),
-            optim=dataclasses.replace(base.optim, schedule=schedule, step_factor=0.776),
-        )
+        f"{short}_{schedule}": dataclasses.replace(base, loss=LossConfig(name=loss), optim=optim)
         for short, loss in (("ce", "cross_entropy"), ("mse", "mse"))
-        for schedule in ("cosine", "step")
+        for schedule, optim in schedules.items()
     }

@@ -24,7 +24,7 @@ def get_config() -> Config:
         data=DataConfig(
             source="tfds:cifar10:3.0.2", batch_size=128, crop="pad", crop_padding=4, flip=True
         ),
-        model=ModelConfig(name="resnet8", width=16, stem="cifar"),
+        model=ModelConfig(name="resnet8", width=32, stem="half"),
         optim=OptimConfig(lr=0.2, weight_decay=5e-4, warmup_epochs=2),
         eval=EvalConfig(every_epochs=3, batch_size=500),
         checkpoint=CheckpointConfig(every_epochs=3),

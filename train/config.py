@@ -91,8 +91,8 @@ class ModelConfig:
     """Of the computation; parameters, statistics and the head are float32 in any case."""
     width: int = 64
     """ResNets: channels of the first stage; each later stage has twice as many."""
-    stem: Literal["imagenet", "cifar"] = "imagenet"
-    """ResNets: 7x7 stride 2 and max-pool (imagenet), or 3x3 stride 1 (cifar) for small images."""
+    stem: Literal["imagenet", "cifar", "half"] = "imagenet"
+    """ResNets: 7x7 stride 2 and max-pool (imagenet), 3x3 (cifar), or 3x3 stride 2 (half)."""
     bn_group: int = 0
     """ResNets: consecutive samples over which BatchNorm takes statistics; 0 is the whole batch."""
     patch: int = 16

@@ -94,7 +94,7 @@ class ResNet(nn.Module):
       stage_sizes: residual blocks of each stage.
       block: their kind.
       width: channels of the first stage; each later stage has twice as many.
-      stem: "imagenet" or "cifar", see ``ModelConfig``.
+      stem: "imagenet", "cifar" or "half", see ``ModelConfig``.
       bn_group: samples over which BatchNorm takes its statistics; 0 is the whole batch.
       dtype: of convolutions and activations. Parameters, statistics, averages over positions and
         the head are float32 in any case.
@@ -141,8 +141,8 @@ class ResNet(nn.Module):
         return OrderedDict(pooled, features=features, logits=logits)
 
     def _stem(self, images: jax.Array, conv: Layer, norm: Layer) -> jax.Array:
-        if self.stem == "cifar":
-            x = conv(self.width, 3, name="stem_conv")(images)
+        if self.stem in ("cifar", "half"):
+            x = conv(self.width, 3, 2 if self.stem == "half" else 1, name="stem_conv")(images)
             return nn.relu(norm(name="stem_norm")(x))
         x = conv(self.width, 7, 2, name="stem_conv")(images)
         x = nn.relu(norm(name="stem_norm")(x))

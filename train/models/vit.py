@@ -51,8 +51,11 @@ class Block(nn.Module):
     def _attend(self, x: jax.Array) -> jax.Array:
         batch, length, width = x.shape
         qkv = _Dense(3 * width, dtype=self.dtype, name="qkv")(x)
-        qkv_BN3HD = qkv.reshape(batch, length, 3, self.heads, width // self.heads)
-        query, key, value = (qkv_BN3HD[:, :, part] for part in range(3))
+        # The gradient of a split is one concatenation; that of three slices would be three sums.
+        query, key, value = (
+            part.reshape(batch, length, self.heads, width // self.heads)
+            for part in jnp.split(qkv, 3, axis=-1)
+        )
         x = jax.nn.dot_product_attention(query[:, : self.tokens], key, value)
         return _Dense(width, dtype=self.dtype, name="proj")(x.reshape(batch, -1, width))
 

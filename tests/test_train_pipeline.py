@@ -20,7 +20,7 @@ from test_processes import free_port, wait
 import configs
 from train import data
 from train import mesh as meshes
-from train.config import DataConfig
+from train.config import ConfigError, DataConfig
 from train.data import pipeline, together
 from train.data.arrays import Arrays
 from train.data.augment import training_transform
@@ -264,6 +264,12 @@ def test_workers_make_the_same_batches_and_resume_anywhere(numbered):
     again = data.training_batches(split, alone, seed=3)
     again.set_state(position)
     np.testing.assert_equal(next(again), expected[4])
+
+
+def test_a_split_smaller_than_a_batch_is_refused(numbered):
+    """Here, so that the look at the data says it as training does."""
+    with pytest.raises(ConfigError, match=r"--data.batch_size is 51, more than the 50 training"):
+        data.training_batches(numbered, config_of(batch_size=51), seed=0)
 
 
 # --- evaluation -------------------------------------------------------------------------------

@@ -161,6 +161,14 @@ def test_the_first_usual_name_is_the_test_split(tmp_path):
     assert numbers(both.train) == {0: 0, 2: 0}
 
 
+def test_validation_may_lie_in_a_folder_called_val(tmp_path):
+    """The config that reads ImageNet from TFDS reads it from its folders too."""
+    write_images(tmp_path / "train", {"a": 1})
+    write_images(tmp_path / "val", {"a": 2}, start=1)
+    dataset = load(f"folder:{tmp_path}", test_split="validation[1:]")
+    assert numbers(dataset.test) == {2: 0}
+
+
 def test_a_flat_folder_is_divided_evenly(tmp_path):
     """80 % of each class to train on, the rest to measure: disjoint, complete, always the same."""
     write_images(tmp_path, {"red": 10, "blue": 5, "green": 20})

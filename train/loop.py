@@ -98,12 +98,7 @@ def prepare(config: Config) -> Run:
     mesh = meshes.make_mesh()
     meshes.check_divisible(config.data.batch_size, mesh)
     dataset = data.load(config.data)
-    steps_per_epoch = dataset.train.size // config.data.batch_size
-    if not steps_per_epoch:
-        raise ConfigError(
-            f"--data.batch_size is {config.data.batch_size}, more than the "
-            f"{dataset.train.size} training images; lower it."
-        )
+    steps_per_epoch = data.steps_per_epoch(dataset.train, config.data)
     task = Task(
         model=models.build(config.model, dataset.num_classes),
         optimizer=optim.build(

@@ -1,6 +1,12 @@
 """Images on their way from a source to the device: sources, then the Grain pipeline."""
 
-from train.data.pipeline import Share, TrainingBatches, evaluation_batches, training_batches
+from train.data.pipeline import (
+    Share,
+    TrainingBatches,
+    evaluation_batches,
+    steps_per_epoch,
+    training_batches,
+)
 from train.data.sources import Dataset, Split, load
 from train.data.transfer import Ahead
 
@@ -12,5 +18,6 @@ __all__ = [
     "TrainingBatches",
     "evaluation_batches",
     "load",
+    "steps_per_epoch",
     "training_batches",
 ]

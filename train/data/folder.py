@@ -1,6 +1,7 @@
 """Folders of images: ``<root>/<split>/<class>/*``, or flat, ``<root>/<class>/*``.
 
 The first is how ImageNet lies on disks: ``train/n01440764/*.JPEG`` and ``val/n01440764/*.JPEG``.
+A config may call that ``val`` by the name it has in TFDS, ``validation``.
 A flat folder is one split, called ``train``; unless the config says otherwise, the first 80 % of it
 are trained on and the rest is measured.
 
@@ -101,7 +102,7 @@ def _layout(root: Path, config: DataConfig) -> tuple[dict[str, Path], str, str]:
             f"--data.source is 'folder:{root}', and there is no such folder. {_LAYOUT}"
         )
     folders = {p.name: p for p in sorted(root.iterdir()) if p.is_dir() and p.name[0] != "."}
-    train, test = config.train_split, config.test_split
+    train, test = (_as_named(s, set(folders)) for s in (config.train_split, config.test_split))
     if any(_has_folders(folders[name]) for name in _words(train) & folders.keys()):
         return folders, train, test or splits.default_test(list(folders), f"folder:{root}")
     if not any(_has_images(folder) for folder in folders.values()):
@@ -113,6 +114,13 @@ def _layout(root: Path, config: DataConfig) -> tuple[dict[str, Path], str, str]:
         train, test = _FLAT_TRAIN, _FLAT_TEST
     available = {_FLAT_SPLIT: root}
     return available, train, test or splits.default_test(list(available), f"folder:{root}")
+
+
+def _as_named(spec: str, folders: set[str]) -> str:
+    """Returns the slice with TFDS's ``validation`` called ``val`` where only that folder exists."""
+    if "val" not in folders or "validation" in folders:
+        return spec
+    return re.sub(r"\bvalidation\b", "val", spec)
 
 
 def _has_folders(folder: Path) -> bool:

@@ -119,8 +119,26 @@ def training_batches(
       config: with the batch size, the transform, and what reads.
       seed: of the order and the transforms.
       share: of this process; by default its own among those of the run.
+
+    Raises:
+      ConfigError: the split has fewer images than a batch.
     """
+    steps_per_epoch(split, config)
     return TrainingBatches(split, config, _Training(split, config, seed, share or own_share()))
+
+
+def steps_per_epoch(split: Split, config: DataConfig) -> int:
+    """Returns how many batches an epoch has.
+
+    Raises:
+      ConfigError: none, for want of images.
+    """
+    if config.batch_size > split.size:
+        raise ConfigError(
+            f"--data.batch_size is {config.batch_size}, more than the {split.size} training "
+            "images; lower it."
+        )
+    return split.size // config.batch_size
 
 
 def evaluation_batches(

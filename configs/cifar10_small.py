@@ -5,6 +5,10 @@ Exhibits: the analogue of Figures 1, 2, 3, 6 and 8 (Xu & Liu 2023).
 Command: ``python -m train cifar10_small runs/cifar10_small --data.data_dir DIR``
 
 Data: CIFAR-10 prepared by TFDS (``cifar10/3.0.2``, array_record) in DIR.
+
+Expected: 87.8 % test accuracy and a VCI of 0.32 (train) and 0.35 (test) after 36 minutes on two CPU
+cores, which were shared with other work. The stem halves the image: a stage of 32 channels at 16 px
+takes as many operations as one of 16 at 32 px, in half the time.
 """
 
 from train.config import (

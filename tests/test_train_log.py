@@ -16,27 +16,27 @@ def _read(workdir):
 
 def test_rows_are_on_disk_when_written(tmp_path):
     """A reader sees a row as soon as ``write`` has returned."""
-    with Journal(tmp_path, resume_step=None) as journal:
-        journal.write(ROW)
+    with Journal(tmp_path, last_step=-1) as journal:
+        journal.write([ROW])
         assert _read(tmp_path) == [ROW]
 
 
 def test_values_that_are_not_finite_become_null(tmp_path):
     """At any depth: NaN and infinity are not JSON."""
     values = {"vci": float("nan"), "spectrum": {"total": [float("inf"), 1.0]}}
-    with Journal(tmp_path, resume_step=None) as journal:
-        journal.write(ROW | values)
+    with Journal(tmp_path, last_step=-1) as journal:
+        journal.write([ROW | values])
     (row,) = _read(tmp_path)
     assert (row["vci"], row["spectrum"]["total"]) == (None, [None, 1.0])
 
 
-@pytest.mark.parametrize(("resume_step", "kept"), [(None, []), (0, [0]), (4, [0, 2, 4])])
-def test_rewinding_drops_later_rows_and_a_torn_line(tmp_path, resume_step, kept):
+@pytest.mark.parametrize(("last_step", "kept"), [(-1, []), (0, [0]), (4, [0, 2, 4])])
+def test_rewinding_drops_later_rows_and_a_torn_line(tmp_path, last_step, kept):
     """Rows up to the restored step stay; the next row follows them on a line of its own."""
     lines = [json.dumps(ROW | {"step": step}) for step in (0, 2, 4, 6)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 8, "vc')
-    with Journal(tmp_path, resume_step=resume_step) as journal:
-        journal.write(ROW | {"step": 9})
+    with Journal(tmp_path, last_step=last_step) as journal:
+        journal.write([ROW | {"step": 9}])
     assert [row["step"] for row in _read(tmp_path)] == [*kept, 9]
 
 
@@ -44,7 +44,7 @@ def test_a_broken_line_in_the_middle_is_an_error(tmp_path):
     """Nothing but a kill in the last line is expected; anything else is named."""
     (tmp_path / "metrics.jsonl").write_text('{"step": 0\n' + json.dumps(ROW) + "\n")
     with pytest.raises(ConfigError, match="line 1"):
-        Journal(tmp_path, resume_step=5)
+        Journal(tmp_path, last_step=5)
 
 
 def test_stopwatch_does_not_count_the_first_step(monkeypatch):

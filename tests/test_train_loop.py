@@ -1,37 +1,26 @@
 """The course of a run, on a network that compiles in seconds: records, resume, padding, devices."""
 
 import dataclasses
-import io
-import json
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rich.console import Console
+import tiny_run
+from tiny_run import EPOCHS, STEPS_PER_EPOCH
 
-import configs
-from train import checkpoint, data, loop
-from train.config import CheckpointConfig, ConfigError, EvalConfig, ModelConfig, OptimConfig
-from train.log import TIMING_FIELDS
+from train import checkpoint, loop
+from train.config import ConfigError, EvalConfig, LogConfig, OptimConfig
+from train.stop import Diverged
 
-EPOCHS, STEPS_PER_EPOCH = 5, 9
+_console, _rows = tiny_run.console, tiny_run.rows
 
 
 @pytest.fixture(scope="module")
 def config():
     """Five epochs of nine steps; metrics every epoch, a checkpoint every second."""
-    digits = configs.get("digits")
-    return dataclasses.replace(
-        digits,
-        epochs=EPOCHS,
-        data=dataclasses.replace(digits.data, batch_size=144),
-        model=ModelConfig(name="_resnet6", width=8, stem="cifar"),
-        optim=OptimConfig(lr=0.2, warmup_epochs=1),
-        eval=EvalConfig(every_epochs=1, batch_size=200),
-        checkpoint=CheckpointConfig(every_epochs=2),
-    )
+    return tiny_run.tiny_config()
 
 
 @pytest.fixture(scope="module")
@@ -42,21 +31,13 @@ def whole(config, tmp_path_factory):
     return workdir
 
 
-def _console():
-    return Console(file=io.StringIO(), width=200)
-
-
-def _rows(workdir):
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in TIMING_FIELDS} for row in rows]
-
-
 def _final_state(config, workdir):
     run = loop.prepare(config)
-    state = run.program.init_state(jax.random.key(99))
-    batches = data.training_batches(run.dataset.train, config.data, config.seed)
-    with checkpoint.open_manager(workdir / "checkpoints", config.checkpoint) as manager:
-        return checkpoint.restore(manager, state, batches)
+    with checkpoint.open_manager(workdir / "checkpoints", config.checkpoint, 9) as manager:
+        state, _, step = checkpoint.restore(
+            manager, run.program.shapes, run.program.inspect, say=pytest.fail
+        )
+    return state, step
 
 
 def test_rows(whole):
@@ -90,7 +71,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(config, whole, tmp_path, 
     def stop(run, outputs, state, *, step, rate=None):
         if step == epoch * STEPS_PER_EPOCH:
             raise KeyboardInterrupt
-        record(run, outputs, state, step=step, rate=rate)
+        return record(run, outputs, state, step=step, rate=rate)
 
     monkeypatch.setattr(loop, "_record", stop)
     with pytest.raises(KeyboardInterrupt):
@@ -157,8 +138,10 @@ def test_a_config_that_cannot_run_leaves_no_trace(config, tmp_path, change, mess
 
 def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path):
     """Training on is pointless; the message names the step and what to change."""
-    wrong = dataclasses.replace(config, optim=OptimConfig(lr=1e30, warmup_epochs=0))
-    with pytest.raises(ConfigError, match=r"the loss is (nan|inf) at step \d: .*--optim\.lr"):
+    wrong = dataclasses.replace(
+        config, optim=OptimConfig(lr=1e30, warmup_epochs=0), log=LogConfig(max_loss=0)
+    )
+    with pytest.raises(Diverged, match=r"the loss is (nan|inf) at step \d: .*--optim\.lr"):
         loop.train(wrong, tmp_path / "run", _console())
 
 

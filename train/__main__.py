@@ -19,13 +19,17 @@ from rich.console import Console
 import configs
 from probes import figures
 from train import config as config_lib
-from train import display, log, loop
+from train import display, log, loop, mesh, stop
 
 _USAGE = "usage: python -m train CONFIG WORKDIR [--run NAME] [--section.field value ...]"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs one training and returns the exit code: 2 for a mistake, 130 for an interruption."""
+    """Runs one training and returns the exit code.
+
+    2 stands for a mistake in the settings, 3 for a training that diverged, 75 for one that was
+    asked to end (SIGTERM) and has saved, 130 for Ctrl-C.
+    """
     if arguments and arguments[0] in ("-h", "--help"):
         print(_help())
         return 0
@@ -34,6 +38,12 @@ def main(arguments: Sequence[str]) -> int:
     except config_lib.ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except stop.Diverged as error:
+        print(f"error: {error}", file=sys.stderr)
+        return stop.DIVERGED
+    except stop.Preempted as error:
+        print(error, file=sys.stderr)
+        return stop.PREEMPTED
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
         return 130
@@ -53,7 +63,7 @@ def _train(arguments: Sequence[str]) -> None:
         print(f"{config.name}:", flush=True)
         try:
             _run(config, directory / run)
-        except config_lib.ConfigError as error:
+        except (config_lib.ConfigError, stop.Diverged) as error:
             failures.append(f"{config.name}: {error}")
     if failures:
         listing = "\n".join(failures)
@@ -82,8 +92,11 @@ def _given(workdir: Path | None) -> Path:
 def _run(config: config_lib.Config, workdir: Path) -> None:
     log.quiet()
     _cache_compilations()
-    console = Console()
+    mesh.join(config.mesh)
+    console = Console(quiet=jax.process_index() > 0)
     rows = loop.train(config, workdir, console)
+    if not rows:  # Of several processes, the first one tells.
+        return
     path = figures.save(figures.collapse_curves(rows), workdir / "figures" / "collapse.png")
     display.print_summary(console, rows, path)
 

@@ -1,61 +1,218 @@
 """Checkpoints: everything that the rest of a run depends on, saved while training goes on.
 
-A checkpoint is the train state and the position of the data iterator. Orbax copies the arrays
-before ``save`` returns, writes them in a thread, and renames the finished directory into place, so
-a process killed at any moment leaves complete checkpoints only. The rows of ``metrics.jsonl`` are
-written before the checkpoint of the same step, and ``Journal.rewind`` drops the rows after the
-restored one: no row is lost or doubled.
+A checkpoint is the train state, the position of the data iterator, whether the metrics of its step
+are in ``metrics.jsonl``, and a fingerprint of the state. Orbax copies the arrays before ``save``
+returns, writes them in a thread, and renames the finished directory into place, so a process killed
+at any moment leaves complete checkpoints only. The rows of ``metrics.jsonl`` are written before the
+checkpoint of the same step, and ``Journal`` drops the rows after the restored one: no row is lost
+or doubled.
+
+What disks do to files later is met by the fingerprint, and by going back to the checkpoint before.
 """
 
+import logging
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from orbax.checkpoint import checkpoint_managers as policies
 
-from train.config import CheckpointConfig
-from train.data import Ahead, TrainingBatches
+from train.config import CheckpointConfig, ConfigError
 from train.step import TrainState
 
+_log = logging.getLogger(__name__)
+_BROKEN = "broken"
 
-def open_manager(directory: Path, config: CheckpointConfig) -> ocp.CheckpointManager:
+
+class Notes(NamedTuple):
+    """What a checkpoint holds besides arrays.
+
+    Attributes:
+      data: the position of the data iterator.
+      recorded: whether the metrics of this step were taken and written.
+      first_loss: of the first batch of the run.
+    """
+
+    data: dict[str, Any]
+    recorded: bool
+    first_loss: float | None
+
+
+def open_manager(
+    directory: Path, config: CheckpointConfig, steps_per_epoch: int
+) -> ocp.CheckpointManager:
     """Returns the manager of a directory: a context manager that waits for saves at its end."""
+    kept: list[Any] = [policies.LatestN(config.keep)]
+    if config.keep_every_epochs:
+        kept.append(policies.EveryNSteps(config.keep_every_epochs * steps_per_epoch))
+    if config.keep_best:
+        kept.append(
+            policies.BestN(
+                get_metric_fn=lambda metrics: metrics[config.best],
+                reverse=config.best_is == "lowest",
+                n=config.keep_best,
+                keep_checkpoints_without_metrics=False,
+            )
+        )
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=config.keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
+        preservation_policy=policies.AnyPreservationPolicy(kept),
+        cleanup_tmp_directories=True,
+        enable_async_checkpointing=True,
     )
     return ocp.CheckpointManager(directory.absolute(), options=options)
 
 
-def save(manager: ocp.CheckpointManager, state: TrainState, batches: Ahead, step: int) -> None:
-    """Starts saving; returns as soon as the state may be donated again."""
+def save(
+    manager: ocp.CheckpointManager,
+    state: TrainState,
+    notes: Notes,
+    *,
+    step: int,
+    fingerprint: int,
+    metrics: Mapping[str, float] | None,
+) -> None:
+    """Starts saving; returns as soon as the state may be donated again.
+
+    Args:
+      manager: of the directory.
+      state: after ``step``.
+      notes: of the same moment.
+      step: its number.
+      fingerprint: of the state, from ``inspect``.
+      metrics: of the test split, if they were taken at this step.
+    """
     manager.save(
         step,
         args=ocp.args.Composite(
             state=ocp.args.StandardSave(state._asdict()),
-            data=ocp.args.JsonSave(batches.get_state()),
+            notes=ocp.args.JsonSave(notes._asdict() | {"fingerprint": fingerprint}),
         ),
+        metrics=metrics,
     )
+
+
+def to_choose_by(row: Mapping[str, Any], config: CheckpointConfig) -> dict[str, float] | None:
+    """Returns the metric by which the best checkpoints are chosen, if any are.
+
+    An undefined one counts as the worst.
+
+    Raises:
+      ConfigError: there is no such metric.
+    """
+    if not config.keep_best:
+        return None
+    value = row.get(config.best, "")
+    if value is not None and not isinstance(value, (int, float)):
+        known = ", ".join(key for key, item in row.items() if isinstance(item, float))
+        raise ConfigError(f"--checkpoint.best is {config.best!r}; known metrics: {known}.")
+    if value is None or not math.isfinite(value):
+        value = -math.inf if config.best_is == "highest" else math.inf
+    return {config.best: float(value)}
 
 
 def restore(
-    manager: ocp.CheckpointManager, state: TrainState, batches: TrainingBatches
-) -> tuple[TrainState, int | None]:
-    """Returns the latest saved state and its step, with ``batches`` moved to where they were.
+    manager: ocp.CheckpointManager,
+    shapes: TrainState,
+    inspect: Callable[[TrainState], tuple[jax.Array, jax.Array]],
+    say: Callable[[str], None],
+) -> tuple[TrainState, Notes, int] | None:
+    """Returns the latest saved state that is whole, with its notes and its step.
+
+    Those after it are moved to ``broken`` beside the checkpoints, not deleted.
 
     Args:
       manager: of the directory to look in.
-      state: a fresh state, for the structure, the shapes and the shardings; returned with a step
-        of None if nothing was saved yet.
-      batches: a fresh iterator.
+      shapes: of the state, with shardings, which need not be those it was saved with.
+      inspect: see below.
+      say: tells the user of a checkpoint that is not whole.
+
+    Returns:
+      None if nothing was saved yet.
+
+    Raises:
+      ConfigError: there are checkpoints, and none can be read.
     """
-    step = manager.latest_step()
-    if step is None:
-        return state, None
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state._asdict())
-    saved = manager.restore(
-        step,
-        args=ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore()
-        ),
-    )
-    batches.set_state(saved["data"])
-    return TrainState(**saved["state"]), step
+    broken: dict[int, str] = {}
+    for step in sorted(manager.all_steps(), reverse=True):
+        found, why = _attempt(manager, step, shapes, inspect)
+        if found is not None:
+            for number, reason in broken.items():
+                _set_aside(manager.directory, number)
+                say(
+                    f"The checkpoint of step {number} is damaged ({reason}): going back to step "
+                    f"{step}. It was moved to {manager.directory / _BROKEN}."
+                )
+            if broken:
+                manager.reload()
+            return *found, step
+        broken[step] = why
+    if broken:
+        listing = "\n".join(f"  step {step}: {reason}" for step, reason in broken.items())
+        raise ConfigError(
+            f"no checkpoint in {manager.directory} can be read:\n{listing}\n"
+            "Put back a copy, or delete that folder to begin again with the same settings."
+        )
+    return None
+
+
+def inspect(state: TrainState) -> tuple[jax.Array, jax.Array]:
+    """Returns a 32-bit fingerprint of a state, and whether all its numbers are finite.
+
+    The fingerprint is the sum, modulo 2**32, of the bits of each number times an odd weight that
+    belongs to its place: any change of one number, and any exchange of two, shows. It is a sum of
+    integers, so it is the same on any number of devices.
+    """
+    total, finite = jnp.zeros((), jnp.uint32), jnp.ones((), bool)
+    for number, leaf in enumerate(jax.tree.leaves(state)):
+        place = jnp.arange(leaf.size, dtype=jnp.uint32).reshape(leaf.shape)
+        bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
+        weight = 2 * (place + jnp.uint32(0x9E3779B9 * (number + 1) % 2**32)) + 1
+        total += jnp.sum(bits * weight, dtype=jnp.uint32)
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            finite &= jnp.all(jnp.isfinite(leaf))
+    return total, finite
+
+
+def _attempt(
+    manager: ocp.CheckpointManager, step: int, shapes: TrainState, inspect: Callable
+) -> tuple[tuple[TrainState, Notes] | None, str]:
+    """Returns the state and the notes of a step, or None and why it cannot be read."""
+    found, why = None, ""
+    try:
+        saved = manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(shapes._asdict()), notes=ocp.args.JsonRestore()
+            ),
+        )
+        notes = dict(saved["notes"])
+        expected = notes.pop("fingerprint")
+        state = TrainState(**saved["state"])
+        if int(inspect(state)[0]) == expected:
+            found = state, Notes(**notes)
+        else:
+            why = "its numbers are not those that were saved"
+    except Exception as error:  # Whatever a damaged file makes of the reader.
+        why = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+        _log.info("checkpoint %d", step, exc_info=True)
+    if jax.process_count() > 1:
+        whole = multihost_utils.process_allgather(np.array(found is not None))
+        if not whole.all():
+            found, why = None, why or "another process cannot read it"
+    return found, why
+
+
+def _set_aside(directory: Any, step: int) -> None:
+    if jax.process_index() == 0:
+        target = Path(directory) / _BROKEN
+        target.mkdir(exist_ok=True)
+        number = sum(path.name.startswith(f"{step}_") for path in target.iterdir())
+        (Path(directory) / str(step)).rename(target / f"{step}_{number}")
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"set aside {step}")

@@ -6,11 +6,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from train.config import Config, ConfigError, flatten
+from train.config import FREE, Config, ConfigError, flatten
 
 
 def claim(config: Config, workdir: Path) -> None:
     """Stores the config in a new work directory, or checks it against the one already there.
+
+    Fields that change none of a run's numbers (``config.FREE``) may differ.
 
     Raises:
       ConfigError: the directory belongs to a run with other settings; names each of them.
@@ -42,7 +44,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _refuse_differences(ours: dict[str, Any], theirs: dict[str, Any], workdir: Path) -> None:
     new, old = flatten(ours), flatten(theirs)
-    fields = [key for key in sorted(new | old) if new.get(key) != old.get(key)]
+    fields = [
+        key
+        for key in sorted(new | old)
+        if new.get(key) != old.get(key) and not key.startswith(FREE)
+    ]
     if not fields:
         return
     listing = "\n".join(f"  {key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in fields)

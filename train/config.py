@@ -167,6 +167,8 @@ class EvalConfig:
     """Changes the speed of the pass and nothing else: its last batch is padded and masked."""
     averaged: bool = False
     """Measure the moving average of the weights (optim.ema) rather than the weights."""
+    layers: bool = False
+    """Measure every depth of the network as well as its features."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,6 +179,14 @@ class CheckpointConfig:
     """Epochs between two checkpoints; what a kill can cost."""
     keep: int = 2
     """How many of the latest checkpoints stay on disk."""
+    keep_every_epochs: int = 0
+    """Besides, one stays for good every so many epochs; 0 keeps none for that."""
+    keep_best: int = 0
+    """Besides, the so many best stay; each metrics pass is then followed by a checkpoint."""
+    best: str = "accuracy"
+    """The metric of the test split by which they are best."""
+    best_is: Literal["highest", "lowest"] = "highest"
+    """Which of its values is best."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,6 +195,22 @@ class LogConfig:
 
     every_steps: int = 20
     """Steps between two points of the TensorBoard curves of the training batches."""
+    max_loss: float = 10.0
+    """Stop where a batch's loss is more than so many times that of the first; 0 never does."""
+    profile_steps: int = 0
+    """Steps traced for XProf, into WORKDIR/profile, after ten that are not."""
+    wandb: str = ""
+    """A project of Weights & Biases to send the rows to; none by default."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """The devices. None of this changes what a run computes, so a resumed one may change it."""
+
+    model: int = 1
+    """Devices that divide one copy of the state among them; 1 gives each a copy of its own."""
+    distributed: bool = False
+    """Join the other processes of the run, found as jax.distributed.initialize finds them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +230,12 @@ class Config:
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
 
+
+# Fields that change where a run is computed and what it says, but its numbers by no more than their
+# rounding: a resumed run may have others. A name that ends in a dot stands for a whole section.
+FREE = ("data.data_dir", "data.workers", "data.threads", "log.", "mesh.")
 
 # Fields that count something, of which there must be at least one.
 _COUNTS = (
@@ -219,6 +250,7 @@ _COUNTS = (
     "checkpoint.every_epochs",
     "checkpoint.keep",
     "log.every_steps",
+    "mesh.model",
 )
 _NOT_NEGATIVE = (
     "data.image_size",
@@ -239,6 +271,10 @@ _NOT_NEGATIVE = (
     "optim.final_lr",
     "optim.step_factor",
     "optim.clip_norm",
+    "checkpoint.keep_every_epochs",
+    "checkpoint.keep_best",
+    "log.max_loss",
+    "log.profile_steps",
     "seed",
 )
 _BELOW_ONE = ("model.drop_path", "optim.momentum", "optim.betas", "optim.ema")

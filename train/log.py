@@ -12,6 +12,7 @@ import math
 import os
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,20 +30,20 @@ TIMING_FIELDS = ("seconds", "images_per_second")
 class Journal:
     """Appends rows and curves to a work directory; a context manager that closes its files."""
 
-    def __init__(self, workdir: Path, *, resume_step: int | None) -> None:
+    def __init__(self, workdir: Path, *, last_step: int, wandb: Any = None) -> None:
         """Opens the files, and forgets what a killed run wrote after its last checkpoint.
 
         Args:
           workdir: where the files are, or will be.
-          resume_step: the step of the restored checkpoint; rows of later steps are dropped, since
-            they are about to be written again. None drops all of them.
+          last_step: of the rows that stay; those of later steps are about to be written again.
+            -1 keeps none.
+          wandb: a run of Weights & Biases that gets the rows too, or None.
         """
         self._path = workdir / "metrics.jsonl"
-        self.rows = _rewind(self._path, resume_step)
+        self.rows = _rewind(self._path, last_step)
         self._file = self._path.open("a")
-        self._writer = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=0 if resume_step is None else resume_step + 1
-        )
+        self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=last_step + 1)
+        self._wandb = wandb
 
     def __enter__(self) -> Self:
         """Returns itself."""
@@ -58,22 +59,63 @@ class Journal:
         del kind, error, trace
         self._file.close()
         self._writer.close()
+        if self._wandb is not None:
+            self._wandb.finish()
 
-    def write(self, row: Row) -> None:
-        """Appends one row, on disk when this returns."""
-        row = _finite(row)
-        self.rows.append(row)
-        self._file.write(json.dumps(row, allow_nan=False) + "\n")
+    def write(self, rows: list[Row]) -> None:
+        """Appends the rows of a step, on disk when this returns."""
+        rows = [_finite(row) for row in rows]
+        self.rows += rows
+        self._file.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
         self._file.flush()
         os.fsync(self._file.fileno())
-        for key, value in row.items():
-            if isinstance(value, float) and key not in TIMING_FIELDS:
-                self._writer.add_scalar(f"{row['split']}/{key}", value, row["step"])
+        for row in rows:
+            values = dict(_curves(row))
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, row["step"])
+            if self._wandb is not None:
+                self._wandb.log(values | {"step": row["step"], "epoch": row["epoch"]})
 
     def scalars(self, step: int, values: Row) -> None:
         """Adds one point to each TensorBoard curve of the training batches."""
         for key, value in values.items():
             self._writer.add_scalar(f"batch/{key}", value, step)
+
+
+class NoJournal:
+    """That of the processes which are not the first: they all see the same, and one writes it."""
+
+    rows: tuple[Row, ...] = ()
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        """Does nothing."""
+
+    def write(self, rows: list[Row]) -> None:
+        """Does nothing."""
+
+    def scalars(self, step: int, values: Row) -> None:
+        """Does nothing."""
+
+
+def open_wandb(project: str, name: str, config: dict[str, Any]) -> Any:
+    """Returns a run of Weights & Biases, or None for no project.
+
+    Raises:
+      ConfigError: its package is not installed.
+    """
+    if not project:
+        return None
+    try:
+        import wandb
+    except ImportError as error:
+        raise ConfigError(
+            f"--log.wandb is {project!r}, but wandb is not installed: pip install 'vci_jax[wandb]'."
+        ) from error
+    return wandb.init(project=project, name=name, config=config)
 
 
 class Stopwatch:
@@ -114,7 +156,18 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 
-def _rewind(path: Path, step: int | None) -> list[Row]:
+def _curves(row: Row, prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yields what can be drawn: numbers that are not timings, those of layers under their names."""
+    prefix = prefix or f"{row['split']}/"
+    for key, value in row.items():
+        if key == "layers":
+            for layer, metrics in value.items():
+                yield from _curves(metrics, f"{prefix}{layer}/")
+        elif isinstance(value, float) and key not in TIMING_FIELDS:
+            yield prefix + key, value
+
+
+def _rewind(path: Path, last_step: int) -> list[Row]:
     lines = path.read_text().splitlines() if path.exists() else []
     rows: list[Row] = []
     for number, line in enumerate(lines, start=1):
@@ -124,7 +177,7 @@ def _rewind(path: Path, step: int | None) -> list[Row]:
             if number == len(lines):
                 break  # The process was killed within this line.
             raise ConfigError(f"{path}, line {number}, is not valid JSON: {error}.") from error
-        if step is not None and row["step"] <= step:
+        if row["step"] <= last_step:
             rows.append(row)
     partial = path.with_suffix(".partial")
     with partial.open("w") as file:

@@ -1,33 +1,26 @@
 """The course of a run: train, measure, save, and go on from where an earlier process stopped."""
 
 import contextlib
-import math
+import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from rich.console import Console
 
-from train import checkpoint, data, evaluate, log, losses, models, optim
+from train import checkpoint, data, evaluate, log, losses, models, optim, profile, program
 from train import mesh as meshes
 from train.claim import claim
-from train.config import Config, ConfigError
+from train.config import Config
 from train.data import mix
 from train.display import Display
-from train.step import Task, TrainState, init_state, predict, train_step
-
-
-class Program(NamedTuple):
-    """The compiled functions of a run."""
-
-    init_state: Callable[[jax.Array], TrainState]
-    train_step: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
-    init_tally: Callable[[], evaluate.Tally]
-    add_batch: Callable[..., evaluate.Tally]
+from train.step import Task, TrainState
+from train.stop import Guard, Preempted, Stopping
 
 
 class Run(NamedTuple):
@@ -36,7 +29,7 @@ class Run(NamedTuple):
     config: Config
     dataset: data.Dataset
     mesh: Any
-    program: Program
+    program: program.Program
     steps_per_epoch: int
 
     @property
@@ -48,13 +41,24 @@ class Run(NamedTuple):
         """Whether something that happens every few epochs, and at the end, happens after a step."""
         return step == self.steps or step % (every_epochs * self.steps_per_epoch) == 0
 
+    def is_recorded(self, step: int) -> bool:
+        """Whether the metrics are taken after a step."""
+        return self.is_due(step, self.config.eval.every_epochs)
+
+    def is_saved(self, step: int) -> bool:
+        """Whether a checkpoint is made after a step."""
+        best = bool(self.config.checkpoint.keep_best) and self.is_recorded(step)
+        return best or self.is_due(step, self.config.checkpoint.every_epochs)
+
 
 class Outputs(NamedTuple):
-    """Where the results of a run go."""
+    """Where the results of a run go, and what may end it."""
 
     checkpoints: ocp.CheckpointManager
-    journal: log.Journal
+    journal: log.Journal | log.NoJournal
     display: Display
+    stopping: Stopping
+    guard: Guard
 
 
 def train(config: Config, workdir: Path, console: Console) -> list[log.Row]:
@@ -66,130 +70,173 @@ def train(config: Config, workdir: Path, console: Console) -> list[log.Row]:
       console: where progress appears.
 
     Returns:
-      The rows of ``metrics.jsonl``.
+      The rows of ``metrics.jsonl``; none in processes other than the first.
 
     Raises:
       ConfigError: the config cannot be run, or ``workdir`` was made by another.
+      Preempted: the process was asked to end, and the run is saved.
+      Diverged: the loss or the weights are beyond repair.
     """
-    run = prepare(config)
-    claim(config, workdir)
-    batches = data.training_batches(run.dataset.train, config.data, config.seed)
-    state = run.program.init_state(jax.random.key(config.seed))
-    with (
-        contextlib.closing(batches),
-        checkpoint.open_manager(workdir / "checkpoints", config.checkpoint) as manager,
-    ):
-        state, start = checkpoint.restore(manager, state, batches)
-        display = Display(steps=run.steps, steps_per_epoch=run.steps_per_epoch, console=console)
-        with log.Journal(workdir, resume_step=start) as journal, display:
-            outputs = Outputs(manager, journal, display)
-            if start is None:
-                _record(run, outputs, state, step=0)
-            elif start < run.steps:
-                display.say(f"Going on from step {start} of {run.steps}.")
-            else:
-                display.say(f"{workdir} holds a finished run.")
-            _advance(run, outputs, state, batches=batches, start=start or 0)
-            return journal.rows
+    meshes.join(config.mesh)
+    with Stopping() as stopping:
+        run = prepare(config)
+        _claim(config, workdir)
+        with (
+            contextlib.closing(
+                data.training_batches(run.dataset.train, config.data, config.seed)
+            ) as batches,
+            checkpoint.open_manager(
+                workdir / "checkpoints", config.checkpoint, run.steps_per_epoch
+            ) as manager,
+        ):
+            display = Display(steps=run.steps, steps_per_epoch=run.steps_per_epoch, console=console)
+            saved = checkpoint.restore(
+                manager, run.program.shapes, run.program.inspect, display.say
+            )
+            guard = Guard(config.log.max_loss, config.optim.lr, saved and saved[1].first_loss)
+            with _journal(run, workdir, saved) as journal, display:
+                outputs = Outputs(manager, journal, display, stopping, guard)
+                if saved and saved[2] < run.steps:
+                    display.say(f"Going on from step {saved[2]} of {run.steps}.")
+                elif saved:
+                    display.say(f"{workdir} holds a finished run.")
+                tracing = profile.Trace(workdir / "profile", config.log.profile_steps)
+                with tracing:
+                    _advance(run, outputs, batches, saved, tracing)
+                return list(journal.rows)
 
 
 def prepare(config: Config) -> Run:
     """Loads the data and builds the program; nothing is computed or written yet."""
-    mesh = meshes.make_mesh()
+    mesh = meshes.make_mesh(config.mesh)
     meshes.check_divisible(config.data.batch_size, mesh)
     dataset = data.load(config.data)
     steps_per_epoch = data.steps_per_epoch(dataset.train, config.data)
-    task = Task(
-        model=models.build(config.model, dataset.num_classes),
-        optimizer=optim.build(
-            config.optim,
-            optim.schedule(config.optim, epochs=config.epochs, steps_per_epoch=steps_per_epoch),
-        ),
+    task = build_task(config, dataset.num_classes, steps_per_epoch)
+    built = program.build(
+        task,
+        mesh,
+        image_shape=dataset.image_shape,
+        num_classes=dataset.num_classes,
+        layers=config.eval.layers,
+    )
+    return Run(config, dataset, mesh, built, steps_per_epoch)
+
+
+def build_task(config: Config, num_classes: int, steps_per_epoch: int) -> Task:
+    """Returns what the steps of a run have in common; of the data it takes two numbers."""
+    rate = optim.schedule(config.optim, epochs=config.epochs, steps_per_epoch=steps_per_epoch)
+    settings = config.data.mix
+    mixes = settings.mixup or settings.cutmix or settings.label_smoothing
+    return Task(
+        model=models.build(config.model, num_classes),
+        optimizer=optim.build(config.optim, rate),
         average=optim.build_average(config.optim),
         loss=losses.build(config.loss),
         regulariser=losses.build_regulariser(config.loss),
-        mix=_mix(config, dataset.num_classes),
+        mix=mix.build(settings, num_classes, config.data.repeats) if mixes else None,
         mean=config.data.mean,
         std=config.data.std,
         seed=config.seed,
     )
-    return Run(config, dataset, mesh, compile_program(task, dataset, mesh), steps_per_epoch)
 
 
-def _mix(config: Config, num_classes: int) -> Callable[..., dict[str, jax.Array]] | None:
-    settings = config.data.mix
-    if not (settings.mixup or settings.cutmix or settings.label_smoothing):
-        return None
-    return mix.build(settings, num_classes, config.data.repeats)
+def measure(
+    run: Run, state: TrainState, split: data.Split, stopping: Stopping | None = None
+) -> log.Row | None:
+    """Returns the accuracy, the loss and every metric of a split under the test transform.
 
-
-def compile_program(task: Task, dataset: data.Dataset, mesh: Any) -> Program:
-    """Attaches jit, shardings and donation: here, and nowhere else.
-
-    Batches are divided among the devices and everything else is replicated, from birth on. The
-    state and the tally are donated: each step writes its result where its input was, so neither
-    is ever held twice.
+    Returns None if the run is asked to end meanwhile.
     """
-    whole, divided = meshes.replicated(mesh), meshes.batch_sharding(mesh)
-    init = partial(init_state, task, image_shape=dataset.image_shape)
-    state = jax.eval_shape(init, jax.random.key(0))
-    images = jax.ShapeDtypeStruct((1, *dataset.image_shape), "uint8")
-    _, features = jax.eval_shape(partial(predict, task), state, images)
-    tally = partial(evaluate.init_tally, dataset.num_classes, features.shape[-1])
-    return Program(
-        init_state=jax.jit(init, out_shardings=whole),
-        train_step=jax.jit(
-            partial(train_step, task),
-            in_shardings=(whole, divided),
-            out_shardings=whole,
-            donate_argnums=0,
-        ),
-        init_tally=jax.jit(tally, out_shardings=whole),
-        add_batch=jax.jit(
-            partial(evaluate.add_batch, task),
-            in_shardings=(whole, whole, divided),
-            out_shardings=whole,
-            donate_argnums=0,
-        ),
-    )
+    state = run.program.gather(state.averaged if run.config.eval.averaged else state)
+    with contextlib.closing(_evaluation_batches(run, split)) as batches:
+        return evaluate.evaluate(
+            run.program.init_tally(),
+            state,
+            batches,
+            step=run.program.add_batch,
+            merge=run.program.merge,
+            stop=stopping.now if stopping else lambda: False,
+        )
 
 
-def measure(run: Run, state: TrainState, split: data.Split) -> log.Row:
-    """Returns the accuracy, the loss and every metric of a split under the test transform."""
-    state = state.averaged if run.config.eval.averaged else state
-    tally, step = run.program.init_tally(), run.program.add_batch
-    return evaluate.evaluate(tally, state, _evaluation_batches(run, split), step=step)
+def _claim(config: Config, workdir: Path) -> None:
+    if jax.process_index() == 0:
+        claim(config, workdir)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("claim")
+        claim(config, workdir)  # Now it is there, and must be the same.
+
+
+def _journal(
+    run: Run, workdir: Path, saved: tuple[TrainState, checkpoint.Notes, int] | None
+) -> log.Journal | log.NoJournal:
+    if jax.process_index():
+        return log.NoJournal()
+    last = -1 if saved is None else saved[2] if saved[1].recorded else saved[2] - 1
+    config = run.config
+    wandb = log.open_wandb(config.log.wandb, config.name, dataclasses.asdict(config))
+    return log.Journal(workdir, last_step=last, wandb=wandb)
 
 
 def _advance(
     run: Run,
     outputs: Outputs,
-    state: TrainState,
-    *,
     batches: data.TrainingBatches,
-    start: int,
+    saved: tuple[TrainState, checkpoint.Notes, int] | None,
+    tracing: profile.Trace,
 ) -> None:
-    """Takes every step after ``start``, and records and saves when it is time."""
+    """Takes every step that is left, and records and saves when it is time."""
+    if saved is None:
+        state, start = run.program.init_state(jax.random.key(run.config.seed)), 0
+    else:
+        state, notes, start = saved
+        batches.set_state(notes.data)
     arriving = data.Ahead(batches, partial(meshes.put_batch, mesh=run.mesh))
+    if saved is None or (run.is_recorded(start) and not notes.recorded):
+        _conclude(run, outputs, state, arriving, step=start, save=False)
     late: tuple[int, dict[str, jax.Array]] | None = None
     watch = log.Stopwatch()
     for step in range(start + 1, run.steps + 1):
+        tracing.before(step - start)
         state, scalars = run.program.train_step(state, next(arriving))
         # The host looks at a step only once the next one is under way, so it never holds it up.
         if late is not None:
             _follow(run, outputs, *late, watch=watch)
         late = (step, scalars)
-        record = run.is_due(step, run.config.eval.every_epochs)
-        save = run.is_due(step, run.config.checkpoint.every_epochs)
-        if not (record or save):
+        stop = outputs.stopping.now()
+        if not (stop or run.is_recorded(step) or run.is_saved(step)):
             continue
         _follow(run, outputs, *late, watch=watch)
         late = None
-        if record:
-            _record(run, outputs, state, step=step, rate=watch.rate())
-        if save:
-            checkpoint.save(outputs.checkpoints, state, arriving, step)
+        _conclude(
+            run, outputs, state, arriving, step=step, save=run.is_saved(step), rate=watch.rate()
+        )
         watch.begin()
+
+
+def _conclude(
+    run: Run,
+    outputs: Outputs,
+    state: TrainState,
+    batches: data.Ahead,
+    *,
+    step: int,
+    save: bool,
+    rate: float | None = None,
+) -> None:
+    """Does what is due after a step: records, saves, and ends the run if that is asked for."""
+    rows, due = None, run.is_recorded(step)
+    if due and not outputs.stopping.noted:
+        rows = _record(run, outputs, state, step=step, rate=rate)
+    stop = outputs.stopping.now()
+    if (save or stop) and outputs.checkpoints.latest_step() != step:
+        _save(run, outputs, state, batches, step=step, rows=rows)
+    if stop and (step < run.steps or (due and not rows)):
+        outputs.checkpoints.wait_until_finished()
+        raise Preempted(
+            f"asked to end, and saved at step {step} of {run.steps}; the same command goes on."
+        )
 
 
 def _follow(
@@ -202,11 +249,7 @@ def _follow(
 ) -> None:
     """Shows a finished step, and puts some of them on the TensorBoard curves."""
     values = log.to_floats(scalars)
-    if not math.isfinite(values["loss"]):
-        raise ConfigError(
-            f"the loss is {values['loss']} at step {step}: training diverged. Lower --optim.lr "
-            f"(it is {run.config.optim.lr}) or raise --optim.warmup_epochs, in a new directory."
-        )
+    outputs.guard.check(step, values["loss"])
     watch.add(run.config.data.batch_size)
     outputs.display.step(step, values, watch.rate())
     if step % run.config.log.every_steps == 0:
@@ -215,17 +258,46 @@ def _follow(
 
 def _record(
     run: Run, outputs: Outputs, state: TrainState, *, step: int, rate: float | None = None
-) -> None:
-    """Measures both splits and writes a row for each."""
+) -> list[log.Row] | None:
+    """Measures both splits and writes a row for each; None if the run is asked to end meanwhile."""
     rows = []
     for name, split in (("train", run.dataset.train), ("test", run.dataset.test)):
         start = time.perf_counter()
-        row = {"step": step, "epoch": step // run.steps_per_epoch, "split": name}
-        row |= measure(run, state, split)
-        row |= {"seconds": time.perf_counter() - start, "images_per_second": rate}
-        outputs.journal.write(row)
-        rows.append(row)
+        measured = measure(run, state, split, outputs.stopping)
+        if measured is None:
+            return None
+        row = {"step": step, "epoch": step // run.steps_per_epoch, "split": name, **measured}
+        rows.append(row | {"seconds": time.perf_counter() - start, "images_per_second": rate})
+    outputs.journal.write(rows)
     outputs.display.record(*rows)
+    return rows
+
+
+def _save(
+    run: Run,
+    outputs: Outputs,
+    state: TrainState,
+    batches: data.Ahead,
+    *,
+    step: int,
+    rows: list[log.Row] | None,
+) -> None:
+    """Begins a checkpoint, with the numbers of the test split to choose the best by."""
+    fingerprint, finite = run.program.inspect(state)
+    if not finite:
+        outputs.guard.give_up(step, "the weights are no longer finite")
+    metrics = None if rows is None else checkpoint.to_choose_by(rows[1], run.config.checkpoint)
+    notes = checkpoint.Notes(
+        data=batches.get_state(), recorded=rows is not None, first_loss=outputs.guard.first
+    )
+    checkpoint.save(
+        outputs.checkpoints,
+        state,
+        notes,
+        step=step,
+        fingerprint=int(fingerprint),
+        metrics=metrics,
+    )
 
 
 def _evaluation_batches(run: Run, split: data.Split) -> Iterator[dict[str, jax.Array]]:

@@ -1,39 +1,126 @@
 """The devices of a run as one (data, model) mesh, and how arrays lie on it.
 
+Every device has its own part of each batch. A copy of the train state is divided among the devices
+of the ``model`` axis: each array along its longest axis that can be, small ones not at all. Along
+``data`` there are copies. So (n, 1) is plain data parallelism, (1, n) divides the state among all
+devices, and what lies between suits hosts that are near and pods that are far apart.
+
 Axes are ``Auto``: the compiler propagates shardings from the arguments and inserts collectives, so
-the step functions contain none. Today every array is either split along ``data`` by its leading
-axis (batches) or replicated (everything else); ``model`` has size one.
+the step functions contain none.
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from train.config import ConfigError
+from train.config import ConfigError, MeshConfig
+
+_AXES = ("data", "model")
+# An array of fewer numbers costs more to gather than its memory is worth.
+_SMALL = 2**12
 
 
-def make_mesh() -> Mesh:
-    """Returns the mesh over all devices, every one of them on the data axis."""
+def join(config: MeshConfig) -> None:
+    """Joins the other processes of the run, if there are any; before anything else of JAX.
+
+    On TPU pods, Slurm and Kubernetes JAX finds them by itself. Elsewhere JAX_COORDINATOR_ADDRESS,
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID say where the first process listens, how many there are,
+    and which this is.
+
+    Raises:
+      ConfigError: they are not found.
+    """
+    if not config.distributed or jax.distributed.is_initialized():
+        return
+    if jax.config.jax_platforms == "cpu":
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    names = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    count, index = (int(os.environ[name]) if name in os.environ else None for name in names)
+    try:
+        jax.distributed.initialize(num_processes=count, process_id=index)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"--mesh.distributed is on, but the other processes were not found: {error} Set "
+            "JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID."
+        ) from error
+
+
+def make_mesh(
+    config: MeshConfig | None = None, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """Returns the mesh over all devices, or over those given.
+
+    Raises:
+      ConfigError: the model axis does not divide them.
+    """
+    devices = jax.devices() if devices is None else devices
+    model = config.model if config else 1
+    if len(devices) % model:
+        raise ConfigError(
+            f"--mesh.model is {model}, which does not divide the {len(devices)} devices; use one "
+            f"of {', '.join(str(n) for n in range(1, len(devices) + 1) if len(devices) % n == 0)}."
+        )
     return jax.make_mesh(
-        (jax.device_count(), 1), ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto)
+        (len(devices) // model, model),
+        _AXES,
+        axis_types=(AxisType.Auto, AxisType.Auto),
+        devices=devices,
     )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of parameters and accumulators: a full copy on every device."""
+    """Returns the sharding that puts a full copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of batches: the leading axis is divided among the data axis."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+def split(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of batches: each device has its part of the leading axis."""
+    return NamedSharding(mesh, PartitionSpec(_AXES))
+
+
+def divided(mesh: Mesh, tree: Any) -> Any:
+    """Returns the shardings of a tree of parameters, optimiser state and the like.
+
+    Args:
+      mesh: of the run.
+      tree: arrays, or their shapes.
+    """
+    parts = mesh.shape["model"]
+
+    def sharding(leaf: jax.ShapeDtypeStruct) -> NamedSharding:
+        axes = [axis for axis, size in enumerate(leaf.shape) if size % parts == 0]
+        if parts == 1 or leaf.size < _SMALL or not axes:
+            return replicated(mesh)
+        longest = max(axes, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[None] * longest, "model"))
+
+    return jax.tree.map(sharding, tree)
+
+
+def per_device(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """Returns ``function(own, shared, batch) -> own`` as one that every device calls by itself.
+
+    ``own`` has a leading axis, with one entry per device that no other touches; ``shared`` is the
+    same everywhere, and of ``batch`` each device has its part. There can be no collective.
+    """
+
+    def one(own: Any, shared: Any, batch: Any) -> Any:
+        own = jax.tree.map(lambda leaf: leaf[0], own)
+        return jax.tree.map(lambda leaf: leaf[None], function(own, shared, batch))
+
+    parts, whole = PartitionSpec(_AXES), PartitionSpec()
+    return jax.shard_map(
+        one, mesh=mesh, in_specs=(parts, whole, parts), out_specs=parts, check_vma=False
+    )
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Sends this process' share of a host batch to its devices, each its own part."""
-    sharding = batch_sharding(mesh)
+    sharding = split(mesh)
     return {
         name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
     }
@@ -41,15 +128,13 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
 
 def check_divisible(batch_size: int, mesh: Mesh) -> None:
     """Raises ``ConfigError`` if a training batch cannot be divided equally among the devices."""
-    parts = mesh.shape["data"]
-    if batch_size % parts:
+    if batch_size % mesh.size:
         raise ConfigError(
-            f"--data.batch_size is {batch_size}, which {parts} devices cannot share equally; "
-            f"use {-(-batch_size // parts) * parts}."
+            f"--data.batch_size is {batch_size}, which {mesh.size} devices cannot share equally; "
+            f"use {round_up(batch_size, mesh)}."
         )
 
 
 def round_up(batch_size: int, mesh: Mesh) -> int:
     """Returns the smallest batch that holds ``batch_size`` rows and divides among the devices."""
-    parts = mesh.shape["data"]
-    return -(-batch_size // parts) * parts
+    return -(-batch_size // mesh.size) * mesh.size

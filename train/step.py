@@ -93,12 +93,23 @@ def init_state(task: Task, key: jax.Array, image_shape: tuple[int, ...]) -> Trai
 
 
 def train_step(
-    task: Task, state: TrainState, batch: Batch
+    task: Task,
+    state: TrainState,
+    batch: Batch,
+    *,
+    gather: Callable[[Any], Any] = lambda params: params,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Returns the state after one step, and scalars of the batch before it.
 
     These are ``loss``, ``accuracy`` (against ``label``, which mixing leaves alone) and, if the
     task has one, ``regulariser``, which ``loss`` does not include.
+
+    Args:
+      task: what to do.
+      state: before the step.
+      batch: stored images, and their labels.
+      gather: brings parameters that devices share to where they are used, and so divides their
+        gradient again; the identity on values.
     """
     mix_key, model_key = jax.random.split(_key(task, state))
     if task.mix:
@@ -108,7 +119,7 @@ def train_step(
 
     def objective(params: Any) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
         (logits, features), changed = task.model.apply(
-            {**state.variables, "params": params},
+            {**state.variables, "params": gather(params)},
             images,
             train=True,
             mutable=["batch_stats"],

@@ -1,0 +1,88 @@
+"""The compiled functions of a run: here jit, shardings and donation are attached, nowhere else.
+
+Batches are divided among the devices. The train state is divided among those of the model axis,
+from birth on, and whole on each of them for a metrics pass. State and tallies are donated: each
+step writes its result where its input was, so neither is ever held twice.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+
+from train import checkpoint, evaluate
+from train import mesh as meshes
+from train.step import Task, TrainState, init_state, predict_layers, train_step
+
+
+class Program(NamedTuple):
+    """The functions, and the shapes of the state with their shardings."""
+
+    shapes: TrainState
+    init_state: Callable[[jax.Array], TrainState]
+    train_step: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+    gather: Callable[[TrainState], TrainState]
+    inspect: Callable[[TrainState], tuple[jax.Array, jax.Array]]
+    init_tally: Callable[[], evaluate.Tally]
+    add_batch: Callable[..., evaluate.Tally]
+    merge: Callable[[evaluate.Tally], evaluate.Tally]
+
+
+def build(
+    task: Task, mesh: Any, *, image_shape: tuple[int, ...], num_classes: int, layers: bool
+) -> Program:
+    """Returns the functions of a task on a mesh; each compiles when it is first called.
+
+    Args:
+      task: what to do.
+      mesh: the devices.
+      image_shape: of a stored image.
+      num_classes: K.
+      layers: whether every depth is measured, or the features alone.
+    """
+    init = partial(init_state, task, image_shape=image_shape)
+    bare = jax.eval_shape(init, jax.random.key(0))
+    shardings = meshes.divided(mesh, bare)
+    whole, parts = meshes.replicated(mesh), meshes.split(mesh)
+    shared = mesh.shape["model"] > 1
+    gather = partial(jax.lax.with_sharding_constraint, shardings=whole)
+    step = partial(train_step, task, gather=gather) if shared else partial(train_step, task)
+    tally = partial(evaluate.init_tally, num_classes, _dims(task, bare, image_shape, layers))
+    return Program(
+        shapes=jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            bare,
+            shardings,
+        ),
+        init_state=jax.jit(init, out_shardings=shardings),
+        train_step=jax.jit(
+            step,
+            in_shardings=(shardings, parts),
+            out_shardings=(shardings, whole),
+            donate_argnums=0,
+        ),
+        gather=jax.jit(lambda state: state, out_shardings=whole) if shared else lambda state: state,
+        inspect=jax.jit(checkpoint.inspect, in_shardings=(shardings,), out_shardings=whole),
+        init_tally=jax.jit(lambda: _stacked(tally(), mesh.size), out_shardings=parts),
+        add_batch=jax.jit(
+            meshes.per_device(partial(evaluate.add_batch, task), mesh),
+            in_shardings=(parts, whole, parts),
+            out_shardings=parts,
+            donate_argnums=0,
+        ),
+        merge=jax.jit(evaluate.merge, out_shardings=whole),
+    )
+
+
+def _dims(
+    task: Task, state: TrainState, image_shape: tuple[int, ...], layers: bool
+) -> dict[str, int]:
+    images = jax.ShapeDtypeStruct((1, *image_shape), "uint8")
+    found = jax.eval_shape(partial(predict_layers, task), state, images)
+    names = [name for name in found if name != "logits"] if layers else ["features"]
+    return {name: found[name].shape[-1] for name in names}
+
+
+def _stacked(tally: evaluate.Tally, devices: int) -> evaluate.Tally:
+    return jax.tree.map(lambda leaf: jax.numpy.broadcast_to(leaf, (devices, *leaf.shape)), tally)

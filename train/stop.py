@@ -1,0 +1,104 @@
+"""How a run ends before its last step, and what it tells its caller by its exit code.
+
+A run that is asked to end (SIGTERM, as schedulers send before they take a machine back) finishes
+the step it is at, saves, and can be gone on with. One whose loss is beyond repair saves nothing
+more, so that its last checkpoint is from before.
+"""
+
+import math
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import jax
+from jax.experimental import multihost_utils
+
+PREEMPTED, DIVERGED = 75, 3
+"""Exit codes: try again (EX_TEMPFAIL of sysexits.h); do not, without other settings."""
+
+
+class Preempted(Exception):
+    """The run was asked to end, and has saved what it needs to go on."""
+
+
+class Diverged(Exception):
+    """The numbers of the run are beyond repair."""
+
+
+class Stopping:
+    """Notes a SIGTERM: a context manager that puts the old handler back.
+
+    Python runs a handler between two of its own instructions, so a signal that comes while JAX
+    compiles or Orbax writes is noted when that is done. Of several processes any may be told;
+    JAX's preemption service then lets all of them stop at the same step, and has the signal.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is noted yet."""
+        self.noted = False
+        self._before: Any = None
+        self._asked = 0
+
+    def __enter__(self) -> Self:
+        """Begins to listen, where signals can be listened to: in the main thread."""
+        alone = jax.process_count() == 1
+        if alone and threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Listens no more."""
+        del kind, error, trace
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def now(self) -> bool:
+        """Whether the run should end; the same in every process, if all ask equally often."""
+        if jax.process_count() > 1 and not self.noted:
+            self._asked += 1
+            self.noted = multihost_utils.reached_preemption_sync_point(self._asked)
+        return self.noted
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.noted = True
+
+
+class Guard:
+    """Stops a run whose loss is not finite, or far above that of an untrained network."""
+
+    def __init__(self, max_loss: float, lr: float, first: float | None = None) -> None:
+        """Prepares to compare.
+
+        Args:
+          max_loss: how many times the first batch's loss is too much; 0 is any.
+          lr: for the message.
+          first: the first batch's loss, in a run that goes on.
+        """
+        self.first = first
+        self._max_loss, self._lr = max_loss, lr
+
+    def check(self, step: int, loss: float) -> None:
+        """Raises ``Diverged`` if the loss of a step is beyond repair."""
+        if not math.isfinite(loss):
+            self.give_up(step, f"the loss is {loss}")
+        self.first = loss if self.first is None else self.first
+        if self._max_loss and loss > self._max_loss * abs(self.first):
+            self.give_up(
+                step,
+                f"the loss is {loss:.4g}, over --log.max_loss {self._max_loss:g} times that of the "
+                f"first batch, {self.first:.4g},",
+            )
+
+    def give_up(self, step: int, what: str) -> None:
+        """Raises ``Diverged`` with what to do about it."""
+        raise Diverged(
+            f"{what} at step {step}: training diverged. Lower --optim.lr (it is {self._lr}) or "
+            "raise --optim.warmup_epochs, in a new directory. The last checkpoint is from before."
+        )

@@ -128,3 +128,18 @@ def test_a_group_runs_its_members_in_their_own_directories(monkeypatch, tmp_path
     error = capsys.readouterr().err
     assert "1 of 6 run(s) failed" in error
     assert f"{group}/tau_0.1: the loss is nan" in error
+
+
+@pytest.mark.parametrize(("kind", "code"), [("Diverged", 3), ("Preempted", 75)])
+def test_a_group_ends_with_the_code_of_its_runs(monkeypatch, tmp_path, capsys, kind, code):
+    """One that diverged does not stop the next; being asked to end is meant for all."""
+    begun = []
+
+    def run(config, workdir):
+        begun.append(config.name)
+        raise getattr(entry.stop, kind)("why")
+
+    monkeypatch.setattr(entry, "_run", run)
+    assert entry.main(["cifar10_small_temperature", str(tmp_path)]) == code
+    assert len(begun) == (6 if kind == "Diverged" else 1)
+    assert "why" in capsys.readouterr().err

@@ -311,9 +311,9 @@ def test_a_model_axis_that_does_not_divide_the_devices_is_refused():
 
 def test_layers_a_profile_and_weights_and_biases(config, tmp_path, monkeypatch):
     """Every depth in the rows and on the curves, a trace on disk, the rows sent on."""
-    sent = []
+    sent, begun = [], []
     fake = type("W", (), {"log": lambda self, v: sent.append(v), "finish": lambda self: None})
-    module = type("M", (), {"init": staticmethod(lambda **settings: fake())})
+    module = type("M", (), {"init": staticmethod(lambda **s: begun.append(s) or fake())})
     monkeypatch.setitem(sys.modules, "wandb", module)
     asked = dataclasses.replace(
         config,
@@ -328,9 +328,11 @@ def test_layers_a_profile_and_weights_and_biases(config, tmp_path, monkeypatch):
         assert row["layers"]["stem"]["vci"] != row["vci"]
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
     assert {"train/vci", "test/stem/vci", "step"} <= sent[0].keys() | sent[1].keys()
+    loop.train(asked, tmp_path, tiny_run.console())
+    assert begun[0]["id"] == begun[1]["id"], "a resumed run goes on with its curves"
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match=r"pip install 'vci_jax\[wandb\]'"):
-        loop.log.open_wandb("project", "run", {})
+        loop.log.open_wandb("project", tmp_path, {})
 
 
 def test_where_a_run_is_computed_may_change(config, whole):

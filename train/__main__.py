@@ -19,7 +19,7 @@ from rich.console import Console
 import configs
 from probes import figures
 from train import config as config_lib
-from train import display, log, loop, mesh, stop
+from train import display, log, loop, stop
 
 _USAGE = "usage: python -m train CONFIG WORKDIR [--run NAME] [--section.field value ...]"
 
@@ -58,16 +58,18 @@ def _train(arguments: Sequence[str]) -> None:
         return
     chosen, overrides = _choose(name, overrides)
     runs = {run: config_lib.override(config, overrides) for run, config in chosen.items()}
-    directory, failures = _given(workdir), []
+    directory, failures, kinds = _given(workdir), [], set()
     for run, config in runs.items():
         print(f"{config.name}:", flush=True)
         try:
             _run(config, directory / run)
         except (config_lib.ConfigError, stop.Diverged) as error:
             failures.append(f"{config.name}: {error}")
+            kinds.add(type(error))
     if failures:
         listing = "\n".join(failures)
-        raise config_lib.ConfigError(f"{len(failures)} of {len(runs)} run(s) failed:\n{listing}")
+        kind = kinds.pop() if len(kinds) == 1 else config_lib.ConfigError
+        raise kind(f"{len(failures)} of {len(runs)} run(s) failed:\n{listing}")
 
 
 def _choose(name: str, overrides: list[str]) -> tuple[dict[str, config_lib.Config], list[str]]:
@@ -92,8 +94,7 @@ def _given(workdir: Path | None) -> Path:
 def _run(config: config_lib.Config, workdir: Path) -> None:
     log.quiet()
     _cache_compilations()
-    mesh.join(config.mesh)
-    console = Console(quiet=jax.process_index() > 0)
+    console = Console()
     rows = loop.train(config, workdir, console)
     if not rows:  # Of several processes, the first one tells.
         return

@@ -1,7 +1,6 @@
 """What a person sees while a run goes on: a live bar in a terminal, plain lines elsewhere."""
 
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
@@ -57,14 +56,8 @@ class Display:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *unused: object) -> None:
         """Stops the live bar."""
-        del kind, error, trace
         self._progress.stop()
 
     def say(self, message: str) -> None:

@@ -11,10 +11,10 @@ import logging
 import math
 import os
 import time
+import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import jax
@@ -49,14 +49,8 @@ class Journal:
         """Returns itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *unused: object) -> None:
         """Closes the files."""
-        del kind, error, trace
         self._file.close()
         self._writer.close()
         if self._wandb is not None:
@@ -101,8 +95,10 @@ class NoJournal:
         """Does nothing."""
 
 
-def open_wandb(project: str, name: str, config: dict[str, Any]) -> Any:
-    """Returns a run of Weights & Biases, or None for no project.
+def open_wandb(project: str, workdir: Path, config: dict[str, Any]) -> Any:
+    """Returns the run of Weights & Biases that belongs to a work directory, or None for no project.
+
+    Its id is kept in ``wandb_id`` there, so that a resumed run goes on with its curves.
 
     Raises:
       ConfigError: its package is not installed.
@@ -115,7 +111,16 @@ def open_wandb(project: str, name: str, config: dict[str, Any]) -> Any:
         raise ConfigError(
             f"--log.wandb is {project!r}, but wandb is not installed: pip install 'vci_jax[wandb]'."
         ) from error
-    return wandb.init(project=project, name=name, config=config)
+    path = workdir / "wandb_id"
+    if not path.exists():
+        path.write_text(uuid.uuid4().hex)
+    return wandb.init(
+        project=project,
+        name=config["name"],
+        config=config,
+        id=path.read_text(),
+        resume="allow",
+    )
 
 
 class Stopwatch:

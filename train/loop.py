@@ -67,7 +67,7 @@ def train(config: Config, workdir: Path, console: Console) -> list[log.Row]:
     Args:
       config: of the run.
       workdir: of the run; new, or left by an interrupted run with the same config.
-      console: where progress appears.
+      console: where progress appears; of several processes only the first says anything.
 
     Returns:
       The rows of ``metrics.jsonl``; none in processes other than the first.
@@ -78,6 +78,7 @@ def train(config: Config, workdir: Path, console: Console) -> list[log.Row]:
       Diverged: the loss or the weights are beyond repair.
     """
     meshes.join(config.mesh)
+    console.quiet = jax.process_index() > 0
     with Stopping() as stopping:
         run = prepare(config)
         _claim(config, workdir)
@@ -100,8 +101,7 @@ def train(config: Config, workdir: Path, console: Console) -> list[log.Row]:
                     display.say(f"Going on from step {saved[2]} of {run.steps}.")
                 elif saved:
                     display.say(f"{workdir} holds a finished run.")
-                tracing = profile.Trace(workdir / "profile", config.log.profile_steps)
-                with tracing:
+                with profile.Trace(workdir / "profile", config.log.profile_steps) as tracing:
                     _advance(run, outputs, batches, saved, tracing)
                 return list(journal.rows)
 
@@ -175,7 +175,7 @@ def _journal(
         return log.NoJournal()
     last = -1 if saved is None else saved[2] if saved[1].recorded else saved[2] - 1
     config = run.config
-    wandb = log.open_wandb(config.log.wandb, config.name, dataclasses.asdict(config))
+    wandb = log.open_wandb(config.log.wandb, workdir, dataclasses.asdict(config))
     return log.Journal(workdir, last_step=last, wandb=wandb)
 
 

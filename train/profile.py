@@ -1,7 +1,6 @@
 """A trace of some training steps, for XProf or TensorBoard's profile tab."""
 
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import jax
@@ -21,14 +20,8 @@ class Trace:
         """Returns itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *unused: object) -> None:
         """Ends a trace that is still on."""
-        del kind, error, trace
         self._end()
 
     def before(self, step: int) -> None:

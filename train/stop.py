@@ -8,7 +8,7 @@ more, so that its last checkpoint is from before.
 import math
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 import jax
@@ -47,14 +47,8 @@ class Stopping:
             self._before = signal.signal(signal.SIGTERM, self._note)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *unused: object) -> None:
         """Listens no more."""
-        del kind, error, trace
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
 
@@ -100,5 +94,5 @@ class Guard:
         """Raises ``Diverged`` with what to do about it."""
         raise Diverged(
             f"{what} at step {step}: training diverged. Lower --optim.lr (it is {self._lr}) or "
-            "raise --optim.warmup_epochs, in a new directory. The last checkpoint is from before."
+            "raise --optim.warmup_epochs, in a new directory. Checkpoints are from before."
         )

@@ -6,10 +6,6 @@ import jax
 import jax.numpy as jnp
 
 
-s factor.
-_SAFETY = 0.02
-
-
 class Problem(NamedTuple):
     """What all penalties share; N samples, Q columns, K classes.
 
@@ -25,6 +21,7 @@ class Problem(NamedTuple):
     weights: jax.Array
     targets: jax.Array
     squares: jax.Array
+    penalised: jax.Array
 
 
 def dot(a: jax.Array, b: jax.Array) -> jax.Array:

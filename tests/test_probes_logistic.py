@@ -1,0 +1,300 @@
+"""The path solver against float64 SciPy, the definition, and the cases that break solvers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import optimize, special
+from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from probes import logistic, memory, rotation
+from probes.softmax import cross_entropy
+from train import mesh as meshes
+from train.config import MeshConfig
+
+L2S = np.geomspace(1e3, 1e-6, 10)
+
+
+def draw(size=120, dim=6, classes=4, seed=0, noise=1.0):
+    """Classes that overlap, in features with a mean and uneven scales."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(size) % classes
+    features = rng.normal(size=(classes, dim))[labels] + noise * rng.normal(size=(size, dim))
+    return 3 + features * np.geomspace(1, 0.1, dim), labels
+
+
+def objective(features, labels, kernel, bias, l2, weights=None):
+    """Mean cross-entropy + (l2/2) ||W||^2 in float64, from the formula."""
+    logits = np.asarray(features, np.float64) @ kernel + bias
+    losses = special.logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]
+    return np.average(losses, weights=weights) + l2 / 2 * np.sum(kernel**2)
+
+
+def gradient(features, labels, kernel, bias, l2):
+    residual = special.softmax(features @ kernel + bias, axis=1)
+    residual[np.arange(len(labels)), labels] -= 1
+    return features.T @ residual / len(labels) + l2 * kernel, residual.mean(axis=0)
+
+
+def scipy_optimum(features, labels, l2, weights=None):
+    """An optimum by Newton's method with conjugate gradients, which shares nothing with ours."""
+    classes, dim = labels.max() + 1, features.shape[1]
+    weights = np.full(len(labels), 1 / len(labels)) if weights is None else weights / weights.sum()
+    centred, target = features - weights @ features, np.eye(classes)[labels]
+
+    def split(x):
+        return x[: dim * classes].reshape(dim, classes), x[dim * classes :]
+
+    def join(kernel, bias):
+        return np.concatenate([kernel.ravel(), bias])
+
+    def value(x):
+        kernel, bias = split(x)
+        p = special.softmax(centred @ kernel + bias, axis=1) - target
+        grad = join(centred.T @ (weights[:, None] * p) + l2 * kernel, weights @ p)
+        return objective(centred, labels, kernel, bias, l2, weights), grad
+
+    def product(x, v):
+        (kernel, bias), (dk, db) = split(x), split(v)
+        p = special.softmax(centred @ kernel + bias, axis=1)
+        move = centred @ dk + db
+        curved = weights[:, None] * p * (move - (p * move).sum(axis=1, keepdims=True))
+        return join(centred.T @ curved + l2 * dk, curved.sum(axis=0) + 1e-9 * db)
+
+    start = np.zeros((dim + 1) * classes)
+    options = {"gtol": 1e-11, "maxiter": 500}
+    found = optimize.minimize(
+        value, start, jac=True, hessp=product, method="trust-krylov", options=options
+    )
+    kernel, bias = split(found.x)
+    return kernel, bias - (weights @ features) @ kernel
+
+
+@pytest.fixture(scope="module")
+def exact():
+    features, labels = draw()
+    fit = logistic.fit_path(features, labels, L2S, dtype=np.float64, tolerance=1e-12)
+    return features, labels, fit
+
+
+@pytest.mark.parametrize("index", [0, 3, 6, 7])
+def test_the_optimum_is_scipys(exact, index):
+    """Objective to 1e-9; the kernel itself to what that allows, sqrt(2 f 1e-10 / l2)."""
+    features, labels, fit = exact
+    l2 = L2S[index]
+    kernel, bias = scipy_optimum(features, labels, l2)
+    best = objective(features, labels, kernel, bias, l2)
+    ours = objective(features, labels, fit.kernel[index], fit.bias[index], l2)
+    assert ours <= best * (1 + 1e-9)
+    slack = np.sqrt(2 * best * 1e-9 / l2)
+    np.testing.assert_allclose(fit.kernel[index], kernel, atol=max(slack, 1e-7))
+
+
+def test_what_is_reported_is_what_the_parameters_have(exact):
+    """Objective, gradient norm and gap against float64 NumPy at the returned point."""
+    features, labels, fit = exact
+    for i, l2 in enumerate(L2S):
+        value = objective(features, labels, fit.kernel[i], fit.bias[i], l2)
+        assert fit.objective[i] == pytest.approx(value, rel=1e-12)
+        parts = gradient(features, labels, fit.kernel[i], fit.bias[i], l2)
+        norm = np.sqrt(sum(np.sum(part**2) for part in parts))
+        assert fit.grad_norm[i] == pytest.approx(norm, rel=1e-3, abs=1e-13)
+        assert norm < 1e-6
+        mean = features.mean(axis=0)
+        bias = fit.bias[i] + mean @ fit.kernel[i]
+        centred, _ = gradient(features - mean, labels, fit.kernel[i], bias, l2)
+        assert fit.gap[i] >= np.sum(centred**2) / (2 * l2 * value) * 0.99 - 1e-15
+    assert fit.converged.all()
+
+
+def test_float32_reaches_one_part_in_a_million(exact):
+    """At every penalty of a path, on real digits as well, over the float64 optimum."""
+    data = load_digits()
+    rng = np.random.default_rng(0)
+    digits = np.maximum((data.data - 8) / 16 @ rng.normal(size=(64, 100)), 0)
+    for features, labels in [exact[:2], (digits, data.target)]:
+        best = logistic.fit_path(features, labels, L2S, dtype=np.float64, tolerance=1e-11)
+        ours = logistic.fit_path(features.astype(np.float32), labels, L2S)
+        assert ours.converged.all()
+        for i, l2 in enumerate(L2S):
+            value = objective(features, labels, ours.kernel[i], ours.bias[i], l2)
+            assert value <= best.objective[i] * (1 + 1e-6), l2
+
+
+def test_it_is_scikit_learns_with_c_one_over_n_l2(exact):
+    features, labels, fit = exact
+    theirs = LogisticRegression(C=1 / (len(labels) * L2S[3]), tol=1e-10, max_iter=10_000)
+    theirs.fit(features, labels)
+    np.testing.assert_allclose(theirs.coef_.T, fit.kernel[3], atol=1e-5)
+
+
+def test_order_of_penalties_and_gaps_between_them_do_not_matter(exact):
+    """Shuffled and thinned penalties give the same optima; fit is fit_path with one."""
+    features, labels, fit = exact
+    some = logistic.fit_path(features, labels, L2S[[7, 0, 7]], dtype=np.float64, tolerance=1e-12)
+    np.testing.assert_allclose(some.objective, fit.objective[[7, 0, 7]], rtol=1e-10)
+    one = logistic.fit(features, labels, L2S[7], dtype=np.float64, tolerance=1e-12)
+    assert one.kernel.shape == (6, 4)
+    # Two points within 1e-12 f of the optimum are this far apart at most, by strong convexity.
+    apart = 2 * np.sqrt(2 * 1e-12 * one.objective / L2S[7])
+    np.testing.assert_allclose(one.kernel, some.kernel[0], atol=apart)
+
+
+def test_weights_are_repetitions(exact):
+    """A sample of weight 2 is the sample twice; of weight 0, none; class weights multiply."""
+    features, labels, _ = exact
+    counts = np.arange(len(labels)) % 3
+    repeated = np.repeat(np.arange(len(labels)), counts)
+    options = {"dtype": np.float64, "tolerance": 1e-12}
+    twice = logistic.fit(features[repeated], labels[repeated], 0.01, **options)
+    weighted = logistic.fit(features, labels, 0.01, sample_weight=counts, **options)
+    np.testing.assert_allclose(weighted.kernel, twice.kernel, atol=1e-6)
+    by_class = np.array([1.0, 2.0, 0.5, 3.0])
+    classes = logistic.fit(features, labels, 0.01, class_weight=by_class, **options)
+    samples = logistic.fit(features, labels, 0.01, sample_weight=by_class[labels], **options)
+    np.testing.assert_array_equal(classes.kernel, samples.kernel)
+
+
+def test_eight_devices_follow_the_path_of_one():
+    """Also where the samples do not divide among them: padding has no weight."""
+    features, labels = draw(size=123)
+    mesh = meshes.make_mesh(MeshConfig())
+    assert mesh.size == 8
+    one = logistic.fit_path(features, labels, L2S)
+    eight = logistic.fit_path(features, labels, L2S, mesh=mesh)
+    np.testing.assert_allclose(eight.objective, one.objective, rtol=1e-6)
+    for i, l2 in enumerate(L2S):
+        value = objective(features, labels, eight.kernel[i], eight.bias[i], l2)
+        assert value == pytest.approx(one.objective[i], rel=1e-5)
+
+
+@pytest.mark.parametrize("unit", [1e6, 1e-6])
+def test_the_unit_of_the_features_does_not_matter(exact, unit):
+    features, labels, _ = exact
+    ours = logistic.fit_path(features * unit, labels, L2S * unit**2)
+    plain = logistic.fit_path(features, labels, L2S)
+    np.testing.assert_allclose(ours.objective, plain.objective, rtol=1e-6)
+
+
+def test_absent_classes_can_never_be_predicted(exact):
+    """Labels with holes: the absent class has a bias of -inf, the others what they had."""
+    features, labels, fit = exact
+    holes = logistic.fit_path(features, labels * 2, L2S, num_classes=9, dtype=np.float64)
+    np.testing.assert_array_equal(np.isneginf(holes.bias[0]), ~np.isin(np.arange(9), [0, 2, 4, 6]))
+    np.testing.assert_allclose(holes.objective, fit.objective, rtol=1e-8)
+    assert not holes.kernel[..., 1::2].any()
+
+
+def test_one_class_is_no_problem():
+    fit = logistic.fit_path(np.eye(3), [1, 1, 1], [0.1, 1.0])
+    assert fit.converged.all()
+    assert not fit.objective.any()
+    np.testing.assert_array_equal(fit.bias, [[-np.inf, 0]] * 2)
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        np.ones((9, 4)),
+        np.concatenate([draw(9, 4, 3)[0], np.ones((9, 1))], axis=1),
+        np.repeat(draw(9, 4, 3)[0], 2, axis=1),
+        draw(9, 30, 3)[0],
+        draw(9, 4, 9)[0],
+    ],
+    ids=["constant", "one constant", "duplicated", "N < D", "one sample a class"],
+)
+def test_degenerate_features(features):
+    """Each reaches the optimum SciPy finds."""
+    labels = np.arange(9) % (9 if features.shape == (9, 4) and np.ptp(features) else 3)
+    fit = logistic.fit(features, labels, 0.01, dtype=np.float64)
+    best = objective(features, labels, *scipy_optimum(features, labels, 0.01), 0.01)
+    ours = objective(features, labels, fit.kernel, fit.bias, 0.01)
+    assert ours == pytest.approx(best, rel=1e-8)
+
+
+def test_more_classes_than_samples():
+    features = np.random.default_rng(0).normal(size=(3, 5))
+    fit = logistic.fit(features, [0, 5, 9], 1e-3, num_classes=10)
+    np.testing.assert_array_equal(np.argmax(features @ fit.kernel + fit.bias, axis=1), [0, 5, 9])
+
+
+def test_separable_data_at_the_smallest_penalty():
+    """The loss is nearly nothing, and float32 still finds its minimum to 1e-6."""
+    features, labels = draw(size=60, dim=20, noise=0.1)
+    best = logistic.fit(features, labels, 1e-6, dtype=np.float64, tolerance=1e-11)
+    ours = logistic.fit(features, labels, 1e-6)
+    assert best.objective < 1e-3
+    value = objective(features, labels, ours.kernel, ours.bias, 1e-6)
+    assert value <= best.objective * (1 + 1e-6)
+
+
+def test_a_path_cut_short_says_so():
+    features, labels = draw()
+    with pytest.warns(ConvergenceWarning, match=r"1 of 1 penalties .*l2 = 1e-06.* within 1 steps"):
+        fit = logistic.fit(features, labels, 1e-6, max_steps=1)
+    assert not fit.converged
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"features": np.full((4, 2), np.nan)}, "8 of 8 feature values are NaN"),
+        ({"features": np.ones(4)}, r"shape \(4,\)"),
+        ({"labels": [0, 1, 2, 3], "num_classes": 3}, r"1 labels lie outside \[0, 3\)"),
+        ({"labels": [0.0, 1, 1, 0]}, "float64; expected integers"),
+        ({"l2s": [1.0, 0.0]}, "positive finite"),
+        ({"l2s": []}, "positive finite"),
+        ({"sample_weight": [1, 1, -1, 1]}, "not negative"),
+        ({"sample_weight": [1, 1]}, r"\(2,\)"),
+        ({"class_weight": [1.0]}, r"expected \(2,\)"),
+    ],
+)
+def test_bad_input(change, message):
+    good = {"features": np.eye(4, 2), "labels": [0, 1, 0, 1], "l2s": [1.0]}
+    with pytest.raises(ValueError, match=message):
+        logistic.fit_path(**(good | change))
+
+
+def test_confident_losses_keep_their_digits():
+    """A sample right by 30 has the loss exp(-30) in float32, not zero; and its gradient."""
+    losses, residual = cross_entropy(
+        jnp.array([[30.0, 0.0], [0.0, 90.0]], jnp.float32), jnp.array([[True, False]] * 2)
+    )
+    np.testing.assert_allclose(losses, [np.exp(-30), 90], rtol=1e-6)
+    np.testing.assert_allclose(residual, np.array([[-1, 1], [-1, 1]]) * [[np.exp(-30)], [1]], 1e-5)
+
+
+def test_memory_is_bfgs_and_exact_for_another_penalty():
+    """After a change of penalty, H y = s holds for the newest pair, as for any BFGS matrix."""
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        root = rng.normal(size=(6, 6))
+        hessian = root @ root.T + np.eye(6)
+        pairs, inverse = memory.init(3, jnp.zeros((3, 2))), jnp.ones((3, 1))
+        for _ in range(5):
+            step = rng.normal(size=6)
+            pairs, useful = memory.push(
+                pairs, step.reshape(3, 2), (hessian @ step).reshape(3, 2), inverse
+            )
+            assert useful
+        change = np.array([0.5, 0.5, 0.0])
+        pairs = memory.shift(pairs, change, inverse)
+        moved = (hessian + np.diag(np.repeat(change, 2))) @ step
+        back = memory.direction(pairs, moved.reshape(3, 2), inverse)
+        np.testing.assert_allclose(back, -step.reshape(3, 2), rtol=1e-10)
+        _, useful = memory.push(pairs, step.reshape(3, 2), -moved.reshape(3, 2), inverse)
+        assert not useful
+
+
+def test_rotation_keeps_distances_and_undoes_itself():
+    features, _ = draw(30, 5)
+    found = rotation.fit(features, np.full(30, 1 / 30))
+    rotated = found.apply(features, np.float64)
+    np.testing.assert_allclose(np.cov(rotated.T, bias=True), np.diag(found.squares), atol=1e-12)
+    assert found.squares[0] == pytest.approx(1)
+    kernel, bias = np.ones((1, 5, 2)), np.ones((1, 2))
+    there = rotated @ kernel[0] + bias[0]
+    kernel, bias = found.undo(kernel, bias)
+    np.testing.assert_allclose(features @ kernel[0] + bias[0], there, rtol=1e-12)

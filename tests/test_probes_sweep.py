@@ -1,0 +1,103 @@
+"""The protocol: splits, choice, refit, score; and the estimator."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from probes import logistic, sweep
+from probes.estimator import LogisticProbe
+
+VALUES = np.geomspace(1e-3, 1e6, 10)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load_digits()
+    rows = np.random.default_rng(0).permutation(len(data.target))
+    splits = np.split(rows, [300, 500, 1000])
+    return [sweep.Samples(data.data[part], data.target[part]) for part in splits[:3]]
+
+
+def test_the_grid_is_the_papers():
+    assert len(sweep.VALUES) == 97
+    np.testing.assert_allclose(sweep.VALUES[[0, 8, 96]], [1e-6, 1e-5, 1e6])
+
+
+def test_a_sweep_is_scikit_learns_loop(digits):
+    """Validation curve, choice, refit on both and test score against the loop people write."""
+    train, validation, test = digits
+    found = sweep.sweep(train, test, validation=validation, values=VALUES, dtype=np.float64)
+
+    def accuracy(value, fitted, scored):
+        model = LogisticRegression(C=1 / value, tol=1e-9, max_iter=20_000)
+        return model.fit(*fitted).score(*scored)
+
+    for index in (3, 6, 9):  # Weak penalties take scikit-learn minutes.
+        expected = accuracy(VALUES[index], train, validation)
+        assert found.curve[index] == pytest.approx(expected, abs=1e-12)
+    assert found.value == VALUES[np.flatnonzero(found.curve == found.curve.max())[-1]]
+    assert found.validation_score == found.curve.max()
+    assert found.l2 == found.value / 500
+    both = [np.concatenate(parts) for parts in zip(train, validation, strict=True)]
+    assert found.score == pytest.approx(accuracy(found.value, both, test), abs=1e-12)
+    assert not found.warnings
+
+
+def test_ties_go_to_the_larger_penalty():
+    assert sweep.choose(np.array([0.1, 1.0, 10.0, 100.0]), np.array([0.5, 0.9, 0.9, 0.1])) == 10
+
+
+def test_an_end_of_the_grid_is_warned_about(digits):
+    with pytest.warns(UserWarning, match="penalty 1e\\+06 is at an end"):
+        found = sweep.sweep(digits[0], digits[2], values=np.array([1e6]))
+    assert len(found.warnings) == 1
+
+
+def test_held_out_samples_are_a_stratified_fifth():
+    labels = np.repeat([0, 1, 2], [10, 20, 70])
+    samples = sweep.Samples(np.arange(100)[:, None], labels)
+    kept, held = sweep.hold_out(samples, seed=3)
+    np.testing.assert_array_equal(np.bincount(held.labels), [2, 4, 14])
+    together = np.concatenate([kept.features, held.features]).ravel()
+    np.testing.assert_array_equal(np.sort(together), np.arange(100))
+    again, other = sweep.hold_out(samples, seed=3)[1], sweep.hold_out(samples, seed=4)[1]
+    np.testing.assert_array_equal(held.features, again.features)
+    assert (held.features != other.features).any()
+
+
+def test_a_class_that_is_only_in_test_counts_as_wrong(digits):
+    train, _, test = digits
+    few = sweep.Samples(train.features[train.labels < 9], train.labels[train.labels < 9])
+    found = sweep.sweep(few, test, values=VALUES[5:8])
+    assert np.isneginf(found.fit.bias[9])
+    assert found.score <= np.mean(test.labels < 9)
+
+
+def test_mean_per_class_weights_classes_equally():
+    labels, predicted = np.array([0, 0, 0, 2]), np.array([0, 0, 1, 2])
+    assert sweep.mean_per_class(predicted, labels) == pytest.approx((2 / 3 + 1) / 2)
+    assert sweep.top1(predicted, labels) == 0.75
+
+
+@pytest.mark.slow
+@parametrize_with_checks([LogisticProbe()])
+def test_the_estimator_is_scikit_learns(estimator, check):
+    check(estimator)
+
+
+def test_the_estimator_agrees_with_logistic_regression(digits):
+    train, _, test = digits
+    names = np.array(list("abcdefghij"))
+    ours = LogisticProbe(C=0.01).fit(train.features, names[train.labels])
+    theirs = LogisticRegression(C=0.01, tol=1e-9, max_iter=10_000)
+    theirs.fit(train.features, names[train.labels])
+    np.testing.assert_allclose(
+        ours.predict_proba(test.features), theirs.predict_proba(test.features), atol=1e-4
+    )
+    assert ours.score(test.features, names[test.labels]) == theirs.score(
+        test.features, names[test.labels]
+    )
+    direct = logistic.fit(train.features, train.labels, 1 / (0.01 * 300), dtype=np.float64)
+    np.testing.assert_array_equal(ours.coef_, direct.kernel.T)

@@ -15,6 +15,10 @@ import jax.numpy as jnp
 from probes.problem import Problem, dot
 from probes.softmax import cross_entropy, probabilities, relative_to_target
 
+_ITERATIONS = 4
+# Newton is quadratic: a promised decrease below this part of the objective is the last of use.
+_ENOUGH = 1e-5
+
 
 def best(problem: Problem, params: jax.Array, logits: jax.Array, l2: jax.Array) -> jax.Array:
     """Returns the best parameters in the span of earlier optima, by a few steps of Newton.
@@ -43,8 +47,8 @@ def best(problem: Problem, params: jax.Array, logits: jax.Array, l2: jax.Array) 
         ridge = coefficients @ penalty @ coefficients / 2
         return jnp.sum(problem.weights * losses) + ridge, residual
 
-    def newton(_: int, carry: Any) -> Any:
-        coefficients, objective, residual = carry
+    def newton(carry: Any) -> Any:
+        coefficients, objective, residual, _, count = carry
         p = probabilities(residual, problem.targets)
         gradient = dot(weighted, residual.ravel()) + dot(penalty, coefficients)
         shares = p * images
@@ -52,18 +56,27 @@ def best(problem: Problem, params: jax.Array, logits: jax.Array, l2: jax.Array) 
         hessian = dot(weighted, shares.reshape(size, -1).T) + penalty
         hessian -= dot(mean * problem.weights, mean.T)
         move = -_solve_scaled(hessian, gradient, used)
-        proposals = coefficients + jnp.array([1.0, 0.3, 0.1], move.dtype)[:, None] * move
-        for proposal in proposals:
-            value, there = at(proposal)
-            better = value < objective
-            coefficients = jnp.where(better, proposal, coefficients)
-            objective = jnp.where(better, value, objective)
-            residual = jnp.where(better, there, residual)
-        return coefficients, objective, residual
+        promised = -jnp.vdot(gradient, move) / 2
+
+        def shorter(trial: Any) -> Any:
+            length = trial[0] / 3
+            return length, *at(coefficients + length * move)
+
+        def too_far(trial: Any) -> jax.Array:
+            return ~(trial[1] < objective) & (trial[0] > 0.05)
+
+        one = jnp.ones_like(objective)
+        length, value, there = jax.lax.while_loop(too_far, shorter, (one, *at(coefficients + move)))
+        better = value < objective
+        new = (coefficients + length * move, value, there)
+        old = (coefficients, objective, residual)
+        kept = [jnp.where(better, a, b) for a, b in zip(new, old, strict=True)]
+        return *kept, better & (promised > _ENOUGH * objective), count + 1
 
     # The line through the last two optima, as far beyond the last as they are apart.
     straight = jnp.where(used & (jnp.arange(size) < 2), rms, 0)
-    coefficients, _, _ = jax.lax.fori_loop(0, 3, newton, (straight, *at(straight)))
+    start = (straight, *at(straight), jnp.bool_(True), jnp.int32(0))
+    coefficients, *_ = jax.lax.while_loop(lambda c: c[3] & (c[4] < _ITERATIONS), newton, start)
     return jnp.tensordot(coefficients, basis, 1, precision="highest")
 
 

@@ -101,7 +101,10 @@ def test_what_is_reported_is_what_the_parameters_have(exact):
         parts = gradient(features, labels, fit.kernel[i], fit.bias[i], l2)
         norm = np.sqrt(sum(np.sum(part**2) for part in parts))
         assert fit.grad_norm[i] == pytest.approx(norm, rel=1e-3, abs=1e-13)
-        assert norm < 1e-6
+        # |g|^2 <= 2 L (f - min f), and the softmax's Hessian is at most half the second moments.
+        ones = np.concatenate([features, np.ones((len(labels), 1))], axis=1)
+        steepest = np.linalg.eigvalsh(ones.T @ ones / len(labels))[-1] / 2 + l2
+        assert norm <= np.sqrt(2 * steepest * 1e-12 * value)
         mean = features.mean(axis=0)
         bias = fit.bias[i] + mean @ fit.kernel[i]
         centred, _ = gradient(features - mean, labels, fit.kernel[i], bias, l2)

@@ -301,3 +301,22 @@ def test_rotation_keeps_distances_and_undoes_itself():
     there = rotated @ kernel[0] + bias[0]
     kernel, bias = found.undo(kernel, bias)
     np.testing.assert_allclose(features @ kernel[0] + bias[0], there, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dim", [6, 30])
+def test_the_gradient_norm_is_for_the_features_as_they_came(dim):
+    """Far from the optimum, with a mean; for N < D it is partly outside the span of the rows."""
+    features, labels = draw(20, dim)
+    with pytest.warns(ConvergenceWarning):
+        fit = logistic.fit(features, labels, 1e-4, dtype=np.float64, max_steps=1)
+    parts = gradient(features, labels, fit.kernel, fit.bias, 1e-4)
+    norm = np.sqrt(sum(np.sum(part**2) for part in parts))
+    assert norm > 1e-4
+    assert fit.grad_norm == pytest.approx(norm, rel=1e-9)
+
+
+@pytest.mark.parametrize("constant", [0.1, 1 / 3, 1e4 / 3])
+def test_constant_features_have_no_direction_to_fit(constant):
+    """What is left of them after centring is rounding, and must not become a feature."""
+    rotated = rotation.fit(np.full((30, 3), constant), np.full(30, 1 / 30))
+    assert not len(rotated.squares)

@@ -57,6 +57,14 @@ def test_neighbours_are_scikit_learns(k):
     np.testing.assert_array_equal(ours[clear], theirs.predict(queries)[clear])
 
 
+def test_votes_count_before_similarity():
+    """Two distant neighbours outvote a near one; of one vote each, the nearer wins."""
+    features, query = np.array([[1.0, 0.01], [1, 2], [1, -2]]), [[1.0, 0.0]]
+    options = {"k": 3, "num_classes": 3}
+    assert neighbours.knn_predict(features, [2, 1, 1], query, **options) == [1]
+    assert neighbours.knn_predict(features, [2, 1, 0], query, **options) == [2]
+
+
 def test_neighbours_must_be_there():
     with pytest.raises(ValueError, match="between 1 and the 2 samples"):
         neighbours.knn_predict(np.eye(2), [0, 1], np.eye(2), k=3, num_classes=2)

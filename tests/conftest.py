@@ -10,16 +10,8 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_cpu_collective_call_terminate_timeout_seconds=300"
 )
-# Each worker has a cache of its own: JAX writes entries in place, so that another process can read
-# one half written, and a worker was seen to crash while reading.
 os.environ.setdefault(
-    "JAX_COMPILATION_CACHE_DIR",
-    str(
-        pathlib.Path.home()
-        / ".cache/vci_jax"
-        / os.environ.get("PYTEST_XDIST_WORKER", "tests")
-        / "xla"
-    ),
+    "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path.home() / ".cache" / "vci_jax" / "xla")
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 

@@ -37,3 +37,14 @@ def resnet20():
         pytest.skip(f"needs {path.name}, which does not ship with the project")
     with np.load(path) as file:
         return {name: file[name] for name in file.files} | {"path": path}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _free_programs():
+    """Drops a module's compiled programs: a thousand of them end a process on Linux.
+
+    Each has its own memory maps, of which a process may have 65530 (vm.max_map_count); beyond,
+    XLA dies with a segmentation fault or an abort, wherever it happens to be.
+    """
+    yield
+    jax.clear_caches()

@@ -5,11 +5,9 @@ import pathlib
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
-# Eight simulated devices that meet on a machine which stands still meanwhile are not a deadlock,
-# which XLA takes them for after 40 seconds, and aborts.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_cpu_collective_call_terminate_timeout_seconds=300"
-)
+# One program at a time: two with collectives in flight on eight simulated devices take each other's
+# threads, wait for ever, and XLA aborts. Accelerators queue programs by themselves.
+os.environ["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path.home() / ".cache" / "vci_jax" / "xla")
 )

@@ -5,9 +5,6 @@ import pathlib
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
-# One program at a time: two with collectives in flight on eight simulated devices take each other's
-# threads, wait for ever, and XLA aborts. Accelerators queue programs by themselves.
-os.environ["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path.home() / ".cache" / "vci_jax" / "xla")
 )

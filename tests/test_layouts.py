@@ -132,7 +132,9 @@ def through_replicated_state(batches, dtype):
     update = jax.jit(vci_jax.update, donate_argnums=0)
     moments = placed(vci_jax.init(CLASSES, DIM, dtype=dtype), COPIED)
     for batch in zip(*flat(batches), strict=True):
-        moments = update(moments, *placed(batch, SPLIT))
+        # On simulated devices two programs with collectives in flight take each other's threads and
+        # wait for ever; accelerators queue them.
+        moments = jax.block_until_ready(update(moments, *placed(batch, SPLIT)))
     return moments
 
 

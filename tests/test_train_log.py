@@ -33,11 +33,20 @@ def test_values_that_are_not_finite_become_null(tmp_path):
 @pytest.mark.parametrize(("last_step", "kept"), [(-1, []), (0, [0]), (4, [0, 2, 4])])
 def test_rewinding_drops_later_rows_and_a_torn_line(tmp_path, last_step, kept):
     """Rows up to the restored step stay; the next row follows them on a line of its own."""
-    lines = [json.dumps(ROW | {"step": step}) for step in (0, 2, 4, 6)]
+    lines = [json.dumps(ROW | {"step": step, "split": "test"}) for step in (0, 2, 4, 6)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 8, "vc')
     with Journal(tmp_path, last_step=last_step) as journal:
         journal.write([ROW | {"step": 9}])
     assert [row["step"] for row in _read(tmp_path)] == [*kept, 9]
+
+
+def test_half_of_a_step_is_dropped(tmp_path):
+    """A process killed between the rows of the two splits has not recorded that step."""
+    lines = [json.dumps(ROW), json.dumps(ROW | {"split": "test"}), json.dumps(ROW | {"step": 5})]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    with Journal(tmp_path, last_step=5) as journal:
+        assert journal.has(3)
+        assert not journal.has(5)
 
 
 def test_a_broken_line_in_the_middle_is_an_error(tmp_path):

@@ -79,6 +79,8 @@ def test_a_run_that_is_asked_to_end_saves_and_goes_on(
     assert len(tiny_run.rows(tmp_path)) == 2 * recorded
     loop.train(config, tmp_path, tiny_run.console())
     assert tiny_run.rows(tmp_path) == tiny_run.rows(whole)
+    monkeypatch.setattr(loop, "_record", lambda *unused, **also: pytest.fail("measured again"))
+    loop.train(config, tmp_path, tiny_run.console())
 
 
 def test_being_asked_twice_is_being_asked_once():
@@ -191,7 +193,7 @@ def test_the_best_and_every_nth_stay(tmp_path, monkeypatch):
     with checkpoint.open_manager(tmp_path / "c", config, steps_per_epoch=1) as manager:
         for step, vci in values.items():
             metrics = checkpoint.to_choose_by({"vci": vci, "step": step}, config)
-            notes = checkpoint.Notes({}, True, 1.0)
+            notes = checkpoint.Notes({}, 1.0)
             checkpoint.save(manager, state, notes, step=step, fingerprint=0, metrics=metrics)
         manager.wait_until_finished()
         assert list(manager.all_steps()) == [2, 4, 5, 6]

@@ -1,11 +1,11 @@
 """Checkpoints: everything that the rest of a run depends on, saved while training goes on.
 
-A checkpoint is the train state, the position of the data iterator, whether the metrics of its step
-are in ``metrics.jsonl``, and a fingerprint of the state. Orbax copies the arrays before ``save``
-returns, writes them in a thread, and renames the finished directory into place, so a process killed
-at any moment leaves complete checkpoints only. The rows of ``metrics.jsonl`` are written before the
-checkpoint of the same step, and ``Journal`` drops the rows after the restored one: no row is lost
-or doubled.
+A checkpoint is the train state, the position of the data iterator, and a fingerprint of the state.
+Orbax copies the arrays before ``save`` returns, writes them in a thread, and renames the finished
+directory into place, so a process killed at any moment leaves complete checkpoints only. The rows
+of ``metrics.jsonl`` are written before the checkpoint of the same step, ``Journal`` drops the rows
+after the restored one, and a run that was asked to end while it measured measures that step first:
+no row is lost or doubled.
 
 What disks do to files later is met by the fingerprint, and by going back to the checkpoint before.
 """
@@ -35,12 +35,10 @@ class Notes(NamedTuple):
 
     Attributes:
       data: the position of the data iterator.
-      recorded: whether the metrics of this step were taken and written.
       first_loss: of the first batch of the run.
     """
 
     data: dict[str, Any]
-    recorded: bool
     first_loss: float | None
 
 
@@ -191,11 +189,9 @@ def _attempt(
                 state=ocp.args.StandardRestore(shapes._asdict()), notes=ocp.args.JsonRestore()
             ),
         )
-        notes = dict(saved["notes"])
-        expected = notes.pop("fingerprint")
-        state = TrainState(**saved["state"])
-        if int(inspect(state)[0]) == expected:
-            found = state, Notes(**notes)
+        notes, state = saved["notes"], TrainState(**saved["state"])
+        if int(inspect(state)[0]) == notes["fingerprint"]:
+            found = state, Notes(*(notes[field] for field in Notes._fields))
         else:
             why = "its numbers are not those that were saved"
     except Exception as error:  # Whatever a damaged file makes of the reader.

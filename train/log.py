@@ -56,6 +56,10 @@ class Journal:
         if self._wandb is not None:
             self._wandb.finish()
 
+    def has(self, step: int) -> bool:
+        """Whether the rows of a step are written."""
+        return any(row["step"] == step for row in self.rows)
+
     def write(self, rows: list[Row]) -> None:
         """Appends the rows of a step, on disk when this returns."""
         rows = [_finite(row) for row in rows]
@@ -80,6 +84,10 @@ class NoJournal:
     """That of the processes which are not the first: they all see the same, and one writes it."""
 
     rows: tuple[Row, ...] = ()
+
+    def has(self, step: int) -> bool:
+        """Whether the rows of a step are written; the first process knows."""
+        return False
 
     def __enter__(self) -> Self:
         """Returns itself."""
@@ -184,6 +192,8 @@ def _rewind(path: Path, last_step: int) -> list[Row]:
             raise ConfigError(f"{path}, line {number}, is not valid JSON: {error}.") from error
         if row["step"] <= last_step:
             rows.append(row)
+    if rows and rows[-1]["split"] == "train":
+        rows.pop()  # It was killed between the two splits of this step.
     partial = path.with_suffix(".partial")
     with partial.open("w") as file:
         file.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)

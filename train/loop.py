@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from rich.console import Console
@@ -173,8 +174,8 @@ def _journal(
 ) -> log.Journal | log.NoJournal:
     if jax.process_index():
         return log.NoJournal()
-    last = -1 if saved is None else saved[2] if saved[1].recorded else saved[2] - 1
     config = run.config
+    last = -1 if saved is None else saved[2]
     wandb = log.open_wandb(config.log.wandb, workdir, dataclasses.asdict(config))
     return log.Journal(workdir, last_step=last, wandb=wandb)
 
@@ -193,7 +194,9 @@ def _advance(
         state, notes, start = saved
         batches.set_state(notes.data)
     arriving = data.Ahead(batches, partial(meshes.put_batch, mesh=run.mesh))
-    if saved is None or (run.is_recorded(start) and not notes.recorded):
+    # Rows that are missing: the run was asked to end while they were being measured.
+    recorded = multihost_utils.broadcast_one_to_all(np.array(outputs.journal.has(start)))
+    if run.is_recorded(start) and not recorded:
         _conclude(run, outputs, state, arriving, step=start, save=False)
     late: tuple[int, dict[str, jax.Array]] | None = None
     watch = log.Stopwatch()
@@ -287,9 +290,7 @@ def _save(
     if not finite:
         outputs.guard.give_up(step, "the weights are no longer finite")
     metrics = None if rows is None else checkpoint.to_choose_by(rows[1], run.config.checkpoint)
-    notes = checkpoint.Notes(
-        data=batches.get_state(), recorded=rows is not None, first_loss=outputs.guard.first
-    )
+    notes = checkpoint.Notes(data=batches.get_state(), first_loss=outputs.guard.first)
     checkpoint.save(
         outputs.checkpoints,
         state,

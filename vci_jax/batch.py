@@ -80,6 +80,28 @@ def vet(
     )
 
 
+def piece(batch: Batch, index: Array, rows: int, num_classes: int) -> Batch:
+    """Returns ``rows`` rows from index * rows on; the batch must have more.
+
+    The last piece begins early enough to be as long as the others, and leaves out what it shares
+    with the one before. The counts of refused rows are those of the whole batch.
+    """
+    start = jnp.minimum(index * rows, batch.labels.shape[0] - rows)
+
+    def part(column: Array) -> Array:
+        cut: Array = jax.lax.dynamic_slice_in_dim(column, start, rows)
+        return cut
+
+    fresh = start + jnp.arange(rows) >= index * rows
+    used = part(batch.used) & fresh
+    return batch._replace(
+        features=part(batch.features),
+        labels=jnp.where(fresh, part(batch.labels), num_classes),
+        used=used,
+        peak=jnp.where(used, part(batch.peak), 0),
+    )
+
+
 def unit_rows(batch: Batch) -> Float[Array, "N D"]:
     """Unit vectors h / ||h||, zero for h = 0; rows left out hold anything.
 

@@ -5,7 +5,7 @@ Legend: N samples in a batch, K classes, D feature dimension.
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TextIO
 
 import jax
@@ -28,6 +28,7 @@ def measure(
     blocks: int = 1,
     dtype: jax.typing.DTypeLike = jnp.float32,
     progress: bool | None = None,
+    only: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """Runs one pass over labelled data and reports every collapse metric.
 
@@ -47,6 +48,7 @@ def measure(
         times the memory of one state. Needs shuffled data.
       dtype: of the accumulation.
       progress: write batches, samples and speed to stderr; by default if it is a terminal.
+      only: names of the metrics wanted, all by default; see ``report``.
 
     Returns:
       The dictionary of ``report``.
@@ -77,7 +79,7 @@ def measure(
     if len(states) < blocks:
         raise ValueError(f"{len(states)} batches cannot fill blocks={blocks}: use fewer blocks.")
     stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    return report(stack, weighting=weighting, head=head)
+    return report(stack, weighting=weighting, head=head, only=only)
 
 
 _update = jax.jit(update, donate_argnums=0)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Integer, Num
 
 from vci_jax import linalg
-from vci_jax.batch import Batch, unit_rows, vet
+from vci_jax.batch import Batch, piece, unit_rows, vet
 
 
 class ClassMoments(NamedTuple):
@@ -136,7 +136,10 @@ def update(
     batch = vet(features, labels, mask, moments.mean)
     if batch.labels.shape[0] == 0:
         return moments
-    return _accumulate(moments, batch)._replace(
+    added: ClassMoments = jax.lax.platform_dependent(
+        moments, batch, cpu=_in_pieces, default=_accumulate
+    )
+    return added._replace(
         label_out_of_range=moments.label_out_of_range + batch.label_out_of_range,
         non_finite=moments.non_finite + batch.non_finite,
     )
@@ -226,6 +229,25 @@ def merge_axis(moments: ClassMoments) -> ClassMoments:
 def class_means(moments: ClassMoments) -> Float[Array, "K D"]:
     """Returns the class means mu_k; rows of absent classes are zero."""
     return jnp.where((moments.count > 0)[:, None], moments.pivot + moments.mean, 0)
+
+
+def _in_pieces(moments: ClassMoments, batch: Batch) -> ClassMoments:
+    """Update by a few rows at a time: a CPU is held up by temporaries that leave its cache.
+
+    Pieces have D rows, so that the work on the state stays small beside their product, and at least
+    1024. Any cut of the data gives the same moments, this one as well.
+    """
+    num_classes, dim = moments.mean.shape
+    rows = max(1024, dim)
+    if batch.labels.shape[0] <= rows:
+        return _accumulate(moments, batch)
+
+    def add(index: Array, state: ClassMoments) -> ClassMoments:
+        return _accumulate(state, piece(batch, index, rows, num_classes))
+
+    pieces = -(-batch.labels.shape[0] // rows)
+    added: ClassMoments = jax.lax.fori_loop(0, pieces, add, moments)
+    return added
 
 
 def _accumulate(moments: ClassMoments, batch: Batch) -> ClassMoments:

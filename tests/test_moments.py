@@ -102,6 +102,23 @@ def test_any_cut_gives_the_same_metrics(dtype, batches):
     assert_same(moments_of(FEATURES, LABELS, dtype), state, dtype)
 
 
+def test_a_large_batch_is_taken_in_pieces(dtype):
+    """Of 1024 rows on a CPU, the last of which overlaps: no row is lost, none counts twice."""
+    features, labels = gaussian_classes(9, 2500, K, D)
+    keep = np.arange(2500) % 7 > 0
+    for row in (5, 1480, 1490, 2047, 2048, 2499):  # 1476 is where the last piece begins
+        features[row, 0] = np.nan
+        keep[row] = True
+    labels[[6, 1481, 2049]], keep[[6, 1481, 2049]] = K, True
+    whole = moments_of(features, labels, dtype, keep)
+    parts = vci_jax.init(K, D, dtype=dtype)
+    for rows in np.split(np.arange(2500), 10):
+        parts = update(parts, features[rows], labels[rows], keep[rows])
+    assert_same(whole, parts, dtype)
+    assert (int(whole.non_finite), int(whole.label_out_of_range)) == (6, 3)
+    assert int(whole.count.sum()) == keep.sum() - 9
+
+
 def test_order_does_not_matter(dtype):
     """Even sorted by class, where the first batch holds one class only."""
     order = np.argsort(LABELS, kind="stable")
@@ -129,6 +146,16 @@ def test_rows_that_cannot_be_used_are_left_out_and_counted(dtype):
     state = moments_of(features, labels, dtype)
     assert_same(moments_of(FEATURES[good], LABELS[good], dtype), state, dtype)
     assert (int(state.label_out_of_range), int(state.non_finite)) == (3, 1)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_every_value_that_is_not_finite_is_found(dtype, value):
+    """In any column, among 64 of them: a compiled maximum over so many loses NaN on CPU."""
+    features = np.random.default_rng(0).standard_normal((64, 64))
+    features[np.arange(64), np.arange(64)] = value
+    keep = np.arange(64) != 5
+    state = moments_of(features, np.arange(64) % K, dtype, keep)
+    assert (int(state.non_finite), int(state.count.sum())) == (63, 0)
 
 
 def test_init_is_the_identity_of_merge(dtype):

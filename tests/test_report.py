@@ -51,6 +51,31 @@ def test_head_adds_self_duality():
     assert 0 < vci_jax.report(moments_of(FEATURES, LABELS), head=head)["self_duality"] <= 2
 
 
+def test_only_the_metrics_asked_for():
+    """The same values, and the ranks and warnings that judge them."""
+    whole = vci_jax.report(blocks_of(FEATURES[:20], LABELS[:20], 2))
+    for only in (["vci", "fuzziness"], ["spectrum"], {"vci_interval"}, ["logme"], []):
+        result = vci_jax.report(blocks_of(FEATURES[:20], LABELS[:20], 2), only=only)
+        facts = {"samples", "classes", "dim", "kept_rank", "between_rank", "label_out_of_range",
+                 "non_finite", "weighting", "warnings"}  # fmt: skip
+        assert result.keys() == facts | set(only)
+        assert result == {name: whole[name] for name in result}
+
+
+@pytest.mark.parametrize(
+    ("only", "words"),
+    [
+        ("vci", r"write \['vci'\]"),
+        (["vci", "vcj"], r"no metric \['vcj'\]"),
+        (["self_duality"], "no metric"),  # which needs a head
+        (["vci_interval"], "at least two partial states"),
+    ],
+)
+def test_names_that_cannot_be_computed_are_refused(only, words):
+    with pytest.raises(ValueError, match=words):
+        vci_jax.report(moments_of(FEATURES, LABELS), only=only)
+
+
 def test_a_stack_of_states_is_merged_and_gives_the_interval():
     whole = vci_jax.report(moments_of(FEATURES, LABELS))
     result = vci_jax.report(blocks_of(FEATURES, LABELS, 8))

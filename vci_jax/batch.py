@@ -66,10 +66,13 @@ def vet(
     labels = jnp.asarray(labels)
     if labels.dtype.itemsize <= 4:  # a narrow label type may not be able to hold K
         labels = labels.astype(jnp.int32)
-    peak = jnp.max(jnp.abs(features), axis=1)  # NaN and infinity survive a maximum
+    peak = jnp.max(jnp.abs(features), axis=1)
+    finite = jnp.all(
+        jnp.isfinite(features), axis=1
+    )  # peak may lose a NaN on CPU: openxla/xla#21461
     offered = jnp.ones_like(peak, bool) if mask is None else jnp.asarray(mask) != 0
     in_range = (labels >= 0) & (labels < num_classes)
-    used = offered & in_range & jnp.isfinite(peak)
+    used = offered & in_range & finite
     return Batch(
         features=features,
         labels=jnp.where(used, labels, num_classes).astype(jnp.int32),

@@ -67,9 +67,8 @@ def vet(
     if labels.dtype.itemsize <= 4:  # a narrow label type may not be able to hold K
         labels = labels.astype(jnp.int32)
     peak = jnp.max(jnp.abs(features), axis=1)
-    finite = jnp.all(
-        jnp.isfinite(features), axis=1
-    )  # peak may lose a NaN on CPU: openxla/xla#21461
+    # Not by the peak: a compiled maximum may lose NaN on CPU (openxla/xla#21461).
+    finite = jnp.all(jnp.isfinite(features), axis=1)
     offered = jnp.ones_like(peak, bool) if mask is None else jnp.asarray(mask) != 0
     in_range = (labels >= 0) & (labels < num_classes)
     used = offered & in_range & finite

@@ -6,7 +6,8 @@ means the same everywhere: it is left out, and counted.
 Legend: N samples in the batch, K classes, D feature dimension.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +16,15 @@ from jaxtyping import Array, Bool, Float, Int, Integer, Num
 
 from vci_jax import linalg
 
+_State = TypeVar("_State")
+_NO_CLASS = np.iinfo(np.int32).max  # not -1, which would be the last class
+
 
 class Batch(NamedTuple):
-    """A vetted batch. Rows left out are not ``used`` and carry the label K.
+    """A vetted batch. Rows left out are not ``used``, and their label is that of no class.
 
     Their features are what they were, NaN perhaps: a masked copy would be one more pass over the
-    batch. Segment sums drop the label K; any other sum must ask for ``used``.
+    batch. Segment sums drop that label; any other sum must ask for ``used``.
     """
 
     features: Float[Array, "N D"]
@@ -41,7 +45,7 @@ def vet(
 
     Args:
       features: any real dtype, converted to that of ``like``.
-      labels: integers; the label K then marks a row that is left out, which segment sums drop.
+      labels: integers 0 .. K-1; rows with others are left out.
       mask: nonzero where a row counts; None for all.
       like: any [K D] array of the accumulator, for its widths and dtype.
 
@@ -64,7 +68,7 @@ def vet(
     num_classes = like.shape[0]
     features = jnp.asarray(features).astype(like.dtype)
     labels = jnp.asarray(labels)
-    if labels.dtype.itemsize <= 4:  # a narrow label type may not be able to hold K
+    if labels.dtype.itemsize <= 4:  # a narrow label type may not be able to hold it
         labels = labels.astype(jnp.int32)
     peak = jnp.max(jnp.abs(features), axis=1)
     # Not by the peak: a compiled maximum may lose NaN on CPU (openxla/xla#21461).
@@ -74,7 +78,7 @@ def vet(
     used = offered & in_range & finite
     return Batch(
         features=features,
-        labels=jnp.where(used, labels, num_classes).astype(jnp.int32),
+        labels=jnp.where(used, labels, _NO_CLASS).astype(jnp.int32),
         used=used,
         peak=jnp.where(used, peak, 0),
         label_out_of_range=jnp.sum(offered & ~in_range, dtype=jnp.int32),
@@ -82,25 +86,42 @@ def vet(
     )
 
 
-def piece(batch: Batch, index: Array, rows: int, num_classes: int) -> Batch:
-    """Returns ``rows`` rows from index * rows on; the batch must have more.
+def in_pieces(add: Callable[[_State, Batch], _State], state: _State, batch: Batch) -> _State:
+    """Adds a batch by a few rows at a time: a CPU waits for temporaries that leave its cache.
+
+    Pieces have D rows, so that the work on the state stays small beside their product, and at least
+    1024. Any cut of the data gives the same moments, this one as well.
+    """
+    size, dim = batch.features.shape
+    rows = max(1024, dim)
+    if size <= rows:
+        return add(state, batch)
+
+    def add_piece(index: Array, state: _State) -> _State:
+        return add(state, _piece(batch, index, rows))
+
+    added: _State = jax.lax.fori_loop(0, -(-size // rows), add_piece, state)
+    return added
+
+
+def _piece(batch: Batch, index: Array, rows: int) -> Batch:
+    """The rows from index * rows on.
 
     The last piece begins early enough to be as long as the others, and leaves out what it shares
     with the one before. The counts of refused rows are those of the whole batch.
     """
     start = jnp.minimum(index * rows, batch.labels.shape[0] - rows)
-
-    def part(column: Array) -> Array:
-        cut: Array = jax.lax.dynamic_slice_in_dim(column, start, rows)
-        return cut
-
-    fresh = start + jnp.arange(rows) >= index * rows
-    used = part(batch.used) & fresh
-    return batch._replace(
-        features=part(batch.features),
-        labels=jnp.where(fresh, part(batch.labels), num_classes),
+    cut: Batch = batch._replace(
+        **{
+            name: jax.lax.dynamic_slice_in_dim(getattr(batch, name), start, rows)
+            for name in ("features", "labels", "used", "peak")
+        }
+    )
+    used = cut.used & (start + jnp.arange(rows) >= index * rows)
+    return cut._replace(
         used=used,
-        peak=jnp.where(used, part(batch.peak), 0),
+        labels=jnp.where(used, cut.labels, _NO_CLASS),
+        peak=jnp.where(used, cut.peak, 0),
     )
 
 

@@ -5,12 +5,13 @@ The algebra is that of a commutative monoid, up to rounding: ``init`` is the ide
 is associative and commutative, and ``update`` equals merging in the moments of one batch. So a
 pass may be cut into batches, devices, hosts or days in any way.
 
-Known instances of the same idea: ``optax`` gradient states, ``clu.metrics`` collections, and the
-parallel variance of Chan, Golub and LeVeque, of which ``update`` is the matrix version.
+Known instances: ``optax`` gradient states, ``clu.metrics``, and the parallel variance of Chan,
+Golub and LeVeque, of which ``update`` is the matrix version.
 
 Legend: N samples in the batch, K classes, D feature dimension, P partial states.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Integer, Num
 
 from vci_jax import linalg
-from vci_jax.batch import Batch, piece, unit_rows, vet
+from vci_jax.batch import Batch, in_pieces, unit_rows, vet
 
 
 class ClassMoments(NamedTuple):
@@ -134,10 +135,10 @@ def update(
             "Use jax.vmap(update) for one batch a state, or merge_axis first."
         )
     batch = vet(features, labels, mask, moments.mean)
-    if batch.labels.shape[0] == 0:
+    if not batch.labels.size:
         return moments
     added: ClassMoments = jax.lax.platform_dependent(
-        moments, batch, cpu=_in_pieces, default=_accumulate
+        moments, batch, cpu=partial(in_pieces, _accumulate), default=_accumulate
     )
     return added._replace(
         label_out_of_range=moments.label_out_of_range + batch.label_out_of_range,
@@ -231,25 +232,6 @@ def class_means(moments: ClassMoments) -> Float[Array, "K D"]:
     return jnp.where((moments.count > 0)[:, None], moments.pivot + moments.mean, 0)
 
 
-def _in_pieces(moments: ClassMoments, batch: Batch) -> ClassMoments:
-    """Update by a few rows at a time: a CPU is held up by temporaries that leave its cache.
-
-    Pieces have D rows, so that the work on the state stays small beside their product, and at least
-    1024. Any cut of the data gives the same moments, this one as well.
-    """
-    num_classes, dim = moments.mean.shape
-    rows = max(1024, dim)
-    if batch.labels.shape[0] <= rows:
-        return _accumulate(moments, batch)
-
-    def add(index: Array, state: ClassMoments) -> ClassMoments:
-        return _accumulate(state, piece(batch, index, rows, num_classes))
-
-    pieces = -(-batch.labels.shape[0] // rows)
-    added: ClassMoments = jax.lax.fori_loop(0, pieces, add, moments)
-    return added
-
-
 def _accumulate(moments: ClassMoments, batch: Batch) -> ClassMoments:
     """Update with a vetted batch, but for the counts of refused rows."""
     num_classes, _ = moments.mean.shape
@@ -297,8 +279,7 @@ def _anchors(
     moments: ClassMoments, shifted: Float[Array, "N D"], labels: Int[Array, " N"]
 ) -> Float[Array, "K D"]:
     """Where each class is measured from: its running mean, or its last sample if it is new."""
-    num_classes, _ = moments.mean.shape
-    last = jax.ops.segment_max(jnp.arange(labels.shape[0]), labels, num_classes)
+    last = jax.ops.segment_max(jnp.arange(labels.shape[0]), labels, moments.mean.shape[0])
     sample = jnp.take(shifted, jnp.maximum(last, 0), axis=0, mode="clip")
     return jnp.where((moments.count > 0)[:, None], moments.mean, sample)
 

@@ -104,7 +104,7 @@ def _finish(
     moments = jax.tree.map(lambda leaf: leaf[0], stack) if alone else merge_axis(stack)
     geometry = factorize(moments, weighting=weighting, data_eps=data_eps)
     between, total = metrics.spectrum(geometry)
-    values = metrics.geometry_metrics(geometry, head)
+    values: dict[str, Any] = metrics.geometry_metrics(geometry, head)
     values |= transferability.transferability_metrics(geometry)
     values["spectrum"] = {"between": between, "total": total}
     wanted = tuple(values) if wanted is None else wanted

@@ -120,4 +120,4 @@ def _unfit(run: Run) -> str:
         return "it has no scores in transfer.jsonl"
     if accuracy is None or not 0 < accuracy < 1:
         return f"its test accuracy is {accuracy}, which has no log odds"
-    return f"scores without log odds on {', '.join(solved)}" if solved else ""
+    return f"a score has no log odds on {', '.join(solved)}" if solved else ""

@@ -3,9 +3,10 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
-from probes import runs
+from probes import correlate_main, odds, runs, study
 from train.config import Config, LossConfig, MeshConfig
 
 ROW = {"step": 0, "epoch": 0, "split": "train", "vci": 0.5}
@@ -107,3 +108,77 @@ def test_runs_without_a_config_are_settings_of_their_own(tmp_path):
     bare = [run._replace(config={}) for run in found]
     assert runs.settings(found) == [0, 0]
     assert runs.settings(bare) == [0, 1]
+
+
+TASKS = {"pets": 0.9, "dtd": 0.7, "cars": 0.6}
+
+
+def scored(path, index, accuracy=0.8, tasks=tuple(TASKS), **config):
+    """A probed run: fuzziness rises with the index, VCI too, and so does every score."""
+    rows = [
+        ROW | {"epoch": epoch, "split": split, "accuracy": accuracy, "fuzziness": 1.0 + index}
+        for epoch in (0, 1)
+        for split in ("train", "test")
+    ]
+    rows[2]["vci"], rows[3]["vci"] = 0.1 * index, 0.2 * index
+    transfer = [{"task": task, "score": TASKS[task] + 0.01 * index} for task in tasks]
+    return write(path, rows, transfer, **config)
+
+
+def test_a_study_takes_last_metrics_and_common_tasks(tmp_path):
+    """The split asked for; tasks of which a run has no score are out, and named."""
+    for index in range(3):
+        tasks = ("pets", "dtd") if index else tuple(TASKS)
+        scored(tmp_path / f"run_{index}", index, tasks=tasks, seed=index)
+    found = runs.read_runs([tmp_path])
+    side = study.from_runs(found, "test")
+    assert side.names == ["run_0", "run_1", "run_2"]
+    assert side.settings == [0, 0, 0]
+    np.testing.assert_allclose(side.metrics["vci"], [0, 0.2, 0.4])
+    np.testing.assert_allclose(study.from_runs(found, "train").metrics["vci"], [0, 0.1, 0.2])
+    assert np.isnan(side.metrics["cosine_similarity"]).all()
+    assert side.notes == ["tasks that not every run was scored on are left out: cars."]
+    assert side.mlog[1] == odds.mlog([0.91, 0.71], 0.8)
+    assert list(side.members()) == [tmp_path.name]
+
+
+def test_a_study_leaves_out_what_has_no_odds_and_says_so(tmp_path):
+    for index in range(2):
+        scored(tmp_path / f"good_{index}", index)
+    scored(tmp_path / "perfect", 1, accuracy=1.0)
+    write(tmp_path / "unprobed")
+    scored(tmp_path / "solved", 10)  # Pets: 0.9 + 0.1.
+    side = study.from_runs(runs.read_runs([tmp_path]), "train")
+    assert side.names == ["good_0", "good_1"]
+    assert side.notes == [
+        "perfect: left out, its test accuracy is 1.0, which has no log odds.",
+        "solved: left out, a score has no log odds on pets.",
+        "unprobed: left out, it has no scores in transfer.jsonl.",
+    ]
+    alone = runs.read_runs([tmp_path / "good_0", tmp_path / "perfect"])
+    with pytest.raises(
+        ValueError, match=r"1 of 2 run\(s\) can be compared(.|\n)*perfect: left out"
+    ):
+        study.from_runs(alone, "train")
+
+
+def test_runs_are_judged_from_the_command_line(tmp_path, capsys):
+    """Two groups, three temperatures of two seeds: what differs, what is missing, seeds apart."""
+    for group in ("a", "b"):
+        for index in range(6):
+            loss = LossConfig(temperature=1.0 + index // 2)
+            path = tmp_path / group / f"run_{index}"
+            scored(path, index + index % 3, loss=loss, seed=index % 2, name=f"{group}/run_{index}")
+    arguments = [str(tmp_path / "a"), str(tmp_path / "b"), "--resamples", "99"]
+    assert correlate_main.main([*arguments, "--out", str(tmp_path / "figures")]) == 0
+    said = capsys.readouterr()
+    assert "a: loss.temperature is 1.0, 1.0, 2.0, 2.0, 3.0, 3.0" in said.err
+    assert "b: seed is 0, 1, 0, 1, 0, 1" in said.err
+    assert "**Noise of the seed**" in said.out
+    assert "| 3 (6 runs) |" in said.out
+    assert "| 3 (12 runs) |" in said.out
+    assert "0 setting(s) in a have cosine_similarity: a correlation takes three." in said.out
+    assert "vci: + in a (not significant), + in b (not significant): one sign" in said.out
+    assert (tmp_path / "figures" / "figure7_transfer.svg").exists()
+    assert correlate_main.main([str(tmp_path / "a" / "run_0")]) == 2
+    assert "1 of 1 run(s) can be compared" in capsys.readouterr().err

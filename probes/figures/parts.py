@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -80,14 +81,14 @@ def _spectrum(axes: Axes, row: Row) -> None:
     for index, (name, label) in enumerate(_SPECTRA.items()):
         values = [value for value in row["spectrum"][name] if value is not None]
         values = [value for value in values if value > _FLOOR * max(values)]
-        look = style.line(index) | {"markevery": _spread(len(values)), "markersize": 2.4}
+        look = style.line(index) | {"markevery": _spread(len(values)).tolist(), "markersize": 2.4}
         axes.plot(range(1, len(values) + 1), values, label=label, **look)
     style.plain_log_log(axes)
 
 
-def _spread(size: int) -> list[int]:
-    """Places evenly spaced on a logarithmic axis, about a dozen a decade."""
-    return sorted({round(10 ** (step / 12)) - 1 for step in range(80) if 10 ** (step / 12) <= size})
+def _spread(size: int) -> np.ndarray:
+    """Places evenly spaced on a logarithmic axis, a dozen a decade, and the last."""
+    return np.unique(np.geomspace(1, size, 1 + int(12 * np.log10(size))).round().astype(int) - 1)
 
 
 def _nearest(run: Run, split: str, epoch: float | None) -> Row | None:

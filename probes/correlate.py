@@ -81,12 +81,11 @@ class Comparison(NamedTuple):
 
 def correlate(study: Study, plan: Plan) -> list[Correlation]:
     """Returns every metric against MLOG in every group, and over all runs of several groups."""
-    mlog, log_odds = study.mlog, study.log_odds()
+    mlog, log_odds, settings = study.mlog, study.log_odds(), np.array(study.settings)
     return [
         _correlation(metric, group, values[kept], mlog[kept], log_odds[kept], settings[kept], plan)
         for group, rows in study.members().items()
         for metric, values in study.metrics.items()
-        for settings in [np.array(study.settings)]
         for kept in [rows[np.isfinite(values[rows])]]
     ]
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from probes import correlate, figures, figures_main, published, runs, study, tables, verdicts
+from probes.correlate import Correlation
 from probes.resampling import Plan
 from probes.study import Study
 
@@ -25,8 +26,9 @@ def main(arguments: list[str]) -> int:
     try:
         plan = Plan(resamples=options.resamples, seed=options.seed)
         compared = published.study() if options.published else _read(options.runs, options.split)
-        print(report(compared, plan, latex=options.latex, all_tables=options.tables))
-        figure = figures.transfer_scatter(compared, correlate.correlate(compared, plan))
+        found = correlate.correlate(compared, plan)
+        print(report(compared, found, plan, latex=options.latex, all_tables=options.tables))
+        figure = figures.transfer_scatter(compared, found)
         for path in figures.save_both(figure, options.out / "figure7_transfer"):
             print(f"figure: {path}")
     except ValueError as error:
@@ -35,16 +37,18 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def report(compared: Study, plan: Plan, *, latex: bool, all_tables: bool) -> str:
+def report(
+    compared: Study, found: list[Correlation], plan: Plan, *, latex: bool, all_tables: bool
+) -> str:
     """Returns the tables, and the verdicts as a list.
 
     Args:
       compared: the runs.
+      found: their correlations.
       plan: of the resampling.
       latex: tables in LaTeX rather than in Markdown.
       all_tables: tables 1 and 2 before the table of correlations.
     """
-    found = correlate.correlate(compared, plan)
     chosen = [tables.scores(compared), tables.metrics(compared, found)] if all_tables else []
     chosen.append(tables.correlations(found))
     if (noise := tables.seeds(found)).rows:

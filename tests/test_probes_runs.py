@@ -175,7 +175,7 @@ def test_runs_are_judged_from_the_command_line(tmp_path, capsys):
     assert "a: loss.temperature is 1.0, 1.0, 2.0, 2.0, 3.0, 3.0" in said.err
     assert "b: seed is 0, 1, 0, 1, 0, 1" in said.err
     assert "**Noise of the seed**" in said.out
-    assert "| 3 (6 runs) |" in said.out
+    assert "| 3 (6 runs)  |" in said.out
     assert "| 3 (12 runs) |" in said.out
     assert "0 setting(s) in a have cosine_similarity: a correlation takes three." in said.out
     assert "vci: + in a (not significant), + in b (not significant): one sign" in said.out

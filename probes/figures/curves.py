@@ -85,7 +85,9 @@ def _curves(axes: Axes, runs: Sequence[Run], metric: str, split: str) -> None:
 def _explain(axes: Axes, runs: Sequence[Run], metric: str, split: str) -> None:
     rows = sum(row["split"] == split for run in runs for row in run.rows)
     reason = f"none of the {rows} {split} rows has a {metric}" if rows else f"no {split} rows"
-    # Shared axes: the ticks of an empty panel are those of its neighbours, and must stay.
+    # Where panels share an axis, the ticks of an empty one are those of its neighbours.
+    if len(axes.get_shared_y_axes().get_siblings(axes)) == 1:
+        axes.tick_params(axis="y", left=False, labelleft=False)
     axes.text(
         0.5,
         0.5,

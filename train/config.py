@@ -164,11 +164,13 @@ class EvalConfig:
     every_epochs: int = 20
     """Epochs between two passes."""
     batch_size: int = 256
-    """Changes the speed of the pass and nothing else: its last batch is padded and masked."""
+    """Changes the speed of the pass, and which images share a block; its last batch is masked."""
     averaged: bool = False
     """Measure the moving average of the weights (optim.ema) rather than the weights."""
     layers: bool = False
     """Measure every depth of the network as well as its features."""
+    blocks: int = 16
+    """Parts of a split whose spread gives VCI its interval; each takes the memory of a state."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,6 +249,7 @@ _COUNTS = (
     "optim.accumulate",
     "eval.every_epochs",
     "eval.batch_size",
+    "eval.blocks",
     "checkpoint.every_epochs",
     "checkpoint.keep",
     "log.every_steps",

@@ -1,0 +1,198 @@
+"""Finished or running trainings, read back from their work directories.
+
+A work directory holds ``config.json``, ``metrics.jsonl`` and, once its features have been probed,
+``transfer.jsonl``. Any part may be missing or, where a process was killed, end in half a line: a
+``Run`` has what is there, and ``notes`` say in sentences what is not.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from train.config import FREE, flatten
+
+Row = dict[str, Any]
+
+# Of the config: what a run is called, and when it was measured and saved, is not what it is.
+_INCIDENTAL = (*FREE, "name", "checkpoint.", "eval.every_epochs", "eval.batch_size")
+
+
+class Run(NamedTuple):
+    """One training.
+
+    Attributes:
+      name: of the work directory.
+      group: the config's name up to the slash where it is one run of a group; else the name of the
+        directory that holds the work directory.
+      path: the work directory.
+      config: its ``config.json``, nested.
+      rows: of ``metrics.jsonl``.
+      transfer: of ``transfer.jsonl``, the last of each task.
+      notes: sentences about what is missing, cut off or repeated.
+    """
+
+    name: str
+    group: str
+    path: Path
+    config: Row
+    rows: list[Row]
+    transfer: list[Row]
+    notes: list[str]
+
+    def curve(self, metric: str, split: str) -> tuple[list[float], list[float]]:
+        """Returns the epochs at which a metric of a split is defined, and its values there."""
+        points = [
+            (row["epoch"], row[metric])
+            for row in self.rows
+            if row["split"] == split and row.get(metric) is not None
+        ]
+        return [epoch for epoch, _ in points], [value for _, value in points]
+
+    def last(self, split: str) -> Row:
+        """Returns the last row of a split, empty if it has none."""
+        return next((row for row in reversed(self.rows) if row["split"] == split), {})
+
+
+def read_run(path: Path | str) -> Run:
+    """Returns the run of a work directory, or of the one that holds the given ``metrics.jsonl``.
+
+    Raises:
+      ValueError: there is neither ``metrics.jsonl`` nor ``transfer.jsonl``; or a line other than
+        the last of a file is not a JSON object, or lacks the fields of every row. Names both.
+    """
+    path = Path(path)
+    path = path.parent if path.is_file() else path
+    if not _is_run(path):
+        raise ValueError(
+            f"{path} has no metrics.jsonl and no transfer.jsonl; give the work directory of a run."
+        )
+    notes: list[str] = []
+    config = _read_config(path / "config.json", notes)
+    rows = read_rows(path / "metrics.jsonl", notes, required=("epoch", "split"))
+    scores = read_rows(path / "transfer.jsonl", notes, required=("task", "score"))
+    latest = {row["task"]: row for row in scores}
+    if len(latest) < len(scores):
+        notes.append("transfer.jsonl: of tasks scored more than once, the last score counts.")
+    resolved = path.resolve()
+    group, slash, _ = str(config.get("name")).rpartition("/")
+    return Run(
+        name=resolved.name,
+        group=group if slash else resolved.parent.name,
+        path=path,
+        config=config,
+        rows=rows,
+        transfer=list(latest.values()),
+        notes=notes,
+    )
+
+
+def read_runs(paths: Iterable[Path | str]) -> list[Run]:
+    """Returns the runs of work directories, and of all those below a directory that is none.
+
+    Names that occur twice are given their directory as well, ``seed_1/tau_0.05``.
+
+    Raises:
+      ValueError: as ``read_run``; or there is no run at all below a path.
+    """
+    found = {run.resolve(): run for path in paths for run in _find(Path(path))}
+    runs = [read_run(path) for path in found.values()]
+    names = [run.name for run in runs]
+    return [
+        run._replace(name=f"{run.path.resolve().parent.name}/{run.name}")
+        if names.count(run.name) > 1
+        else run
+        for run in runs
+    ]
+
+
+def read_rows(path: Path, notes: list[str], *, required: Sequence[str] = ()) -> list[Row]:
+    """Returns the rows of a ``.jsonl`` file; one that does not exist has none.
+
+    Args:
+      path: of the file.
+      notes: gets a sentence if the file is missing, or if its last line is cut off, as a killed or
+        running process leaves it; that line is left out.
+      required: fields of every row.
+
+    Raises:
+      ValueError: another line is not a JSON object, or a row lacks a field; names file and line.
+    """
+    if not path.exists():
+        notes.append(f"{path.name}: there is none.")
+        return []
+    lines = path.read_text(errors="replace").splitlines()
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number}, is not valid JSON: {error}.") from error
+            notes.append(f"{path.name}: line {number}, the last, is cut off and left out.")
+            break
+        missing = [field for field in required if not isinstance(row, dict) or field not in row]
+        if missing or not isinstance(row, dict):
+            raise ValueError(f"{path}, line {number}, has no {', '.join(missing) or 'fields'}.")
+        rows.append(row)
+    return rows
+
+
+def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """Returns the config fields in which runs differ, each with its value in every run.
+
+    Left out are the name, when a run was measured and saved, and where it was computed: none of
+    them changes its numbers. A field that a run does not have is None.
+    """
+    flat = [flatten(run.config) for run in runs]
+    fields = dict.fromkeys(field for config in flat for field in config)
+    values = {
+        field: [config.get(field) for config in flat]
+        for field in fields
+        if not field.startswith(_INCIDENTAL)
+    }
+    return {
+        field: column for field, column in values.items() if any(v != column[0] for v in column)
+    }
+
+
+def settings(runs: Sequence[Run]) -> list[int]:
+    """Returns a number for each run, the same for those that differ in nothing but the seed.
+
+    Runs without a config are each a setting of their own.
+    """
+    varied = differences(runs)
+    keys = [
+        repr([column[i] for field, column in varied.items() if field != "seed"])
+        if run.config
+        else str(run.path)
+        for i, run in enumerate(runs)
+    ]
+    order = list(dict.fromkeys(keys))
+    return [order.index(key) for key in keys]
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "metrics.jsonl").is_file() or (path / "transfer.jsonl").is_file()
+
+
+def _find(path: Path) -> list[Path]:
+    if path.is_file() or _is_run(path):
+        return [path.parent if path.is_file() else path]
+    if not path.is_dir():
+        raise ValueError(f"{path} does not exist; give the work directories of runs.")
+    files = [*path.rglob("metrics.jsonl"), *path.rglob("transfer.jsonl")]
+    if not files:
+        raise ValueError(f"there is no metrics.jsonl below {path}; give work directories of runs.")
+    return sorted({file.parent for file in files})
+
+
+def _read_config(path: Path, notes: list[str]) -> Row:
+    if not path.exists():
+        notes.append(f"{path.name}: there is none.")
+        return {}
+    try:
+        config: Row = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}.") from error
+    return config

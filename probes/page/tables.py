@@ -1,0 +1,199 @@
+"""What the page says without a script: verdicts, transfer, settings and machines."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from probes.page import wary
+from probes.page.metrics import BY_NAME, COLLAPSE
+from probes.page.scatter import common_tasks, transfer_score
+from probes.runs import Run, differences
+from train.config import Config, flatten
+
+SPLITS = ("train", "test")
+DASH = "\N{EN DASH}"
+_SHOWN = ("vci_adjusted", *COLLAPSE, "class_separation", "probe_mse")
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Returns a number for people; a dash for what is none, whose reason stands beside it."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return DASH
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.{digits}g}" if abs(value) < 1e5 else f"{value:.2e}"
+
+
+def interval(ends: Sequence[float | None] | None) -> str:
+    """Returns "0.03 to 0.05", or nothing for no interval."""
+    if not ends or None in ends:
+        return ""
+    return f"{number(ends[0], 3)} to {number(ends[1], 3)}"
+
+
+def verdict(run: Run) -> dict[str, Any]:
+    """Returns where a run stands: progress in words, and each metric of both splits with notes."""
+    rows = {split: run.last(split) for split in SPLITS}
+    return {
+        "name": run.name,
+        "progress": progress(run),
+        "sentence": _sentence(run),
+        "splits": {split: _split(row) for split, row in rows.items()},
+        "metrics": [
+            {
+                "title": BY_NAME[name].title,
+                "direction": BY_NAME[name].direction,
+                "cells": [_cell(name, row) for row in rows.values()],
+            }
+            for name in ("accuracy", "loss", *_SHOWN)
+        ],
+        "notes": run.notes,
+    }
+
+
+def is_finished(run: Run) -> bool:
+    """Whether the last epoch of the config is recorded for both splits."""
+    epochs = run.config.get("epochs")
+    return epochs is not None and all(
+        run.last(split).get("epoch", -1) >= epochs for split in SPLITS
+    )
+
+
+def progress(run: Run) -> str:
+    """Returns "finished, 80 epochs" or how far it is."""
+    epochs, last = run.config.get("epochs"), run.last("test").get("epoch")
+    if is_finished(run):
+        return f"finished, {epochs} epochs"
+    if last is None:
+        return "nothing recorded yet"
+    return f"not finished: epoch {last} of {'an unknown number' if epochs is None else epochs}"
+
+
+def transfer(runs: Sequence[Run]) -> dict[str, Any] | None:
+    """Returns the scores by run and task, the best of each task marked; None if there are none."""
+    having = [run for run in runs if run.transfer]
+    if not having:
+        return None
+    tasks = list(dict.fromkeys(row["task"] for run in having for row in run.transfer))
+    scored = [{row["task"]: row for row in run.transfer} for run in having]
+    shared = common_tasks(runs)
+    means = [transfer_score(run, shared) for run in having]
+    return {
+        "tasks": [{"name": task, "score": _score_name(scored, task)} for task in tasks],
+        "runs": [
+            {"name": run.name, "cells": [_score(scored, i, task) for task in tasks]}
+            for i, run in enumerate(having)
+        ],
+        "means": [
+            {"text": number(mean), "best": mean is not None and _is_best(mean, means)}
+            for mean in means
+        ],
+        "mean_name": "MLO" if any("accuracy" not in r.last("test") for r in having) else "MLOG",
+        "shared": len(shared),
+        "lacking": [run.name for run in runs if not run.transfer],
+    }
+
+
+def config_table(runs: Sequence[Run]) -> dict[str, Any]:
+    """Returns the settings all runs share, and those in which they differ."""
+    defaults = json.loads(json.dumps(flatten(dataclasses.asdict(Config()))))
+    flat = [flatten(run.config) for run in runs]
+    varied = differences(runs)
+    fields = dict.fromkeys(field for config in flat for field in config)
+    return {
+        "varied": varied,
+        "shared": [
+            {"field": f, "value": flat[0].get(f), "set": flat[0].get(f) != defaults.get(f)}
+            for f in fields
+            if f not in varied and all(config.get(f) == flat[0].get(f) for config in flat)
+        ],
+    }
+
+
+def machines(run: Run) -> list[dict[str, Any]]:
+    """Returns the entries of ``run.json``; none if it is missing or damaged."""
+    try:
+        entries = json.loads((run.path / "run.json").read_text())
+    except (OSError, json.JSONDecodeError):
+        return []
+    return [entry for entry in entries if isinstance(entry, dict)]
+
+
+def _split(row: dict[str, Any]) -> dict[str, Any]:
+    vci, adjusted = row.get("vci"), row.get("vci_adjusted")
+    said = wary.notes(row)
+    return {
+        "epoch": row.get("epoch"),
+        "vci": number(adjusted if adjusted is not None else vci),
+        "is_adjusted": adjusted is not None,
+        "plain": number(vci),
+        "interval": interval(row.get("vci_interval")),
+        "accuracy": number(row.get("accuracy")),
+        "accuracy_interval": interval(wary.accuracy_interval(row)),
+        "samples": number(row.get("samples")),
+        "notes": [note for key in ("vci_adjusted", "vci", "samples") for note in said.get(key, [])],
+        "reason": "" if vci is not None else wary.why_undefined("vci", row) if row else "no row",
+    }
+
+
+def _cell(metric: str, row: dict[str, Any]) -> dict[str, Any]:
+    value = row.get(metric)
+    ends = {
+        "vci_adjusted": row.get("vci_interval"),
+        "accuracy": wary.accuracy_interval(row),
+    }.get(metric)
+    if not row:
+        reason = "no row of this split is recorded"
+    else:
+        reason = "" if value is not None else wary.why_undefined(metric, row)
+    notes = [reason] if reason else wary.notes(row).get(metric, [])
+    return {"text": number(value), "interval": interval(ends), "notes": notes}
+
+
+def _sentence(run: Run) -> str:
+    parts = []
+    for split in SPLITS:
+        _, values = run.curve("vci", split)
+        if len(values) > 1:
+            verb = "fell" if values[-1] < values[0] else "rose"
+            parts.append(f"{verb} from {values[0]:.3f} to {values[-1]:.3f} on {split}")
+    if not parts:
+        return "There are not two records yet, so nothing can be said of a change."
+    return f"VCI {' and '.join(parts)}; 0 is complete collapse.{_told_apart(run)}"
+
+
+def _told_apart(run: Run) -> str:
+    ends = [run.last(split).get("vci_interval") for split in SPLITS]
+    if any(not e or None in e for e in ends):
+        return ""
+    (low, high), (other_low, other_high) = ends
+    overlap = low <= other_high and other_low <= high
+    return (
+        " The intervals of train and test overlap."
+        if overlap
+        else " The intervals of train and test do not overlap."
+    )
+
+
+def _score_name(scored: list[dict[str, Any]], task: str) -> str:
+    return next((s[task].get("score_name", "") for s in scored if task in s), "")
+
+
+def _score(scored: list[dict[str, Any]], which: int, task: str) -> dict[str, Any]:
+    row = scored[which].get(task)
+    if row is None or row["score"] is None:
+        return {"text": DASH, "best": False, "detail": "not probed"}
+    best = _is_best(row["score"], [s[task]["score"] for s in scored if task in s])
+    detail = [
+        f"{name} {number(row[key])}"
+        for key, name in (("validation_score", "validation"), ("l2", "l2"))
+        if row.get(key) is not None
+    ]
+    return {"text": number(row["score"]), "best": best, "detail": ", ".join(detail)}
+
+
+def _is_best(value: float, among: Sequence[float | None]) -> bool:
+    known = [other for other in among if other is not None]
+    return len(known) > 1 and value == max(known)

@@ -43,7 +43,7 @@ def per_class(epoch=4, classes=CLASSES):
         "count": [100] * classes,
         "variance": [1.0 + k for k in range(classes)],
         "distance": [5.0] * classes,
-        "squared_distance": [0.1 + (0.5 if k == 3 else k / 100) for k in range(classes)],
+        "squared_distance": [0.1 + (0.5 if k == 3 else k / (10 * classes)) for k in range(classes)],
         "cosine_similarity": [0.9] * classes,
         "nearest": [(k + 1) % classes for k in range(classes)],
         "nearest_cdnv": [0.05] * classes,

@@ -170,7 +170,7 @@ class EvalConfig:
     layers: bool = False
     """Measure every depth of the network as well as its features."""
     blocks: int = 16
-    """Parts of a split whose spread gives VCI its interval; each takes the memory of a state."""
+    """Parts of a split that give VCI its interval, each with a state's memory; 1 gives none."""
 
 
 @dataclasses.dataclass(frozen=True)

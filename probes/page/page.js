@@ -54,6 +54,7 @@
   // ---- charts -------------------------------------------------------------------------------
   // A chart is { plot, spec }; spec has x, columns, labels, colours, keys (of the legend), text.
   const charts = new Map();
+  const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
   window.vciCharts = charts;
 
   const join = (parts) => {
@@ -105,10 +106,10 @@
       legend: { show: false },
       cursor: { drag: { x: true, y: false }, points: { size: 9 } },
       scales: {
-        x: { time: false, distr: spec.logX ? 3 : 1 },
-        y: log ? { distr: 3, log: 10 } : { range: (u, min, max) => spec.scale === "zero" ? [0, (max || 1) * 1.08] : spread(min, max) },
+        x: { time: false, ...(spec.logX ? { distr: 3, range: decades } : {}) },
+        y: log ? { distr: 3, range: decades } : { range: (u, min, max) => spec.scale === "zero" ? [0, (max || 1) * 1.08] : spread(min, max) },
       },
-      axes: [axis({ label: spec.xLabel, labelSize: 18, size: 34, values: plain }), axis({ size: 58, values: plain, label: spec.yLabel, labelSize: spec.yLabel ? 18 : 0 })],
+      axes: [axis({ label: spec.xLabel, labelSize: 18, size: 34, values: plain, ...(spec.whole ? { incrs: WHOLE } : {}) }), axis({ size: 58, values: plain, label: spec.yLabel, labelSize: spec.yLabel ? 18 : 0 })],
       series: [{}, ...spec.keys.map((key, i) => ({
         label: spec.text(i, 0), show: key.every((k) => !hidden.has(k)),
         stroke: spec.quiet[i] ? "transparent" : () => colour(spec.colours[i]),
@@ -127,8 +128,16 @@
     if (state.zoom[id]) plot.setScale("x", state.zoom[id]);
     keyboard(host, plot);
     new ResizeObserver(() => { if (host.clientWidth && width() !== plot.width) plot.setSize({ width: width(), height: height() }); }).observe(host);
-    figure.append(under(id, spec));
+    if (!figure.querySelector(".under")) figure.append(under(id, spec));
+    figure.querySelector(".under").before(host);
     return plot;
+  };
+  // Logarithmic axes end at 1, 2 or 5 times a power of ten: uPlot's own whole decades leave gaps.
+  const decades = (u, min, max) => {
+    if (!(min > 0)) return [0.1, 1];
+    const snap = (v, steps, fits) => { const unit = 10 ** Math.floor(Math.log10(v)); return unit * steps.find((k) => fits(unit * k)); };
+    const low = snap(min, [5, 2, 1], (v) => v <= min * (1 + 1e-9)), high = snap(max, [1, 2, 5, 10], (v) => v >= max * (1 - 1e-9));
+    return low < high ? [low, high] : [low / 2, high * 2];
   };
   const spread = (min, max) => {
     if (min == null) return [0, 1];
@@ -140,9 +149,16 @@
     if (min > x[0] || max < x[x.length - 1]) state.zoom[id] = { min, max }; else delete state.zoom[id];
   };
 
+  const redraw = (id, spec) => {
+    const { plot } = charts.get(id), host = plot.root.parentNode;
+    plot.destroy();
+    host.remove();
+    draw(id, spec);
+  };
   const under = (id, spec) => {
     const box = make("details", {}, make("summary", { textContent: "Values as a table" }));
-    const csv = make("button", { type: "button", textContent: "Download CSV" });
+    const csv = make("button", { type: "button", textContent: "CSV" });
+    csv.setAttribute("aria-label", `Download ${id} as CSV`);
     const rows = () => [spec.csvHead, ...spec.csvRows()];
     csv.addEventListener("click", () => download(`${id}.csv`, rows()));
     box.addEventListener("toggle", () => {
@@ -152,7 +168,18 @@
       scroll.setAttribute("role", "region"); scroll.setAttribute("aria-label", "Values");
       box.append(scroll);
     });
-    return make("div", { className: "under" }, csv, box);
+    const tools = make("div", { className: "under" }, box, csv);
+    if (spec.whole) {
+      const name = () => (spec.scale === "log" ? "Linear axis" : "Log axis");
+      const turn = make("button", { type: "button", textContent: name() });
+      turn.addEventListener("click", () => {
+        spec.scale = spec.scale === "log" ? spec.linear : "log";
+        turn.textContent = name();
+        redraw(id, spec);
+      });
+      csv.before(turn);
+    }
+    return tools;
   };
 
   const keyboard = (host, u) => {
@@ -189,7 +216,7 @@
   const curve = (chart) => {
     if (!chart.series.length) return;
     const { x, spread: put } = join(chart.series);
-    const spec = { x, columns: [], keys: [], colours: [], dash: [], quiet: [], bands: [], scale: chart.scale, xLabel: "Epoch" };
+    const spec = { x, columns: [], keys: [], colours: [], dash: [], quiet: [], bands: [], scale: chart.scale, linear: chart.scale === "log" ? "linear" : chart.scale, xLabel: "Epoch", whole: true };
     const owner = [];
     for (const s of chart.series) {
       const keys = many ? [`run:${s.run}`, `split:${s.split}`] : [`split:${s.split}`];

@@ -44,20 +44,21 @@ def scatters(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return [_scatter(name, runs, scores) for name in COLLAPSE]
 
 
-def strength(x: Sequence[float], y: Sequence[float]) -> dict[str, float] | None:
+def strength(x: Sequence[float], y: Sequence[float]) -> dict[str, float | None] | None:
     """Returns Pearson's r with its 95 % interval by Fisher's z, and Spearman's rank correlation.
 
     None for fewer than three points, or if one of the two samples does not vary. The interval is
-    NaN for three points.
+    None for three points, and where all lie on a line.
     """
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
     pearson = stats.pearsonr(x, y)
     low, high = pearson.confidence_interval(0.95) if len(x) > 3 else (math.nan, math.nan)
+    known = math.isfinite(low) and math.isfinite(high)
     return {
         "pearson": float(pearson.statistic),
-        "low": float(low),
-        "high": float(high),
+        "low": float(low) if known else None,
+        "high": float(high) if known else None,
         "spearman": float(stats.spearmanr(x, y).statistic),
     }
 
@@ -80,7 +81,7 @@ def _scatter(name: str, runs: Sequence[Run], scores: list[float | None]) -> dict
     }
 
 
-def _notes(runs: Sequence[Run], used: list[int], told: dict[str, float] | None) -> list[str]:
+def _notes(runs: Sequence[Run], used: list[int], told: dict[str, float | None] | None) -> list[str]:
     if told is None:
         return []
     sorts = len(set(settings([runs[i] for i in used])))
@@ -94,7 +95,7 @@ def _notes(runs: Sequence[Run], used: list[int], told: dict[str, float] | None) 
             (sorts == len(used), "One seed a setting: the luck of a seed is part of each point."),
             (sorts < len(used), f"{len(used)} runs of {sorts} settings are not independent."),
             (
-                told["low"] < 0 < told["high"],
+                told["low"] is not None and told["low"] < 0 < told["high"],
                 "The interval holds 0: the sign of this correlation is not settled.",
             ),
         )

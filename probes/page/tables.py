@@ -49,7 +49,8 @@ def verdict(run: Run) -> dict[str, Any]:
             }
             for name in ("accuracy", "loss", *_SHOWN)
         ],
-        "notes": run.notes,
+        # That nothing was probed yet is said where the scores would be.
+        "notes": [note for note in run.notes if note != "transfer.jsonl: there is none."],
     }
 
 
@@ -103,9 +104,13 @@ def config_table(runs: Sequence[Run]) -> dict[str, Any]:
     varied = differences(runs)
     fields = dict.fromkeys(field for config in flat for field in config)
     return {
-        "varied": varied,
+        "varied": {f: [_setting(v) for v in values] for f, values in varied.items()},
         "shared": [
-            {"field": f, "value": flat[0].get(f), "set": flat[0].get(f) != defaults.get(f)}
+            {
+                "field": f,
+                "value": _setting(flat[0].get(f)),
+                "set": flat[0].get(f) != defaults.get(f),
+            }
             for f in fields
             if f not in varied and all(config.get(f) == flat[0].get(f) for config in flat)
         ],
@@ -119,6 +124,15 @@ def machines(run: Run) -> list[dict[str, Any]]:
     except (OSError, json.JSONDecodeError):
         return []
     return [entry for entry in entries if isinstance(entry, dict)]
+
+
+def _setting(value: Any) -> str:
+    """Returns a setting as a person would type it: 0.3 for 0.30000000000000004."""
+    if isinstance(value, float):
+        return f"{value:.10g}"
+    if value is None or value == "":
+        return DASH
+    return str(value)
 
 
 def _split(row: dict[str, Any]) -> dict[str, Any]:
@@ -153,12 +167,14 @@ def _cell(metric: str, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sentence(run: Run) -> str:
-    parts = []
+    parts, before = [], ""
     for split in SPLITS:
         _, values = run.curve("vci", split)
         if len(values) > 1:
-            verb = "fell" if values[-1] < values[0] else "rose"
-            parts.append(f"{verb} from {values[0]:.3f} to {values[-1]:.3f} on {split}")
+            verb = "fell " if values[-1] < values[0] else "did not fall: it went "
+            said = "" if verb == before else verb
+            parts.append(f"{said}from {values[0]:.3f} to {values[-1]:.3f} on {split}")
+            before = verb
     if not parts:
         return "There are not two records yet, so nothing can be said of a change."
     return f"VCI {' and '.join(parts)}; 0 is complete collapse.{_told_apart(run)}"

@@ -238,13 +238,13 @@
     draw(chart.id, spec);
   };
 
+  const line = (name, dash) => {
+    const span = make("span");
+    span.innerHTML = `<svg width="26" height="10" aria-hidden="true"><line x1="1" y1="5" x2="25" y2="5" stroke="var(--${name})" stroke-width="3" stroke-dasharray="${dash}"/></svg>`;
+    return span.firstChild;
+  };
   const legend = () => {
     const box = document.getElementById("legend");
-    const line = (name, dash) => {
-      const span = make("span");
-      span.innerHTML = `<svg width="26" height="10" aria-hidden="true"><line x1="1" y1="5" x2="25" y2="5" stroke="var(--${name})" stroke-width="3" stroke-dasharray="${dash}"/></svg>`;
-      return span.firstChild;
-    };
     const button = (key, text, mark) => {
       const b = make("button", { type: "button" }, ...(mark ? [mark] : []), text);
       b.dataset.key = key;
@@ -316,6 +316,7 @@
       scale: "log", logX: true, xLabel: "Index", text: (i) => NAMES[i], head: (v) => `Eigenvalue ${v}`, aria: "eigenvalues by index, both axes logarithmic",
       csvHead: ["index", ...NAMES], csvRows: rows });
     document.getElementById("chart-spectrum").append(note);
+    document.querySelector("#chart-spectrum .direction").append(line("c0", ""), " total ", line("c1", "6 4"), " between classes");
     if (state.chosen.epoch != null && +state.chosen.epoch <= +range.max) range.value = state.chosen.epoch;
     range.addEventListener("input", () => {
       if (+range.value === +range.max) delete state.chosen.epoch; else state.chosen.epoch = range.value;

@@ -1,7 +1,5 @@
 """Figures: the right numbers in the right place, from files in any state."""
 
-import json
-
 import pytest
 
 from probes import figures
@@ -53,22 +51,6 @@ def test_undefined_and_single_values_are_drawn_around(tmp_path):
     figure = figures.collapse_curves(rows)
     assert len(figure.axes[1].lines) == 0
     assert figures.save(figure, tmp_path / "new" / "figure.png").read_bytes()[:4] == b"\x89PNG"
-
-
-def test_a_torn_last_line_is_left_out_with_a_warning(tmp_path):
-    """What a killed or running process leaves can be drawn."""
-    path = tmp_path / "metrics.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in _rows()) + '{"epoch": 4, "sp')
-    with pytest.warns(UserWarning, match="last line is cut off"):
-        assert figures.load_rows(path) == _rows()
-
-
-def test_a_broken_line_elsewhere_is_an_error(tmp_path):
-    """Damage in the middle is not a kill; it is named."""
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"epoch"\n{"epoch": 1}\n')
-    with pytest.raises(ValueError, match="line 1"):
-        figures.load_rows(path)
 
 
 def test_no_rows_is_an_error():

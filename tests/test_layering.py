@@ -73,7 +73,7 @@ def test_configs_import_only_dataclasses():
         ("flax", ("train/models/", "train/step.py")),
         ("optax", ("train/optim.py", "train/losses.py", "train/step.py", "probes/logistic.py")),
         ("jax.sharding.Mesh", ("train/mesh.py",)),
-        ("matplotlib", ("probes/figures.py",)),
+        ("matplotlib", ("probes/figures/",)),
         ("tensorflow", ()),
     ],
 )

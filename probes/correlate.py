@@ -1,0 +1,195 @@
+"""Metrics against transfer, over groups of runs: how strong, how sure, and with which sign.
+
+What a reader of eleven points needs beside a coefficient: intervals of two kinds, an exact test,
+how far it hangs on one run, what is left of it at equal pretraining accuracy, and whether the sign
+is the same in every group. The last is the claim of the paper: within a group one knob moves the
+metrics and the transfer together, so that |r| is near 1 almost whatever is measured, and only the
+sign says whether a metric orders networks that were trained differently.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from probes import coefficients, resampling
+from probes.coefficients import COEFFICIENTS, Coefficient
+from probes.resampling import Interval, Permutation, Plan
+from probes.study import Study
+
+
+class Estimate(NamedTuple):
+    """One coefficient.
+
+    Attributes:
+      value: over the means of the settings.
+      bootstrap: BCa, over settings and seeds.
+      permutation: the test of no association, and the interval that inverts it.
+      leave_one_out: smallest and largest value without one setting.
+    """
+
+    value: float
+    bootstrap: Interval
+    permutation: Permutation
+    leave_one_out: tuple[float, float]
+
+
+class Correlation(NamedTuple):
+    """A metric against MLOG in a group.
+
+    Attributes:
+      metric: its name.
+      group: its name, or ``study.ALL``.
+      runs: that have the metric.
+      settings: that differ in more than the seed.
+      estimates: by the names of ``coefficients.COEFFICIENTS``.
+      partial: Pearson's correlation given the log odds of the pretraining accuracy, and its
+        two-sided p-value by Student's t; NaN below four settings.
+      seeds: interval of Pearson's coefficient if the same settings were trained with new seeds;
+        NaN where every setting has one seed.
+      warnings: sentences.
+    """
+
+    metric: str
+    group: str
+    runs: int
+    settings: int
+    estimates: dict[str, Estimate]
+    partial: tuple[float, float]
+    seeds: Interval
+    warnings: list[str]
+
+    @property
+    def pearson(self) -> Estimate:
+        """The estimate that the paper gives."""
+        return self.estimates["pearson"]
+
+
+class Comparison(NamedTuple):
+    """How much stronger a metric's correlation is than another's, |r| - |r'|, in a group.
+
+    Resamples keep the signs of the sample: |r| itself has a kink at 0, where a bootstrap fails.
+    """
+
+    metric: str
+    other: str
+    group: str
+    value: float
+    interval: Interval
+
+
+def correlate(study: Study, plan: Plan) -> list[Correlation]:
+    """Returns every metric against MLOG in every group, and over all runs of several groups."""
+    mlog, log_odds = study.mlog, study.log_odds()
+    return [
+        _correlation(metric, group, values[kept], mlog[kept], log_odds[kept], settings[kept], plan)
+        for group, rows in study.members().items()
+        for metric, values in study.metrics.items()
+        for settings in [np.array(study.settings)]
+        for kept in [rows[np.isfinite(values[rows])]]
+    ]
+
+
+def compare(study: Study, metric: str, plan: Plan) -> list[Comparison]:
+    """Returns |r| of a metric less that of each other one, in every group.
+
+    The same resamples serve both, so what is common to the two metrics cancels.
+    """
+    mlog, settings = study.mlog, np.array(study.settings)
+    found = []
+    for group, rows in study.members().items():
+        for other in study.metrics:
+            pair = [study.metrics[name] for name in (metric, other)]
+            kept = rows[np.all(np.isfinite(pair), axis=0)[rows]]
+            if other == metric or len(set(settings[kept])) < 3:
+                continue
+            samples = [*(values[kept] for values in pair), mlog[kept]]
+            found.append(Comparison(metric, other, group, *_gain(samples, settings[kept], plan)))
+    return found
+
+
+def partial(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> tuple[float, float]:
+    """Returns Pearson's correlation of x and y given a third sample, and its p-value.
+
+    The correlation of the residuals of two least-squares lines, tested by Student's t with S - 3
+    degrees of freedom: the test of x in the regression of y on x and the third.
+    """
+    if len(x) < 4:
+        return math.nan, math.nan
+    xy = float(coefficients.pearson(x, y))
+    xz, yz = (float(coefficients.pearson(sample, given)) for sample in (x, y))
+    rest = (1 - xz**2) * (1 - yz**2)
+    if not rest > 1e-12:
+        return math.nan, math.nan
+    r = max(-1.0, min(1.0, (xy - xz * yz) / math.sqrt(rest)))
+    freedom = len(x) - 3
+    t = r * math.sqrt(freedom / max(1 - r * r, 1e-300))
+    return r, 2 * float(stats.t.sf(abs(t), freedom))
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Returns p-values adjusted for their number by Holm's step-down rule; NaN stays out of it."""
+    adjusted = np.full(len(p_values), np.nan)
+    known = np.flatnonzero(np.isfinite(p_values))
+    order = known[np.argsort(p_values[known], kind="stable")]
+    factors = len(order) - np.arange(len(order))
+    adjusted[order] = np.minimum(np.maximum.accumulate(p_values[order] * factors), 1.0)
+    return adjusted
+
+
+def _gain(samples: list[np.ndarray], settings: np.ndarray, plan: Plan) -> tuple[float, Interval]:
+    *metrics, mlog = (resampling.means(sample, settings) for sample in samples)
+    signs = [np.sign(coefficients.pearson(metric, mlog)) for metric in metrics]
+
+    def gain(x: np.ndarray, other: np.ndarray, y: np.ndarray) -> np.ndarray:
+        ours, theirs = coefficients.pearson(x, y), coefficients.pearson(other, y)
+        return signs[0] * ours - signs[1] * theirs
+
+    return float(gain(*metrics, mlog)), resampling.bootstrap(gain, samples, settings, plan)
+
+
+def _correlation(
+    metric: str,
+    group: str,
+    x: np.ndarray,
+    y: np.ndarray,
+    log_odds: np.ndarray,
+    settings: np.ndarray,
+    plan: Plan,
+) -> Correlation:
+    size, several = len(set(settings)), len(set(settings)) < len(settings)
+    nothing = Interval(math.nan, math.nan, math.nan)
+    if size < 3:
+        warnings = [f"{size} setting(s) in {group} have {metric}: a correlation takes three."]
+        none = (math.nan, math.nan)
+        return Correlation(metric, group, len(x), size, {}, none, nothing, warnings)
+    averages = [resampling.means(sample, settings) for sample in (x, y, log_odds)]
+    return Correlation(
+        metric=metric,
+        group=group,
+        runs=len(x),
+        settings=size,
+        estimates={
+            name: _estimate(coefficient, x, y, settings, plan)
+            for name, coefficient in COEFFICIENTS.items()
+        },
+        partial=partial(*averages),
+        seeds=resampling.bootstrap(coefficients.pearson, (x, y), settings, plan, seeds_only=True)
+        if several
+        else nothing,
+        warnings=[],
+    )
+
+
+def _estimate(
+    coefficient: Coefficient, x: np.ndarray, y: np.ndarray, settings: np.ndarray, plan: Plan
+) -> Estimate:
+    whole = [resampling.means(sample, settings) for sample in (x, y)]
+    without = coefficient(*(resampling.without_each(sample) for sample in whole))
+    return Estimate(
+        value=float(coefficient(*whole)),
+        bootstrap=resampling.bootstrap(coefficient, (x, y), settings, plan),
+        permutation=resampling.permute(coefficient, *whole, plan),
+        leave_one_out=(float(np.min(without)), float(np.max(without))),
+    )

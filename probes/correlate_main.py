@@ -1,0 +1,80 @@
+"""``python -m probes correlate RUN...`` or ``--published``: metrics against transfer, judged.
+
+Prints the table of correlations and what it allows one to say, and writes figure 7; with
+``--tables`` tables 1 and 2 as well. ``--published`` takes the tables of Xu & Liu (2023).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from probes import correlate, figures, figures_main, published, runs, study, tables, verdicts
+from probes.resampling import Plan
+from probes.study import Study
+
+
+def main(arguments: list[str]) -> int:
+    """Judges runs, or the published tables, and returns the exit code.
+
+    2 stands for paths without runs, damaged files, or runs that cannot be compared.
+    """
+    options = _parser().parse_args(arguments)
+    if options.published == bool(options.runs):
+        print("error: give either work directories or --published.", file=sys.stderr)
+        return 2
+    try:
+        plan = Plan(resamples=options.resamples, seed=options.seed)
+        compared = published.study() if options.published else _read(options.runs, options.split)
+        print(report(compared, plan, latex=options.latex, all_tables=options.tables))
+        figure = figures.transfer_scatter(compared, correlate.correlate(compared, plan))
+        for path in figures.save_both(figure, options.out / "figure7_transfer"):
+            print(f"figure: {path}")
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def report(compared: Study, plan: Plan, *, latex: bool, all_tables: bool) -> str:
+    """Returns the tables, and the verdicts as a list.
+
+    Args:
+      compared: the runs.
+      plan: of the resampling.
+      latex: tables in LaTeX rather than in Markdown.
+      all_tables: tables 1 and 2 before the table of correlations.
+    """
+    found = correlate.correlate(compared, plan)
+    chosen = [tables.scores(compared), tables.metrics(compared, found)] if all_tables else []
+    chosen.append(tables.correlations(found))
+    if (noise := tables.seeds(found)).rows:
+        chosen.append(noise)
+    write = tables.latex if latex else tables.markdown
+    metric = "vci" if "vci" in compared.metrics else next(iter(compared.metrics))
+    said = verdicts.statements(found, correlate.compare(compared, metric, plan), plan)
+    how = (
+        f"Intervals of {100 * plan.confidence:g} %; BCa and random permutations from "
+        f"{plan.resamples} resamples, seed {plan.seed}."
+    )
+    listing = "\n".join(f"- {sentence}" for sentence in (how, *compared.notes, *said))
+    return "\n\n".join([*map(write, chosen), listing])
+
+
+def _read(paths: list[str], split: str) -> Study:
+    found = runs.read_runs(paths)
+    for sentence in figures_main.notes(found):
+        print(sentence, file=sys.stderr)
+    return study.from_runs(found, split)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m probes correlate", description=__doc__)
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="work directory, or one of several")
+    parser.add_argument("--published", action="store_true", help="the tables of the paper")
+    parser.add_argument("--split", choices=("train", "test"), default="train", help="of metrics")
+    parser.add_argument("--out", type=Path, default=Path("figures"), help="where figure 7 goes")
+    parser.add_argument("--tables", action="store_true", help="tables 1 and 2 too")
+    parser.add_argument("--latex", action="store_true", help="tables in LaTeX")
+    parser.add_argument("--resamples", type=int, default=Plan.resamples)
+    parser.add_argument("--seed", type=int, default=Plan.seed, help="of the resampling")
+    return parser

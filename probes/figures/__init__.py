@@ -1,0 +1,29 @@
+"""Every figure of the paper, drawn from work directories and from nothing else.
+
+Each function returns a ``matplotlib.figure.Figure``, at the size it has in print; ``save`` and
+``save_both`` write it. In a notebook a figure shows itself after ``%matplotlib inline``. This is
+the only place that imports matplotlib, and no figure touches its global state or needs a screen.
+
+Figure 1 is ``within_parts``, 2 ``spectra``, 3 to 5 ``metric_curves``, 6 and 8 ``train_and_test``,
+7 ``transfer_scatter``; ``overview`` is the four metrics of one run, and ``validation_curve`` the
+choice of a probe's penalty.
+"""
+
+from probes.figures.curves import metric_curves, train_and_test
+from probes.figures.overview import collapse_curves
+from probes.figures.parts import spectra, within_parts
+from probes.figures.style import save, save_both
+from probes.figures.sweeps import validation_curve
+from probes.figures.transfer import transfer_scatter
+
+__all__ = [
+    "collapse_curves",
+    "metric_curves",
+    "save",
+    "save_both",
+    "spectra",
+    "train_and_test",
+    "transfer_scatter",
+    "validation_curve",
+    "within_parts",
+]

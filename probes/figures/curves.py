@@ -1,0 +1,98 @@
+"""Metrics against epoch, one line a run: figures 3 to 6 and 8."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from probes.figures import style
+from probes.runs import Run
+
+METRICS = ("fuzziness", "squared_distance", "cosine_similarity", "vci")
+
+
+def metric_curves(runs: Sequence[Run], split: str) -> Figure:
+    """Returns the four metrics of a split against epoch (figures 3, 4, 5).
+
+    Args:
+      runs: a line each.
+      split: ``"train"`` in the paper.
+
+    Raises:
+      ValueError: there are no runs.
+    """
+    _check(runs)
+    figure = style.figure(style.PAGE, 4.3)
+    panels = figure.subplots(2, 2, sharex=True)
+    for axes, metric in zip(panels.flat, METRICS, strict=True):
+        style.panel(axes, f"{style.title(metric)}, {split}", style.direction(metric))
+        _curves(axes, runs, metric, split)
+    for axes in panels[-1]:
+        axes.set_xlabel("Epoch", fontsize=style.TEXT)
+    style.legend(figure, panels.flat)
+    return figure
+
+
+def train_and_test(runs: Sequence[Run], metrics: Sequence[str]) -> Figure:
+    """Returns metrics against epoch, train at the left and test at the right, on equal axes.
+
+    Args:
+      runs: a line each.
+      metrics: a row of panels each: ``("vci",)`` is figure 6, the three others are figure 8.
+
+    Raises:
+      ValueError: there are no runs or no metrics.
+    """
+    _check(runs)
+    if not metrics:
+        raise ValueError("there are no metrics to draw; name one or more.")
+    figure = style.figure(style.PAGE, 0.6 + 1.7 * len(metrics))
+    panels = figure.subplots(len(metrics), 2, sharex=True, sharey="row", squeeze=False)
+    for row, metric in zip(panels, metrics, strict=True):
+        for axes, split in zip(row, ("train", "test"), strict=True):
+            style.panel(axes, f"{style.title(metric)}, {split}", style.direction(metric))
+            _curves(axes, runs, metric, split)
+    for axes in panels[-1]:
+        axes.set_xlabel("Epoch", fontsize=style.TEXT)
+    style.legend(figure, panels.flat)
+    return figure
+
+
+def _check(runs: Sequence[Run]) -> None:
+    if not runs:
+        raise ValueError("there are no runs to draw; give work directories that have rows.")
+
+
+def _curves(axes: Axes, runs: Sequence[Run], metric: str, split: str) -> None:
+    """Draws what can be drawn; on a logarithmic axis zero cannot."""
+    scale = style.LABELS[metric].scale if metric in style.LABELS else "linear"
+    drawn = []
+    for index, run in enumerate(runs):
+        epochs, values = run.curve(metric, split)
+        points = [(e, v) for e, v in zip(epochs, values, strict=True) if scale == "linear" or v > 0]
+        if points:
+            look = style.line(index) | {"markevery": max(1, len(points) // 12)}
+            axes.plot(*zip(*points, strict=True), label=run.name, **look)
+            drawn += points
+    if not drawn:
+        _explain(axes, runs, metric, split)
+    elif scale == "log":
+        style.plain_log(axes)
+    elif metric == "vci":
+        axes.set_ylim(bottom=0.0)  # An index: its zero is full collapse.
+
+
+def _explain(axes: Axes, runs: Sequence[Run], metric: str, split: str) -> None:
+    rows = sum(row["split"] == split for run in runs for row in run.rows)
+    reason = f"none of the {rows} {split} rows has a {metric}" if rows else f"no {split} rows"
+    # Shared axes: the ticks of an empty panel are those of its neighbours, and must stay.
+    axes.text(
+        0.5,
+        0.5,
+        f"{reason}\nin {', '.join(run.name for run in runs)[:60]}",
+        transform=axes.transAxes,
+        ha="center",
+        va="center",
+        fontsize=style.SMALL,
+        color=style.GREY,
+    )

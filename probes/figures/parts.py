@@ -1,0 +1,114 @@
+"""What collapse consists of: within-class variability in and beside C(Sigma_B), and spectra."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from probes.figures import style
+from probes.runs import Row, Run
+
+_PARTS = {
+    "within_between_part": r"in $C(\Sigma_B)$: Tr[$P\,\Sigma_W$]",
+    "within_orthogonal_part": r"beside it: Tr[$(I-P)\,\Sigma_W$]",
+}
+
+_SPECTRA = {"total": r"$\Sigma_T$", "between": r"$\Sigma_B$"}
+
+# Beyond this ratio of largest to smallest value an axis is logarithmic.
+_LONG = 30.0
+
+# Eigenvalues below this share of the largest are rounding.
+_FLOOR = 1e-13
+
+
+def within_parts(runs: Sequence[Run], split: str) -> Figure:
+    """Returns the two parts of the within-class variability against epoch (figure 1).
+
+    Args:
+      runs: a panel each.
+      split: ``"train"`` in the paper.
+
+    Raises:
+      ValueError: there are no runs.
+    """
+    figure, panels = _panels(runs)
+    for axes, run in zip(panels, runs, strict=True):
+        style.panel(axes, f"{run.name}, {split}", "within-class variability")
+        axes.set_xlabel("Epoch", fontsize=style.TEXT)
+        drawn = []
+        for index, (part, label) in enumerate(_PARTS.items()):
+            epochs, values = run.curve(part, split)
+            drawn += values
+            if values:
+                axes.plot(epochs, values, label=label, **style.line(index))
+        if not drawn:
+            style.empty(axes, _missing(run, split, " or ".join(_PARTS)))
+        elif min(drawn) > 0 and max(drawn) / min(drawn) > _LONG:
+            style.plain_log(axes)
+    style.legend(figure, panels)
+    return figure
+
+
+def spectra(runs: Sequence[Run], split: str, epoch: float | None = None) -> Figure:
+    """Returns the sorted eigenvalues of Sigma_T and Sigma_B (figure 2).
+
+    Args:
+      runs: a panel each.
+      split: whose rows.
+      epoch: of the rows; the nearest recorded one is taken, and named. None is the last.
+
+    Raises:
+      ValueError: there are no runs.
+    """
+    figure, panels = _panels(runs)
+    for axes, run in zip(panels, runs, strict=True):
+        row = _nearest(run, split, epoch)
+        at = f", epoch {row['epoch']:g}" if row else ""
+        style.panel(axes, f"{run.name}, {split}{at}")
+        axes.set_xlabel("Rank of the eigenvalue", fontsize=style.TEXT)
+        axes.set_ylabel("Eigenvalue", fontsize=style.TEXT)
+        if row is None:
+            style.empty(axes, _missing(run, split, "spectrum"))
+        else:
+            _spectrum(axes, row)
+    style.legend(figure, panels)
+    return figure
+
+
+def _spectrum(axes: Axes, row: Row) -> None:
+    for index, (name, label) in enumerate(_SPECTRA.items()):
+        values = [value for value in row["spectrum"][name] if value is not None]
+        values = [value for value in values if value > _FLOOR * max(values)]
+        look = style.line(index) | {"markevery": _spread(len(values)), "markersize": 2.4}
+        axes.plot(range(1, len(values) + 1), values, label=label, **look)
+    style.plain_log_log(axes)
+
+
+def _spread(size: int) -> list[int]:
+    """Places evenly spaced on a logarithmic axis, about a dozen a decade."""
+    return sorted({round(10 ** (step / 12)) - 1 for step in range(80) if 10 ** (step / 12) <= size})
+
+
+def _nearest(run: Run, split: str, epoch: float | None) -> Row | None:
+    rows = [row for row in run.rows if row["split"] == split and row.get("spectrum")]
+    if not rows:
+        return None
+    return rows[-1] if epoch is None else min(rows, key=lambda row: abs(row["epoch"] - epoch))
+
+
+def _missing(run: Run, split: str, what: str) -> str:
+    rows = sum(row["split"] == split for row in run.rows)
+    return f"none of its {rows} {split} rows\nhas {what}" if rows else f"no {split} rows"
+
+
+def _panels(runs: Sequence[Run]) -> tuple[Figure, list[Axes]]:
+    if not runs:
+        raise ValueError("there are no runs to draw; give work directories that have rows.")
+    columns = min(2, len(runs))
+    rows = -(-len(runs) // columns)
+    figure = style.figure(style.COLUMN if columns == 1 else style.PAGE, 0.4 + 2.0 * rows)
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for spare in panels[len(runs) :]:
+        spare.remove()
+    return figure, panels[: len(runs)]

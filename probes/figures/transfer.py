@@ -1,0 +1,74 @@
+"""Metrics against transfer: figure 7."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from probes.correlate import Correlation
+from probes.figures import style
+from probes.study import ALL, Study
+
+
+def transfer_scatter(study: Study, correlations: Sequence[Correlation]) -> Figure:
+    """Returns MLOG against every metric, a row of panels for each group (figure 7).
+
+    Panels of a column share their horizontal axis, so that groups can be compared. Pearson's r is
+    written over each, with the interval that inverts its permutation test.
+
+    Args:
+      study: the runs.
+      correlations: of ``correlate(study)``; those of all runs together are not drawn.
+    """
+    groups = {name: rows for name, rows in study.members().items() if name != ALL}
+    found = {(one.group, one.metric): one for one in correlations}
+    figure = style.figure(style.PAGE, 0.3 + 1.75 * len(groups))
+    shape = (len(groups), len(study.metrics))
+    panels = figure.subplots(*shape, sharex="col", sharey="row", squeeze=False)
+    for index, (row, (group, members)) in enumerate(zip(panels, groups.items(), strict=True)):
+        for axes, (metric, values) in zip(row, study.metrics.items(), strict=True):
+            style.panel(axes, "")
+            if index == 0:  # Above the line that has the coefficient.
+                title = style.title(metric)
+                axes.set_title(title, fontsize=style.TEXT, fontweight="bold", pad=14)
+            _points(axes, values[members], study.mlog[members], index)
+            _write(axes, found.get((group, metric)))
+        row[0].set_ylabel(f"{group}\nMLOG", fontsize=style.TEXT)
+    for axes, metric in zip(panels[-1], study.metrics, strict=True):
+        axes.set_xlabel(style.direction(metric), fontsize=style.SMALL, color=style.GREY)
+    figure.align_ylabels(panels[:, 0])
+    return figure
+
+
+def _points(axes: Axes, x: np.ndarray, y: np.ndarray, index: int) -> None:
+    kept = np.isfinite(x)
+    if not kept.any():
+        axes.text(
+            0.5,
+            0.5,
+            "no run has it",
+            transform=axes.transAxes,
+            ha="center",
+            va="center",
+            fontsize=style.SMALL,
+            color=style.GREY,
+        )
+        return
+    look = style.line(index) | {"linestyle": "none", "markersize": 4}
+    axes.plot(x[kept], y[kept], **look)
+    axes.margins(x=0.12, y=0.12)
+
+
+def _write(axes: Axes, correlation: Correlation | None) -> None:
+    """Writes r and its interval above the points, in a panel's own title line."""
+    if correlation is None or not correlation.estimates:
+        said = "r undefined" if correlation is None else f"{correlation.settings} points: no r"
+    else:
+        estimate = correlation.pearson
+        low, high = estimate.permutation.low, estimate.permutation.high
+        said = f"r = {estimate.value:+.3f}"
+        said += f" [{low:+.2f}, {high:+.2f}]" if np.isfinite(low) else " (no interval)"
+    axes.text(
+        0.5, 1.0, said, transform=axes.transAxes, ha="center", va="bottom", fontsize=style.SMALL
+    )

@@ -1,0 +1,63 @@
+"""``python -m probes figures RUN... [--out DIR]``: every figure that runs have the rows for."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from probes import correlate, figures, runs, study
+from probes.resampling import Plan
+from probes.runs import Run
+
+
+def main(arguments: list[str]) -> int:
+    """Draws figures 1 to 8 of runs as PNG and SVG and returns the exit code.
+
+    2 stands for a path without a run, or for a damaged file.
+    """
+    parser = argparse.ArgumentParser(prog="python -m probes figures", description=__doc__)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="work directory, or one of several")
+    parser.add_argument("--out", type=Path, default=Path("figures"), help="where they are written")
+    parser.add_argument("--epoch", type=float, help="of figure 2; the last if not given")
+    options = parser.parse_args(arguments)
+    try:
+        found = runs.read_runs(options.runs)
+        for sentence in notes(found):
+            print(sentence, file=sys.stderr)
+        for path in draw(found, options.out, options.epoch):
+            print(path)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def draw(found: list[Run], out: Path, epoch: float | None) -> list[Path]:
+    """Writes every figure of runs; of figure 7 it may say that they cannot be compared."""
+    others = ("fuzziness", "squared_distance", "cosine_similarity")
+    made = {
+        "figure1_within_parts": figures.within_parts(found, "train"),
+        "figure2_spectra": figures.spectra(found, "train", epoch),
+        "figure3_train": figures.metric_curves(found, "train"),
+        "figure6_vci": figures.train_and_test(found, ("vci",)),
+        "figure8_others": figures.train_and_test(found, others),
+    }
+    if any(run.transfer for run in found):
+        try:
+            compared = study.from_runs(found, "train")
+            coefficients = correlate.correlate(compared, Plan())
+            made["figure7_transfer"] = figures.transfer_scatter(compared, coefficients)
+        except ValueError as error:
+            print(f"no figure 7: {error}", file=sys.stderr)
+    return [path for stem, figure in made.items() for path in figures.save_both(figure, out / stem)]
+
+
+def notes(found: list[Run]) -> list[str]:
+    """Returns what is amiss with runs, one sentence each, and how those of a group differ."""
+    said = [f"{run.name}: {note}" for run in found for note in run.notes]
+    for group in dict.fromkeys(run.group for run in found):
+        members = [run for run in found if run.group == group]
+        said += [
+            f"{group}: {field} is {', '.join(map(str, values))}"
+            for field, values in runs.differences(members).items()
+        ]
+    return said

@@ -1,0 +1,234 @@
+"""Intervals and p-values by resampling, where a run is one seed of one setting.
+
+Runs that differ in nothing but the seed are no further evidence about the settings. So a statistic
+takes the means of the settings, and the bootstrap draws settings, then seeds within each. With
+one seed a setting this is the ordinary bootstrap of pairs, and equals ``scipy.stats.bootstrap``.
+
+Legend: N runs, S settings, R resamples, Q seeds of the setting that has most.
+
+Reference: B. Efron & R. Tibshirani, An Introduction to the Bootstrap (1993), chapter 14 (BCa);
+A. Davison & D. Hinkley, Bootstrap Methods and their Application (1997), section 3.8 (two stages).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special, stats
+
+from probes.coefficients import Coefficient
+
+# Floating-point numbers an intermediate array of a statistic may hold: 80 MB.
+_BATCH = 10_000_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is resampled."""
+
+    resamples: int = 9999
+    """Of the bootstrap; and of the permutation test, which is exact where fewer are possible."""
+    permutations: int = 40320
+    """Up to so many, 8!, all permutations are taken."""
+    confidence: float = 0.95
+    """Of every interval."""
+    seed: int = 0
+    """Of the resampling."""
+
+    def __post_init__(self) -> None:
+        """Refuses what would give no interval."""
+        if self.resamples < 99 or not 0 < self.confidence < 1:
+            raise ValueError(
+                f"resamples is {self.resamples} and confidence {self.confidence}; there must be 99 "
+                "resamples or more, and the confidence must lie between 0 and 1."
+            )
+
+
+class Draw(NamedTuple):
+    """Rows of the resampled settings, ``[R S Q]``, and how many of the Q count, ``[R S]``."""
+
+    rows: np.ndarray
+    sizes: np.ndarray
+
+    def means(self, values: np.ndarray) -> np.ndarray:
+        """Returns the means of values ``[N]`` over the drawn seeds, ``[R S]``."""
+        counted = np.arange(self.rows.shape[-1]) < self.sizes[..., None]
+        return np.sum(np.where(counted, values[self.rows], 0.0), axis=-1) / self.sizes
+
+
+class Interval(NamedTuple):
+    """Ends, NaN where there is no interval, and the share of resamples without a value."""
+
+    low: float
+    high: float
+    undefined: float
+
+
+def means(values: np.ndarray, settings: Sequence[int]) -> np.ndarray:
+    """Returns the mean of values ``[N]`` over the runs of each setting, ``[S]``."""
+    _, place, sizes = np.unique(settings, return_inverse=True, return_counts=True)
+    return np.bincount(place, values) / sizes
+
+
+def draw(settings: Sequence[int], plan: Plan, *, seeds_only: bool) -> Draw:
+    """Returns the rows of resampled runs.
+
+    Args:
+      settings: a number for each run, equal for those that differ in the seed alone, ``[N]``.
+      plan: resamples and seed.
+      seeds_only: keep every setting once and redraw its seeds: what training the same settings
+        again would give.
+    """
+    rng = np.random.default_rng(plan.seed)
+    _, place, sizes = np.unique(settings, return_inverse=True, return_counts=True)
+    members = np.argsort(place, kind="stable")
+    starts = np.cumsum(sizes) - sizes
+    if seeds_only:
+        drawn = np.broadcast_to(np.arange(len(sizes)), (plan.resamples, len(sizes)))
+    else:
+        drawn = rng.integers(0, len(sizes), (plan.resamples, len(sizes)))
+    count = sizes[drawn]
+    seeds = (rng.random((*drawn.shape, sizes.max())) * count[..., None]).astype(int)
+    return Draw(members[starts[drawn][..., None] + seeds], count)
+
+
+def bca(distribution: np.ndarray, estimate: float, jackknife: np.ndarray, plan: Plan) -> Interval:
+    """Returns the bias-corrected and accelerated bootstrap interval.
+
+    Resamples without a value (all their points are one) are left out and counted: SciPy's
+    interval would be NaN with the first of them. If no resample lies to one side of the estimate,
+    or the jackknife never changes it (a perfect order of ranks), there is no interval.
+
+    Args:
+      distribution: the statistic of every resample, ``[R]``.
+      estimate: the statistic of the sample.
+      jackknife: the statistic without each setting, ``[S]``.
+      plan: the confidence.
+    """
+    values = distribution[np.isfinite(distribution)]
+    undefined = 1 - len(values) / len(distribution)
+    jackknife = jackknife[np.isfinite(jackknife)]
+    nothing = Interval(math.nan, math.nan, undefined)
+    if not len(values) or len(jackknife) < 2 or not np.isfinite(estimate):
+        return nothing
+    below = (np.mean(values < estimate) + np.mean(values <= estimate)) / 2
+    influence = np.mean(jackknife) - jackknife
+    spread = float(np.sum(influence**2))
+    if not 0 < below < 1 or spread <= 1e-24:
+        return nothing
+    bias = special.ndtri(below)
+    acceleration = float(np.sum(influence**3)) / (6 * spread**1.5)
+    tails = np.array([(1 - plan.confidence) / 2, (1 + plan.confidence) / 2])
+    shifted = bias + special.ndtri(tails)
+    levels = special.ndtr(bias + shifted / (1 - acceleration * shifted))
+    low, high = np.quantile(values, levels)
+    return Interval(float(low), float(high), undefined)
+
+
+def bootstrap(
+    statistic: Callable[..., np.ndarray],
+    samples: Sequence[np.ndarray],
+    settings: Sequence[int],
+    plan: Plan,
+    *,
+    seeds_only: bool = False,
+) -> Interval:
+    """Returns the BCa interval of a statistic of paired samples.
+
+    Args:
+      statistic: of arrays ``[..., S]``, one per sample, along the last axis.
+      samples: each ``[N]``.
+      settings: see ``draw``.
+      plan: resamples, confidence, seed.
+      seeds_only: see ``draw``; the interval is then the plain percentile one, for the estimate is
+        not shifted by leaving settings out.
+    """
+    taken = draw(settings, plan, seeds_only=seeds_only)
+    resampled = [taken.means(sample) for sample in samples]
+    whole = [means(sample, settings) for sample in samples]
+    distribution = _in_batches(statistic, resampled)
+    if seeds_only:
+        low, high = np.nanquantile(
+            distribution, [(1 - plan.confidence) / 2, (1 + plan.confidence) / 2]
+        )
+        return Interval(float(low), float(high), float(np.mean(np.isnan(distribution))))
+    jackknife = statistic(*(without_each(sample) for sample in whole))
+    return bca(distribution, float(statistic(*whole)), jackknife, plan)
+
+
+def without_each(values: np.ndarray) -> np.ndarray:
+    """Returns the values ``[S]`` without each of them, ``[S S-1]``."""
+    size = len(values)
+    return np.broadcast_to(values, (size, size))[~np.eye(size, dtype=bool)].reshape(size, size - 1)
+
+
+class Permutation(NamedTuple):
+    """A permutation test.
+
+    Attributes:
+      p_value: two-sided, twice the smaller tail; of a random test, with the sample counted in.
+      low: of the interval that inverts the test, see ``permute``.
+      high: the same.
+      exact: all permutations were taken.
+    """
+
+    p_value: float
+    low: float
+    high: float
+    exact: bool
+
+
+def permute(coefficient: Coefficient, x: np.ndarray, y: np.ndarray, plan: Plan) -> Permutation:
+    """Returns the permutation test of no association, and the interval that inverts it.
+
+    The p-value is that of ``scipy.stats.permutation_test``. The interval takes the permutation
+    distribution of Fisher's z = atanh(r) as that of z - zeta, whatever the true zeta (z is made to
+    have one variance everywhere), and keeps each zeta that the test does not reject. So it has 0
+    inside exactly if p > 1 - confidence. A perfect order of ranks has no z, hence no interval.
+
+    Args:
+      coefficient: one of ``coefficients``.
+      x: ``[S]``.
+      y: ``[S]``.
+      plan: resamples, permutations, confidence, seed.
+    """
+    estimate, size = float(coefficient(x, y)), len(x)
+    if not np.isfinite(estimate):
+        return Permutation(math.nan, math.nan, math.nan, False)
+    exact = math.factorial(size) <= plan.permutations
+    test = stats.permutation_test(
+        (y,),
+        lambda y, axis: coefficient(x, np.moveaxis(y, axis, -1)),
+        permutation_type="pairings",
+        vectorized=True,
+        n_resamples=plan.permutations if exact else plan.resamples,
+        batch=max(1, _BATCH // size**2),
+        rng=np.random.default_rng(plan.seed),
+    )
+    null = test.null_distribution if exact else np.append(test.null_distribution, estimate)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        null, z = np.sort(np.arctanh(_rounded(null))), np.arctanh(_rounded(estimate))
+        # At most this many of the null distribution are as far out as what the test rejects.
+        outside = math.floor(len(null) * (1 - plan.confidence) / 2 + 1e-9)
+        low, high = np.tanh([z - null[-1 - outside], z - null[outside]])
+    if not np.isfinite(z):
+        low, high = math.nan, math.nan
+    return Permutation(float(test.pvalue), float(low), float(high), exact)
+
+
+def _rounded(r: np.ndarray | float) -> np.ndarray:
+    """One that differs from 1 by rounding is 1."""
+    return np.where(np.abs(r) > 1 - 1e-12, np.sign(r), r)
+
+
+def _in_batches(statistic: Callable[..., np.ndarray], samples: Sequence[np.ndarray]) -> np.ndarray:
+    rows, size = samples[0].shape
+    batch = max(1, _BATCH // size**2)
+    return np.concatenate(
+        [
+            statistic(*(sample[start : start + batch] for sample in samples))
+            for start in range(0, rows, batch)
+        ]
+    )

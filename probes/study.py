@@ -1,0 +1,123 @@
+"""Runs side by side: what was measured on each, and how its features transfer.
+
+The one input of correlations, of figure 7 and of tables 1 and 2, from work directories
+(``from_runs``) or from the published tables (``probes.published``).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from probes import odds, runs
+from probes.runs import Run
+
+# The four metrics that the paper compares.
+METRICS = ("fuzziness", "squared_distance", "cosine_similarity", "vci")
+
+# The group of all runs.
+ALL = "all"
+
+
+class Study(NamedTuple):
+    """N runs of one or more groups.
+
+    Attributes:
+      names: of the runs.
+      groups: the group of each.
+      settings: a number for each, the same for runs that differ in the seed alone.
+      scores: test scores in (0, 1) by task, ``[N]``.
+      metrics: by name, ``[N]``; NaN where a run does not have one.
+      accuracy: on the test split of the data of pretraining, ``[N]``.
+      mlo: mean log odds of the scores, ``[N]``.
+      mlog: the same less the log odds of the accuracy, ``[N]``.
+      notes: sentences about what was left out.
+    """
+
+    names: list[str]
+    groups: list[str]
+    settings: list[int]
+    scores: dict[str, np.ndarray]
+    metrics: dict[str, np.ndarray]
+    accuracy: np.ndarray
+    mlo: np.ndarray
+    mlog: np.ndarray
+    notes: list[str]
+
+    def log_odds(self) -> np.ndarray:
+        """Returns the log odds of the pretraining accuracy, ``[N]``."""
+        return np.array([odds.mlo([accuracy]) for accuracy in self.accuracy])
+
+    def members(self) -> dict[str, np.ndarray]:
+        """Returns the rows of each group; of all runs too, last, where there are several groups."""
+        groups = np.array(self.groups)
+        rows = {group: np.flatnonzero(groups == group) for group in dict.fromkeys(self.groups)}
+        return rows if len(rows) == 1 else rows | {ALL: np.arange(len(groups))}
+
+
+def from_runs(found: Sequence[Run], split: str) -> Study:
+    """Returns the runs that can be compared, with the tasks that all of them were scored on.
+
+    A run is left out, with a note, if it was not probed at all, if its last test accuracy is
+    missing or has no log odds (0 or 1), or if one of its scores has none.
+
+    Args:
+      found: as read from work directories.
+      split: whose last metrics count, ``"train"`` or ``"test"``.
+
+    Raises:
+      ValueError: fewer than two runs are left, or they have no task in common; names the reasons.
+    """
+    notes = [f"{run.name}: left out, {reason}." for run in found if (reason := _unfit(run))]
+    kept = [run for run in found if not _unfit(run)]
+    scores = [{row["task"]: row["score"] for row in run.transfer} for run in kept]
+    tasks = [task for task in scores[0] if all(task in other for other in scores)] if kept else []
+    if len(kept) < 2 or not tasks:
+        why = "\n".join(notes) or "the runs have no task in common."
+        raise ValueError(
+            f"{len(kept)} of {len(found)} run(s) can be compared, and two are needed that were "
+            f"scored on the same tasks:\n{why}\nProbe them: python -m probes transfer RUN"
+        )
+    dropped = sorted({task for other in scores for task in other} - set(tasks))
+    if dropped:
+        notes.append(f"tasks that not every run was scored on are left out: {', '.join(dropped)}.")
+    table = {task: np.array([row[task] for row in scores]) for task in tasks}
+    accuracy = np.array([run.last("test")["accuracy"] for run in kept])
+    mlo, mlog = gains(table, accuracy)
+    return Study(
+        names=[run.name for run in kept],
+        groups=[run.group for run in kept],
+        settings=runs.settings(kept),
+        scores=table,
+        metrics={name: _column(kept, split, name) for name in METRICS},
+        accuracy=accuracy,
+        mlo=mlo,
+        mlog=mlog,
+        notes=notes,
+    )
+
+
+def gains(scores: dict[str, np.ndarray], accuracy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns MLO and MLOG of each run, ``[N]`` and ``[N]``, from its scores and its accuracy."""
+    rows = np.stack(list(scores.values()), axis=1)
+    return (
+        np.array([odds.mlo(row) for row in rows]),
+        np.array([odds.mlog(row, last) for row, last in zip(rows, accuracy, strict=True)]),
+    )
+
+
+def _column(found: Sequence[Run], split: str, metric: str) -> np.ndarray:
+    values = [run.last(split).get(metric) for run in found]
+    return np.array([math.nan if value is None else value for value in values], np.float64)
+
+
+def _unfit(run: Run) -> str:
+    """Why a run has no MLOG, or nothing."""
+    accuracy = run.last("test").get("accuracy")
+    solved = [row["task"] for row in run.transfer if not 0 < row["score"] < 1]
+    if not run.transfer:
+        return "it has no scores in transfer.jsonl"
+    if accuracy is None or not 0 < accuracy < 1:
+        return f"its test accuracy is {accuracy}, which has no log odds"
+    return f"scores without log odds on {', '.join(solved)}" if solved else ""

@@ -1,0 +1,157 @@
+"""Tables 1 and 2 and the table of correlations, as Markdown or LaTeX."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from probes.correlate import Correlation
+from probes.study import Study
+
+_SHORT = {
+    "fuzziness": "Fuzziness",
+    "squared_distance": "Sqr. dist.",
+    "cosine_similarity": "Cos. sim.",
+    "vci": "VCI",
+}
+
+
+class Table(NamedTuple):
+    """A title, the names of the columns, and rows of text."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+def scores(study: Study) -> Table:
+    """Returns the test scores of every run in per cent, and MLO (table 1)."""
+    percent = [100 * column for column in study.scores.values()]
+    rows = [
+        [study.groups[i], name, *(f"{column[i]:.2f}" for column in percent), f"{study.mlo[i]:.3f}"]
+        for i, name in enumerate(study.names)
+    ]
+    return Table("Transfer", ["Group", "Run", *study.scores, "MLO"], rows)
+
+
+def metrics(study: Study, correlations: Sequence[Correlation]) -> Table:
+    """Returns the metrics, accuracy and MLOG of every run, and Pearson's r below (table 2)."""
+    rows = [
+        [
+            study.groups[i],
+            name,
+            *(_digits(column[i]) for column in study.metrics.values()),
+            f"{100 * study.accuracy[i]:.2f}",
+            f"{study.mlog[i]:.4f}",
+        ]
+        for i, name in enumerate(study.names)
+    ]
+    found = {(one.group, one.metric): one for one in correlations}
+    for group in dict.fromkeys(one.group for one in correlations):
+        values = [_value(found[group, metric]) for metric in study.metrics]
+        rows.append([group, "r with MLOG", *values, "", ""])
+    names = [_SHORT.get(name, name) for name in study.metrics]
+    return Table("Metrics", ["Group", "Run", *names, "Accuracy", "MLOG"], rows)
+
+
+def correlations(found: Sequence[Correlation]) -> Table:
+    """Returns every coefficient of every metric and group, with what it is worth."""
+    header = ["Group", "Metric", "n", "Pearson r", "permutation", "BCa", "test", "without one"]
+    header += ["given accuracy", "Spearman", "Kendall", "weighted"]
+    return Table("Correlation with MLOG", header, [_row(one) for one in found])
+
+
+def seeds(found: Sequence[Correlation]) -> Table:
+    """Returns, where settings have several seeds, how far new seeds alone would move r."""
+    rows = [
+        [
+            one.group,
+            _SHORT.get(one.metric, one.metric),
+            f"{one.settings} ({one.runs} runs)",
+            _value(one),
+            _interval(one.seeds.low, one.seeds.high),
+        ]
+        for one in found
+        if math.isfinite(one.seeds.low)
+    ]
+    header = ["Group", "Metric", "n", "Pearson r", "if only the seeds were new"]
+    return Table("Noise of the seed", header, rows)
+
+
+def markdown(table: Table) -> str:
+    """Returns a table of Markdown, its columns aligned."""
+    rows = [table.header, *table.rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(table.header))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([f"**{table.title}**", "", lines[0], rule, *lines[1:]])
+
+
+def latex(table: Table) -> str:
+    r"""Returns a table of LaTeX; it takes ``\usepackage{booktabs}``."""
+    lines = [" & ".join(map(_escape, row)) + r" \\" for row in (table.header, *table.rows)]
+    columns = "ll" + "r" * (len(table.header) - 2)
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_escape(table.title)}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            lines[0],
+            r"\midrule",
+            *lines[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+    )
+
+
+def _row(one: Correlation) -> list[str]:
+    count = str(one.runs) if one.runs == one.settings else f"{one.settings} ({one.runs} runs)"
+    start = [one.group, _SHORT.get(one.metric, one.metric), count]
+    if not one.estimates:
+        return [*start, *["undefined"] * 9]
+    pearson = one.pearson
+    partial, p_partial = one.partial
+    return [
+        *start,
+        f"{pearson.value:+.3f}",
+        _interval(pearson.permutation.low, pearson.permutation.high),
+        _interval(pearson.bootstrap.low, pearson.bootstrap.high),
+        _p(pearson.permutation.p_value),
+        _interval(*pearson.leave_one_out),
+        f"{partial:+.3f} ({_p(p_partial)})" if math.isfinite(partial) else "undefined",
+        *(
+            f"{one.estimates[name].value:+.3f} ({_p(one.estimates[name].permutation.p_value)})"
+            for name in ("spearman", "kendall", "weighted_kendall")
+        ),
+    ]
+
+
+def _value(one: Correlation) -> str:
+    return f"{one.pearson.value:+.3f}" if one.estimates else "undefined"
+
+
+def _interval(low: float, high: float) -> str:
+    return f"[{low:+.3f}, {high:+.3f}]" if math.isfinite(low) else "none"
+
+
+def _p(value: float) -> str:
+    if not math.isfinite(value):
+        return "p none"
+    return "p < 0.0001" if value < 1e-4 else f"p = {value:.4f}"
+
+
+def _digits(value: float) -> str:
+    return f"{value:#.4g}" if math.isfinite(value) else "none"
+
+
+def _escape(text: str) -> str:
+    r"""For LaTeX; a minus sign is one, and an underscore is no subscript."""
+    for character in "&%$#_{}":
+        text = text.replace(character, "\\" + character)
+    return f"${text}$" if text[:1] in "+-" and text[1:].replace(".", "").isdigit() else text

@@ -1,0 +1,184 @@
+"""What correlations allow one to say, in sentences: signs, differences, and what is too thin.
+
+The claims of Xu & Liu (2023), section 6, become three questions. Has a metric one sign in every
+group, and is each of them established? Which correlations differ from zero, one by one and after
+correcting for their number? Is one metric's correlation stronger than another's?
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from probes.correlate import Comparison, Correlation, holm
+from probes.resampling import Plan
+from probes.study import ALL
+
+# Fewer settings than this get a sentence of their own.
+_ENOUGH = 10
+
+# Share of 95 % intervals of Pearson's r that held the true value, normal data with r = 0.95, 2000
+# simulations of each size (tests/test_probes_correlate.py repeats them): BCa, permutation.
+_COVERAGE = {5: (0.87, 0.97), 6: (0.93, 0.97), 11: (0.93, 0.96)}
+
+
+# Normal data, two metrics with one true r = 0.95, 1000 simulations of 999 resamples at each of
+# n = 5, 6, 11 and 30: 0.10 to 0.12 of the intervals of |r| - |r'| were without zero.
+_ABOUT_COMPARISONS = (
+    "These differences are easily taken for real: of metrics that are in truth equally good, with "
+    "r = 0.95, one comparison in ten found a stronger one at 5 %, from n = 5 to n = 30."
+)
+
+
+class Signs(NamedTuple):
+    """The sign of a metric's correlation in each group.
+
+    Attributes:
+      metric: its name.
+      signs: by group, +1 or -1; groups without a coefficient are not there.
+      significant: by group, whether the permutation test rejects that there is none.
+    """
+
+    metric: str
+    signs: dict[str, int]
+    significant: dict[str, bool]
+
+    @property
+    def consistent(self) -> bool:
+        """Whether all groups have the same sign."""
+        return len(set(self.signs.values())) == 1
+
+    @property
+    def established(self) -> bool:
+        """Whether what ``consistent`` says is significant: every sign that it rests on.
+
+        One sign in all groups takes all of them; a change takes one significant sign each way.
+        """
+        sure = {self.signs[group] for group in self.signs if self.significant[group]}
+        if self.consistent:
+            return all(self.significant.values())
+        return len(sure) == 2
+
+
+def signs(correlations: Sequence[Correlation], plan: Plan) -> list[Signs]:
+    """Returns the signs of every metric over the groups, that of all runs apart."""
+    found = [one for one in correlations if one.group != ALL and _is_defined(one)]
+    return [
+        Signs(
+            metric,
+            {one.group: int(np.sign(one.pearson.value)) for one in found if one.metric == metric},
+            {one.group: _rejects(one, plan) for one in found if one.metric == metric},
+        )
+        for metric in dict.fromkeys(one.metric for one in found)
+    ]
+
+
+def statements(
+    correlations: Sequence[Correlation], comparisons: Sequence[Comparison], plan: Plan
+) -> list[str]:
+    """Returns every verdict as a sentence, the limits of the evidence last."""
+    said = [_say_signs(one) for one in signs(correlations, plan) if len(one.signs) > 1]
+    said += _say_tests(correlations, plan)
+    said += [_say_comparison(one) for one in comparisons]
+    if comparisons:
+        said.append(_ABOUT_COMPARISONS)
+    said += [warning for one in correlations for warning in one.warnings]
+    said += [_say_thin(one, plan) for one in _first_of_groups(correlations) if _is_thin(one)]
+    if any(one.group == ALL for one in correlations):
+        said.append(
+            "all: runs of different groups are taken as draws from one population, which they are "
+            "not; the p-value over all runs says less than those within the groups."
+        )
+    said.append(
+        "Within a group one knob moves the metrics and the transfer together, so that |r| near 1 "
+        "says that both follow the knob; what tells metrics apart is the sign, and all runs."
+    )
+    return said
+
+
+def _say_signs(one: Signs) -> str:
+    listing = ", ".join(
+        f"{'+' if sign > 0 else '-'} in {group}"
+        + ("" if one.significant[group] else " (not significant)")
+        for group, sign in one.signs.items()
+    )
+    if one.consistent:
+        verdict = "one sign in every group"
+        rest = ", each significant" if one.established else ", but not every one is significant"
+    else:
+        verdict = "the sign changes between groups"
+        rest = ", significantly" if one.established else ", but the change is not significant"
+    return f"{one.metric}: {listing}: {verdict}{rest}."
+
+
+def _say_tests(correlations: Sequence[Correlation], plan: Plan) -> list[str]:
+    tested = [one for one in correlations if _is_defined(one)]
+    level = 1 - plan.confidence
+    adjusted = holm(np.array([one.pearson.permutation.p_value for one in tested]))
+    kept = [one for one in tested if _rejects(one, plan)]
+    sure = [one for one, p in zip(tested, adjusted, strict=True) if p <= level]
+    return [
+        f"{len(kept)} of {len(tested)} correlations differ from zero at {level:.2g}, each by "
+        f"itself: {_names(kept)}.",
+        f"Corrected for {len(tested)} tests (Holm), {len(sure)} do: {_names(sure)}.",
+    ]
+
+
+def _say_comparison(one: Comparison) -> str:
+    interval = one.interval
+    start = f"{one.group}: |r| of {one.metric} less that of {one.other} is {one.value:+.3f}"
+    if not math.isfinite(interval.low):
+        return f"{start}; there is no interval."
+    if interval.low <= 0 <= interval.high:
+        verdict = "the two cannot be told apart"
+    else:
+        verdict = f"{one.metric if one.value > 0 else one.other} is the stronger"
+    return f"{start} (BCa {interval.low:+.3f} to {interval.high:+.3f}): {verdict}."
+
+
+def _say_thin(one: Correlation, plan: Plan) -> str:
+    smallest = 2 / math.factorial(one.settings)
+    seeds = (
+        "one seed each, so that noise of the seed cannot be told from the effect"
+        if one.runs == one.settings
+        else f"{one.runs} runs"
+    )
+    said = (
+        f"{one.group}: n = {one.settings} is thin evidence ({seeds}). No permutation test can give "
+        f"p below {smallest:.2g}"
+    )
+    if smallest > 1 - plan.confidence:
+        said += ", so that none can be significant"
+    size = max((size for size in _COVERAGE if size <= one.settings), default=None)
+    if size is None:
+        return f"{said}; how often the intervals hold the truth was not measured below n = 5."
+    bca, permutation = _COVERAGE[size]
+    return (
+        f"{said}. Of 95 % intervals of simulated normal data with r = 0.95 and n = {size}, "
+        f"{100 * bca:.0f} % (BCa) and {100 * permutation:.0f} % (permutation) held the truth; and "
+        "points along a curve are not normal data."
+    )
+
+
+def _first_of_groups(correlations: Sequence[Correlation]) -> list[Correlation]:
+    """Of each group, the correlation with the most settings."""
+    ordered = sorted(correlations, key=lambda one: -one.settings)
+    first = {one.group: one for one in reversed(ordered)}
+    return [first[group] for group in dict.fromkeys(one.group for one in correlations)]
+
+
+def _is_thin(one: Correlation) -> bool:
+    return _is_defined(one) and one.settings < _ENOUGH
+
+
+def _is_defined(one: Correlation) -> bool:
+    return bool(one.estimates) and math.isfinite(one.pearson.value)
+
+
+def _rejects(one: Correlation, plan: Plan) -> bool:
+    return one.pearson.permutation.p_value <= 1 - plan.confidence + 1e-12
+
+
+def _names(found: Sequence[Correlation]) -> str:
+    return ", ".join(f"{one.metric} in {one.group}" for one in found) or "none"

@@ -1,15 +1,17 @@
 """The report page: what it says of runs in any state, and that it stands alone."""
 
+import functools
 import json
 import re
 import threading
+from pathlib import Path
 
 import made_runs
 import numpy as np
 import pytest
 
 from probes import report
-from probes.page import classes, curves, scatter, tables, wary
+from probes.page import classes, curves, scatter, tables, transfer, wary
 from probes.runs import Run, read_run, read_runs
 
 
@@ -79,6 +81,18 @@ def test_a_large_group_stays_below_three_megabytes(tmp_path):
     assert table["of"] == 1000
     assert table["rows"][0][0] == 3, "the loosest class comes first"
     assert len(table["rows"]) == 500
+    assert "of up to" not in _words(text), "100 records of 12 runs fit"
+
+
+def test_thinned_curves_are_said_to_be(tmp_path):
+    """Of many records every curve keeps the first, the last, and as many as fit."""
+    rows = [made_runs.row(e, "train", spectrum=None) for e in range(9000)]
+    text, data = _page(made_runs.write_run(tmp_path / "run", epochs=8999, rows=rows))
+    x = data["charts"][0]["series"][0]["x"]
+    assert (x[0], x[-1]) == (0, 8999)
+    assert len(x) == 100_000 // (2 * 9)
+    assert f"{len(x):,} of up to 9,000 records" in _words(text)
+    assert len(text) < 3_000_000
 
 
 def test_hostile_names_are_text(tmp_path):
@@ -172,12 +186,25 @@ def test_a_group_lists_what_differs(tmp_path):
     assert "Every setting has one run" in words
 
 
+def test_means_of_two_kinds_are_not_compared(tmp_path):
+    """If one run has no accuracy, the row is MLO for all of them."""
+    runs = made_runs.write_group(tmp_path / "group", runs=2)
+    (runs[1] / "metrics.jsonl").write_text("")
+    table = transfer.table(read_runs([tmp_path / "group"]))
+    assert table["mean_name"] == "MLO"
+    expected = [
+        np.mean(np.log([0.9 / 0.1, 0.6 / 0.4])),
+        np.mean(np.log([0.88 / 0.12, 0.57 / 0.43])),
+    ]
+    assert [mean["text"] for mean in table["means"]] == [f"{mean:.4g}" for mean in expected]
+
+
 def test_the_best_of_each_task_is_marked(tmp_path):
     """tau_0 is best at both; a task that one run lacks is out of the mean."""
     runs = made_runs.write_group(tmp_path / "group", runs=3)
     with (runs[1] / "transfer.jsonl").open("a") as file:
         file.write(json.dumps({"run": "tau_1", "task": "dtd", "score": 0.7}) + "\n")
-    table = tables.transfer(read_runs([tmp_path / "group"]))
+    table = transfer.table(read_runs([tmp_path / "group"]))
     best = [[cell["best"] for cell in run["cells"]] for run in table["runs"]]
     assert best == [[True, True, False], [False, False, False], [False, False, False]]
     assert [mean["best"] for mean in table["means"]] == [True, False, False]
@@ -192,34 +219,50 @@ def test_the_best_of_each_task_is_marked(tmp_path):
 def test_transfer_score_is_mlog():
     """Against the formula of the paper, on a score and an accuracy of 0.8 and 0.5."""
     rows, scores = [made_runs.row(0, "test", accuracy=0.5)], [{"task": "pets", "score": 0.8}]
-    run = Run("run", "group", None, {}, rows, scores, [])
-    assert scatter.transfer_score(run, ["pets"]) == pytest.approx(1.3862943611)  # log 4
-    assert scatter.transfer_score(run, ["cars"]) is None
+    run = Run("run", "group", Path(), {}, rows, scores, [])
+    score = functools.partial(transfer.transfer_score, run)
+    assert score(["pets"], gain=True) == pytest.approx(1.3862943611)  # log 4
+    assert score(["cars"], gain=True) is None
+    worse = run._replace(rows=[made_runs.row(0, "test", accuracy=0.8)])
+    assert transfer.transfer_score(worse, ["pets"], gain=True) == pytest.approx(0.0)
+    assert transfer.transfer_score(worse, ["pets"], gain=False) == pytest.approx(1.3862943611)
 
 
-def test_correlation_strength():
-    """Pearson and Fisher's interval by hand for n = 4; Spearman sees ranks alone."""
-    told = scatter.strength([1.0, 2.0, 3.0, 4.0], [1.0, 4.0, 9.0, 160.0])
-    assert told["spearman"] == pytest.approx(1.0)
-    r = np.corrcoef([1, 2, 3, 4], [1, 4, 9, 160])[0, 1]
-    ends = np.tanh(np.arctanh(r) + np.array([-1, 1]) * 1.959963985)
-    assert (told["pearson"], told["low"], told["high"]) == pytest.approx((r, *ends))
-    assert scatter.strength([1.0, 2.0, 4.0], [1.0, 3.0, 2.0])["low"] is None
-    assert scatter.strength([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]) is None
-    assert scatter.strength([1.0, 2.0], [1.0, 2.0]) is None
+def test_the_scatter_is_that_of_the_runs(tmp_path):
+    """By rising VCI, with the run of each point, and NumPy's coefficient; five runs are few."""
+    made_runs.write_group(tmp_path / "group", runs=5)
+    runs = read_runs([tmp_path / "group"])
+    charts, said = scatter.scatters(runs)
+    points = charts[0]["points"]
+    assert [point["run"] for point in points] == [4, 3, 2, 1, 0]
+    assert points[0]["x"] == pytest.approx(0.5 * 0.6 / 5)
+    x, y = ([point[axis] for point in points] for axis in "xy")
+    (told,) = charts[0]["strengths"]
+    assert told["pearson"] == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-4)
+    assert (told["runs"], told["spearman"]) == (5, pytest.approx(1.0))
+    assert told["low"] <= told["pearson"] <= told["high"]
+    assert charts[0]["notes"] == ["Thin evidence in temperature: 5 runs, one seed a setting."]
+    assert any("n = 5 is thin evidence" in sentence for sentence in said)
 
 
-def test_thin_correlations_say_so(tmp_path):
-    """Five runs of one seed each; with two runs there is no coefficient, and the reason."""
-    made_runs.write_group(tmp_path / "five", runs=5)
-    chart = scatter.scatters(read_runs([tmp_path / "five"]))[0]
-    assert [p["run"] for p in chart["points"]] == [4, 3, 2, 1, 0]  # By rising VCI.
-    assert "Thin evidence: 5 runs" in chart["notes"][0]
-    assert "One seed a setting" in chart["notes"][1]
-    made_runs.write_group(tmp_path / "two", runs=2)
-    chart = scatter.scatters(read_runs([tmp_path / "two"]))[0]
-    assert chart["strength"] is None
-    assert "three are the least" in chart["reason"]
+@pytest.mark.parametrize(("runs", "reason"), [(2, "a correlation takes three"), (3, "")])
+def test_few_runs_have_a_page_too(tmp_path, runs, reason):
+    """Three have a coefficient without an interval; two have the reason why not."""
+    made_runs.write_group(tmp_path / "group", runs=runs)
+    text, data = _page(tmp_path / "group")
+    chart = data["scatters"][0]
+    assert reason in chart["reason"]
+    assert len(chart["strengths"]) == (runs > 2)
+    assert ("too few runs for an interval" in _words(text)) == (runs == 3)
+
+
+def test_runs_that_were_not_probed_have_empty_scatters(tmp_path):
+    """With the names of the runs, the reason, and the command that helps."""
+    for name in ("a", "b"):
+        made_runs.write_run(tmp_path / name)
+    reason = _page(tmp_path)[1]["scatters"][0]["reason"]
+    assert "a: left out, it has no scores" in reason
+    assert "python -m probes transfer" in reason
 
 
 def test_classes_and_machine_may_be_missing(tmp_path):

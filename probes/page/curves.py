@@ -35,6 +35,15 @@ def charts(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return [_chart(metric, runs, most) | {"main": metric in MAIN} for metric in (*MAIN, *further)]
 
 
+def thinning(runs: Sequence[Run], found: list[dict[str, Any]]) -> str:
+    """Returns a sentence if the charts do not hold all records, else nothing."""
+    shown = max((len(series["x"]) for chart in found for series in chart["series"]), default=0)
+    records = max(len([r for r in run.rows if r["split"] == s]) for run in runs for s in SPLITS)
+    if shown >= records or not shown:
+        return ""
+    return f"The curves show {shown:,} of up to {records:,} records of a run, evenly spaced."
+
+
 def spectra(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Returns the eigenvalues of each run and split, at some epochs and some indices.
 

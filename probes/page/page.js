@@ -364,10 +364,10 @@
 
   // ---- correlation --------------------------------------------------------------------------
   const scatter = (chart) => {
-    if (!chart.strength) return;
+    if (!chart.strengths.length) return;
     const p = chart.points;
     draw(chart.id, { x: p.map((q) => q.x), columns: [p.map((q) => q.y)], keys: [[]], colours: ["c0"], dash: [[]], quiet: [false], bands: [], scatter: true,
-      scale: "linear", xLabel: chart.title, yLabel: "Transfer, mean log odds", text: (i, idx) => data.runs[p[idx].run], head: (v) => `${chart.title} ${show(v)}`,
+      scale: "linear", xLabel: chart.title, yLabel: "Transfer, MLOG", text: (i, idx) => data.runs[p[idx].run], head: (v) => `${chart.title} ${show(v)}`,
       aria: `${p.length} runs`, csvHead: ["run", chart.id.replace("scatter-", ""), "transfer"], csvRows: () => p.map((q) => [data.runs[q.run], q.x, q.y]) });
   };
 

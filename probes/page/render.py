@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 import markupsafe
 
-from probes.page import classes, curves, scatter, tables
+from probes.page import classes, curves, scatter, tables, transfer
 from probes.runs import Run, settings
 
 _HERE = Path(__file__).parent
@@ -31,6 +31,7 @@ def render(runs: Sequence[Run], *, title: str, refresh: int) -> str:
         lstrip_blocks=True,
     )
     class_tables, no_classes = classes.tables(runs)
+    scatters, statements = scatter.scatters(runs) if len(runs) > 1 else ([], [])
     data = {
         "refresh": refresh,
         "runs": [run.name for run in runs],
@@ -38,19 +39,21 @@ def render(runs: Sequence[Run], *, title: str, refresh: int) -> str:
         "spectra": curves.spectra(runs),
         "classes": class_tables,
         "columns": classes.COLUMNS,
-        "scatters": scatter.scatters(runs) if len(runs) > 1 else [],
+        "scatters": scatters,
     }
     return environment.get_template("page.html.j2").render(
         title=title,
         runs=runs,
         data=_embed(data),
         charts=data["charts"],
-        scatters=data["scatters"],
+        thinning=curves.thinning(runs, data["charts"]),
+        scatters=scatters,
+        statements=statements,
         has_spectra=bool(data["spectra"]),
         has_classes=bool(class_tables),
         no_classes=no_classes,
         verdicts=[tables.verdict(run) for run in runs],
-        transfer=tables.transfer(runs),
+        transfer=transfer.table(runs),
         config=tables.config_table(runs),
         machines=[tables.machines(run) for run in runs],
         one_seed=len(runs) > 1 and len(set(settings(runs))) == len(runs),

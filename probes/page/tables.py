@@ -1,4 +1,4 @@
-"""What the page says without a script: verdicts, transfer, settings and machines."""
+"""What the page says without a script: verdicts, settings and machines."""
 
 import dataclasses
 import json
@@ -8,7 +8,6 @@ from typing import Any
 
 from probes.page import wary
 from probes.page.metrics import BY_NAME, COLLAPSE
-from probes.page.scatter import common_tasks, transfer_score
 from probes.runs import Run, differences
 from train.config import Config, flatten
 
@@ -70,31 +69,6 @@ def progress(run: Run) -> str:
     if last is None:
         return "nothing recorded yet"
     return f"not finished: epoch {last} of {'an unknown number' if epochs is None else epochs}"
-
-
-def transfer(runs: Sequence[Run]) -> dict[str, Any] | None:
-    """Returns the scores by run and task, the best of each task marked; None if there are none."""
-    having = [run for run in runs if run.transfer]
-    if not having:
-        return None
-    tasks = list(dict.fromkeys(row["task"] for run in having for row in run.transfer))
-    scored = [{row["task"]: row for row in run.transfer} for run in having]
-    shared = common_tasks(runs)
-    means = [transfer_score(run, shared) for run in having]
-    return {
-        "tasks": [{"name": task, "score": _score_name(scored, task)} for task in tasks],
-        "runs": [
-            {"name": run.name, "cells": [_score(scored, i, task) for task in tasks]}
-            for i, run in enumerate(having)
-        ],
-        "means": [
-            {"text": number(mean), "best": mean is not None and _is_best(mean, means)}
-            for mean in means
-        ],
-        "mean_name": "MLO" if any("accuracy" not in r.last("test") for r in having) else "MLOG",
-        "shared": len(shared),
-        "lacking": [run.name for run in runs if not run.transfer],
-    }
 
 
 def config_table(runs: Sequence[Run]) -> dict[str, Any]:
@@ -191,25 +165,3 @@ def _told_apart(run: Run) -> str:
         if overlap
         else " The intervals of train and test do not overlap."
     )
-
-
-def _score_name(scored: list[dict[str, Any]], task: str) -> str:
-    return next((s[task].get("score_name", "") for s in scored if task in s), "")
-
-
-def _score(scored: list[dict[str, Any]], which: int, task: str) -> dict[str, Any]:
-    row = scored[which].get(task)
-    if row is None or row["score"] is None:
-        return {"text": DASH, "best": False, "detail": "not probed"}
-    best = _is_best(row["score"], [s[task]["score"] for s in scored if task in s])
-    detail = [
-        f"{name} {number(row[key])}"
-        for key, name in (("validation_score", "validation"), ("l2", "l2"))
-        if row.get(key) is not None
-    ]
-    return {"text": number(row["score"]), "best": best, "detail": ", ".join(detail)}
-
-
-def _is_best(value: float, among: Sequence[float | None]) -> bool:
-    known = [other for other in among if other is not None]
-    return len(known) > 1 and value == max(known)

@@ -28,14 +28,12 @@ def main(arguments: Sequence[str]) -> int:
         runs = read_runs(options.directories)
         out = options.out or place(runs)
         if options.watch:
-            watch(options.directories, out, options.seconds)
+            _watch_until_asked(options.directories, out, options.seconds)
         else:
             write(runs, out)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        write(read_runs(options.directories), out)  # An open page stops following.
     print(f"Report: {out}")
     return 0
 
@@ -71,6 +69,13 @@ def watch(directories: Sequence[Path], out: Path, seconds: int) -> None:
         if finished:
             return
         time.sleep(seconds)
+
+
+def _watch_until_asked(directories: Sequence[Path], out: Path, seconds: int) -> None:
+    try:
+        watch(directories, out, seconds)
+    except KeyboardInterrupt:
+        write(read_runs(directories), out)  # An open page stops following.
 
 
 def _stamps(runs: Sequence[Run]) -> list[tuple[str, int, int]]:

@@ -247,13 +247,13 @@ def test_the_scatter_is_that_of_the_runs(tmp_path):
 
 @pytest.mark.parametrize(("runs", "reason"), [(2, "a correlation takes three"), (3, "")])
 def test_few_runs_have_a_page_too(tmp_path, runs, reason):
-    """Three have a coefficient without an interval; two have the reason why not."""
+    """Three have a coefficient that proves nothing; two have the reason why they have none."""
     made_runs.write_group(tmp_path / "group", runs=runs)
     text, data = _page(tmp_path / "group")
     chart = data["scatters"][0]
     assert reason in chart["reason"]
     assert len(chart["strengths"]) == (runs > 2)
-    assert ("too few runs for an interval" in _words(text)) == (runs == 3)
+    assert ("p = 0.33" in _words(text)) == (runs == 3), "2 / 3!, the smallest there is"
 
 
 def test_runs_that_were_not_probed_have_empty_scatters(tmp_path):

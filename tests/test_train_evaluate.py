@@ -14,6 +14,8 @@ import vci_jax
 from train import evaluate, log, provenance
 
 K, D, N = 4, 6, 200
+DEAL = jax.jit(evaluate._deal)
+UPDATE = jax.jit(vci_jax.update)
 
 
 def _data(seed=0):
@@ -28,13 +30,12 @@ def test_blocks_hold_the_data_once(batch_size):
     """Dealt to 16 blocks, in batches of any size, the metrics are those of one state."""
     features, labels = _data()
     blocks = evaluate.init_tally(K, {"features": D}, 16).moments["features"]
-    deal = jax.jit(evaluate._deal)
     for start in range(0, N, batch_size):
         rows = slice(start, start + batch_size)
         lacking = batch_size - len(labels[rows])
         mask = np.pad(np.ones(len(labels[rows])), (0, lacking))
         padded = np.pad(features[rows], [(0, lacking), (0, 0)], constant_values=np.nan)
-        blocks = deal(blocks, padded, np.pad(labels[rows], (0, lacking)), mask)
+        blocks = DEAL(blocks, padded, np.pad(labels[rows], (0, lacking)), mask)
     whole = vci_jax.update(vci_jax.init(K, D), features, labels)
     expected, actual = vci_jax.report(whole), vci_jax.report(blocks)
     assert actual["samples"] == N
@@ -48,7 +49,7 @@ def test_every_block_has_its_share_of_each_class():
     """Although the data come sorted: row r goes to block r mod B, one class never to one block."""
     features, labels = _data()
     blocks = evaluate.init_tally(K, {"features": D}, 8).moments["features"]
-    blocks = evaluate._deal(blocks, jnp.asarray(features), labels, np.ones(N))
+    blocks = DEAL(blocks, features, labels, np.ones(N))
     shares = np.bincount(labels, minlength=K) / 8
     assert np.all(np.abs(np.asarray(blocks.count) - shares) < 1)
 
@@ -62,10 +63,10 @@ def test_devices_keep_blocks_apart():
         t._replace(
             moments=t.moments
             | {
-                "features": evaluate._deal(
+                "features": DEAL(
                     t.moments["features"], features[half], labels[half], np.ones(N // 2)
                 ),
-                "early": vci_jax.update(t.moments["early"], features[half], labels[half]),
+                "early": UPDATE(t.moments["early"], features[half], labels[half]),
             }
         )
         for t, half in zip(tallies, (slice(0, N // 2), slice(N // 2, N)), strict=True)

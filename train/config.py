@@ -323,9 +323,7 @@ def validate(config: Config) -> Config:
             "--data.mix.mixup and --data.mix.cutmix to 0."
         )
     if config.eval.averaged and not config.optim.ema:
-        raise ConfigError(
-            "--eval.averaged has no average to measure; set --optim.ema, as to 0.9999."
-        )
+        raise ConfigError("--eval.averaged has no average to measure; set --optim.ema to 0.9999.")
     if not 0 < config.loss.temperature < math.inf:
         raise ConfigError(f"--loss.temperature is {config.loss.temperature}; it must be positive.")
     if config.seed >= 2**32:

@@ -33,5 +33,6 @@ def get_config() -> Config:
         ),
         model=ModelConfig(name="resnet50", dtype="bfloat16", bn_group=256),
         optim=OptimConfig(lr=0.4, weight_decay=1e-4, warmup_epochs=10),
-        eval=EvalConfig(every_epochs=20, batch_size=1024),
+        # Sixteen blocks would be 1 GB on each device, and as many eigenproblems of 2048 per split.
+        eval=EvalConfig(every_epochs=20, batch_size=1024, blocks=1),
     )

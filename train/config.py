@@ -164,11 +164,13 @@ class EvalConfig:
     every_epochs: int = 20
     """Epochs between two passes."""
     batch_size: int = 256
-    """Changes the speed of the pass and nothing else: its last batch is padded and masked."""
+    """Changes the speed of the pass, and which images share a block; its last batch is masked."""
     averaged: bool = False
     """Measure the moving average of the weights (optim.ema) rather than the weights."""
     layers: bool = False
     """Measure every depth of the network as well as its features."""
+    blocks: int = 16
+    """Parts of a split that give VCI its interval, each with a state's memory; 1 gives none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,6 +249,7 @@ _COUNTS = (
     "optim.accumulate",
     "eval.every_epochs",
     "eval.batch_size",
+    "eval.blocks",
     "checkpoint.every_epochs",
     "checkpoint.keep",
     "log.every_steps",
@@ -320,9 +323,7 @@ def validate(config: Config) -> Config:
             "--data.mix.mixup and --data.mix.cutmix to 0."
         )
     if config.eval.averaged and not config.optim.ema:
-        raise ConfigError(
-            "--eval.averaged has no average to measure; set --optim.ema, as to 0.9999."
-        )
+        raise ConfigError("--eval.averaged has no average to measure; set --optim.ema to 0.9999.")
     if not 0 < config.loss.temperature < math.inf:
         raise ConfigError(f"--loss.temperature is {config.loss.temperature}; it must be positive.")
     if config.seed >= 2**32:

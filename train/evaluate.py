@@ -3,6 +3,10 @@
 Features never leave their device. Each device has a ``Tally`` of its own (donated, so updated in
 place) that takes up its part of each batch, and no collective is in the program of a batch. The
 tallies are merged, and the host reads them, once: when the split is through.
+
+The rows of a batch are dealt to a few blocks, one state each, so that a jackknife can say how much
+of a difference in VCI is noise. Dealing rows rather than batches gives every block its share of
+each class even where the images come sorted by class, or the whole split fits in one batch.
 """
 
 from collections import OrderedDict
@@ -28,7 +32,10 @@ _OF_LAYERS = (
 
 
 class Tally(NamedTuple):
-    """Sums over the images seen so far; ``moments`` by the name of the depth, in their order."""
+    """Sums over the images seen so far; ``moments`` by the name of the depth, in their order.
+
+    Those of ``features`` have a leading axis of blocks.
+    """
 
     moments: OrderedDict[str, vci_jax.ClassMoments]
     loss: jax.Array
@@ -36,15 +43,20 @@ class Tally(NamedTuple):
     samples: jax.Array
 
 
-def init_tally(num_classes: int, dims: Mapping[str, int]) -> Tally:
+def init_tally(num_classes: int, dims: Mapping[str, int], blocks: int) -> Tally:
     """Returns the tally of no images.
 
     Args:
       num_classes: K.
       dims: the size D of each depth that is measured, ``features`` among them.
+      blocks: states among which the rows are dealt, at the features.
     """
+    moments = OrderedDict((name, vci_jax.init(num_classes, dim)) for name, dim in dims.items())
+    moments["features"] = jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf, (blocks, *leaf.shape)), moments["features"]
+    )
     return Tally(
-        moments=OrderedDict((name, vci_jax.init(num_classes, dim)) for name, dim in dims.items()),
+        moments=moments,
         loss=jnp.zeros((), jnp.float32),
         correct=jnp.zeros((), jnp.int32),
         samples=jnp.zeros((), jnp.int32),
@@ -60,8 +72,9 @@ def add_batch(task: Task, tally: Tally, state: TrainState, batch: dict[str, jax.
     correct = present & (jnp.argmax(logits, axis=-1) == labels)
     return Tally(
         moments=OrderedDict(
-            (name, vci_jax.update(moments, layers[name], labels, mask))
+            (name, add(moments, layers[name], labels, mask))
             for name, moments in tally.moments.items()
+            for add in [_deal if name == "features" else vci_jax.update]
         ),
         loss=tally.loss + jnp.sum(loss),
         correct=tally.correct + jnp.sum(correct, dtype=jnp.int32),
@@ -70,11 +83,18 @@ def add_batch(task: Task, tally: Tally, state: TrainState, batch: dict[str, jax.
 
 
 def merge(tallies: Tally) -> Tally:
-    """Returns one tally of the images of all, which are stacked along the leading axis."""
+    """Returns one tally of the images of all, which are stacked along the leading axis.
+
+    Blocks stay apart: each is merged with its like.
+    """
     if tallies.loss.shape[0] == 1:
         return jax.tree.map(lambda leaf: leaf[0], tallies)
+    merge_blocks = jax.vmap(vci_jax.merge_axis, in_axes=1)
     return Tally(
-        OrderedDict((name, vci_jax.merge_axis(m)) for name, m in tallies.moments.items()),
+        OrderedDict(
+            (name, merge_blocks(m) if name == "features" else vci_jax.merge_axis(m))
+            for name, m in tallies.moments.items()
+        ),
         *(jnp.sum(sums, axis=0, dtype=sums.dtype) for sums in tallies[1:]),
     )
 
@@ -91,6 +111,7 @@ def evaluate(
     """Returns the accuracy, the loss and every metric of the split that ``batches`` go through.
 
     Where depths besides the features are measured, ``layers`` has the metrics of each.
+    ``per_class`` has what ``vci_jax.per_class`` says of the features, a list per column.
 
     Args:
       tallies: an empty one per device, given up to the pass.
@@ -106,9 +127,12 @@ def evaluate(
             return None
     tally = merge(tallies)
     kernel, bias = state.head
-    metrics = vci_jax.report(tally.moments["features"], head=(kernel, bias))
+    features = tally.moments["features"]
+    metrics = vci_jax.report(features, head=(kernel, bias))
     samples = int(tally.samples)
     row = {"accuracy": int(tally.correct) / samples, "loss": float(tally.loss) / samples, **metrics}
+    classes = jax.device_get(_per_class(features))
+    row["per_class"] = {name: column.tolist() for name, column in classes.items()}
     others = {name: m for name, m in tally.moments.items() if name != "features"}
     if others:
         reports = {name: vci_jax.report(moments) for name, moments in others.items()}
@@ -117,3 +141,22 @@ def evaluate(
             for name, report in reports.items()
         }
     return row
+
+
+def _deal(
+    moments: vci_jax.ClassMoments, features: jax.Array, labels: jax.Array, mask: jax.Array
+) -> vci_jax.ClassMoments:
+    """Adds row r of a batch to block r mod B."""
+    blocks = moments.count.shape[0]
+
+    def dealt(rows: jax.Array) -> jax.Array:
+        lacking = -rows.shape[0] % blocks  # Rows of zeros, which the mask rules out.
+        padded = jnp.pad(rows, [(0, lacking)] + [(0, 0)] * (rows.ndim - 1))
+        return jnp.swapaxes(padded.reshape(-1, blocks, *rows.shape[1:]), 0, 1)
+
+    return jax.vmap(vci_jax.update)(moments, dealt(features), dealt(labels), dealt(mask))
+
+
+@jax.jit
+def _per_class(blocks: vci_jax.ClassMoments) -> dict[str, jax.Array]:
+    return vci_jax.per_class(vci_jax.merge_axis(blocks))

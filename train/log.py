@@ -4,6 +4,10 @@ One row of ``metrics.jsonl`` is one split at one step: ``step``, ``epoch``, ``sp
 ``loss``, every metric of ``vci_jax.report``, and two timing fields, ``seconds`` (of the metrics
 pass) and ``images_per_second`` (of training since the row before), the only ones that differ
 between two runs with one seed. Values that are not finite are written as null.
+
+``per_class.json`` beside it has what ``vci_jax.per_class`` says of each split at the last of these
+steps: ``step``, ``epoch``, and for each split a list per column. It is no part of the rows, which
+it would make several times as long where there are a thousand classes.
 """
 
 import json
@@ -61,8 +65,10 @@ class Journal:
         return any(row["step"] == step for row in self.rows)
 
     def write(self, rows: list[Row]) -> None:
-        """Appends the rows of a step, on disk when this returns."""
+        """Appends the rows of a step, on disk when this returns; ``per_class`` goes to its file."""
         rows = [_finite(row) for row in rows]
+        _write_per_class(self._path.with_name("per_class.json"), rows)
+        rows = [{key: row[key] for key in row if key != "per_class"} for row in rows]
         self.rows += rows
         self._file.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
         self._file.flush()
@@ -176,8 +182,36 @@ def _curves(row: Row, prefix: str = "") -> Iterator[tuple[str, float]]:
         if key == "layers":
             for layer, metrics in value.items():
                 yield from _curves(metrics, f"{prefix}{layer}/")
+        elif key == "vci_interval":
+            ends = zip(("low", "high"), value, strict=True)
+            yield from ((f"{prefix}{key}/{end}", edge) for end, edge in ends if edge is not None)
         elif isinstance(value, float) and key not in TIMING_FIELDS:
             yield prefix + key, value
+
+
+def _write_per_class(path: Path, rows: list[Row]) -> None:
+    """Replaces the file by the columns of these rows, to the six digits that float32 has."""
+    columns = {row["split"]: row["per_class"] for row in rows if "per_class" in row}
+    if not columns:
+        return
+    short = {
+        split: {
+            name: [float(f"{v:.6g}") if isinstance(v, float) else v for v in column]
+            for name, column in table.items()
+        }
+        for split, table in columns.items()
+    }
+    replace_file(path, json.dumps({key: rows[0][key] for key in ("step", "epoch")} | short) + "\n")
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Writes a file such that a reader sees the old one or the new one, whole."""
+    partial = path.with_suffix(".partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
 
 
 def _rewind(path: Path, last_step: int) -> list[Row]:
@@ -194,12 +228,7 @@ def _rewind(path: Path, last_step: int) -> list[Row]:
             rows.append(row)
     if rows and rows[-1]["split"] == "train":
         rows.pop()  # It was killed between the two splits of this step.
-    partial = path.with_suffix(".partial")
-    with partial.open("w") as file:
-        file.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    replace_file(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
     return rows
 
 

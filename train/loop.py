@@ -20,6 +20,7 @@ from train.claim import claim
 from train.config import Config
 from train.data import mix
 from train.display import Display
+from train.provenance import note_start
 from train.step import Task, TrainState
 from train.stop import Guard, Preempted, Stopping
 
@@ -120,6 +121,7 @@ def prepare(config: Config) -> Run:
         image_shape=dataset.image_shape,
         num_classes=dataset.num_classes,
         layers=config.eval.layers,
+        blocks=config.eval.blocks,
     )
     return Run(config, dataset, mesh, built, steps_per_epoch)
 
@@ -176,6 +178,8 @@ def _journal(
         return log.NoJournal()
     config = run.config
     last = -1 if saved is None else saved[2]
+    if last < run.steps:
+        note_start(workdir, step=max(last, 0))
     wandb = log.open_wandb(config.log.wandb, workdir, dataclasses.asdict(config))
     return log.Journal(workdir, last_step=last, wandb=wandb)
 

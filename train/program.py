@@ -30,7 +30,13 @@ class Program(NamedTuple):
 
 
 def build(
-    task: Task, mesh: Any, *, image_shape: tuple[int, ...], num_classes: int, layers: bool
+    task: Task,
+    mesh: Any,
+    *,
+    image_shape: tuple[int, ...],
+    num_classes: int,
+    layers: bool,
+    blocks: int,
 ) -> Program:
     """Returns the functions of a task on a mesh; each compiles when it is first called.
 
@@ -40,6 +46,7 @@ def build(
       image_shape: of a stored image.
       num_classes: K.
       layers: whether every depth is measured, or the features alone.
+      blocks: states of a metrics pass, for the interval of VCI.
     """
     init = partial(init_state, task, image_shape=image_shape)
     bare = jax.eval_shape(init, jax.random.key(0))
@@ -48,7 +55,8 @@ def build(
     shared = mesh.shape["model"] > 1
     gather = partial(jax.lax.with_sharding_constraint, shardings=whole)
     step = partial(train_step, task, gather=gather) if shared else partial(train_step, task)
-    tally = partial(evaluate.init_tally, num_classes, _dims(task, bare, image_shape, layers))
+    dims = _dims(task, bare, image_shape, layers)
+    tally = partial(evaluate.init_tally, num_classes, dims, blocks)
     return Program(
         shapes=jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),

@@ -1,0 +1,135 @@
+"""Curves over training and spectra, as JSON for the charts, thinned to what a page can carry."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from probes.page.metrics import BY_NAME, FURTHER, MAIN, Metric
+from probes.page.wary import why_undefined
+from probes.runs import Run
+
+SPLITS = ("train", "test")
+
+# Numbers on a page, at some ten bytes each: a third of its 3 MB for curves, a sixth for spectra.
+_CURVE_BUDGET = 100_000
+_SPECTRUM_BUDGET = 50_000
+_EIGENVALUES = 64
+
+# What is not a curve, though a number.
+_NOT_CURVES = {"step", "epoch", "seconds", "images_per_second"}
+
+
+def charts(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Returns a chart for every metric; the main ones are there even if no run has them."""
+    recorded = dict.fromkeys(
+        key
+        for run in runs
+        for row in run.rows
+        for key, value in row.items()
+        if isinstance(value, float) and key not in _NOT_CURVES
+    )
+    unknown = [Metric(name, name.replace("_", " ")) for name in recorded if name not in BY_NAME]
+    further = [metric for metric in (*FURTHER, *unknown) if metric.name in recorded]
+    most = max(8, _CURVE_BUDGET // (2 * len(runs) * (len(MAIN) + len(further))))
+    return [_chart(metric, runs, most) | {"main": metric in MAIN} for metric in (*MAIN, *further)]
+
+
+def thinning(runs: Sequence[Run], found: list[dict[str, Any]]) -> str:
+    """Returns a sentence if the charts do not hold all records, else nothing."""
+    shown = max((len(series["x"]) for chart in found for series in chart["series"]), default=0)
+    records = max(len([r for r in run.rows if r["split"] == s]) for run in runs for s in SPLITS)
+    if shown >= records or not shown:
+        return ""
+    return f"The curves show {shown:,} of up to {records:,} records of a run, evenly spaced."
+
+
+def spectra(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Returns the eigenvalues of each run and split, at some epochs and some indices.
+
+    Of many eigenvalues those at logarithmically spaced indices are kept, the first ones all; of
+    many epochs, evenly spaced ones, the first and the last among them.
+    """
+    each = _SPECTRUM_BUDGET // (max(1, len(runs)) * 2 * 2 * _EIGENVALUES)
+    found = []
+    for number, run in enumerate(runs):
+        for split in SPLITS:
+            rows = [r for r in run.rows if r["split"] == split and r.get("spectrum")]
+            rows = [rows[i] for i in _evenly(len(rows), max(2, each))]
+            if rows:
+                found.append({"run": number, "split": split, **_spectrum(rows)})
+    return found
+
+
+def short(value: float | None, digits: int = 5) -> float | None:
+    """Returns a number with fewer digits, for the sake of the page's size."""
+    return None if value is None else float(f"{value:.{digits}g}")
+
+
+def _chart(metric: Metric, runs: Sequence[Run], most: int) -> dict[str, Any]:
+    series = [
+        _series(metric, number, run, split, most)
+        for number, run in enumerate(runs)
+        for split in SPLITS
+    ]
+    series = [one for one in series if one["x"]]
+    return {
+        "id": metric.name,
+        "title": metric.title,
+        "direction": metric.direction,
+        "scale": metric.scale,
+        "series": series,
+        "reason": "" if series else _why_empty(metric, runs),
+    }
+
+
+def _series(metric: Metric, number: int, run: Run, split: str, most: int) -> dict[str, Any]:
+    rows = [r for r in run.rows if r["split"] == split and r.get(metric.name) is not None]
+    rows = [rows[i] for i in _evenly(len(rows), most)]
+    series: dict[str, Any] = {
+        "run": number,
+        "split": split,
+        "x": [row["epoch"] for row in rows],
+        "y": [short(row[metric.name]) for row in rows],
+    }
+    if metric.name == "vci_adjusted":
+        ends = [row.get("vci_interval") or [None, None] for row in rows]
+        if any(low is not None for low, _ in ends):
+            series["low"] = [short(low) for low, _ in ends]
+            series["high"] = [short(high) for _, high in ends]
+    return series
+
+
+def _why_empty(metric: Metric, runs: Sequence[Run]) -> str:
+    rows = [row for run in runs for row in run.rows]
+    if not rows:
+        return "Nothing is recorded yet: metrics.jsonl has no complete row."
+    having = [row for row in rows if metric.name in row]
+    reason = why_undefined(metric.name, having[-1] if having else rows[-1])
+    return f"No value at any epoch: {reason.rstrip('.')}."
+
+
+def _spectrum(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    size = {name: len(rows[-1]["spectrum"][name]) for name in ("between", "total")}
+    kept = {name: _spread(length) for name, length in size.items()}
+    return {
+        "epochs": [row["epoch"] for row in rows],
+        "size": size,
+        "index": {name: [i + 1 for i in indices] for name, indices in kept.items()},
+        **{
+            name: [[short(row["spectrum"][name][i], 4) for i in kept[name]] for row in rows]
+            for name in kept
+        },
+    }
+
+
+def _spread(length: int) -> list[int]:
+    if length <= _EIGENVALUES:
+        return list(range(length))
+    return sorted({round(i) - 1 for i in np.geomspace(1, length, _EIGENVALUES + 24)})
+
+
+def _evenly(length: int, most: int) -> list[int]:
+    if length <= most:
+        return list(range(length))
+    return sorted({round(i) for i in np.linspace(0, length - 1, most)})

@@ -1,0 +1,77 @@
+"""The page as one string of HTML that asks the network for nothing."""
+
+import datetime
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import markupsafe
+
+from probes.page import classes, curves, scatter, tables, transfer
+from probes.runs import Run, settings
+
+_HERE = Path(__file__).parent
+
+
+def render(runs: Sequence[Run], *, title: str, refresh: int) -> str:
+    """Returns the page of a run, or of a group of them.
+
+    Args:
+      runs: one or more.
+      title: of the page.
+      refresh: seconds after which the open page loads itself again; 0 is never.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    class_tables, no_classes = classes.tables(runs)
+    scatters, statements = scatter.scatters(runs) if len(runs) > 1 else ([], [])
+    data = {
+        "refresh": refresh,
+        "runs": [run.name for run in runs],
+        "charts": curves.charts(runs),
+        "spectra": curves.spectra(runs),
+        "classes": class_tables,
+        "columns": classes.COLUMNS,
+        "scatters": scatters,
+    }
+    return environment.get_template("page.html.j2").render(
+        title=title,
+        runs=runs,
+        data=_embed(data),
+        charts=data["charts"],
+        thinning=curves.thinning(runs, data["charts"]),
+        scatters=scatters,
+        statements=statements,
+        has_spectra=bool(data["spectra"]),
+        has_classes=bool(class_tables),
+        no_classes=no_classes,
+        verdicts=[tables.verdict(run) for run in runs],
+        transfer=transfer.table(runs),
+        config=tables.config_table(runs),
+        machines=[tables.machines(run) for run in runs],
+        one_seed=len(runs) > 1 and len(set(settings(runs))) == len(runs),
+        made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        refresh=refresh,
+        style=_asset("vendor/uPlot.min.css") + _asset("page.css"),
+        library=_asset("vendor/uPlot.iife.min.js"),
+        script=_asset("page.js"),
+    )
+
+
+def _embed(data: dict[str, Any]) -> markupsafe.Markup:
+    """Returns JSON that cannot end the script element it stands in, whatever names are in it."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return markupsafe.Markup(text)
+
+
+def _asset(name: str) -> markupsafe.Markup:
+    return markupsafe.Markup((_HERE / name).read_text())

@@ -1,0 +1,80 @@
+"""The table of transfer scores, with the best of each task marked."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from probes.odds import mlo, mlog
+from probes.page.tables import DASH, number
+from probes.runs import Run
+
+
+def table(runs: Sequence[Run]) -> dict[str, Any] | None:
+    """Returns the scores by run and task, the best of each task marked; None if there are none."""
+    having = [run for run in runs if run.transfer]
+    if not having:
+        return None
+    tasks = list(dict.fromkeys(row["task"] for run in having for row in run.transfer))
+    scored = [{row["task"]: row for row in run.transfer} for run in having]
+    shared = common_tasks(runs)
+    gain = all(run.last("test").get("accuracy") is not None for run in having)
+    means = [transfer_score(run, shared, gain=gain) for run in having]
+    return {
+        "tasks": [{"name": task, "score": _score_name(scored, task)} for task in tasks],
+        "runs": [
+            {"name": run.name, "cells": [_score(scored, i, task) for task in tasks]}
+            for i, run in enumerate(having)
+        ],
+        "means": [
+            {"text": number(mean), "best": mean is not None and _is_best(mean, means)}
+            for mean in means
+        ],
+        "mean_name": "MLOG" if gain else "MLO",
+        "shared": len(shared),
+        "lacking": [run.name for run in runs if not run.transfer],
+    }
+
+
+def common_tasks(runs: Sequence[Run]) -> list[str]:
+    """Returns the tasks that every run which has any has; only these can be compared."""
+    having = [[row["task"] for row in run.transfer] for run in runs if run.transfer]
+    return [task for task in (having[0] if having else []) if all(task in h for h in having)]
+
+
+def transfer_score(run: Run, tasks: Sequence[str], *, gain: bool) -> float | None:
+    """Returns the mean log odds of a run over tasks, or None if it is undefined.
+
+    Args:
+      run: with scores.
+      tasks: all of which it must have.
+      gain: take off the log odds of the accuracy on its own test split (MLOG rather than MLO).
+    """
+    scores = {row["task"]: row["score"] for row in run.transfer}
+    if not tasks or any(task not in scores for task in tasks):
+        return None
+    chosen = [scores[task] for task in tasks]
+    try:
+        return mlog(chosen, run.last("test").get("accuracy")) if gain else mlo(chosen)
+    except (ValueError, TypeError):  # A score of 0 or 1 has no finite odds, null none at all.
+        return None
+
+
+def _score_name(scored: list[dict[str, Any]], task: str) -> str:
+    return next((s[task].get("score_name", "") for s in scored if task in s), "")
+
+
+def _score(scored: list[dict[str, Any]], which: int, task: str) -> dict[str, Any]:
+    row = scored[which].get(task)
+    if row is None or row["score"] is None:
+        return {"text": DASH, "best": False, "detail": "not probed"}
+    best = _is_best(row["score"], [s[task]["score"] for s in scored if task in s])
+    detail = [
+        f"{name} {number(row[key])}"
+        for key, name in (("validation_score", "validation"), ("l2", "l2"))
+        if row.get(key) is not None
+    ]
+    return {"text": number(row["score"]), "best": best, "detail": ", ".join(detail)}
+
+
+def _is_best(value: float, among: Sequence[float | None]) -> bool:
+    known = [other for other in among if other is not None]
+    return len(known) > 1 and value == max(known)

@@ -1,0 +1,43 @@
+"""Command line of the probes; it contains no logic.
+
+``python -m probes COMMAND ... [--field value]``, and ``python -m probes COMMAND --help``.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from train.config import ConfigError
+
+# Command -> (what runs it, what it does). Each is imported when it is asked for.
+_COMMANDS = {
+    "transfer": ("probes.commands:transfer", "score downstream tasks on runs, with MLO and MLOG"),
+    "features": ("probes.commands:features", "compute the features of tasks and keep them on disk"),
+    "probe": ("probes.commands:probe", "probe features that any program has saved"),
+}
+_USAGE = "usage: python -m probes COMMAND ...\ncommands:\n" + "\n".join(
+    f"  {name}: {summary}" for name, (_, summary) in _COMMANDS.items()
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs a command and returns its exit code; 2 for a mistake in the settings, 130 for Ctrl-C."""
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(_USAGE)
+        return 0
+    if not arguments or arguments[0] not in _COMMANDS:
+        print(f"error: no such command: {' '.join(arguments[:1])!r}.\n{_USAGE}", file=sys.stderr)
+        return 2
+    module, _, function = _COMMANDS[arguments[0]][0].partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)(arguments[1:])
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it was.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -107,8 +107,9 @@ def _transform(data: DataConfig, options: TransferConfig) -> DataConfig:
                 f"the run's images kept their size, and it is not known ({error}) Say the side of "
                 "the network's input with --image-size."
             ) from error
-    elif options.image_size and not data.image_size:
-        resize = side
+    elif options.image_size:
+        # The margin around the centre in proportion, none where the run had none; 0 is 256 / 224.
+        resize = round(resize * side / data.image_size) if data.image_size else side
     return DataConfig(
         image_size=side,
         resize=resize,

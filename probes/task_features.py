@@ -19,7 +19,7 @@ from probes.network import Network
 from probes.sweep import Samples
 from probes.tasks import Task
 from train import data
-from train.config import DataConfig
+from train.config import ConfigError, DataConfig
 from train.data import decode
 from train.data.arrays import DIGITS_PEAK
 from train.data.sources import Records
@@ -170,6 +170,11 @@ def make(
             progress=functools.partial(progress, name, size=split.size),
         )
         directories[name] = found.directory
+        if found.unreadable > options.max_unreadable:  # They were made under another limit.
+            raise ConfigError(
+                f"{found.unreadable} images of {name} could not be read, more than "
+                f"--max-unreadable, which is {options.max_unreadable}. Mend them, or raise it."
+            )
         if found.unreadable:
             notes.append(f"{found.unreadable} images of {name} could not be read; left out.")
         rows, numbers, dropped[name] = relabel(found.labels)

@@ -221,7 +221,7 @@ def choose(
     tasks = [_named(name) for name in names] if names else list(SUITES[suite])
     found = [task.name for task in tasks]
     if twice := sorted({name for name in found if found.count(name) > 1}):
-        raise ConfigError(f"the task(s) {', '.join(twice)} are given more than once.")
+        raise ConfigError(f"the tasks {', '.join(twice)} are given more than once.")
     return [_placed(task, sources, data_dir) for task in tasks]
 
 

@@ -6,8 +6,8 @@
     data/images/1025794.jpg
 
 The lowest 20 rows of each photograph are a banner with its owner, which the authors ask to remove
-before images are used. It is cut off here, so the resizing that follows sees the aeroplane alone.
-(torchvision leaves the banner in; which of the two others did, their papers mostly do not say.)
+before images are used. It is cut off here, so the resizing that follows sees the aeroplane alone;
+torchvision's loader leaves it in, and scores of features from there are of other images.
 
 Reference: S. Maji et al., Fine-Grained Visual Classification of Aircraft, arXiv:1306.5151, 2013.
 """

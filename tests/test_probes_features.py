@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from probed_run import make_run
+from probed_run import make_run, moved
 
 from probes import features, identity, network, saved, task_features
 from probes.config import TransferConfig
@@ -220,7 +220,7 @@ def test_features_of_a_checkpoint_are_those_of_the_network(run, tmp_path):
     planned = task_features.plan(probed, task)
     found = task_features.make(probed, task, planned, options, root=tmp_path)
     state = trained.program.init_state(jax.random.key(3))
-    state = state._replace(batch_stats=jax.tree.map(lambda x: x + 0.3, state.batch_stats))
+    state = state._replace(batch_stats=jax.tree.map(moved, state.batch_stats))
     config = trained.config
     step = jax.jit(
         lambda s, x: predict(loop.build_task(config, 10, 9), s, x)[1],
@@ -229,6 +229,7 @@ def test_features_of_a_checkpoint_are_those_of_the_network(run, tmp_path):
     records = trained.dataset.test.records
     local = jax.device_put(jax.device_get(state._replace(opt_state=(), ema={})), jax.devices()[0])
     expected = np.asarray(step(local, jax.device_put(records.images, jax.devices()[0])))
+    assert (expected.std(axis=0) > 0).sum() > 8, "features that say something"
     got = found.splits["test"]
     # float32 through six layers: a few roundings of the largest feature.
     np.testing.assert_allclose(got.features, expected, atol=1e-5 * np.abs(expected).max())

@@ -1,32 +1,45 @@
 """Command line of the probes; it contains no logic.
 
-``python -m probes correlate --published`` judges the published tables, and draws figure 7;
-``python -m probes correlate RUN...`` does so for work directories;
-``python -m probes figures RUN... --out DIR`` draws every figure of runs.
+``python -m probes COMMAND ... [--field value]``, and ``python -m probes COMMAND --help``.
 """
 
+import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 
-from probes import correlate_main, figures_main
+from train.config import ConfigError
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "correlate": correlate_main.main,
-    "figures": figures_main.main,
+# Command -> (what runs it, what it does). Each is imported when it is asked for.
+_COMMANDS = {
+    "transfer": ("probes.commands:transfer", "score downstream tasks on runs, with MLO and MLOG"),
+    "features": ("probes.commands:features", "compute the features of tasks and keep them on disk"),
+    "probe": ("probes.commands:probe", "probe features that any program has saved"),
+    "correlate": ("probes.correlate_main:main", "judge metrics by transfer: runs, or --published"),
+    "figures": ("probes.figures_main:main", "draw the figures of the paper from runs"),
+    "report": ("probes.report:main", "one page for a run or a group of runs"),
 }
+_USAGE = "usage: python -m probes COMMAND ...\ncommands:\n" + "\n".join(
+    f"  {name}: {summary}" for name, (_, summary) in _COMMANDS.items()
+)
 
 
-def main(arguments: list[str]) -> int:
-    """Runs one command and returns its exit code; 2 stands for a mistake in the arguments."""
-    command = COMMANDS.get(arguments[0]) if arguments else None
-    if command is not None:
-        return command(arguments[1:])
-    asked = bool(arguments) and arguments[0] in ("-h", "--help")
-    print(
-        f"{__doc__}\nusage: python -m probes {{{','.join(COMMANDS)}}} ...",
-        file=sys.stdout if asked else sys.stderr,
-    )
-    return 0 if asked else 2
+def main(arguments: Sequence[str]) -> int:
+    """Runs a command and returns its exit code; 2 for a mistake in the settings, 130 for Ctrl-C."""
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(_USAGE)
+        return 0
+    if not arguments or arguments[0] not in _COMMANDS:
+        print(f"error: no such command: {' '.join(arguments[:1])!r}.\n{_USAGE}", file=sys.stderr)
+        return 2
+    module, _, function = _COMMANDS[arguments[0]][0].partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)(list(arguments[1:]))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it was.", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -8,18 +8,16 @@ Compiled programs are kept in ``~/.cache/vci_jax/xla``, or in ``$JAX_COMPILATION
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 from rich.console import Console
 
 import configs
 from probes import figures
+from train import compilation, display, log, loop, stop
 from train import config as config_lib
-from train import display, log, loop, stop
 
 _USAGE = "usage: python -m train CONFIG WORKDIR [--run NAME] [--section.field value ...]"
 
@@ -93,7 +91,7 @@ def _given(workdir: Path | None) -> Path:
 
 def _run(config: config_lib.Config, workdir: Path) -> None:
     log.quiet()
-    _cache_compilations()
+    compilation.cache()
     console = Console()
     rows = loop.train(config, workdir, console)
     if not rows:  # Of several processes, the first one tells.
@@ -116,15 +114,6 @@ def _help() -> str:
     return (
         f"{_USAGE}\nfields and their values: python -m train CONFIG --help\nknown configs:\n{known}"
     )
-
-
-def _cache_compilations() -> None:
-    # A program compiles once per machine, not once per run. JAX_COMPILATION_CACHE_DIR chooses
-    # another place; empty, it turns the cache off.
-    default = Path.home() / ".cache" / "vci_jax" / "xla"
-    directory = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(default))
-    jax.config.update("jax_compilation_cache_dir", directory or None)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 if __name__ == "__main__":

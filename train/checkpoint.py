@@ -159,6 +159,48 @@ def restore(
     return None
 
 
+def open_reader(directory: Path) -> ocp.CheckpointManager:
+    """Returns a manager that changes nothing on disk: the run may be at work there."""
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    return ocp.CheckpointManager(directory.absolute(), options=options)
+
+
+def saved_classes(reader: ocp.CheckpointManager, step: int) -> int:
+    """Returns how many classes the network of a checkpoint tells apart.
+
+    Raises:
+      ConfigError: the checkpoint cannot be read.
+    """
+    place = Path(reader.directory) / str(step) / "state"
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            tree = checkpointer.metadata(place).item_metadata.tree
+        return tree["params"]["head"]["bias"].shape[0]
+    except Exception as error:  # Whatever a damaged file makes of the reader.
+        raise ConfigError(f"the checkpoint {place.parent} cannot be read: {error}.") from error
+
+
+def read(
+    reader: ocp.CheckpointManager,
+    step: int,
+    shapes: TrainState,
+    inspect: Callable[[TrainState], tuple[jax.Array, jax.Array]],
+) -> TrainState:
+    """Returns the state of a step, on devices that need not be those it was saved from.
+
+    Raises:
+      ConfigError: the checkpoint is damaged; nothing older is taken in its place.
+    """
+    found, why = _attempt(reader, step, shapes, inspect)
+    if found is None:
+        others = ", ".join(str(other) for other in reader.all_steps() if other != step)
+        raise ConfigError(
+            f"the checkpoint of step {step} in {reader.directory} is damaged ({why}). Others there "
+            f"are those of steps {others or '(none)'}."
+        )
+    return found[0]
+
+
 def inspect(state: TrainState) -> tuple[jax.Array, jax.Array]:
     """Returns a 32-bit fingerprint of a state, and whether all its numbers are finite.
 

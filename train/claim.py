@@ -32,6 +32,35 @@ def claim(config: Config, workdir: Path) -> None:
     os.replace(partial, path)
 
 
+def read(workdir: Path) -> Config:
+    """Returns the config of a work directory; a field it does not know yet has its default.
+
+    Raises:
+      ConfigError: there is none, or it has fields that this version does not know.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise ConfigError(
+            f"{workdir} has no config.json; give a work directory of python -m train."
+        )
+    return _build(Config, _read(path), path)
+
+
+def _build(kind: type, values: dict[str, Any], path: Path) -> Any:
+    fields = {field.name: field.type for field in dataclasses.fields(kind)}
+    if unknown := values.keys() - fields.keys():
+        raise ConfigError(
+            f"{path} has the fields {', '.join(sorted(unknown))}, which this version does not "
+            "know; use the version that made it."
+        )
+    built = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(fields[name]):
+            value = _build(fields[name], value, path)
+        built[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**built)
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())

@@ -39,7 +39,7 @@ class DataConfig:
     """Where the images come from and how they reach the network."""
 
     source: str = "digits"
-    """digits, synthetic[:IMAGESxSIDExCLASSES], tfds:NAME[:VERSION] (prepared), or folder:PATH."""
+    """digits, synthetic[:SIZE], tfds:NAME[:VERSION] (prepared), aircraft:, cars: or folder:PATH."""
     data_dir: str = ""
     """Where TFDS keeps prepared data sets; empty is TFDS' own default."""
     train_split: str = "train"

@@ -13,6 +13,9 @@ from train.config import ConfigError
 _DIGITS_TEST_SIZE = 360
 _DIGITS_SPLIT_SEED = 0
 
+# The darkest ink of the digits as they are stored.
+DIGITS_PEAK = 16
+
 # What "synthetic" is, and the syntax of others: training images x side x classes.
 _SYNTHETIC = "2000x32x10"
 _SYNTHETIC_SEED = 0
@@ -46,8 +49,12 @@ class Arrays(NamedTuple):
         return f"Arrays({self.size} images of {self.title})"
 
 
-def digits() -> tuple[Arrays, Arrays, tuple[str, ...]]:
+def digits(channels: int) -> tuple[Arrays, Arrays, tuple[str, ...]]:
     """Returns scikit-learn's 1,797 scanned digits: 8x8 pixels, 17 grey levels.
+
+    Args:
+      channels: 1 keeps the levels as they are stored, 0 to 16; 3 makes them RGB images with the
+        range of photographs, 0 to 255.
 
     Reference: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
     """
@@ -55,7 +62,10 @@ def digits() -> tuple[Arrays, Arrays, tuple[str, ...]]:
     from sklearn.model_selection import train_test_split
 
     data = load_digits()
-    images = data.images.astype(np.uint8)[..., None]
+    images = data.images[..., None]
+    if channels > 1:
+        images = np.rint(images * (255 / DIGITS_PEAK)).repeat(channels, axis=-1)
+    images = images.astype(np.uint8)
     labels = data.target.astype(np.int32)
     train, test = train_test_split(
         np.arange(len(labels)),

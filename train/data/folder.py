@@ -62,6 +62,10 @@ class Files(NamedTuple):
         """The number of images."""
         return len(self.labels)
 
+    def paths(self) -> list[Path]:
+        """Returns the files, in the order of the images."""
+        return [self._path(index) for index in range(self.size)]
+
     def _path(self, index: int) -> Path:
         return self.folders[self.places[index]] / os.fsdecode(self.names[index])
 
@@ -93,6 +97,17 @@ def load(root: Path, config: DataConfig) -> tuple[Files, Files, tuple[str, ...]]
             f"(to measure: {test}; to train on: {train}). Add some, or choose other splits."
         )
     return *chosen, tuple(classes)
+
+
+def take(found: dict[str, Files], parts: list[tuple[str, range]]) -> Files:
+    """Returns the images of slices of splits that share one tuple of folders."""
+    chosen = [(found[split], np.asarray(rows)) for split, rows in parts]
+    return Files(
+        next(iter(found.values())).folders,
+        np.concatenate([files.places[rows] for files, rows in chosen]),
+        np.concatenate([files.names[rows] for files, rows in chosen]),
+        np.concatenate([files.labels[rows] for files, rows in chosen]),
+    )
 
 
 def _layout(root: Path, config: DataConfig) -> tuple[dict[str, Path], str, str]:

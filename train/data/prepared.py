@@ -58,6 +58,10 @@ class Prepared:
         """Returns what to call the image in a message."""
         return f"{self._directory.parent.name} {self._split}[{index}]"
 
+    def paths(self) -> list[Path]:
+        """Returns the files of the whole data set, of which the split is a part."""
+        return sorted(path for path in self._directory.iterdir() if path.is_file())
+
     def _checked(self, index: int, record: dict[str, Any]) -> tuple[bytes, int]:
         image, label = (record[key] for key in self._keys)
         if not 0 <= label < self._classes:
@@ -110,6 +114,19 @@ def load(
     ):
         train, test = _in_memory(train, config), _in_memory(test, config)
     return train, test, tuple(label.names)
+
+
+def stored_shape(name: str, config: DataConfig) -> tuple[int | None, ...]:
+    """Returns what the description says of the size of the images; None where they differ.
+
+    Raises:
+      ConfigError: the data set is not prepared; says what to do.
+    """
+    import tensorflow_datasets as tfds
+
+    data_dir = Path(config.data_dir or tfds.core.constants.get_default_data_dir())
+    info = tfds.builder_from_directory(str(_find(name, data_dir))).info
+    return tuple(info.features[_keys(info)[0]].shape)
 
 
 def _find(name: str, data_dir: Path) -> Path:

@@ -13,12 +13,15 @@ from typing import Protocol
 import numpy as np
 
 from train.config import ConfigError, DataConfig
-from train.data import arrays, folder, prepared
+from train.data import aircraft, arrays, cars, folder, prepared
 from train.data.augment import Stored, test_transform, training_transform
 from train.data.decode import UnreadableImage
 from train.data.unreadable import Unreadable, reason
 
-_KINDS = "digits, synthetic[:IMAGESxSIDExCLASSES], tfds:NAME[:VERSION], folder:PATH"
+_KINDS = (
+    "digits, synthetic[:IMAGESxSIDExCLASSES], tfds:NAME[:VERSION], aircraft:PATH, cars:PATH, "
+    "folder:PATH"
+)
 
 
 class Records(Protocol):
@@ -85,6 +88,22 @@ def load(config: DataConfig) -> Dataset:
     return Dataset(Split(train, shape, unreadable), Split(test, shape, unreadable), classes)
 
 
+def stored_side(config: DataConfig) -> int:
+    """Returns the side of the square images that a network is fed which keeps the stored size.
+
+    Raises:
+      ConfigError: the data are not on this disk, or the images are not square and of one size.
+    """
+    kind, _, rest = config.source.partition(":")
+    if kind == "tfds":
+        height, width, *_ = prepared.stored_shape(rest, config)
+    else:
+        height, width, _ = load(config).image_shape
+    if height is None or height != width:
+        raise ConfigError(f"the images of {config.source} are {height} x {width}, not squares.")
+    return height
+
+
 def _find(config: DataConfig) -> tuple[Records, Records, Sequence[str]]:
     kind, _, rest = config.source.partition(":")
     if kind in ("digits", "synthetic") and (config.train_split, config.test_split) != ("train", ""):
@@ -93,11 +112,15 @@ def _find(config: DataConfig) -> tuple[Records, Records, Sequence[str]]:
             "--data.train_split and --data.test_split."
         )
     if config.source == "digits":
-        return arrays.digits()
+        return arrays.digits(len(config.mean))
     if kind == "synthetic":
         return arrays.synthetic(rest)
     if kind == "tfds" and rest:
         return prepared.load(rest, config)
+    if kind == "aircraft" and rest:
+        return aircraft.load(Path(rest).expanduser(), config)
+    if kind == "cars" and rest:
+        return cars.load(Path(rest).expanduser(), config)
     if kind == "folder" and rest:
         return folder.load(Path(rest).expanduser(), config)
     raise ConfigError(f"--data.source is {config.source!r}; known sources: {_KINDS}.")

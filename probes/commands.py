@@ -1,0 +1,100 @@
+"""The commands of ``python -m probes`` that make and probe features; each returns an exit code."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+
+from probes import saved
+from probes import transfer as sweeping
+from probes.config import TransferConfig
+from train import compilation, log
+from train.config import ConfigError
+
+INCOMPLETE = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class _Runs:
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Work directories of python -m train."""
+    options: tyro.conf.OmitArgPrefixes[TransferConfig] = dataclasses.field(
+        default_factory=TransferConfig
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Saved:
+    train: tyro.conf.Positional[Path]
+    """Features and labels to fit on: X.npz, X.safetensors, X_features.npy, or a directory."""
+    test: tyro.conf.Positional[Path]
+    """Those to score on."""
+    validation: Path | None = None
+    """Those to choose the penalty on; without them, a stratified fifth of train."""
+    score: Literal["top1", "mean_per_class"] = "top1"
+    """Top-1 accuracy, or the mean of the accuracies of the classes."""
+    json: bool = False
+    """Print one JSON object, with the whole validation curve."""
+    options: tyro.conf.OmitArgPrefixes[TransferConfig] = dataclasses.field(
+        default_factory=TransferConfig
+    )
+
+
+def transfer(arguments: Sequence[str]) -> int:
+    """Scores tasks on runs; 1 if some have no score."""
+    parsed = tyro.cli(_Runs, args=list(arguments), prog="python -m probes transfer")
+    _prepare(parsed.runs)
+    failures = sweeping.transfer(parsed.runs, parsed.options, Console())
+    return _conclude(failures)
+
+
+def features(arguments: Sequence[str]) -> int:
+    """Computes the features of tasks on runs, and says where they are; 1 if some could not be."""
+    parsed = tyro.cli(_Runs, args=list(arguments), prog="python -m probes features")
+    _prepare(parsed.runs)
+    return _conclude(sweeping.extract(parsed.runs, parsed.options, Console()))
+
+
+def probe(arguments: Sequence[str]) -> int:
+    """Probes features that any program has saved."""
+    parsed = tyro.cli(_Saved, args=list(arguments), prog="python -m probes probe")
+    compilation.cache()
+    splits = {"train": saved.read(parsed.train), "test": saved.read(parsed.test)}
+    if parsed.validation is not None:
+        splits["validation"] = saved.read(parsed.validation)
+    try:
+        row = sweeping.probe(splits, saved.num_classes(splits), parsed.score, parsed.options)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if parsed.json:
+        print(json.dumps(row))
+        return 0
+    for name, value in row.items():
+        if name != "validation_curve":
+            print(f"{name:20}  {value:.6g}" if isinstance(value, float) else f"{name:20}  {value}")
+    return 0
+
+
+def _prepare(runs: Sequence[Path]) -> None:
+    if not runs:
+        raise ConfigError("no run given; name work directories of python -m train.")
+    log.quiet()
+    compilation.cache()
+
+
+def _conclude(failures: dict[tuple[str, str], str]) -> int:
+    """Says what is missing and how to get it, each reason once."""
+    if not failures:
+        return 0
+    reasons: dict[str, list[str]] = {}
+    for (run, task), why in failures.items():
+        reasons.setdefault(why, []).append(f"{run} {task}")
+    print(f"{len(failures)} score(s) missing; the same command tries them again:", file=sys.stderr)
+    for why, which in reasons.items():
+        print(f"  {', '.join(which)}: {why}", file=sys.stderr)
+    return INCOMPLETE

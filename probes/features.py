@@ -1,0 +1,227 @@
+"""Features on disk: computed once, shard by shard, memory-mapped ever after.
+
+A directory holds the features of one network for one split, and is named by the digest of all that
+they depend on, so that nothing stale is ever reused:
+
+    <digest>/features.npy    float32 [N D]
+             labels.npy      int32 [N], those of the source; -1 where the image could not be read
+             progress.json   while it is being filled: how many rows are there
+             meta.json       once it is complete: what they depend on, and the sizes
+
+A killed process loses the shard it was at. ``extract`` makes the rows from images and any function
+of them; ``keep`` stores those of whatever makes them. ``probes/saved.py`` reads what others saved.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from probes import identity, ledger
+from train import data
+from train import mesh as meshes
+from train.config import ConfigError, DataConfig
+from train.data.arrays import Arrays
+from train.data.sources import Records
+
+# Of the files; those of another number are never reused.
+_FORMAT = 1
+_ABSENT = -1
+
+Compute = Callable[[range], tuple[np.ndarray, np.ndarray]]
+"""Returns the features ``[n D]`` and labels ``[n]`` of a range of rows; -1 for those there are not.
+"""
+
+
+class Features(NamedTuple):
+    """Features ``[N D]`` and labels ``[N]``, mapped from the files in ``directory``."""
+
+    features: np.ndarray
+    labels: np.ndarray
+    directory: Path
+
+    @property
+    def unreadable(self) -> int:
+        """How many rows belong to images that could not be read: they are zeros."""
+        return int(np.sum(self.labels == _ABSENT))
+
+
+class _Window(NamedTuple):
+    """Some consecutive records of others."""
+
+    records: Records
+    rows: range
+
+    @property
+    def size(self) -> int:
+        return len(self.rows)
+
+    def read(self, index: int) -> tuple[Any, int]:
+        return self.records.read(self.rows[index])
+
+    def name_of(self, index: int) -> str:
+        return self.records.name_of(self.rows[index])
+
+
+def extract(
+    feature_fn: Callable[[jax.Array], jax.Array],
+    split: data.Split,
+    config: DataConfig,
+    *,
+    mesh: Any,
+    batch_size: int,
+) -> Compute:
+    """Returns what computes the rows of images of a split, in their order.
+
+    Args:
+      feature_fn: from images ``uint8 [B H W C]``, divided among the devices, to ``[B D]``; B is
+        always the same, and what it makes of padding is dropped.
+      split: with the images.
+      config: with their transform.
+      mesh: the devices.
+      batch_size: images a call; raised to a multiple of the devices.
+    """
+    size = meshes.round_up(batch_size, mesh)
+
+    def compute(rows: range) -> tuple[np.ndarray, np.ndarray]:
+        part = dataclasses.replace(split, records=_some(split.records, rows))
+        features, labels, waiting = [], [], None
+        for batch in data.evaluation_batches(part, config, size, size):
+            labels.append(np.where(batch["mask"] > 0, batch["label"], _ABSENT))
+            images = meshes.put_batch({"image": batch["image"]}, mesh)["image"]
+            # The devices are at this batch while the host takes the features of the one before.
+            found, waiting = waiting, feature_fn(images)
+            if found is not None:
+                features.append(np.asarray(found, np.float32))
+        features.append(np.asarray(waiting, np.float32))
+        whole, numbers = np.concatenate(features)[: len(rows)], np.concatenate(labels)[: len(rows)]
+        whole[numbers == _ABSENT] = 0
+        return whole, numbers
+
+    return compute
+
+
+def keep(
+    root: Path,
+    depends_on: Mapping[str, Any],
+    size: int,
+    compute: Compute,
+    *,
+    shard_rows: int,
+    say: Callable[[str], None] = lambda message: None,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> Features:
+    """Returns the rows that ``compute`` makes, from disk as far as they are there.
+
+    Args:
+      root: where the directory is, or is made.
+      depends_on: everything that the rows depend on, as JSON has it.
+      size: N.
+      compute: makes a range of rows; is asked for ranges of ``shard_rows``, in order.
+      shard_rows: rows between two marks on disk.
+      say: told of files that are damaged, and made again.
+      progress: told how many rows are there, from time to time.
+
+    Raises:
+      ConfigError: another process is filling the directory, or ``compute`` cannot.
+      OSError: the disk is full, or not to be written.
+    """
+    depends_on = json.loads(json.dumps({"format": _FORMAT, "size": size, **depends_on}))
+    directory = root / identity.of_json(depends_on)
+    directory.mkdir(parents=True, exist_ok=True)
+    with _locked(directory):
+        if (directory / "meta.json").exists():
+            try:
+                return _verified(directory, depends_on)
+            except (ValueError, OSError) as error:
+                say(f"{directory} is damaged ({error}): its features are computed again.")
+                (directory / "meta.json").unlink()
+                (directory / "progress.json").unlink(missing_ok=True)
+        _fill(directory, size, compute, shard_rows, progress)
+        ledger.write_json(directory / "meta.json", {"depends_on": depends_on} | _sizes(directory))
+        (directory / "progress.json").unlink()
+        return _verified(directory, depends_on)
+
+
+def _some(records: Records, rows: range) -> Records:
+    if isinstance(records, Arrays):  # In this form batches are made of them without a loop.
+        part = slice(rows.start, rows.stop)
+        return Arrays(records.images[part], records.labels[part], records.title)
+    return _Window(records, rows)
+
+
+def _fill(
+    directory: Path, size: int, compute: Compute, shard_rows: int, progress: Callable[[int], None]
+) -> None:
+    """Computes the rows that are not there yet; after each shard they are on disk for good."""
+    start = _resumable(directory, size)
+    progress(start)
+    while start < size:
+        rows = range(start, min(start + shard_rows, size))
+        features, labels = compute(rows)
+        mode = "r+" if start else "w+"
+        _put(directory / "features.npy", mode, size, rows, features.astype(np.float32, copy=False))
+        _put(directory / "labels.npy", mode, size, rows, labels.astype(np.int32, copy=False))
+        start = rows.stop
+        ledger.write_json(directory / "progress.json", {"rows": start, "dim": features.shape[1]})
+        progress(start)
+
+
+def _put(path: Path, mode: str, size: int, rows: range, values: np.ndarray) -> None:
+    """Writes rows of an array that has its full length from the start (sparse, on most disks)."""
+    new = {"dtype": values.dtype, "shape": (size, *values.shape[1:])} if mode == "w+" else {}
+    mapped = np.lib.format.open_memmap(path, mode=mode, **new)
+    mapped[rows.start : rows.stop] = values
+    mapped.flush()
+
+
+def _resumable(directory: Path, size: int) -> int:
+    """Returns how many rows a process that was killed has left; none if the files do not fit."""
+    try:
+        noted = json.loads((directory / "progress.json").read_text())
+        features, labels = _mapped(directory)
+        fits = features.shape == (size, noted["dim"]) and labels.shape == (size,)
+        return noted["rows"] if fits else 0
+    except (OSError, ValueError, KeyError):
+        return 0
+
+
+def _verified(directory: Path, depends_on: Mapping[str, Any]) -> Features:
+    """Returns what is in a complete directory, or raises ValueError or OSError if it is not."""
+    meta = json.loads((directory / "meta.json").read_text())
+    if meta["depends_on"] != depends_on:
+        raise ValueError("meta.json is that of other features")
+    if meta["bytes"] != _sizes(directory)["bytes"]:
+        raise ValueError("its files have other sizes than when they were written")
+    return Features(*_mapped(directory), directory)
+
+
+def _mapped(directory: Path) -> tuple[np.ndarray, np.ndarray]:
+    features, labels = (
+        np.load(directory / f"{name}.npy", mmap_mode="r") for name in ("features", "labels")
+    )
+    return features, labels
+
+
+def _sizes(directory: Path) -> dict[str, dict[str, int]]:
+    files = (directory / f"{name}.npy" for name in ("features", "labels"))
+    return {"bytes": {path.name: path.stat().st_size for path in files}}
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Keeps other processes from the directory; a lock ends with its process, however that ends."""
+    with (directory / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"another process is computing the features in {directory}; wait for it."
+            ) from error
+        yield

@@ -1,0 +1,158 @@
+"""The network of a work directory, in evaluation mode, and what is fed to it.
+
+Nothing in the directory is changed, so a run may be probed while it goes on. The data it was
+trained on are needed in one case only: where images keep their stored size (``image_size`` 0), the
+description of that data set says which it is.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+
+from probes import identity
+from probes.config import TransferConfig
+from train import checkpoint, claim, loop, program
+from train import mesh as meshes
+from train.config import Config, ConfigError, DataConfig
+from train.data.arrays import DIGITS_PEAK
+from train.data.sources import stored_side
+from train.step import predict
+
+
+class Network(NamedTuple):
+    """A checkpoint that gives features.
+
+    Attributes:
+      workdir: of the run.
+      config: of the run.
+      step: of the checkpoint.
+      features: from images ``uint8 [B H W C]``, divided among the devices, to ``[B D]``.
+      mesh: those devices.
+      data: how any image is brought to the network; its ``source`` is to be replaced.
+      peak: the largest value of the pixels that the network was trained on.
+      identity: of the network and its transform; features with the same are the same.
+      test: the row of ``metrics.jsonl`` of the test split at this step; empty if there is none.
+    """
+
+    workdir: Path
+    config: Config
+    step: int
+    features: Callable[[jax.Array], jax.Array]
+    mesh: Any
+    data: DataConfig
+    peak: int
+    identity: dict[str, Any]
+    test: dict[str, Any]
+
+
+def load(workdir: Path, options: TransferConfig) -> Network:
+    """Returns the network of a run, from its last checkpoint or the one asked for.
+
+    Raises:
+      ConfigError: there is no such checkpoint, it is damaged, or the size of its input is unknown.
+    """
+    if jax.process_count() > 1:
+        raise ConfigError("the probes run in one process, on all of its devices.")
+    config = claim.read(workdir)
+    data = _transform(config.data, options)
+    mesh = meshes.make_mesh()
+    if not (workdir / "checkpoints").is_dir():
+        raise ConfigError(f"{workdir} has no checkpoints; train it first.")
+    with checkpoint.open_reader(workdir / "checkpoints") as reader:
+        step = _step(reader, workdir, config, options)
+        classes = checkpoint.saved_classes(reader, step)
+        task = loop.build_task(config, classes, steps_per_epoch=1)
+        shape = (data.image_size, data.image_size, len(data.mean))
+        built = program.build(
+            task, mesh, image_shape=shape, num_classes=classes, layers=False, blocks=1
+        )
+        state = checkpoint.read(reader, step, built.shapes, built.inspect)
+    state = built.gather(state.averaged if config.eval.averaged else state)
+    # What is not needed for features would stay in memory as long as the network does.
+    state = state._replace(opt_state=(), ema={})
+    whole, parts = meshes.replicated(mesh), meshes.split(mesh)
+    forward = jax.jit(
+        lambda state, images: predict(task, state, images)[1],
+        in_shardings=(whole, parts),
+        out_shardings=parts,
+    )
+    found = {
+        "variables": identity.of_arrays(state.variables),
+        "model": dataclasses.asdict(config.model),
+        "transform": {
+            name: getattr(data, name) for name in ("image_size", "resize", "mean", "std")
+        },
+    }
+    row = next((r for r in _test_rows(workdir) if r["step"] == step), {})
+    peak = DIGITS_PEAK if config.data.source == "digits" and len(data.mean) == 1 else 255
+    return Network(workdir, config, step, partial(forward, state), mesh, data, peak, found, row)
+
+
+def _transform(data: DataConfig, options: TransferConfig) -> DataConfig:
+    """Returns the test transform of a run, for images of any size.
+
+    A network that was fed images as they are stored is fed those of a task resized to that size.
+    """
+    side, resize = options.image_size or data.image_size, data.resize
+    if not side:
+        where = dataclasses.replace(data, data_dir=options.data_dir or data.data_dir)
+        try:
+            side = resize = stored_side(where)
+        except ConfigError as error:
+            raise ConfigError(
+                f"the run's images kept their size, and it is not known ({error}) Say the side of "
+                "the network's input with --image-size."
+            ) from error
+    elif options.image_size:
+        # The margin around the centre in proportion, none where the run had none; 0 is 256 / 224.
+        resize = round(resize * side / data.image_size) if data.image_size else side
+    return DataConfig(
+        image_size=side,
+        resize=resize,
+        mean=data.mean,
+        std=data.std,
+        data_dir=options.data_dir or data.data_dir,
+        threads=options.threads,
+        max_unreadable=options.max_unreadable,
+    )
+
+
+def _step(
+    reader: ocp.CheckpointManager, workdir: Path, config: Config, options: TransferConfig
+) -> int:
+    steps = sorted(reader.all_steps())
+    if not steps:
+        raise ConfigError(f"{workdir} has no checkpoint yet; train it first.")
+    if options.best:
+        metric, highest = config.checkpoint.best, config.checkpoint.best_is == "highest"
+        rows = [row for row in _test_rows(workdir) if row["step"] in steps]
+        rows = [row for row in rows if row.get(metric) is not None]
+        if not rows:
+            raise ConfigError(f"no checkpoint in {workdir} has a test row with {metric}.")
+        return max(rows, key=lambda row: row[metric] if highest else -row[metric])["step"]
+    if options.step != -1 and options.step not in steps:
+        raise ConfigError(
+            f"--step is {options.step}, and {workdir} has the checkpoints "
+            f"{', '.join(map(str, steps))}."
+        )
+    return steps[-1] if options.step == -1 else options.step
+
+
+def _test_rows(workdir: Path) -> list[dict[str, Any]]:
+    """Returns the rows of the test split; the last line may be cut off by a run that goes on."""
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ConfigError(f"{path}, line {number}, is not valid JSON: {error}.") from error
+    return [row for row in rows if row["split"] == "test"]

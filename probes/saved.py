@@ -1,0 +1,90 @@
+"""Features that were saved by any framework, read for a probe."""
+
+from pathlib import Path
+
+import numpy as np
+
+from probes.sweep import Samples
+from train.config import ConfigError
+from train.models import state_dict
+from vci_jax import cli
+
+_KINDS = (
+    "X.npz or X.safetensors with the arrays features [N, D] and labels [N]; X_features.npy, with "
+    "X_labels.npy beside it; or a directory with features.npy and labels.npy"
+)
+
+
+def read(path: Path) -> Samples:
+    """Returns the features and labels of a file, or of a pair of files.
+
+    ``.npy`` files are memory-mapped. Rows with the label -1, images that could not be read, are
+    left out.
+
+    Raises:
+      ConfigError: it is no such file, or its arrays do not fit each other; says what is wrong.
+    """
+    try:
+        if path.is_dir():
+            features, labels = _pair(path / "features.npy", path / "labels.npy")
+        elif path.suffix == ".npy":
+            features, labels = _pair(path, path.with_name(_labels_name(path)))
+        elif path.suffix == ".safetensors":
+            features, labels = _named(state_dict.read(path), path)
+        elif path.suffix == ".npz":
+            features, labels = _named(cli.read_features(str(path)), path)
+        else:
+            raise ConfigError(f"{path} is none of the features that can be read: {_KINDS}.")
+    except ConfigError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    return _checked(features, labels, path)
+
+
+def _labels_name(path: Path) -> str:
+    if "features" not in path.stem:
+        raise ConfigError(
+            f"{path}: which file has its labels? Call the pair X_features.npy and X_labels.npy."
+        )
+    return path.name.replace("features", "labels")
+
+
+def _pair(features: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
+    return np.load(features, mmap_mode="r"), np.load(labels, mmap_mode="r")
+
+
+def _named(arrays: dict[str, np.ndarray], path: Path) -> tuple[np.ndarray, np.ndarray]:
+    missing = {"features", "labels"} - arrays.keys()
+    if missing:
+        raise ConfigError(
+            f"{path} has no {' and no '.join(sorted(missing))}, only {', '.join(arrays)}."
+        )
+    return np.asarray(arrays["features"]), np.asarray(arrays["labels"])
+
+
+def _checked(features: np.ndarray, labels: np.ndarray, path: Path) -> Samples:
+    fits = features.ndim == 2 and labels.shape == features.shape[:1] and len(labels)
+    if not fits or labels.dtype.kind not in "iu":
+        raise ConfigError(
+            f"{path}: features are {features.dtype} {list(features.shape)} and labels "
+            f"{labels.dtype} {list(labels.shape)}; they must be numbers [N, D] and integers [N]."
+        )
+    present = labels >= 0
+    if present.all():
+        return Samples(features, np.asarray(labels))
+    return Samples(features[present], labels[present])
+
+
+def num_classes(splits: dict[str, Samples]) -> int:
+    """Returns the largest label of all splits, plus one.
+
+    Raises:
+      ConfigError: the splits have features of different sizes.
+    """
+    dims = {name: split.features.shape[1] for name, split in splits.items()}
+    if len(set(dims.values())) > 1:
+        raise ConfigError(
+            f"the splits have features of different sizes: {dims}; take them from one network."
+        )
+    return max(int(split.labels.max()) for split in splits.values()) + 1

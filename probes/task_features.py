@@ -1,0 +1,204 @@
+"""The features of a task: its splits, through a network, under its labels.
+
+Features are those of a split of a source, whatever a task then makes of its labels: the tasks on
+CIFAR-100 share one pass over its images.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from probes import features, identity, labels
+from probes.config import TransferConfig
+from probes.network import Network
+from probes.sweep import Samples
+from probes.tasks import Task
+from train import data
+from train.config import ConfigError, DataConfig
+from train.data import decode
+from train.data.arrays import DIGITS_PEAK
+from train.data.sources import Records
+
+
+class Plan(NamedTuple):
+    """What a task needs, before anything is computed.
+
+    Attributes:
+      splits: ``train``, ``test`` and perhaps ``validation``: the images.
+      depends_on: of each split, all that its features depend on.
+      classes: of the source, by label.
+      config: with the transform.
+    """
+
+    splits: dict[str, data.Split]
+    depends_on: dict[str, dict[str, Any]]
+    classes: Sequence[str]
+    config: DataConfig
+
+
+class Material(NamedTuple):
+    """What a probe is made of.
+
+    Attributes:
+      splits: ``train``, ``test`` and perhaps ``validation``: features and the task's labels.
+      num_classes: K.
+      dropped: how many images of each split are of none of the task's classes.
+      directories: of the features of each split.
+      notes: sentences for reports, on what is not as published.
+      seconds: what the features took.
+    """
+
+    splits: dict[str, Samples]
+    num_classes: int
+    dropped: dict[str, int]
+    directories: dict[str, Path]
+    notes: list[str]
+    seconds: float
+
+
+class _Scaled(NamedTuple):
+    """Records with the range of pixels that a network knows."""
+
+    records: Records
+    factor: float
+    mode: decode.Mode
+
+    @property
+    def size(self) -> int:
+        return self.records.size
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        stored, label = self.records.read(index)
+        if isinstance(stored, bytes):
+            stored = np.asarray(decode.decode(stored, self.mode))
+            stored = stored.reshape(*stored.shape[:2], -1)
+        return np.rint(stored * self.factor).astype(np.uint8), label
+
+    def name_of(self, index: int) -> str:
+        return self.records.name_of(index)
+
+
+def plan(network: Network, task: Task) -> Plan:
+    """Returns the images of a task, and what their features depend on.
+
+    Raises:
+      ConfigError: they are not on this disk, or not what the task wants; says what to do.
+    """
+    config = dataclasses.replace(
+        network.data, source=task.source, train_split=task.train, test_split=task.test
+    )
+    grey = len(config.mean) == 1
+    peak = DIGITS_PEAK if grey and task.source == "digits" else 255
+    factor = network.peak / peak
+    dataset, digests = _load(config)
+    found = {"train": (dataset.train, digests[0]), "test": (dataset.test, digests[1])}
+    if task.validation:
+        other, others = _load(dataclasses.replace(config, test_split=task.validation))
+        found["validation"] = (other.test, others[1])
+    specs = {"train": task.train, "test": task.test, "validation": task.validation}
+    labels.relabeller(task, dataset.classes)  # Mistakes come out now, and not after the features.
+    splits, depends_on = {}, {}
+    for name, (split, digest) in found.items():
+        splits[name] = split
+        if factor != 1:
+            scaled = _Scaled(split.records, factor, "L" if grey else "RGB")
+            splits[name] = dataclasses.replace(split, records=scaled)
+        depends_on[name] = {"records": digest, "split": specs[name], "scale": factor}
+        depends_on[name] |= network.identity
+    return Plan(splits, depends_on, dataset.classes, config)
+
+
+@functools.cache
+def _load(config: DataConfig) -> tuple[data.Dataset, tuple[str, str]]:
+    """Returns a data set and the digests of its splits; once for all runs of a size of input."""
+    dataset = data.load(config)
+    train, test = (
+        identity.of_records(split.records, dataset.classes)
+        for split in (dataset.train, dataset.test)
+    )
+    return dataset, (train, test)
+
+
+def make(
+    network: Network,
+    task: Task,
+    planned: Plan,
+    options: TransferConfig,
+    *,
+    root: Path,
+    say: Callable[[str], None] = lambda message: None,
+    progress: Callable[[str, int, int], None] = lambda split, rows, size: None,
+) -> Material:
+    """Returns the features of a plan, from disk as far as they are there.
+
+    Args:
+      network: to compute them with.
+      task: for the labels.
+      planned: the images.
+      options: of the batches and shards.
+      root: where the directories of features are.
+      say: told of damaged files.
+      progress: told of split, rows that are there, and rows in all.
+
+    Raises:
+      ConfigError: an image cannot be read, or another process computes the same.
+      OSError: the disk is full.
+    """
+    relabel = labels.relabeller(task, planned.classes)
+    start = time.perf_counter()
+    splits, dropped, directories, notes = {}, {}, {}, _notes(network, task)
+    for name, split in planned.splits.items():
+        compute = features.extract(
+            network.features,
+            split,
+            planned.config,
+            mesh=network.mesh,
+            batch_size=options.batch_size,
+        )
+        found = features.keep(
+            root,
+            planned.depends_on[name],
+            split.size,
+            compute,
+            shard_rows=options.shard_rows,
+            say=say,
+            progress=functools.partial(progress, name, size=split.size),
+        )
+        directories[name] = found.directory
+        if found.unreadable > options.max_unreadable:  # They were made under another limit.
+            raise ConfigError(
+                f"{found.unreadable} images of {name} could not be read, more than "
+                f"--max-unreadable, which is {options.max_unreadable}. Mend them, or raise it."
+            )
+        if found.unreadable:
+            notes.append(f"{found.unreadable} images of {name} could not be read; left out.")
+        rows, numbers, dropped[name] = relabel(found.labels)
+        whole = len(rows) == len(found.labels)
+        splits[name] = Samples(found.features if whole else found.features[rows], numbers)
+    notes += _differences(task, splits)
+    count = len(task.classes) or len(planned.classes)
+    return Material(splits, count, dropped, directories, notes, time.perf_counter() - start)
+
+
+def _notes(network: Network, task: Task) -> list[str]:
+    trained = network.config.data.source.split(":")[:2]
+    if trained != task.source.split(":")[:2]:
+        return []
+    return ["the network was trained on these images: this is no transfer."]
+
+
+def _differences(task: Task, splits: dict[str, Samples]) -> list[str]:
+    """Returns a sentence for each split that has not as many images as was published."""
+    if task.sizes is None:
+        return []
+    published = dict(zip(("train", "validation", "test"), task.sizes, strict=True))
+    return [
+        f"{name} has {len(split.labels)} images, and {published[name]} were published."
+        for name, split in splits.items()
+        if len(split.labels) != published[name]
+    ]

@@ -1,0 +1,269 @@
+"""The sweep: every task on every run, each score written as soon as it is known.
+
+    python -m probes transfer RUN [RUN ...] [--suite small] [--task NAME ...] [--data-dir DIR]
+
+RUN is a work directory of ``python -m train``. Its scores go to ``RUN/transfer.jsonl``, one row a
+task, the means over the tasks to ``RUN/transfer_summary.json``, its features to ``RUN/features``.
+What is done is not done again, unless the checkpoint, the data or the settings have changed since;
+what fails (a data set that is not there, an image that is broken) does not keep the rest from
+being done, is said at the end with its remedy, and is tried again by the same command.
+"""
+
+import re
+import shutil
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from probes import identity, ledger, neighbours, network, summary, sweep, task_features
+from probes.config import TransferConfig
+from probes.display import Display, print_table
+from probes.tasks import SCORES, Task, choose
+from train.config import ConfigError
+
+# Of a row: another protocol, other rows.
+_FORMAT = 1
+# What can go wrong with one task and leave the next one whole; RuntimeError is also JAX's.
+_FAILURES = (ValueError, OSError, RuntimeError, MemoryError)
+# The settings on which a score depends, given the features.
+_OF_SCORES = ("seed", "neighbours", "precision", "max_steps")
+
+
+def transfer(
+    runs: Sequence[Path], options: TransferConfig, console: Console
+) -> dict[tuple[str, str], str]:
+    """Scores the tasks that have no score yet on each run, and prints all scores as a table.
+
+    Args:
+      runs: work directories.
+      options: which tasks, and how.
+      console: where progress appears.
+
+    Returns:
+      Why, by run and task, there is no score; empty if every task of every run has one.
+
+    Raises:
+      ConfigError: the settings name tasks that there are not.
+    """
+    tasks = choose(options.suite, options.task, options.sources, data_directory(options))
+    failures: dict[tuple[str, str], str] = {}
+    results: list[summary.Result] = []
+    with Display(console) as display:
+        for run in runs:
+            try:
+                results.append(_probe_run(run, tasks, options, display, failures))
+            except _FAILURES as error:
+                failures[str(run), "all tasks"] = explain(error)
+                display.say(f"{run}: {explain(error)}")
+    names = [task.name for task in tasks]
+    if results:
+        summaries = summary.summarise(results, names)
+        for result, content in zip(results, summaries, strict=True):
+            ledger.write_json(result.run / "transfer_summary.json", content)
+        print_table(console, results, summaries, names)
+    return failures
+
+
+def extract(
+    runs: Sequence[Path], options: TransferConfig, console: Console
+) -> dict[tuple[str, str], str]:
+    """Computes the features that a sweep would, and says where they are; returns its failures."""
+    tasks = choose(options.suite, options.task, options.sources, data_directory(options))
+    failures: dict[tuple[str, str], str] = {}
+    with Display(console) as display:
+        for run in runs:
+            try:
+                probed = network.load(run, options)
+            except _FAILURES as error:
+                failures[str(run), "all tasks"] = explain(error)
+                continue
+            for task in tasks:
+                display.begin(f"{run.resolve().name} {task.name}")
+                try:
+                    planned = task_features.plan(probed, task)
+                    material = _make(probed, task, planned, options, display)
+                    display.say(_places(run, task, material))
+                except _FAILURES as error:
+                    failures[str(run), task.name] = _with_remedy(explain(error), task)
+    return failures
+
+
+def _probe_run(
+    run: Path,
+    tasks: Sequence[Task],
+    options: TransferConfig,
+    display: Display,
+    failures: dict[tuple[str, str], str],
+) -> summary.Result:
+    """Returns the scores of one run, and adds to ``failures`` what has none."""
+    probed = network.load(run, options)
+    book = ledger.Ledger(run / "transfer.jsonl")
+    done = {}
+    for task in tasks:
+        display.begin(f"{run.resolve().name} {task.name}")
+        try:
+            planned = task_features.plan(probed, task)
+            key = _key(planned, task, options)
+            if book.has(task.name, key):
+                display.say(f"{run} {task.name}: done before, {book.rows[task.name]['score']:.4f}")
+            else:
+                row = _row(probed, task, planned, options, display)
+                book.add(row | {"key": key})
+                display.say(_line(run, row))
+            done[task.name] = book.rows[task.name]
+        except _FAILURES as error:
+            failures[str(run), task.name] = _with_remedy(explain(error), task)
+            display.say(f"{run} {task.name}: no score. {failures[str(run), task.name]}")
+    if not options.keep_features:
+        shutil.rmtree(run / "features", ignore_errors=True)
+    return summary.Result(run, done, probed.test)
+
+
+def _key(planned: task_features.Plan, task: Task, options: TransferConfig) -> str:
+    """Returns the digest of all that a score depends on."""
+    settings = {name: getattr(options, name) for name in _OF_SCORES}
+    protocol = {"score": task.score, "classes": task.classes, "format": _FORMAT}
+    return identity.of_json([planned.depends_on, protocol, settings])
+
+
+def _row(
+    probed: network.Network,
+    task: Task,
+    planned: task_features.Plan,
+    options: TransferConfig,
+    display: Display,
+) -> dict[str, Any]:
+    """Computes features, probes them, and returns the row of a task."""
+    material = _make(probed, task, planned, options, display)
+    display.probing()
+    start = time.perf_counter()
+    scores = probe(material.splits, material.num_classes, task.score, options)
+    scores["warnings"] = material.notes + scores["warnings"]
+    return {
+        "run": probed.workdir.resolve().name,
+        "experiment": probed.config.name,
+        "step": probed.step,
+        "task": task.name,
+        **scores,
+        "dropped": material.dropped,
+        "features": {name: path.name for name, path in material.directories.items()},
+        "feature_seconds": material.seconds,
+        "probe_seconds": time.perf_counter() - start,
+    }
+
+
+def _make(
+    probed: network.Network,
+    task: Task,
+    planned: task_features.Plan,
+    options: TransferConfig,
+    display: Display,
+) -> task_features.Material:
+    return task_features.make(
+        probed,
+        task,
+        planned,
+        options,
+        root=probed.workdir / "features",
+        say=display.say,
+        progress=display.images,
+    )
+
+
+def probe(
+    splits: dict[str, sweep.Samples], num_classes: int, score_name: str, options: TransferConfig
+) -> dict[str, Any]:
+    """Returns all scores of features: the linear probe's, and those without a penalty.
+
+    Args:
+      splits: ``train``, ``test`` and perhaps ``validation``.
+      num_classes: K.
+      score_name: of ``tasks.SCORES``.
+      options: of the probes.
+
+    Raises:
+      ValueError: the features are not finite, or cannot be divided by class.
+    """
+    score = SCORES[score_name]
+    train, test, validation = splits["train"], splits["test"], splits.get("validation")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = sweep.sweep(
+            train,
+            test,
+            validation=validation,
+            score=score,
+            seed=options.seed,
+            num_classes=num_classes,
+            dtype=np.dtype(options.precision),
+            max_steps=options.max_steps,
+        )
+    said = [
+        str(warning.message) for warning in caught if warning.category is not DeprecationWarning
+    ]
+    parts = [train] if validation is None else [train, validation]
+    features = np.concatenate([part.features for part in parts])
+    labels = np.concatenate([part.labels for part in parts])
+    k = min(options.neighbours, len(labels))
+    nearest = neighbours.knn_predict(features, labels, test.features, k=k, num_classes=num_classes)
+    kernel, bias, _ = neighbours.least_squares(features, labels, num_classes)
+    linear = sweep.predict(kernel, bias, test.features)
+    return {
+        "score": found.score,
+        "score_name": score_name,
+        "l2": found.l2,
+        "validation_score": found.validation_score,
+        "value": found.value,
+        "validation_curve": found.curve.tolist(),
+        "probe_steps": int(found.fit.steps),
+        "converged": bool(found.fit.converged),
+        "knn_score": score(nearest, test.labels),
+        "least_squares_score": score(linear, test.labels),
+        "train_size": len(train.labels),
+        "validation_size": 0 if validation is None else len(validation.labels),
+        "test_size": len(test.labels),
+        "num_classes": num_classes,
+        "dim": int(train.features.shape[1]),
+        "warnings": list(dict.fromkeys(said)),
+    }
+
+
+def data_directory(options: TransferConfig) -> Path:
+    """Returns where the data sets are."""
+    import tensorflow_datasets as tfds
+
+    return Path(options.data_dir or tfds.core.constants.get_default_data_dir()).expanduser()
+
+
+def explain(error: BaseException) -> str:
+    """Returns an error in the words of this command, whose settings have shorter names."""
+    said = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+    said = said.replace("--data.source is", "its source is")
+    return re.sub(r"--data\.(\w+)", lambda match: "--" + match[1].replace("_", "-"), said)
+
+
+def _places(run: Path, task: Task, material: task_features.Material) -> str:
+    lines = []
+    for name, directory in material.directories.items():
+        size = sum(path.stat().st_size for path in directory.iterdir()) / 2**20
+        lines.append(f"\n  {name:10} {size:8.1f} MiB  {directory}")
+    return f"{run} {task.name}:{''.join(lines)}"
+
+
+def _with_remedy(said: str, task: Task) -> str:
+    return f"{said} {task.remedy}" if task.remedy else said
+
+
+def _line(run: Path, row: dict[str, Any]) -> str:
+    sizes = f"{row['train_size'] + row['validation_size']:,} + {row['test_size']:,} images"
+    seconds = f"features {row['feature_seconds']:.0f} s, probe {row['probe_seconds']:.0f} s"
+    said = "".join(f"\n  {warning}" for warning in row["warnings"])
+    return (
+        f"{run} {row['task']}: {row['score']:.4f} ({row['score_name']}, value {row['value']:.3g}; "
+        f"{sizes}; {seconds}){said}"
+    )

@@ -1,0 +1,111 @@
+"""FGVC-Aircraft as it comes in its official archive, ``fgvc-aircraft-2013b``, by variant.
+
+    data/variants.txt                          the 100 variants, one a line
+    data/images_variant_{train,val,test}.txt   "1025794 707-320": image, then variant, which may
+                                               have spaces and slashes ("Challenger 600", "F/A-18")
+    data/images/1025794.jpg
+
+The lowest 20 rows of each photograph are a banner with its owner, which the authors ask to remove
+before images are used. It is cut off here, so the resizing that follows sees the aeroplane alone;
+torchvision's loader leaves it in, and scores of features from there are of other images.
+
+Reference: S. Maji et al., Fine-Grained Visual Classification of Aircraft, arXiv:1306.5151, 2013.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from train.config import ConfigError, DataConfig
+from train.data import decode, splits
+from train.data.folder import Files, take
+
+_BANNER = 20
+_SPLITS = ("train", "val", "test")
+_REMEDY = (
+    "Unpack the official archive there: fgvc-aircraft-2013b.tar.gz (2.75 GB), from the page of the "
+    "data set at Oxford's Visual Geometry Group, holds data/variants.txt, "
+    "data/images_variant_{train,val,test}.txt and data/images."
+)
+
+
+class Aircraft(NamedTuple):
+    """Records whose banner is cut off when they are read, and which come decoded for that."""
+
+    files: Files
+    mode: decode.Mode
+
+    @property
+    def size(self) -> int:
+        """The number of images."""
+        return self.files.size
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        """Returns the pixels above the banner, and the label.
+
+        Raises:
+          OSError, UnreadableImage: the file cannot be read or decoded, or is no more than a banner.
+        """
+        data, label = self.files.read(index)
+        image = np.asarray(decode.decode(data, self.mode))[:-_BANNER]
+        if not image.size:
+            raise decode.UnreadableImage(f"it has no more than the {_BANNER} rows of the banner")
+        return image.reshape(*image.shape[:2], -1), label
+
+    def name_of(self, index: int) -> str:
+        """Returns the path."""
+        return self.files.name_of(index)
+
+    def paths(self) -> list[Path]:
+        """Returns the files, in the order of the images."""
+        return self.files.paths()
+
+    def __repr__(self) -> str:
+        """Returns a description that does not print the data."""
+        return f"Aircraft({self.size} images)"
+
+
+def load(root: Path, config: DataConfig) -> tuple[Aircraft, Aircraft, tuple[str, ...]]:
+    """Returns the images to train on, those to measure, and the variants.
+
+    Raises:
+      ConfigError: the archive is not there, or its lists do not fit each other.
+    """
+    folder = next((p for p in (root / "data", root) if (p / "variants.txt").is_file()), None)
+    if folder is None:
+        raise ConfigError(
+            f"--data.source is 'aircraft:{root}', and there is no {root / 'data' / 'variants.txt'}."
+            f" {_REMEDY}"
+        )
+    classes = tuple(line.strip() for line in _lines(folder / "variants.txt"))
+    found = {split: _images(folder, split, classes) for split in _SPLITS}
+    sizes = {split: files.size for split, files in found.items()}
+    test = config.test_split or "test"
+    mode: decode.Mode = "L" if len(config.mean) == 1 else "RGB"
+    train, test = (
+        Aircraft(take(found, splits.ranges(spec, sizes, field)), mode)
+        for spec, field in ((config.train_split, "--data.train_split"), (test, "--data.test_split"))
+    )
+    return train, test, classes
+
+
+def _images(folder: Path, split: str, classes: tuple[str, ...]) -> Files:
+    path = folder / f"images_variant_{split}.txt"
+    numbers = {name: number for number, name in enumerate(classes)}
+    names, labels = [], []
+    for line in _lines(path):
+        image, _, variant = line.strip().partition(" ")
+        if variant.strip() not in numbers:
+            raise ConfigError(f"{path}: {variant!r} of image {image} is not in variants.txt.")
+        names.append(f"{image}.jpg".encode())
+        labels.append(numbers[variant.strip()])
+    places = np.zeros(len(names), np.int32)
+    return Files((folder / "images",), places, np.array(names), np.array(labels, np.int32))
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text().splitlines() if line.strip()]
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}. {_REMEDY}") from error

@@ -25,6 +25,7 @@ from train.compile.facts import Facts
 from train.config import Config, ConfigError, DataConfig, EvalConfig
 
 ROOT = pathlib.Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 CHIP = topology.Chip(flops=100.0, bandwidth=10.0, memory=1000.0)
 FACTS = Facts(train=1000, test=90, classes=10, side=8, channels=3)
 
@@ -285,6 +286,28 @@ def test_a_changed_config_is_noticed():
     without = {**report.config, "model": dict(report.config["model"])}
     del without["model"]["patch"]  # As if the field had come since.
     assert check.drift(report._replace(config=without), config) == []
+
+
+def _stored():
+    reports = json.loads((DOCS / "compile_v5e.json").read_text())
+    return [pytest.param(report, id=report["name"]) for report in reports]
+
+
+@pytest.mark.parametrize("stored", _stored())
+def test_stored_results_are_of_the_configs_and_the_document(stored):
+    """The document has the very rows and sentences; the configs are still those; all fits."""
+    report, chip = table.from_json(stored), topology._CHIPS["v5e"]
+    config = config_lib.override(configs.get(report.name), report.overrides)
+    assert check.drift(report, config) == []
+    assert check.problems(report, chip) == []
+    text = (DOCS / "compile.md").read_text()
+    for cost in report.costs:
+        cells = (report.name, *table.cells(cost, chip))
+        assert "| " + " | ".join(cells) + " |" in text
+        held = sum(size for _, size in cost.moves)
+        assert 0 < held <= cost.traffic <= 2 * cost.accessed
+    for line in table.summary(report, chip):
+        assert line in text
 
 
 def _compile(*arguments):

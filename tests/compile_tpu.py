@@ -13,8 +13,6 @@ collective or exceeds the bound. ``finish`` cannot keep the bound where K < D: t
 """
 
 import argparse
-import os
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -23,15 +21,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import vci_jax
-
-_COLLECTIVES = re.compile(
-    r"\b(all-reduce|all-gather|(?:ragged-)?all-to-all|collective-permute|collective-broadcast"
-    r"|reduce-scatter|send|recv)(?:-start)?\("
-)
+from train.compile import hlo, topology
 
 
 class Cost(NamedTuple):
@@ -53,7 +46,6 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=1024, help="rows of a batch, a device")
     parser.add_argument("--seconds", type=float, default=60.0, help="longest compile allowed")
     options = parser.parse_args()
-    jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)
     mesh = tpu_mesh()
     print("program   D     K  compile s  collectives      floats  of bound")
@@ -71,9 +63,8 @@ def main() -> int:
 
 def tpu_mesh() -> Mesh:
     """Returns the eight chips of a v5e 2x4, as the compiler knows them."""
-    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # or it asks a cloud's metadata server for its TPU
-    topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4")
-    return Mesh(np.array(topology.devices), ("data",), axis_types=(AxisType.Auto,))
+    _, devices = topology.find("v5e:2x4")
+    return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
 def costs(mesh: Mesh, num_classes: int, dim: int, rows: int) -> Iterator[Cost]:
@@ -97,9 +88,10 @@ def keeps(cost: Cost, seconds: float) -> bool:
     return cost.seconds <= seconds and (frugal or cost.program != "update")
 
 
-def collectives(compiled: Any) -> list[str]:
-    """Returns the names of the operations by which a program moves data between devices."""
-    return _COLLECTIVES.findall(compiled.as_text())
+def collectives(compiled: Any) -> int:
+    """Returns how many operations of a program move data between devices."""
+    found = hlo.collectives(hlo.parse(compiled.as_text()))
+    return sum(talk.count for talk in found.values())
 
 
 def _placed(tree: Any, sharding: NamedSharding) -> Any:
@@ -118,7 +110,7 @@ def _cost(program: str, dim: int, function: Any, arguments: Any, batch: int) -> 
     held = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     held += memory.output_size_in_bytes - memory.alias_size_in_bytes
     bound = 3 * dim**2 + 3 * num_classes * dim
-    return Cost(program, dim, seconds, len(collectives(compiled)), held // 4 - batch, bound)
+    return Cost(program, dim, seconds, collectives(compiled), held // 4 - batch, bound)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ from train.models.norm import BatchNorm
 Layer = Callable[..., Any]
 
 
+_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
 def _conv(
     channels: int, size: int, stride: int = 1, *, dtype: jnp.dtype, name: str | None = None
 ) -> nn.Conv:
@@ -32,9 +35,22 @@ def _conv(
         padding=size // 2,
         use_bias=False,
         dtype=dtype,
-        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        kernel_init=_INIT,
         name=name,
     )
+
+
+class _Kernel(nn.Module):
+    """The weights of a 1x1 convolution, which whoever calls this applies."""
+
+    channels: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Returns ``[I channels]`` for inputs ``[B H W I]``."""
+        shape = (1, 1, inputs.shape[-1], self.channels)
+        return self.param("kernel", _INIT, shape, jnp.float32)[0, 0].astype(self.dtype)
 
 
 class BasicBlock(nn.Module):
@@ -53,7 +69,10 @@ class BasicBlock(nn.Module):
         x = nn.relu(self.norm()(x))
         x = self.conv(self.channels, 3)(x)
         x = self.norm()(x)
-        return nn.relu(x + _shortcut(self, inputs, x))
+        if inputs.shape != x.shape:
+            inputs = self.conv(self.channels, 1, self.stride, name="shortcut_conv")(inputs)
+            inputs = self.norm(name="shortcut_norm")(inputs)
+        return nn.relu(x + inputs)
 
 
 class BottleneckBlock(nn.Module):
@@ -72,18 +91,16 @@ class BottleneckBlock(nn.Module):
         x = nn.relu(self.norm()(x))
         x = self.conv(self.channels, 3, self.stride)(x)
         x = nn.relu(self.norm()(x))
-        x = self.conv(self.channels * self.expansion, 1)(x)
-        x = self.norm()(x)
-        return nn.relu(x + _shortcut(self, inputs, x))
+        x = self._widened(x, conv="Conv_2", norm="BatchNorm_2")
+        if inputs.shape != x.shape:
+            inputs = inputs[:, :: self.stride, :: self.stride]
+            inputs = self._widened(inputs, conv="shortcut_conv", norm="shortcut_norm")
+        return nn.relu(x + inputs)
 
-
-def _shortcut(
-    block: BasicBlock | BottleneckBlock, inputs: jax.Array, outputs: jax.Array
-) -> jax.Array:
-    if inputs.shape == outputs.shape:
-        return inputs
-    conv = block.conv(outputs.shape[-1], 1, block.stride, name="shortcut_conv")
-    return block.norm(name="shortcut_norm")(conv(inputs))
+    def _widened(self, x: jax.Array, conv: str, norm: str) -> jax.Array:
+        """Convolution and normalisation in one: what is between them is the widest of arrays."""
+        kernel = _Kernel(self.channels * self.expansion, x.dtype, name=conv)(x)
+        return self.norm(name=norm)(x, kernel)
 
 
 class ResNet(nn.Module):

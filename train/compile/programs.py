@@ -17,7 +17,12 @@ def lower(config: Config, mesh: Any, facts: Facts) -> dict[str, Callable[[], jax
     shape = (facts.side, facts.side, facts.channels)
     task = loop.build_task(config, facts.classes, facts.train // config.data.batch_size)
     built = program.build(
-        task, mesh, image_shape=shape, num_classes=facts.classes, layers=config.eval.layers
+        task,
+        mesh,
+        image_shape=shape,
+        num_classes=facts.classes,
+        layers=config.eval.layers,
+        blocks=config.eval.blocks,
     )
     rows = meshes.round_up(config.eval.batch_size, mesh)
 

@@ -77,6 +77,21 @@ def total(function: Callable[..., Any], problem: Problem, *rows: jax.Array) -> A
     return jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
 
 
+def each(function: Callable[..., Any], problem: Problem, *rows: jax.Array) -> Any:
+    """Returns what a function gives for each part of each chunk, ``[C S ...]``.
+
+    Args:
+      function: as that of ``total``.
+      problem: the data.
+      *rows: more about each sample, ``[C S ... n]``.
+    """
+    chunk = jax.vmap(function)
+    arrays = (problem.design, problem.weights, problem.targets, *rows)
+    if len(problem.design) == 1:
+        return jax.tree.map(lambda x: x[None], chunk(*(array[0] for array in arrays)))
+    return jax.lax.map(lambda parts: chunk(*parts), arrays)
+
+
 def dot(a: jax.Array, b: jax.Array) -> jax.Array:
     """Returns a matrix product in full precision, on accelerators too."""
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

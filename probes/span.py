@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from probes.problem import Problem, dot, total
+from probes.problem import Problem, dot, each, total
 from probes.softmax import cross_entropy, probabilities, relative_to_target
 
 _ITERATIONS = 4
@@ -46,14 +46,16 @@ def best(
     penalised = jnp.stack([vector * problem.penalised[:, None] for vector in basis])
     penalty = l2 * dot(penalised.reshape(size, -1), flat.T)
 
-    def at(coefficients: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        value, gradient, hessian = total(partial(_derivatives, coefficients), problem, *images)
-        slopes = dot(penalty, coefficients)
-        return value + coefficients @ slopes / 2, gradient + slopes, hessian + penalty
+    def at(coefficients: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The objective, and the residual, which carried is computed once for all that need it."""
+        values, residual = each(partial(_losses, coefficients), problem, *images)
+        return jnp.sum(values) + coefficients @ dot(penalty, coefficients) / 2, residual
 
     def newton(carry: Any) -> Any:
-        coefficients, objective, gradient, hessian, _, count = carry
-        move = -_solve_scaled(hessian, gradient, used)
+        coefficients, objective, residual, _, count = carry
+        gradient, hessian = total(_derivatives, problem, residual, *images)
+        gradient += dot(penalty, coefficients)
+        move = -_solve_scaled(hessian + penalty, gradient, used)
         promised = -jnp.vdot(gradient, move) / 2
 
         def shorter(trial: Any) -> Any:
@@ -66,15 +68,15 @@ def best(
         one = jnp.ones_like(objective)
         length, *there = jax.lax.while_loop(too_far, shorter, (one, *at(coefficients + move)))
         better = there[0] < objective
-        new, old = (coefficients + length * move, *there), carry[:4]
+        new, old = (coefficients + length * move, *there), carry[:3]
         kept = [jnp.where(better, a, b) for a, b in zip(new, old, strict=True)]
         return *kept, better & (promised > _ENOUGH * objective), count + 1
 
     # The line through the last two optima, as far beyond the last as they are apart.
     straight = jnp.where(used & (jnp.arange(size) < 2), rms, 0)
     start = (straight, *at(straight), jnp.bool_(True), jnp.int32(0))
-    coefficients, *_ = jax.lax.while_loop(lambda c: c[4] & (c[5] < _ITERATIONS), newton, start)
-    return sum(c * vector for c, vector in zip(coefficients, basis, strict=True))
+    coefficients, *_ = jax.lax.while_loop(lambda c: c[3] & (c[4] < _ITERATIONS), newton, start)
+    return _combine(coefficients, basis)
 
 
 def _squares(
@@ -84,23 +86,45 @@ def _squares(
     return jnp.stack([jnp.sum(weights * jnp.sum(image**2, axis=0)) for image in images])
 
 
-def _derivatives(
+def _losses(
     coefficients: jax.Array,
     design: jax.Array,
     weights: jax.Array,
     targets: jax.Array,
     *images: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns loss, gradient ``[H]`` and Hessian ``[H H]`` in the coefficients of the images."""
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the loss, and the residual ``[K n]``, at a combination of the images."""
     del design
-    size, stacked = len(images), jnp.stack(images)
-    logits = jnp.tensordot(coefficients, stacked, 1, precision="highest")
-    losses, residual = cross_entropy(logits, targets)
-    weighted = (stacked * weights).reshape(size, -1)
-    shares = probabilities(residual, targets) * stacked
-    mean = jnp.sum(shares, axis=1)
-    hessian = dot(weighted, shares.reshape(size, -1).T) - dot(mean * weights, mean.T)
-    return jnp.sum(weights * losses), dot(weighted, residual.ravel()), hessian
+    losses, residual = cross_entropy(_combine(coefficients, images), targets)
+    return jnp.sum(weights * losses), residual
+
+
+def _derivatives(
+    design: jax.Array,
+    weights: jax.Array,
+    targets: jax.Array,
+    residual: jax.Array,
+    *images: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns gradient ``[H]`` and Hessian ``[H H]`` in the coefficients of the images.
+
+    Plain sums, and a product with ones for the sum over classes, are what a CPU is fast at: three
+    rows of n K numbers make a slow matrix product, and so does a sum along a middle axis.
+    """
+    del design
+    p = probabilities(residual, targets)
+    weighted, ones = p * weights, jnp.ones((1, len(p)), p.dtype)
+    means = jnp.concatenate([dot(ones, p * image) for image in images])
+    pairs = itertools.combinations_with_replacement(range(len(images)), 2)
+    second = {(i, j): jnp.sum(weighted * images[i] * images[j]) for i, j in pairs}
+    size = range(len(images))
+    hessian = jnp.array([[second[min(i, j), max(i, j)] for j in size] for i in size])
+    gradient = [jnp.sum(residual * weights * image) for image in images]
+    return jnp.stack(gradient), hessian - dot(means * weights, means.T)
+
+
+def _combine(coefficients: jax.Array, images: Sequence[jax.Array]) -> jax.Array:
+    return sum(c * image for c, image in zip(coefficients, images, strict=True))
 
 
 def _differences(latest_first: Sequence[jax.Array]) -> list[jax.Array]:

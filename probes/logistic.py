@@ -5,6 +5,8 @@ r"""Linear probes: multinomial logistic regression for a whole path of penalties
 with weights w_i = 1/N unless said, W ``[D K]`` the kernel and b ``[K]`` the bias, which is free.
 This is scikit-learn's ``LogisticRegression`` with C = 1 / (N l2). A path of 97 penalties is one
 compiled program (``probes/path.py``) on features that were rotated once (``probes/rotation.py``).
+It is compiled for a shape and serves every data set of it: the features of eleven checkpoints for
+one task cost one compilation.
 
 Legend: N samples, D features, K classes, P penalties.
 
@@ -12,22 +14,27 @@ Reference: Xu & Liu (2023), section 6; D. Boehning, Multinomial logistic regress
 """
 
 import itertools
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 
-from probes import path, rotation
-from probes.problem import Problem
-from train import mesh as meshes
+from probes import inputs, path, problem, progress, rotation
 
 # Between penalties further apart than this, others are solved on the way.
 _LARGEST_RATIO = 10.0
+# Penalties per call of the compiled program; between calls a path can be left and gone on from.
+_BLOCK = 16
+# Columns are padded to a multiple of D over this, so that features with a few dead directions more
+# or less share a program.
+_GRANULES = 16
 
 
 class ProbeFit(NamedTuple):
@@ -40,9 +47,10 @@ class ProbeFit(NamedTuple):
       grad_norm: of its gradient in kernel and bias, ``[P]``.
       steps: of L-BFGS, ``[P]``.
       converged: whether the stopping rule was met, ``[P]``.
-      gap: ||grad_W||^2 / (2 l2) plus the intercept's part to second order, relative to the
-        objective, ``[P]``. The first term bounds the excess, since the objective is l2-strongly
-        convex in W; where l2 is far below the curvature of the data it is pessimistic.
+      gap: a certificate, ``[P]``: the excess of the objective over its minimum, relative to it, is
+        at most this, by duality (``probes/intercept.py``), up to the rounding of ``dtype``. Where
+        l2 is far below the curvature of the data no gradient is small enough to prove what is
+        true, and the bound is pessimistic.
     """
 
     kernel: np.ndarray
@@ -61,6 +69,27 @@ def fit(features: ArrayLike, labels: ArrayLike, l2: float, **options: Any) -> Pr
 
 
 def fit_path(
+    features: ArrayLike, labels: ArrayLike, l2s: Sequence[float] | ArrayLike, **options: Any
+) -> ProbeFit:
+    """Returns the optimum at every penalty, in the order of ``l2s``; options are those of ``walk``.
+
+    Returns:
+      The optima, as float64 NumPy arrays. Steps are those at the penalties asked for; wide gaps
+      between penalties are bridged by others, which are not reported.
+
+    Raises:
+      ValueError: as ``walk``.
+
+    Warns:
+      ConvergenceWarning: some penalties did not converge; it names them.
+    """
+    places, found = join(walk(features, labels, l2s, **options))
+    found = ProbeFit(*(field[np.argsort(places)] for field in found))
+    warn(found, np.asarray(l2s, np.float64))
+    return found
+
+
+def walk(
     features: ArrayLike,
     labels: ArrayLike,
     l2s: Sequence[float] | ArrayLike,
@@ -72,8 +101,9 @@ def fit_path(
     max_steps: int = 2000,
     dtype: Any = np.float32,
     mesh: Any = None,
-) -> ProbeFit:
-    """Returns the optimum at every penalty.
+    resume: str | os.PathLike[str] | None = None,
+) -> Iterator[tuple[np.ndarray, ProbeFit]]:
+    """Yields the optima from large to small penalties, some at a time, so that one may leave.
 
     Args:
       features: finite, ``[N D]``; may be memory-mapped.
@@ -86,107 +116,76 @@ def fit_path(
         float32 and 3e-10 in float64. In float32 less than 2e-7 is within rounding.
       max_steps: of L-BFGS per penalty.
       dtype: of the iterations, float32 or float64. The rotation is float64 in either case.
-      mesh: devices (``train.mesh.make_mesh``) to divide the samples among; one if left out. A step
-        then has one all-reduce of the gradient, and one of a scalar per trial of the line search.
+      mesh: devices (``train.mesh.make_mesh``) to divide the samples among; one if left out. They
+        exchange objective and gradient once per trial of a length; a step mostly has one.
+      resume: a file to keep what is done in; the same call goes on from it, to the same numbers.
 
-    Returns:
-      The optima, as float64 NumPy arrays. Steps are those at the penalties asked for; wide gaps
-      between penalties are bridged by others, which are not reported.
+    Yields:
+      Places in ``l2s``, and the optima at those.
 
     Raises:
-      ValueError: shapes, labels, penalties or weights are not as above, or features are not finite;
-        the message counts what is wrong.
-
-    Warns:
-      ConvergenceWarning: some penalties did not converge; it names them.
+      ValueError: shapes, labels, penalties or weights are not as above, features are not finite
+        (the message counts what is wrong), or ``resume`` is the file of another call.
     """
     dtype = np.dtype(dtype)
     tolerance = (5e-7 if dtype == np.float32 else 3e-10) if tolerance is None else tolerance
-    features, labels, num_classes = _checked(features, labels, num_classes)
-    l2s = _checked_penalties(l2s)
-    weights = _weights(labels, num_classes, sample_weight, class_weight)
+    features, labels, num_classes = inputs.samples(features, labels, num_classes)
+    l2s = inputs.penalties(l2s)
+    weights = inputs.weights(labels, num_classes, sample_weight, class_weight)
     present = np.flatnonzero(np.bincount(labels, weights, num_classes) > 0)
     if len(present) == 1:
-        return _only_one(features.shape[1], num_classes, present[0], len(l2s))
+        yield np.arange(len(l2s)), _only_one(features.shape[1], num_classes, present[0], len(l2s))
+        return
     found = rotation.fit(features, weights)
-    columns = np.searchsorted(present, labels)
     visited, wanted = _bridged(l2s / found.scale**2)
+    # Samples of classes without weight may stand in any row.
+    rows = np.minimum(np.searchsorted(present, labels), len(present) - 1)
     with jax.enable_x64(dtype == np.float64):
-        problem = _problem(features, columns, weights, len(present), found, dtype, mesh)
-        optimum = path.follow(
-            problem,
-            jnp.asarray(visited, dtype),
-            _prior(columns, weights, problem),
-            tolerance=tolerance,
-            max_steps=max_steps,
+        data = _problem(features, rows, weights, len(present), found, dtype, mesh)
+        state = _begin(np.bincount(rows, weights), data, visited[0])
+        stop = path.Stop(jnp.asarray(tolerance, dtype), jnp.int32(max_steps))
+    settings = [num_classes, tolerance, max_steps, dtype.str, data.weights.shape]
+    key = progress.key([features, labels, weights, l2s], settings) if resume else ""
+    kept = progress.load(resume, key, state) if resume else progress.Progress(0, state, [])
+    for places, *fields in kept.results:
+        yield places, ProbeFit(*fields)
+    for start in range(kept.done, len(visited), _BLOCK):
+        block = np.zeros(_BLOCK, dtype)
+        block[: len(visited) - start] = visited[start : start + _BLOCK]
+        with jax.enable_x64(dtype == np.float64):
+            # Placed alike every time, or another program would be compiled for the second call.
+            state = jax.device_put(kept.state, _placement(mesh))
+            state, optima = path.follow(data, state, block, stop)
+        optima = path.Optimum(*map(np.asarray, optima))
+        places = np.flatnonzero((wanted >= start) & (wanted < start + _BLOCK))
+        optima = path.Optimum(*(field[wanted[places] - start] for field in optima))
+        result = _restore(optima, found, present, num_classes)
+        results = [*kept.results, (places, *result)] if resume else []
+        kept = progress.Progress(start + _BLOCK, state, results)
+        if resume:
+            progress.save(resume, key, kept)
+        yield places, result
+
+
+def join(parts: Iterable[tuple[np.ndarray, ProbeFit]]) -> tuple[np.ndarray, ProbeFit]:
+    """Returns what a walk yielded as one: places, and the optima in their order."""
+    places, fits = zip(*parts, strict=True)
+    return np.concatenate(places), ProbeFit(*map(np.concatenate, zip(*fits, strict=True)))
+
+
+def warn(found: ProbeFit, l2s: np.ndarray) -> None:
+    """Warns of the penalties that did not converge."""
+    failed = np.flatnonzero(~found.converged)
+    if len(failed):
+        listing = ", ".join(f"{l2s[i]:.3g}" for i in failed[:5])
+        more = ", ..." if len(failed) > 5 else ""
+        warnings.warn(
+            f"{len(failed)} of {len(l2s)} penalties did not converge (l2 = {listing}{more}) within "
+            f"{found.steps[failed].max()} steps or the precision of the iterations; raise "
+            "max_steps or use dtype=numpy.float64.",
+            ConvergenceWarning,
+            stacklevel=3,
         )
-        optimum = jax.tree.map(lambda x: np.asarray(x)[wanted], optimum)
-    result = _restore(optimum, found, present, num_classes)
-    _warn(result, l2s, max_steps)
-    return result
-
-
-def _checked(
-    features: ArrayLike, labels: ArrayLike, num_classes: int | None
-) -> tuple[np.ndarray, np.ndarray, int]:
-    features = features if isinstance(features, np.memmap) else np.asarray(features)
-    labels = np.asarray(labels)
-    if features.ndim != 2 or labels.shape != features.shape[:1] or not len(labels):
-        raise ValueError(
-            f"features have shape {features.shape} and labels {labels.shape}; expected [N D] and "
-            "[N] with N > 0."
-        )
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"labels are {labels.dtype}; expected integers in [0, K).")
-    if not np.issubdtype(features.dtype, np.floating):
-        features = features.astype(np.float32)
-    bad = sum(
-        int((~np.isfinite(features[i : i + 4096])).sum()) for i in range(0, len(features), 4096)
-    )
-    if bad:
-        raise ValueError(
-            f"{bad} of {features.size} feature values are NaN or infinite; remove their samples, "
-            "or find out why the network makes them."
-        )
-    num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
-    outside = int(((labels < 0) | (labels >= num_classes)).sum())
-    if outside:
-        raise ValueError(
-            f"{outside} labels lie outside [0, {num_classes}), from {labels.min()} to "
-            f"{labels.max()}; pass num_classes, or renumber them."
-        )
-    return features, labels.astype(np.int64), num_classes
-
-
-def _checked_penalties(l2s: Any) -> np.ndarray:
-    l2s = np.asarray(l2s, np.float64)
-    wrong = l2s[~((l2s > 0) & np.isfinite(l2s))] if l2s.ndim == 1 else l2s
-    if l2s.ndim != 1 or not len(l2s) or len(wrong):
-        raise ValueError(
-            f"penalties must be a list of positive finite numbers, got {wrong}; without a penalty "
-            "separable data have no optimum."
-        )
-    return l2s
-
-
-def _weights(
-    labels: np.ndarray, num_classes: int, sample_weight: Any, class_weight: Any
-) -> np.ndarray:
-    weights = np.ones(len(labels))
-    if sample_weight is not None:
-        weights = np.asarray(sample_weight, np.float64)
-        if weights.shape != labels.shape:
-            raise ValueError(f"sample_weight has shape {weights.shape}, labels {labels.shape}.")
-    if class_weight is not None:
-        class_weight = np.asarray(class_weight, np.float64)
-        if class_weight.shape != (num_classes,):
-            raise ValueError(
-                f"class_weight has shape {class_weight.shape}, expected ({num_classes},)."
-            )
-        weights = weights * class_weight[labels]
-    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
-        raise ValueError("weights must be finite and not negative, and one must be positive.")
-    return weights / weights.sum()
 
 
 def _only_one(dim: int, num_classes: int, present: int, penalties: int) -> ProbeFit:
@@ -219,49 +218,59 @@ def _bridged(l2s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _problem(
     features: np.ndarray,
-    columns: np.ndarray,
+    rows: np.ndarray,
     weights: np.ndarray,
     num_classes: int,
     found: rotation.Rotation,
     dtype: np.dtype,
     mesh: Any,
-) -> Problem:
-    kept = len(found.squares)
-    rows = len(features) if mesh is None else meshes.round_up(len(features), mesh)
-    design = np.zeros((rows, kept + 1), dtype)
-    design[: len(features), :-1] = found.apply(features, dtype)
-    design[:, -1] = 1
-    padded = np.zeros(rows, dtype)
-    padded[: len(features)] = weights
-    targets = np.zeros((rows, num_classes), bool)
-    targets[np.arange(rows), np.pad(columns, (0, rows - len(columns)))] = True
-    parts, whole = (meshes.split(mesh), meshes.replicated(mesh)) if mesh else (None, None)
-    return Problem(
-        design=jax.device_put(design, parts),
-        weights=jax.device_put(padded, parts),
-        targets=jax.device_put(targets, parts),
-        squares=jax.device_put(np.append(found.squares, 1).astype(dtype), whole),
-        penalised=jax.device_put(np.append(np.ones(kept), 0).astype(dtype), whole),
+) -> problem.Problem:
+    kept, granule = len(found.squares), -(-features.shape[1] // _GRANULES)
+    columns = -(-kept // granule) * granule
+    layout = problem.shape(len(rows), num_classes, mesh.size if mesh else 1)
+    chunks, parts, size = layout
+    design = np.zeros((chunks, parts, columns + 1, size), dtype)
+    design[:, :, -1] = 1
+    for index, place in enumerate(np.ndindex(chunks, parts)):
+        found.apply(features[index * size : (index + 1) * size], design[place])
+    padded = np.zeros(layout, dtype)
+    padded.ravel()[: len(weights)] = weights
+    places = np.pad(rows, (0, padded.size - len(rows))).reshape(chunks, parts, 1, size)
+    ends = np.zeros(columns - kept)
+    divided, whole = _placement(mesh, None, mesh and mesh.axis_names), _placement(mesh)
+    return problem.Problem(
+        design=jax.device_put(design, divided),
+        weights=jax.device_put(padded, divided),
+        targets=jax.device_put(places == np.arange(num_classes)[:, None], divided),
+        squares=jax.device_put(np.concatenate([found.squares, ends, [1]]).astype(dtype), whole),
+        penalised=jax.device_put(np.append(np.ones(columns), 0).astype(dtype), whole),
     )
 
 
-def _prior(columns: np.ndarray, weights: np.ndarray, problem: Problem) -> np.ndarray:
-    """Returns the optimum at an infinite penalty: no kernel, and the classes' log frequencies."""
-    dtype = problem.design.dtype
-    start = np.zeros((problem.design.shape[1], problem.targets.shape[1]), dtype)
-    logs = np.log(np.bincount(columns, weights, start.shape[1]))
-    start[-1] = logs - logs.mean()
-    return start
+def _placement(mesh: Any, *axes: Any) -> NamedSharding | None:
+    """Returns where arrays lie whose axes are divided so; None is the one device there is."""
+    return NamedSharding(mesh, PartitionSpec(*axes)) if mesh else None
+
+
+def _begin(frequencies: np.ndarray, data: problem.Problem, l2: float) -> path.State:
+    """Starts at an infinite penalty: no kernel, and the classes' log frequencies."""
+    dtype, classes = data.design.dtype, len(frequencies)
+    prior = np.zeros((data.design.shape[2], classes), dtype)
+    prior[-1] = np.log(frequencies) - np.log(frequencies).mean()
+    spread = (1 - np.sum(frequencies**2)) / (classes - 1)
+    return path.begin(jnp.asarray(prior), jnp.asarray(spread, dtype), jnp.asarray(l2, dtype))
 
 
 def _restore(
     optimum: path.Optimum, found: rotation.Rotation, present: np.ndarray, num_classes: int
 ) -> ProbeFit:
+    kept = len(found.squares)
     params = optimum.params.astype(np.float64)
-    kernel, bias = found.undo(params[:, :-1], params[:, -1])
+    kernel, bias = found.undo(params[:, :kept], params[:, -1])
     # The gradient for the features as they came: rotated back, plus the mean times the bias' part.
     gradient = optimum.gradient.astype(np.float64)
-    turned = found.scale * gradient[:, :-1] + (found.mean @ found.axes)[:, None] * gradient[:, -1:]
+    turned = found.scale * gradient[:, :kept]
+    turned += (found.mean @ found.axes)[:, None] * gradient[:, -1:]
     beyond = found.mean - found.axes @ (found.mean @ found.axes)
     free = np.sum(gradient[:, -1] ** 2, axis=-1)
     norm = np.sqrt(np.sum(turned**2, axis=(1, 2)) + (1 + beyond @ beyond) * free)
@@ -279,17 +288,3 @@ def _restore(
         optimum.converged,
         optimum.gap.astype(np.float64),
     )
-
-
-def _warn(result: ProbeFit, l2s: np.ndarray, max_steps: int) -> None:
-    failed = np.flatnonzero(~result.converged)
-    if len(failed):
-        listing = ", ".join(f"{l2s[i]:.3g}" for i in failed[:5])
-        more = ", ..." if len(failed) > 5 else ""
-        warnings.warn(
-            f"{len(failed)} of {len(l2s)} penalties did not converge (l2 = {listing}{more}) within "
-            f"{max_steps} steps or the precision of the iterations; raise max_steps or use "
-            "dtype=numpy.float64.",
-            ConvergenceWarning,
-            stacklevel=3,
-        )

@@ -74,11 +74,12 @@ def least_squares(
     features, labels = np.asarray(features), np.asarray(labels)
     weights = np.full(len(labels), 1 / len(labels))
     found = rotation.fit(features, weights)
-    design = found.apply(features, np.float64)
+    design = np.empty((len(found.squares), len(labels)))
+    found.apply(features, design)
     targets = np.eye(num_classes)[labels]
     bias = targets.mean(axis=0)
     # The columns are uncorrelated, so each has its own coefficient.
-    kernel = design.T @ (targets - bias) / len(labels) / found.squares[:, None]
-    error = float(np.mean(np.sum((design @ kernel + bias - targets) ** 2, axis=1)) / 2)
+    kernel = design @ (targets - bias) / len(labels) / found.squares[:, None]
+    error = float(np.mean(np.sum((design.T @ kernel + bias - targets) ** 2, axis=1)) / 2)
     kernels, biases = found.undo(kernel[None], bias[None])
     return kernels[0], biases[0], error

@@ -1,6 +1,7 @@
 """The path solver: one compiled program that follows the optimum from large to small penalties.
 
-Legend: N samples, Q columns of the design (rotated features and a one), K classes, P penalties.
+Legend: Q columns of the design (rotated features and a one), K classes, P penalties, H optima of
+the span; samples lie in C chunks of S parts of n (``probes/problem.py``).
 
 It is L-BFGS, with five things that make the whole path cost a few products per penalty:
 
@@ -9,23 +10,28 @@ It is L-BFGS, with five things that make the whole path cost a few products per 
 2. A penalty starts at the best point of the span of the last three optima, whose logits are known
    (``span.best``): Newton in three dimensions, no product with the design.
 3. The memory is carried along the path, exact for the new penalty (``memory.shift``).
-4. Logits are carried too. Along a direction they are A + t B, so line search needs no product
-   (``_search``), and a step costs one product each way.
+4. Logits are carried too. Along a direction they are A + t B, so a trial of the line search needs
+   one product, that of the gradient, and the first trial mostly does (``_search``).
 5. The search looks for a zero of the derivative. Differences of the objective drown in rounding
    long before the derivative does, which is how float32 line searches come to stall.
+
+Where a path stands is a ``State`` without a number per sample, so that it can be kept in a file and
+gone on from. Penalties are taken in blocks of one length, whatever their number: the program is
+compiled once for all data sets of a shape.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from probes import intercept, span
 from probes import memory as memories
-from probes import span
 from probes.memory import Memory
-from probes.problem import Problem, dot
-from probes.softmax import cross_entropy, probabilities
+from probes.problem import Problem, logits, outer, total
+from probes.softmax import cross_entropy
 
 _PAIRS = 10
 _HISTORY = 3
@@ -34,6 +40,31 @@ _SLOPE = 0.5
 _TRIALS = 10
 # The predicted decrease -g.d/2 is trusted as an estimate of the gap to within this factor.
 _SAFETY = 0.02
+# The intercept may spoil this part of the certificate that the tolerance asks for.
+_INTERCEPT = 0.02
+
+
+class State(NamedTuple):
+    """Where a path stands.
+
+    Attributes:
+      params: the latest optima, the latest first, ``[H Q K]``.
+      memory: of L-BFGS.
+      l2: the latest penalty.
+      spread: there, that of ``intercept.Settled``.
+    """
+
+    params: jax.Array
+    memory: Memory
+    l2: jax.Array
+    spread: jax.Array
+
+
+class Stop(NamedTuple):
+    """When a penalty is done with: at a relative excess, or after so many steps."""
+
+    tolerance: jax.Array
+    max_steps: jax.Array
 
 
 class Optimum(NamedTuple):
@@ -50,8 +81,8 @@ class Optimum(NamedTuple):
 class _Point(NamedTuple):
     params: jax.Array
     logits: jax.Array
-    gradient: jax.Array
     objective: jax.Array
+    gradient: jax.Array
     direction: jax.Array
     slope: jax.Array
     memory: Memory
@@ -59,107 +90,99 @@ class _Point(NamedTuple):
     failures: jax.Array
 
 
-@partial(jax.jit, static_argnames=("tolerance", "max_steps"))
-def follow(
-    problem: Problem, l2s: jax.Array, start: jax.Array, *, tolerance: float, max_steps: int
-) -> Optimum:
-    """Returns the optimum at every penalty, with a leading axis P.
+def begin(prior: jax.Array, spread: jax.Array, l2: jax.Array) -> State:
+    """Returns the state before the first penalty.
+
+    Args:
+      prior: the optimum at an infinite penalty, ``[Q K]``.
+      spread: there.
+      l2: the first penalty.
+    """
+    params = jnp.broadcast_to(prior, (_HISTORY, *prior.shape))
+    return State(params, memories.init(_PAIRS, prior), l2, spread)
+
+
+@jax.jit
+def follow(problem: Problem, state: State, l2s: jax.Array, stop: Stop) -> tuple[State, Optimum]:
+    """Returns where the path stands after some penalties, and the optima at them.
 
     Args:
       problem: the data.
-      l2s: penalties from large to small, ``[P]``.
-      start: parameters ``[Q K]`` for the first.
-      tolerance: the relative excess of the objective to reach.
-      max_steps: at each penalty.
+      state: where it stood.
+      l2s: penalties from large to small; those that are zero are passed over, and their optima are
+        zero, ``[P]``.
+      stop: when to go on to the next.
     """
-    logits = dot(problem.design, start)
-    history = tuple(jnp.broadcast_to(x, (_HISTORY, *x.shape)) for x in (start, logits))
-    memory = memories.init(_PAIRS, start)
+    images = tuple(logits(problem, params) for params in state.params)
 
-    def step(carry: Any, l2: jax.Array) -> tuple[Any, Optimum]:
-        history, memory, previous, first = carry
-        params = jax.lax.cond(
-            first, lambda: history[0][0], lambda: span.best(problem, *history, l2)
-        )
-        logits = dot(problem.design, params)  # Afresh: carried sums would drift along the path.
-        point, optimum = _solve(problem, params, logits, memory, l2, previous, tolerance, max_steps)
-        history = tuple(
-            jnp.concatenate([new[None], old[:-1]])
-            for new, old in zip((point.params, point.logits), history, strict=True)
-        )
-        return (history, point.memory, l2, jnp.bool_(False)), optimum
+    def visit(carry: Any, l2: jax.Array) -> tuple[Any, Optimum]:
+        state, images = carry
+        point, optimum, settled = _solve(problem, state, images, l2, stop)
+        params = jnp.concatenate([point.params[None], state.params[:-1]])
+        state = State(params, point.memory, l2, settled.spread)
+        return (state, (point.logits, *images[:-1])), optimum
 
-    _, optima = jax.lax.scan(step, (history, memory, l2s[0], jnp.bool_(True)), l2s)
-    return optima
+    def either(carry: Any, l2: jax.Array) -> tuple[Any, Optimum]:
+        nothing = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(visit, carry, l2)[1]
+        )
+        return jax.lax.cond(l2 > 0, visit, lambda carry, _: (carry, nothing), carry, l2)
+
+    (state, _), optima = jax.lax.scan(either, (state, images), l2s)
+    return state, optima
 
 
 def _solve(
-    problem: Problem,
-    params: jax.Array,
-    logits: jax.Array,
-    memory: Memory,
-    l2: jax.Array,
-    previous: jax.Array,
-    tolerance: float,
-    max_steps: int,
-) -> tuple[_Point, Optimum]:
-    """Minimises at one penalty, by L-BFGS from ``params``."""
+    problem: Problem, state: State, images: tuple[jax.Array, ...], l2: jax.Array, stop: Stop
+) -> tuple[_Point, Optimum, intercept.Settled]:
+    """Minimises at one penalty: the span, L-BFGS, and the intercept exactly."""
     ridge = (problem.penalised * l2)[:, None]
-    losses, residual = cross_entropy(logits, problem.targets)
-    spread = _spread(problem, residual)
-    inverse = _inverse(problem, spread, ridge)
-    memory = memories.shift(memory, problem.penalised * (l2 - previous), inverse)
-    gradient = _gradient(problem, residual, params, ridge)
+    inverse = _inverse(problem, state.spread, ridge)
+    memory = memories.shift(state.memory, problem.penalised * (l2 - state.l2), inverse)
+    params = span.best(problem, state.params, images, l2)
+    here = logits(problem, params)  # Afresh: carried sums would drift along the path.
+    objective, gradient = _evaluate(problem, ridge, params, _as_is, here)
     direction, slope = _descent(memory, gradient, inverse)
-    point = _Point(
-        params,
-        logits,
-        gradient,
-        _objective(problem, losses, params, ridge),
-        direction,
-        slope,
-        memory,
-        jnp.int32(0),
-        jnp.int32(0),
-    )
-
-    def gap(point: _Point) -> jax.Array:
-        square = jnp.sum(point.gradient**2, axis=1)
-        penalised = jnp.sum(problem.penalised * square) / (2 * l2)
-        return penalised + jnp.sum((1 - problem.penalised) * square) / (2 * spread)
+    zero = jnp.int32(0)
+    point = _Point(params, here, objective, gradient, direction, slope, memory, zero, zero)
 
     def reached(point: _Point) -> jax.Array:
-        proven = gap(point) <= tolerance * point.objective
-        predicted = -point.slope / 2 <= _SAFETY * tolerance * point.objective
-        return proven | predicted
+        """By the bound, where the intercept's part is taken to second order; or by prediction."""
+        square = jnp.sum(point.gradient**2, axis=1)
+        bound = jnp.sum(problem.penalised * square) / (2 * l2)
+        bound += jnp.sum((1 - problem.penalised) * square) / (2 * state.spread)
+        predicted = -point.slope / 2 / _SAFETY
+        return jnp.minimum(bound, predicted) <= stop.tolerance * point.objective
 
     def unfinished(point: _Point) -> jax.Array:
-        return ~reached(point) & (point.steps < max_steps) & (point.failures < 3)
+        return ~reached(point) & (point.steps < stop.max_steps) & (point.failures < 3)
 
     point = jax.lax.while_loop(unfinished, partial(_step, problem, ridge, inverse), point)
-    relative = gap(point) / point.objective
-    return point, Optimum(
-        point.params, point.gradient, point.objective, relative, point.steps, reached(point)
-    )
+    converged = reached(point)
+    enough = _INTERCEPT * stop.tolerance * l2 * point.objective
+    settled = intercept.settle(problem, point.logits, enough)
+    params = point.params.at[-1].add(settled.move)
+    here = point.logits + settled.move[:, None]
+    objective, gradient = _evaluate(problem, ridge, params, _as_is, here)
+    gap = intercept.excess(problem, gradient, settled.rest, l2) / objective
+    optimum = Optimum(params, gradient, objective, gap, point.steps, converged)
+    return point._replace(params=params, logits=here), optimum, settled
 
 
 def _step(problem: Problem, ridge: jax.Array, inverse: jax.Array, point: _Point) -> _Point:
     """One step of L-BFGS: two products with the design."""
-    change = dot(problem.design, point.direction)
-    length, losses, residual = _search(problem, ridge, point, change)
+    change = logits(problem, point.direction)
+    length, objective, gradient = _search(problem, ridge, point, change)
     move = length * point.direction
-    params, logits = point.params + move, point.logits + length * change
-    gradient = _gradient(problem, residual, params, ridge)
-    objective = _objective(problem, losses, params, ridge)
     # The derivative decides about a step; this only refuses what rounding cannot explain.
-    noise = 20 * float(jnp.finfo(params.dtype).eps)
+    noise = 20 * float(jnp.finfo(move.dtype).eps)
     sound = (objective <= point.objective * (1 + noise)) & jnp.all(jnp.isfinite(gradient))
     memory, useful = memories.push(
         point.memory, move, jnp.where(sound, gradient - point.gradient, 0), inverse
     )
-    new = (params, logits, gradient, objective)
+    new = (point.params + move, point.logits + length * change, objective, gradient)
     kept = [jnp.where(sound, a, b) for a, b in zip(new, point[:4], strict=True)]
-    direction, slope = _descent(memory, kept[2], inverse)
+    direction, slope = _descent(memory, kept[3], inverse)
     failures = jnp.where(useful, 0, point.failures + 1)
     return _Point(*kept, direction, slope, memory, point.steps + 1, failures)
 
@@ -173,26 +196,26 @@ class _Trial(NamedTuple):
     low_slope: jax.Array
     high: jax.Array
     high_slope: jax.Array
-    losses: jax.Array
-    residual: jax.Array
+    objective: jax.Array
+    gradient: jax.Array
     trials: jax.Array
 
 
 def _search(
     problem: Problem, ridge: jax.Array, point: _Point, change: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns a length at which the derivative has fallen, with the losses and residual there.
+    """Returns a length at which the derivative has fallen, with objective and gradient there.
 
     The objective is convex along the line, so its derivative rises: a positive one closes the
     bracket from above, a negative one from below, and the secant through both ends goes on.
     """
-    linear = jnp.sum(ridge * point.params * point.direction)
-    square = jnp.sum(ridge * point.direction**2)
 
     def at(length: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        losses, residual = cross_entropy(point.logits + length * change, problem.targets)
-        slope = jnp.sum(problem.weights[:, None] * residual * change) + linear + length * square
-        return losses, residual, slope
+        params = point.params + length * point.direction
+        objective, gradient = _evaluate(
+            problem, ridge, params, lambda a, b: a + length * b, point.logits, change
+        )
+        return objective, gradient, jnp.sum(gradient * point.direction)
 
     def steep(trial: _Trial) -> jax.Array:
         return ~(jnp.abs(trial.slope) <= -_SLOPE * point.slope) & (trial.trials < _TRIALS)
@@ -209,48 +232,44 @@ def _search(
         inside = jnp.clip(secant, low + width / 20, high - width / 20)
         growth = jnp.clip(point.slope / (point.slope - trial.slope), 1.5, 4)
         length = jnp.where(jnp.isfinite(high), inside, trial.length * growth)
-        losses, residual, slope = at(length)
-        return _Trial(
-            length, slope, low, low_slope, high, high_slope, losses, residual, trial.trials + 1
-        )
+        objective, gradient, slope = at(length)
+        trials = trial.trials + 1
+        return _Trial(length, slope, low, low_slope, high, high_slope, objective, gradient, trials)
 
     one = jnp.ones_like(point.slope)
-    losses, residual, slope = at(one)
+    objective, gradient, slope = at(one)
     infinite = jnp.inf * one
-    first = _Trial(
-        one, slope, 0 * one, point.slope, infinite, infinite, losses, residual, jnp.int32(1)
-    )
+    bracket = (0 * one, point.slope, infinite, infinite)
+    first = _Trial(one, slope, *bracket, objective, gradient, jnp.int32(1))
     best = jax.lax.while_loop(steep, refine, first)
-    return best.length, best.losses, best.residual
+    return best.length, best.objective, best.gradient
 
 
-def _spread(problem: Problem, residual: jax.Array) -> jax.Array:
-    """Returns h, by which the mean Hessian of the softmax is about h (I - 11^T/K)."""
-    p = probabilities(residual, problem.targets)
-    impurity = jnp.sum(problem.weights * (1 - jnp.sum(p**2, axis=1)))
-    return jnp.maximum(impurity / (p.shape[1] - 1), 1e-12)
+def _evaluate(
+    problem: Problem,
+    ridge: jax.Array,
+    params: jax.Array,
+    here: Callable[..., jax.Array],
+    *rows: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns objective and gradient at ``params``, whose logits are ``here(*rows)``."""
+
+    def part(
+        design: jax.Array, weights: jax.Array, targets: jax.Array, *rows: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        losses, residual = cross_entropy(here(*rows), targets)
+        return jnp.sum(weights * losses), outer(design, weights * residual)
+
+    loss, gradient = total(part, problem, *rows)
+    return loss + jnp.sum(ridge * params**2) / 2, gradient + ridge * params
+
+
+def _as_is(logits: jax.Array) -> jax.Array:
+    return logits
 
 
 def _inverse(problem: Problem, spread: jax.Array, ridge: jax.Array) -> jax.Array:
     return 1 / (spread * problem.squares[:, None] + ridge)
-
-
-def _objective(
-    problem: Problem, losses: jax.Array, params: jax.Array, ridge: jax.Array
-) -> jax.Array:
-    return jnp.sum(problem.weights * losses) + jnp.sum(ridge * params**2) / 2
-
-
-def _gradient(
-    problem: Problem, residual: jax.Array, params: jax.Array, ridge: jax.Array
-) -> jax.Array:
-    product = jax.lax.dot_general(
-        problem.design,
-        residual * problem.weights[:, None],
-        (((0,), (0,)), ((), ())),
-        precision=jax.lax.Precision.HIGHEST,
-    )
-    return product + ridge * params
 
 
 def _descent(

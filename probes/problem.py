@@ -1,18 +1,30 @@
-"""The data of a probe, as the path solver takes them."""
+"""The data of a probe as the path solver takes them, and the two ways it goes through them.
 
-from typing import NamedTuple
+Samples lie along the last axis: long rows are what processors add, multiply and exponentiate
+fastest, also where there are only ten classes. They are cut into C chunks of S parts of n. Chunks
+are taken one after the other, so that temporaries have the size of one; parts are divided among
+devices, and added up once all chunks are done: one reduction per pass.
+
+Legend: N = C S n samples, padding included, Q columns, K classes.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+# Numbers in a temporary of a chunk, n K: 16 MB in float32.
+_LARGEST_TEMPORARY = 2**22
+
 
 class Problem(NamedTuple):
-    """What all penalties share; N samples, Q columns, K classes.
+    """What all penalties share.
 
     Attributes:
-      design: ``[N Q]``; the columns are uncorrelated, and the last is one, the intercept's.
-      weights: of the samples, ``[N]``; their sum is one, and zero is padding.
-      targets: true in the column of the sample's class, ``[N K]``.
+      design: ``[C S Q n]``; the columns are uncorrelated, and the last is one, the intercept's.
+      weights: of the samples, ``[C S n]``; their sum is one, and zero is padding.
+      targets: true in the row of the sample's class, ``[C S K n]``.
       squares: weighted mean squares of the columns, ``[Q]``.
       penalised: one, and zero for the intercept, ``[Q]``.
     """
@@ -24,6 +36,67 @@ class Problem(NamedTuple):
     penalised: jax.Array
 
 
+def shape(samples: int, num_classes: int, parts: int) -> tuple[int, int, int]:
+    """Returns C, S and n for a number of samples, and of devices to divide them among."""
+    chunks = -(-samples * num_classes // (_LARGEST_TEMPORARY * parts))
+    return chunks, parts, -(-samples // (chunks * parts))
+
+
+def logits(problem: Problem, params: jax.Array) -> jax.Array:
+    """Returns the logits of all samples, ``[C S K n]``, for parameters ``[Q K]``."""
+
+    def chunk(design: jax.Array) -> jax.Array:
+        return jax.vmap(lambda part: dot(params.T, part))(design)
+
+    if len(problem.design) == 1:
+        return chunk(problem.design[0])[None]
+    return jax.lax.map(chunk, problem.design)
+
+
+def total(function: Callable[..., Any], problem: Problem, *rows: jax.Array) -> Any:
+    """Returns the sum of a function over all parts of all chunks.
+
+    Args:
+      function: of design ``[Q n]``, weights ``[n]``, targets ``[K n]`` and a part of each of
+        ``rows``; returns arrays, or a tuple of them.
+      problem: the data.
+      *rows: more about each sample, ``[C S ... n]``.
+    """
+    arrays = (problem.design, problem.weights, problem.targets, *rows)
+    chunk = jax.vmap(function)
+    first = tuple(array[0] for array in arrays)
+    if len(problem.design) == 1:
+        sums = chunk(*first)
+    else:
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(chunk, *first))
+
+        def add(sums: Any, parts: Any) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, sums, chunk(*parts)), None
+
+        sums, _ = jax.lax.scan(add, zeros, arrays)
+    return jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
+
+
+def each(function: Callable[..., Any], problem: Problem, *rows: jax.Array) -> Any:
+    """Returns what a function gives for each part of each chunk, ``[C S ...]``.
+
+    Args:
+      function: as that of ``total``.
+      problem: the data.
+      *rows: more about each sample, ``[C S ... n]``.
+    """
+    chunk = jax.vmap(function)
+    arrays = (problem.design, problem.weights, problem.targets, *rows)
+    if len(problem.design) == 1:
+        return jax.tree.map(lambda x: x[None], chunk(*(array[0] for array in arrays)))
+    return jax.lax.map(lambda parts: chunk(*parts), arrays)
+
+
 def dot(a: jax.Array, b: jax.Array) -> jax.Array:
     """Returns a matrix product in full precision, on accelerators too."""
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def outer(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Returns a b^T, the sum over samples, in full precision."""
+    return jax.lax.dot_general(a, b, (((1,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST)

@@ -36,13 +36,12 @@ class Rotation(NamedTuple):
     scale: float
     squares: np.ndarray
 
-    def apply(self, features: np.ndarray, dtype: np.dtype) -> np.ndarray:
-        """Returns the rotated features ``[N Q]``, computed in float64 a chunk at a time."""
-        rotated = np.empty((len(features), self.axes.shape[1]), dtype)
+    def apply(self, features: np.ndarray, out: np.ndarray) -> None:
+        """Writes the rotated features into ``out[:Q, :N]``, in float64 a chunk at a time."""
+        kept = len(self.squares)
         for rows in _chunks(len(features)):
             centred = features[rows].astype(np.float64) - self.mean
-            rotated[rows] = centred @ self.axes / self.scale
-        return rotated
+            out[:kept, rows][:, : len(centred)] = (centred @ self.axes / self.scale).T
 
     def undo(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the kernel ``[P D K]`` and bias ``[P K]`` for the features as they came."""

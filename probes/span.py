@@ -1,18 +1,21 @@
 """The best point in the span of earlier optima, found without a product with the design.
 
-Legend: H optima, N samples, Q columns, K classes.
+Legend: H optima, n samples of a part, Q columns, K classes.
 
 Along the path the optimum is a smooth function of log l2, so the span of the last three holds a
 point close to the next one. Its logits are combinations of known logits, and Newton's method works
 on three numbers.
 """
 
+import itertools
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from probes.problem import Problem, dot
+from probes.problem import Problem, dot, each, total
 from probes.softmax import cross_entropy, probabilities, relative_to_target
 
 _ITERATIONS = 4
@@ -20,42 +23,39 @@ _ITERATIONS = 4
 _ENOUGH = 1e-5
 
 
-def best(problem: Problem, params: jax.Array, logits: jax.Array, l2: jax.Array) -> jax.Array:
+def best(
+    problem: Problem, params: jax.Array, logits: Sequence[jax.Array], l2: jax.Array
+) -> jax.Array:
     """Returns the best parameters in the span of earlier optima, by a few steps of Newton.
 
     Args:
       problem: the data.
       params: of the earlier optima, the latest first, ``[H Q K]``.
-      logits: theirs, ``[H N K]``.
+      logits: theirs, H times ``[C S K n]``.
       l2: the new penalty.
     """
-    basis, images = _differences(params), _differences(logits)
-    images = relative_to_target(images, problem.targets)
-    size = basis.shape[0]
-    rms = jnp.sqrt(jnp.einsum("n,hnk->h", problem.weights, images**2, precision="highest"))
+    basis = _differences(params)
+    size = len(basis)
+    images = [relative_to_target(image, problem.targets) for image in _differences(logits)]
+    rms = jnp.sqrt(total(_squares, problem, *images))
     used = rms > 1e-6 * rms[0]
     unit = jnp.where(used, 1 / jnp.where(used, rms, 1), 0)
-    basis, images = basis * unit[:, None, None], images * unit[:, None, None]
-    flat = basis.reshape(size, -1)
-    penalty = l2 * dot((basis * problem.penalised[:, None]).reshape(size, -1), flat.T)
-    weighted = (images * problem.weights[:, None]).reshape(size, -1)
+    basis = [vector * scale for vector, scale in zip(basis, unit, strict=True)]
+    images = [image * scale for image, scale in zip(images, unit, strict=True)]
+    flat = jnp.stack(basis).reshape(size, -1)
+    penalised = jnp.stack([vector * problem.penalised[:, None] for vector in basis])
+    penalty = l2 * dot(penalised.reshape(size, -1), flat.T)
 
     def at(coefficients: jax.Array) -> tuple[jax.Array, jax.Array]:
-        losses, residual = cross_entropy(
-            jnp.tensordot(coefficients, images, 1, precision="highest"), problem.targets
-        )
-        ridge = coefficients @ penalty @ coefficients / 2
-        return jnp.sum(problem.weights * losses) + ridge, residual
+        """The objective, and the residual, which carried is computed once for all that need it."""
+        values, residual = each(partial(_losses, coefficients), problem, *images)
+        return jnp.sum(values) + coefficients @ dot(penalty, coefficients) / 2, residual
 
     def newton(carry: Any) -> Any:
         coefficients, objective, residual, _, count = carry
-        p = probabilities(residual, problem.targets)
-        gradient = dot(weighted, residual.ravel()) + dot(penalty, coefficients)
-        shares = p * images
-        mean = jnp.sum(shares, axis=2)
-        hessian = dot(weighted, shares.reshape(size, -1).T) + penalty
-        hessian -= dot(mean * problem.weights, mean.T)
-        move = -_solve_scaled(hessian, gradient, used)
+        gradient, hessian = total(_derivatives, problem, residual, *images)
+        gradient += dot(penalty, coefficients)
+        move = -_solve_scaled(hessian + penalty, gradient, used)
         promised = -jnp.vdot(gradient, move) / 2
 
         def shorter(trial: Any) -> Any:
@@ -66,10 +66,9 @@ def best(problem: Problem, params: jax.Array, logits: jax.Array, l2: jax.Array) 
             return ~(trial[1] < objective) & (trial[0] > 0.05)
 
         one = jnp.ones_like(objective)
-        length, value, there = jax.lax.while_loop(too_far, shorter, (one, *at(coefficients + move)))
-        better = value < objective
-        new = (coefficients + length * move, value, there)
-        old = (coefficients, objective, residual)
+        length, *there = jax.lax.while_loop(too_far, shorter, (one, *at(coefficients + move)))
+        better = there[0] < objective
+        new, old = (coefficients + length * move, *there), carry[:3]
         kept = [jnp.where(better, a, b) for a, b in zip(new, old, strict=True)]
         return *kept, better & (promised > _ENOUGH * objective), count + 1
 
@@ -77,16 +76,64 @@ def best(problem: Problem, params: jax.Array, logits: jax.Array, l2: jax.Array) 
     straight = jnp.where(used & (jnp.arange(size) < 2), rms, 0)
     start = (straight, *at(straight), jnp.bool_(True), jnp.int32(0))
     coefficients, *_ = jax.lax.while_loop(lambda c: c[3] & (c[4] < _ITERATIONS), newton, start)
-    return jnp.tensordot(coefficients, basis, 1, precision="highest")
+    return _combine(coefficients, basis)
 
 
-def _differences(latest_first: jax.Array) -> jax.Array:
+def _squares(
+    design: jax.Array, weights: jax.Array, targets: jax.Array, *images: jax.Array
+) -> jax.Array:
+    del design, targets
+    return jnp.stack([jnp.sum(weights * jnp.sum(image**2, axis=0)) for image in images])
+
+
+def _losses(
+    coefficients: jax.Array,
+    design: jax.Array,
+    weights: jax.Array,
+    targets: jax.Array,
+    *images: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the loss, and the residual ``[K n]``, at a combination of the images."""
+    del design
+    losses, residual = cross_entropy(_combine(coefficients, images), targets)
+    return jnp.sum(weights * losses), residual
+
+
+def _derivatives(
+    design: jax.Array,
+    weights: jax.Array,
+    targets: jax.Array,
+    residual: jax.Array,
+    *images: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns gradient ``[H]`` and Hessian ``[H H]`` in the coefficients of the images.
+
+    Plain sums, and a product with ones for the sum over classes, are what a CPU is fast at: three
+    rows of n K numbers make a slow matrix product, and so does a sum along a middle axis.
+    """
+    del design
+    p = probabilities(residual, targets)
+    weighted, ones = p * weights, jnp.ones((1, len(p)), p.dtype)
+    means = jnp.concatenate([dot(ones, p * image) for image in images])
+    pairs = itertools.combinations_with_replacement(range(len(images)), 2)
+    second = {(i, j): jnp.sum(weighted * images[i] * images[j]) for i, j in pairs}
+    size = range(len(images))
+    hessian = jnp.array([[second[min(i, j), max(i, j)] for j in size] for i in size])
+    gradient = [jnp.sum(residual * weights * image) for image in images]
+    return jnp.stack(gradient), hessian - dot(means * weights, means.T)
+
+
+def _combine(coefficients: jax.Array, images: Sequence[jax.Array]) -> jax.Array:
+    return sum(c * image for c, image in zip(coefficients, images, strict=True))
+
+
+def _differences(latest_first: Sequence[jax.Array]) -> list[jax.Array]:
     """Returns the last element, its first difference, its second, and so on: the same span."""
-    result, rest = [latest_first[0]], latest_first
-    while rest.shape[0] > 1:
-        rest = rest[:-1] - rest[1:]
+    result, rest = [latest_first[0]], list(latest_first)
+    while len(rest) > 1:
+        rest = [a - b for a, b in itertools.pairwise(rest)]
         result.append(rest[0])
-    return jnp.stack(result)
+    return result
 
 
 def _solve_scaled(hessian: jax.Array, gradient: jax.Array, used: jax.Array) -> jax.Array:

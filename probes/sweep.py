@@ -8,6 +8,7 @@ Reference: Xu & Liu (2023), section 6; S. Kornblith et al., Do Better ImageNet M
 Better?, CVPR 2019, appendix A.
 """
 
+import os
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ from probes import logistic
 
 VALUES = np.geomspace(1e-6, 1e6, 97)
 _HELD_OUT = 0.2
+# Standard errors of the best score by which another must be worse to be out of the question.
+_CLEARLY = 3
 
 
 class Samples(NamedTuple):
@@ -36,7 +39,7 @@ class Sweep(NamedTuple):
       value: the chosen penalty of ``VALUES``.
       l2: the same for the mean loss of the refit, value / N.
       validation_score: of the choice.
-      curve: validation scores of all values, ``[97]``.
+      curve: validation scores of all values, ``[97]``; NaN beyond an early end.
       fit: the refit.
       warnings: in words, for reports.
     """
@@ -72,6 +75,8 @@ def sweep(
     score: Score = top1,
     values: np.ndarray = VALUES,
     seed: int = 0,
+    patience: int | None = None,
+    resume: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Sweep:
     """Returns the test score of the probe with the penalty that validation chose.
@@ -83,7 +88,10 @@ def sweep(
       score: ``top1`` or ``mean_per_class``.
       values: penalties in units of 1/C.
       seed: of the split.
-      **options: of ``logistic.fit_path``.
+      patience: ends the path once this many of the smallest penalties so far cannot be the best, by
+        ``settled``, a heuristic; None follows it to its end.
+      resume: a file for what is done of the path; see ``logistic.walk``.
+      **options: of ``logistic.walk``.
 
     Raises:
       ValueError: a class has a single training sample and cannot be divided; or as ``fit_path``.
@@ -95,25 +103,49 @@ def sweep(
     classes = max(int(np.max(split.labels)) for split in splits) + 1
     options = {"num_classes": classes, **options}
     fitted, held_out = (train, validation) if validation else hold_out(train, seed)
-    path = logistic.fit_path(fitted.features, fitted.labels, values / len(fitted.labels), **options)
-    curve = np.array(
-        [
-            score(predict(kernel, bias, held_out.features), held_out.labels)
-            for kernel, bias in zip(path.kernel, path.bias, strict=True)
-        ]
-    )
+    l2s, curve, seen = values / len(fitted.labels), np.full(len(values), np.nan), []
+    for places, part in logistic.walk(*fitted, l2s, resume=resume, **options):
+        for place, kernel, bias in zip(places, part.kernel, part.bias, strict=True):
+            curve[place] = score(predict(kernel, bias, held_out.features), held_out.labels)
+        seen.append((places, part))
+        if patience is not None and settled(values, curve, len(held_out.labels), patience):
+            break
+    places, path = logistic.join(seen)
+    logistic.warn(path, l2s[places])
     value = choose(values, curve)
     said = _at_an_end(values, value)
     everything = _join(train, validation) if validation else train
     l2 = value / len(everything.labels)
-    final = logistic.fit(everything.features, everything.labels, l2, **options)
+    final = logistic.fit(*everything, l2, **options)
     reached = score(predict(final.kernel, final.bias, test.features), test.labels)
-    return Sweep(reached, value, l2, float(curve.max()), curve, final, said)
+    return Sweep(reached, value, l2, float(np.nanmax(curve)), curve, final, said)
 
 
 def choose(values: np.ndarray, curve: np.ndarray) -> float:
     """Returns the value with the best score; of equals, the largest."""
-    return float(np.max(np.asarray(values)[curve == np.max(curve)]))
+    return float(np.max(np.asarray(values)[curve == np.nanmax(curve)]))
+
+
+def settled(values: np.ndarray, curve: np.ndarray, samples: int, patience: int) -> bool:
+    """Returns whether smaller penalties can no longer win.
+
+    They cannot where a score is 1 already, since of equals the largest wins. Otherwise this is a
+    heuristic: that the scores of the ``patience`` smallest values so far all lie below the best by
+    more than three of its standard errors. Scores of a path can rise again after that.
+
+    Args:
+      values: the grid.
+      curve: scores so far, NaN for those to come.
+      samples: of validation.
+      patience: how many must lie below.
+    """
+    reached = np.flatnonzero(~np.isnan(curve))
+    best = np.max(curve[reached], initial=0)
+    if best >= 1:
+        return True
+    latest = reached[np.argsort(np.asarray(values)[reached])][:patience]
+    margin = _CLEARLY * np.sqrt(best * (1 - best) / samples)
+    return len(latest) == patience and bool(np.all(curve[latest] < best - margin))
 
 
 def hold_out(samples: Samples, seed: int) -> tuple[Samples, Samples]:

@@ -49,6 +49,39 @@ def test_ties_go_to_the_larger_penalty():
     assert sweep.choose(np.array([0.1, 1.0, 10.0, 100.0]), np.array([0.5, 0.9, 0.9, 0.1])) == 10
 
 
+@pytest.mark.parametrize(
+    ("curve", "patience", "over"),
+    [
+        ([np.nan, np.nan, 0.5, 0.9, 0.3], 1, True),  # 0.9 - 3 sqrt(0.09 / 100) = 0.81.
+        ([np.nan, np.nan, 0.82, 0.9, 0.3], 1, False),
+        ([np.nan, 0.82, 0.5, 0.9, 0.3], 2, False),
+        ([np.nan, 0.5, 0.8, 0.9, 0.3], 2, True),
+        ([np.nan, np.nan, np.nan, 0.1, 0.9], 2, False),
+        ([np.nan, np.nan, np.nan, 1.0, 0.9], 9, True),  # Nothing is better than right.
+    ],
+)
+def test_a_path_is_left_once_smaller_penalties_cannot_win(curve, patience, over):
+    values = np.geomspace(1e-4, 1, 5)
+    assert sweep.settled(values, np.array(curve), 100, patience) == over
+
+
+def test_an_early_end_changes_nothing_but_the_rest_of_the_curve(digits, tmp_path):
+    """One feature gives the class away: all is right long before the smallest penalty."""
+    train, validation, test = digits
+    values = np.geomspace(1e-6, 1e6, 49)
+    easy = [sweep.Samples(s.features, s.labels % 2) for s in (train, validation, test)]
+    easy = [sweep.Samples(np.c_[s.features, 200.0 * s.labels], s.labels) for s in easy]
+    options = {"validation": easy[1], "values": values}
+    whole = sweep.sweep(easy[0], easy[2], **options)
+    early = sweep.sweep(easy[0], easy[2], patience=4, resume=tmp_path / "p.npz", **options)
+    assert not np.isnan(whole.curve).any()
+    visited = ~np.isnan(early.curve)
+    assert 0 < visited.sum() < 49
+    np.testing.assert_array_equal(early.curve[visited], whole.curve[visited])
+    assert (early.value, early.score) == (whole.value, whole.score)
+    assert (tmp_path / "p.npz").exists()
+
+
 def test_an_end_of_the_grid_is_warned_about(digits):
     with pytest.warns(UserWarning, match="penalty 1e\\+06 is at an end"):
         found = sweep.sweep(digits[0], digits[2], values=np.array([1e6]))

@@ -1,0 +1,114 @@
+"""The free intercept: solved for given the kernel, and what is left of it in the certificate.
+
+Legend: n samples of a part, K classes, p_i the softmax of sample i, w_i its weight.
+
+The problem has a dual. For any distributions q_i over the classes whose weighted mean is that of
+the targets e_i (the intercept is free, so this must hold exactly),
+
+    min P >= sum_i w_i H(q_i) - ||sum_i w_i x_i (q_i - e_i)^T||^2 / (2 l2),
+
+and the distance of P(W, b) from that bound is, without a cancellation,
+
+    sum_i w_i KL(q_i || p_i) + ||sum_i w_i x_i (q_i - e_i)^T + l2 W||^2 / (2 l2).
+
+With q = p the first term is nothing and the second is ||grad_W P||^2 / (2 l2); but the means agree
+only where the intercept is optimal. ``settle`` brings it there, by Newton's method on K numbers.
+What rounding leaves of the gradient d in b is removed by tilting p: with H c = -d for the Hessian H
+in b, q_i = p_i (1 + c - p_i.c) has the right mean, and is a distribution if max c - min c <= 1.
+Then KL <= chi^2 sums to at most t = c^T H c, and the x_i, whose covariance is at most s^2, to at
+most s sqrt(t) more, so that
+
+    P(W, b) - min P <= t + (||grad_W P|| + s sqrt(t))^2 / (2 l2)                     (``excess``).
+
+Reference: H.-F. Yu, F.-L. Huang and C.-J. Lin, Dual coordinate descent methods for logistic
+regression and maximum entropy models, Machine Learning 85, 2011; for the dual, less the intercept.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from probes.problem import Problem, outer, total
+from probes.softmax import cross_entropy, probabilities
+
+_ITERATIONS = 6
+
+
+class Settled(NamedTuple):
+    """An intercept given the kernel.
+
+    Attributes:
+      move: what was added to the intercept, ``[K]``.
+      rest: t above, what is left to gain by it; infinite if no tilt is a distribution.
+      spread: by which the mean Hessian of the softmax is about spread (I - 11^T/K).
+    """
+
+    move: jax.Array
+    rest: jax.Array
+    spread: jax.Array
+
+
+def settle(problem: Problem, logits: jax.Array, enough: jax.Array) -> Settled:
+    """Returns the best intercept, by Newton's method.
+
+    Args:
+      problem: the data.
+      logits: ``[C S K n]``, with the intercept so far.
+      enough: what may be left to gain.
+    """
+
+    def at(move: jax.Array) -> Any:
+        def part(design: Any, weights: jax.Array, targets: jax.Array, logits: jax.Array) -> Any:
+            del design
+            losses, residual = cross_entropy(logits + move[:, None], targets)
+            p = probabilities(residual, targets)
+            gradient = jnp.sum(weights * residual, axis=1)
+            return jnp.sum(weights * losses), gradient, outer(weights * p, p)
+
+        loss, gradient, products = total(part, problem, logits)
+        step, laplacian = _newton(gradient, products)
+        return move, loss, step, -jnp.vdot(gradient, step), jnp.trace(laplacian)
+
+    def iterate(carry: Any) -> Any:
+        (move, loss, step, rest, _), _, count = carry
+        new = at(move + step / jnp.maximum(_range(step), 1))
+        # Near the optimum neither changes but by rounding, and it is time to end.
+        better = (new[3] < rest / 2) & (new[1] <= loss * (1 + 20 * jnp.finfo(loss.dtype).eps))
+        kept = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, carry[0])
+        return kept, better & (kept[3] > enough), count + 1
+
+    size = problem.targets.shape[2]
+    start = at(jnp.zeros(size, logits.dtype))
+    (move, _, step, rest, trace), _, _ = jax.lax.while_loop(
+        lambda c: c[1] & (c[2] < _ITERATIONS), iterate, (start, start[3] > enough, jnp.int32(0))
+    )
+    rest = jnp.where(_range(step) <= 1, jnp.maximum(rest, 0), jnp.inf)
+    return Settled(move, rest, jnp.maximum(trace / (size - 1), 1e-12))
+
+
+def excess(problem: Problem, gradient: jax.Array, rest: jax.Array, l2: jax.Array) -> jax.Array:
+    """Returns the certificate: a bound on the objective's excess over its minimum."""
+    norm = jnp.sqrt(jnp.sum(problem.penalised[:, None] * gradient**2))
+    largest = jnp.sqrt(jnp.max(problem.penalised * problem.squares))
+    return rest + (norm + largest * jnp.sqrt(rest)) ** 2 / (2 * l2)
+
+
+def _newton(gradient: jax.Array, products: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns -H^+ g and the Hessian H = sum_i w_i (diag(p_i) - p_i p_i^T).
+
+    The rows of H sum to zero, as those of a graph's Laplacian: its diagonal is the sum of the
+    others, which have all their digits where p - p^2 has none. H is scaled to a unit diagonal, and
+    its null vector, the ones, is filled in.
+    """
+    others = products * (1 - jnp.eye(len(gradient), dtype=gradient.dtype))
+    degree = jnp.maximum(jnp.sum(others, axis=1), jnp.finfo(gradient.dtype).tiny)
+    root = jnp.sqrt(degree)
+    null = root / jnp.linalg.norm(root)
+    unit = jnp.eye(len(root), dtype=root.dtype) - others / (root[:, None] * root)
+    step = -jnp.linalg.solve(unit + null[:, None] * null, gradient / root) / root
+    return step - jnp.mean(step), jnp.diag(degree) - others
+
+
+def _range(step: jax.Array) -> jax.Array:
+    return jnp.max(step) - jnp.min(step)

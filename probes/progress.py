@@ -1,0 +1,66 @@
+"""A path that was interrupted: what is done of it, in a file that is always whole."""
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+_CHUNK = 4096
+
+
+class Progress(NamedTuple):
+    """What is done: a number of penalties, where the path stands, and results block by block."""
+
+    done: int
+    state: Any
+    results: list[tuple[np.ndarray, ...]]
+
+
+def key(arrays: Sequence[np.ndarray], settings: Sequence[Any]) -> str:
+    """Returns a fingerprint of all that a path depends on."""
+    digest = hashlib.blake2b(repr([settings, [(a.shape, a.dtype.str) for a in arrays]]).encode())
+    for array in arrays:
+        for start in range(0, len(array), _CHUNK):
+            digest.update(np.ascontiguousarray(array[start : start + _CHUNK]))
+    return digest.hexdigest()
+
+
+def load(path: str | os.PathLike[str], key: str, state: Any) -> Progress:
+    """Returns what the file holds; nothing done, and ``state``, if there is none yet.
+
+    Raises:
+      ValueError: it belongs to another path.
+    """
+    if not os.path.exists(path):
+        return Progress(0, state, [])
+    with np.load(path) as file:
+        if str(file["key"]) != key:
+            raise ValueError(
+                f"{path} keeps a path of other features, labels, penalties or options; name "
+                "another file, or delete it."
+            )
+        leaves, tree = jax.tree.flatten(state)
+        leaves = [file[f"state{i}"] for i in range(len(leaves))]
+        blocks, fields = file["blocks"]
+        results = [tuple(file[f"result{i}_{j}"] for j in range(fields)) for i in range(int(blocks))]
+        return Progress(int(file["done"]), jax.tree.unflatten(tree, leaves), results)
+
+
+def save(path: str | os.PathLike[str], key: str, progress: Progress) -> None:
+    """Writes the file beside its old self, and puts it in its place at once."""
+    results = progress.results
+    arrays = {f"state{i}": leaf for i, leaf in enumerate(jax.tree.leaves(progress.state))}
+    for i, fields in enumerate(results):
+        arrays |= {f"result{i}_{j}": field for j, field in enumerate(fields)}
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.with_name(path.name + ".part")
+    with open(whole, "wb") as file:
+        np.savez(
+            file, key=key, done=progress.done, blocks=(len(results), len(results[0])), **arrays
+        )
+    os.replace(whole, path)

@@ -88,10 +88,10 @@ def keeps(cost: Cost, seconds: float) -> bool:
     return cost.seconds <= seconds and (frugal or cost.program != "update")
 
 
-def collectives(compiled: Any) -> int:
-    """Returns how many operations of a program move data between devices."""
+def collectives(compiled: Any) -> list[str]:
+    """Returns the kinds of the operations by which a program moves data, one entry for each."""
     found = hlo.collectives(hlo.parse(compiled.as_text()))
-    return sum(talk.count for talk in found.values())
+    return [key.partition("/")[0] for key, talk in found.items() for _ in range(talk.count)]
 
 
 def _placed(tree: Any, sharding: NamedSharding) -> Any:
@@ -110,7 +110,7 @@ def _cost(program: str, dim: int, function: Any, arguments: Any, batch: int) -> 
     held = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     held += memory.output_size_in_bytes - memory.alias_size_in_bytes
     bound = 3 * dim**2 + 3 * num_classes * dim
-    return Cost(program, dim, seconds, collectives(compiled), held // 4 - batch, bound)
+    return Cost(program, dim, seconds, len(collectives(compiled)), held // 4 - batch, bound)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ PAGE = pathlib.Path(__file__).parents[1] / "docs" / "definitions.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_every_claim_of_the_page_holds(x64):
     """One namespace for the page, as a reader would run it; a failure names its block."""

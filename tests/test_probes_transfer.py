@@ -147,6 +147,7 @@ def test_a_run_that_cannot_be_read_does_not_stop_the_next(run, photos, tmp_path,
     assert len(rows) == 1
 
 
+@pytest.mark.slow
 def test_a_broken_image_is_left_out_and_counted(run, photos, tmp_path, few_penalties):
     """Where allowed; where not, the task fails with its name, in the words of this command."""
     mine = tmp_path / "mine"
@@ -280,6 +281,7 @@ def test_features_are_made_without_a_probe(run, photos, capsys, monkeypatch, few
         assert str(path) in said.replace("\n", "")
 
 
+@pytest.mark.slow
 def test_saved_features_are_probed(tmp_path, capsys, few_penalties):
     """Four clouds far apart: all right, as JSON and as lines; other sizes are refused."""
     rng = np.random.default_rng(0)

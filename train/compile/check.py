@@ -34,6 +34,7 @@ _EXPECTED = {
     ("metrics step", False): set(),
     ("metrics step", True): set(),
 }
+_NONE = object()
 
 
 class Report(NamedTuple):
@@ -110,17 +111,9 @@ def relevant(config: Config) -> dict[str, Any]:
 
 
 def drift(report: Report, config: Config) -> list[str]:
-    """Returns in which fields a config is no longer that of a report.
-
-    A field that has come since counts as its default, which leaves a program as it was.
-    """
+    """Returns in which fields a config is no longer that of a report, new and lost ones too."""
     then, now = flatten(report.config), flatten(relevant(config))
-    unset = flatten(relevant(Config()))
-    return sorted(
-        field
-        for field in then | now
-        if then.get(field, unset.get(field)) != now.get(field, unset.get(field))
-    )
+    return sorted(field for field in then | now if then.get(field, _NONE) != now.get(field, _NONE))
 
 
 def problems(report: Report, chip: Chip) -> list[str]:

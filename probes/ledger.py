@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from train.config import ConfigError
+from train.log import replace_file
 
 Row = dict[str, Any]
 
@@ -38,7 +39,7 @@ class Ledger:
             self._rows[row["task"]] = row
             whole += line if line.endswith("\n") else line + "\n"
         if whole != "".join(lines):
-            _replace(path, whole)
+            replace_file(path, whole)
 
     @property
     def rows(self) -> dict[str, Row]:
@@ -61,16 +62,7 @@ class Ledger:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a file of JSON in one go: a reader finds the old one or the new one."""
-    _replace(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    replace_file(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def _finite(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from probes import odds, runs
-from probes.runs import Run
+from probes.runs import Row, Run
 
 # The four metrics that the paper compares.
 METRICS = ("fuzziness", "squared_distance", "cosine_similarity", "vci")
@@ -59,19 +59,22 @@ class Study(NamedTuple):
 def from_runs(found: Sequence[Run], split: str) -> Study:
     """Returns the runs that can be compared, with the tasks that all of them were scored on.
 
-    A run is left out, with a note, if it was not probed at all, if its last test accuracy is
-    missing or has no log odds (0 or 1), or if one of its scores has none.
+    Scores are compared with the metrics of the step they were taken at where that step was
+    measured, else with the last ones, with a note. A run is left out, with a note, if it was not
+    probed at all, if its test accuracy is missing or has no log odds (0 or 1), or if one of its
+    scores has none. A null score is none.
 
     Args:
       found: as read from work directories.
-      split: whose last metrics count, ``"train"`` or ``"test"``.
+      split: whose metrics count, ``"train"`` or ``"test"``.
 
     Raises:
       ValueError: fewer than two runs are left, or they have no task in common; names the reasons.
     """
     notes = [f"{run.name}: left out, {reason}." for run in found if (reason := _unfit(run))]
     kept = [run for run in found if not _unfit(run)]
-    scores = [{row["task"]: row["score"] for row in run.transfer} for run in kept]
+    notes += [note for run in kept for note in _doubts(run, split)]
+    scores = [_scores(run) for run in kept]
     tasks = [task for task in scores[0] if all(task in other for other in scores)] if kept else []
     if len(kept) < 2 or not tasks:
         why = "\n".join(notes) or "the runs have no task in common."
@@ -83,7 +86,7 @@ def from_runs(found: Sequence[Run], split: str) -> Study:
     if dropped:
         notes.append(f"tasks that not every run was scored on are left out: {', '.join(dropped)}.")
     table = {task: np.array([row[task] for row in scores]) for task in tasks}
-    accuracy = np.array([run.last("test")["accuracy"] for run in kept])
+    accuracy = np.array([_row(run, "test")["accuracy"] for run in kept])
     mlo, mlog = gains(table, accuracy)
     return Study(
         names=[run.name for run in kept],
@@ -108,15 +111,50 @@ def gains(scores: dict[str, np.ndarray], accuracy: np.ndarray) -> tuple[np.ndarr
 
 
 def _column(found: Sequence[Run], split: str, metric: str) -> np.ndarray:
-    values = [run.last(split).get(metric) for run in found]
+    values = [_row(run, split).get(metric) for run in found]
     return np.array([math.nan if value is None else value for value in values], np.float64)
+
+
+def _scores(run: Run) -> dict[str, float]:
+    return {row["task"]: row["score"] for row in run.transfer if row["score"] is not None}
+
+
+def _steps(run: Run) -> list[int]:
+    """The steps at which the scores were taken, where they say so."""
+    found = {row.get("step") for row in run.transfer if row["score"] is not None}
+    return sorted(step for step in found if step is not None)
+
+
+def _row(run: Run, split: str) -> Row:
+    """The metrics that belong to the scores: of the same step, or the last."""
+    steps = _steps(run)
+    same = [row for row in run.rows if row["split"] == split and row.get("step") in steps]
+    return same[-1] if len(steps) == 1 and same else run.last(split)
+
+
+def _doubts(run: Run, split: str) -> list[str]:
+    """What of a run may not belong together, in sentences."""
+    missing = [row["task"] for row in run.transfer if row["score"] is None]
+    notes = [f"{run.name}: its score on {', '.join(missing)} is null."] if missing else []
+    steps = _steps(run)
+    for one in dict.fromkeys((split, "test")):
+        step = _row(run, one).get("step")
+        if step is not None and any(other != step for other in steps):
+            listing = ", ".join(map(str, steps))
+            notes.append(
+                f"{run.name}: its scores are of step {listing}, but its {one} metrics of {step}."
+            )
+    train, test = (run.last(one).get("step") for one in ("train", "test"))
+    if None not in (train, test) and train != test:
+        notes.append(f"{run.name}: its last train row is of step {train}, its last test of {test}.")
+    return notes
 
 
 def _unfit(run: Run) -> str:
     """Why a run has no MLOG, or nothing."""
-    accuracy = run.last("test").get("accuracy")
-    solved = [row["task"] for row in run.transfer if not 0 < row["score"] < 1]
-    if not run.transfer:
+    accuracy, scores = _row(run, "test").get("accuracy"), _scores(run)
+    solved = [task for task, score in scores.items() if not 0 < score < 1]
+    if not scores:
         return "it has no scores in transfer.jsonl"
     if accuracy is None or not 0 < accuracy < 1:
         return f"its test accuracy is {accuracy}, which has no log odds"

@@ -162,6 +162,50 @@ def test_a_study_leaves_out_what_has_no_odds_and_says_so(tmp_path):
         study.from_runs(alone, "train")
 
 
+def rescore(path, index=0, **fields):
+    """Changes a row of transfer.jsonl; all of them for a step."""
+    file = path / "transfer.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows if "step" in fields else rows[index : index + 1]:
+        row.update(fields)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_null_score_is_none(tmp_path):
+    paths = [scored(tmp_path / f"run_{index}", index) for index in range(3)]
+    rescore(paths[0], score=None)
+    for index in range(3):
+        rescore(paths[2], index, score=None)
+    side = study.from_runs(runs.read_runs(paths), "train")
+    assert list(side.scores) == ["dtd", "cars"]
+    assert side.notes[:2] == [
+        "run_2: left out, it has no scores in transfer.jsonl.",
+        "run_0: its score on pets is null.",
+    ]
+
+
+def test_scores_meet_the_metrics_of_their_step(tmp_path):
+    """The row of the same step where there is one; else the last, and both steps are named."""
+    for index in range(3):
+        path = scored(tmp_path / f"run_{index}", index)
+        kinds = [(10, "train"), (10, "test"), (20, "train"), (20 + index // 2, "test")]
+        rows = [
+            ROW | {"step": step, "split": split, "accuracy": step / 100, "vci": step}
+            for step, split in kinds
+        ]
+        (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        rescore(path, step=(10, 15, 20)[index])
+    side = study.from_runs(runs.read_runs([tmp_path]), "train")
+    assert side.metrics["vci"].tolist() == [10, 20, 20]
+    assert side.accuracy.tolist() == [0.1, 0.2, 0.21]
+    assert side.notes == [
+        "run_1: its scores are of step 15, but its train metrics of 20.",
+        "run_1: its scores are of step 15, but its test metrics of 20.",
+        "run_2: its scores are of step 20, but its test metrics of 21.",
+        "run_2: its last train row is of step 20, its last test of 21.",
+    ]
+
+
 def test_runs_are_judged_from_the_command_line(tmp_path, capsys):
     """Two groups, three temperatures of two seeds: what differs, what is missing, seeds apart."""
     for group in ("a", "b"):

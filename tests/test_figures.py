@@ -220,6 +220,19 @@ def test_an_empty_panel_says_why(build, reason):
     assert reason in axes.texts[0].get_text()
 
 
+@pytest.mark.parametrize("value", [None, 0.0])
+def test_a_spectrum_of_nothing_is_an_empty_panel(value):
+    """Of total and between; of one of them, the other is drawn."""
+    nothing = [value] * 4
+    axes = figures.spectra(
+        [run("a", spectrum={"total": nothing, "between": nothing})], "train"
+    ).axes
+    assert "no eigenvalue of its spectrum" in axes[0].texts[0].get_text()
+    half = {"total": [2.0, 1.0], "between": nothing}
+    (line,) = figures.spectra([run("a", spectrum=half)], "train").axes[0].lines
+    assert line.get_ydata().tolist() == [2.0, 1.0]
+
+
 def test_the_choice_of_a_penalty_is_marked():
     values = np.geomspace(1e-6, 1e6, 97)
     curve = np.exp(-(np.log10(values) ** 2) / 40)

@@ -72,18 +72,27 @@ def spectra(runs: Sequence[Run], split: str, epoch: float | None = None) -> Figu
         if row is None:
             style.empty(axes, _missing(run, split, "spectrum"))
         else:
-            _spectrum(axes, row)
+            _spectrum(axes, row["spectrum"])
     style.legend(figure, panels)
     return figure
 
 
-def _spectrum(axes: Axes, row: Row) -> None:
+def _spectrum(axes: Axes, spectrum: dict[str, list[float | None]]) -> None:
+    kept = {name: _above_rounding(spectrum.get(name) or []) for name in _SPECTRA}
+    if not any(kept.values()):
+        style.empty(axes, "no eigenvalue of its spectrum\nis positive")
+        return
     for index, (name, label) in enumerate(_SPECTRA.items()):
-        values = [value for value in row["spectrum"][name] if value is not None]
-        values = [value for value in values if value > _FLOOR * max(values)]
-        look = style.line(index) | {"markevery": _spread(len(values)).tolist(), "markersize": 2.4}
-        axes.plot(range(1, len(values) + 1), values, label=label, **look)
+        if values := kept[name]:
+            marks = _spread(len(values)).tolist()
+            look = style.line(index) | {"markevery": marks, "markersize": 2.4}
+            axes.plot(range(1, len(values) + 1), values, label=label, **look)
     style.plain_log_log(axes)
+
+
+def _above_rounding(values: Sequence[float | None]) -> list[float]:
+    known = [value for value in values if value is not None]
+    return [value for value in known if value > max(0.0, _FLOOR * max(known))]
 
 
 def _spread(size: int) -> np.ndarray:

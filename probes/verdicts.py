@@ -37,12 +37,16 @@ class Signs(NamedTuple):
     Attributes:
       metric: its name.
       signs: by group, +1 or -1; groups without a coefficient are not there.
-      significant: by group, whether the permutation test rejects that there is none.
+      significant: by group, whether the permutation test rejects that there is none, by itself.
+      surviving: by group, whether it still does after Holm's correction.
+      tests: that Holm's correction is for.
     """
 
     metric: str
     signs: dict[str, int]
     significant: dict[str, bool]
+    surviving: dict[str, bool]
+    tests: int
 
     @property
     def consistent(self) -> bool:
@@ -51,7 +55,7 @@ class Signs(NamedTuple):
 
     @property
     def established(self) -> bool:
-        """Whether what ``consistent`` says is significant: every sign that it rests on.
+        """Whether what ``consistent`` says is significant, uncorrected: every sign it rests on.
 
         One sign in all groups takes all of them; a change takes one significant sign each way.
         """
@@ -63,14 +67,21 @@ class Signs(NamedTuple):
 
 def signs(correlations: Sequence[Correlation], plan: Plan) -> list[Signs]:
     """Returns the signs of every metric over the groups, that of all runs apart."""
-    found = [one for one in correlations if one.group != ALL and _is_defined(one)]
+    tested, survivors = _holm(correlations, plan)
+    found = [one for one in tested if one.group != ALL]
+    by_metric = {
+        metric: [one for one in found if one.metric == metric]
+        for metric in dict.fromkeys(one.metric for one in found)
+    }
     return [
         Signs(
-            metric,
-            {one.group: int(np.sign(one.pearson.value)) for one in found if one.metric == metric},
-            {one.group: _rejects(one, plan) for one in found if one.metric == metric},
+            metric=metric,
+            signs={one.group: int(np.sign(one.pearson.value)) for one in members},
+            significant={one.group: _rejects(one, plan) for one in members},
+            surviving={one.group: any(one is other for other in survivors) for one in members},
+            tests=len(tested),
         )
-        for metric in dict.fromkeys(one.metric for one in found)
+        for metric, members in by_metric.items()
     ]
 
 
@@ -105,19 +116,36 @@ def _say_signs(one: Signs) -> str:
     )
     if one.consistent:
         verdict = "one sign in every group"
-        rest = ", each significant" if one.established else ", but not every one is significant"
+        rest = (
+            ", each significant by itself"
+            if one.established
+            else ", but not every one is significant"
+        )
     else:
         verdict = "the sign changes between groups"
-        rest = ", significantly" if one.established else ", but the change is not significant"
-    return f"{one.metric}: {listing}: {verdict}{rest}."
+        sure = ", significantly, each by itself"
+        rest = sure if one.established else ", but the change is not significant"
+    return f"{one.metric}: {listing}: {verdict}{rest}{_say_survivors(one)}."
+
+
+def _say_survivors(one: Signs) -> str:
+    """Which of the significant correlations stay so; nothing where none is significant."""
+    significant = [group for group, rejected in one.significant.items() if rejected]
+    surviving = [group for group in significant if one.surviving[group]]
+    if not significant:
+        return ""
+    correction = f"Holm's correction for {one.tests} tests"
+    if not surviving:
+        return f"; none in {' or '.join(significant)} survives {correction}"
+    only = "" if surviving == significant else "only "
+    verb = "survives" if len(surviving) == 1 else "survive"
+    return f"; {only}that in {' and that in '.join(surviving)} {verb} {correction}"
 
 
 def _say_tests(correlations: Sequence[Correlation], plan: Plan) -> list[str]:
-    tested = [one for one in correlations if _is_defined(one)]
+    tested, sure = _holm(correlations, plan)
     level = 1 - plan.confidence
-    adjusted = holm(np.array([one.pearson.permutation.p_value for one in tested]))
     kept = [one for one in tested if _rejects(one, plan)]
-    sure = [one for one, p in zip(tested, adjusted, strict=True) if p <= level]
     return [
         f"{len(kept)} of {len(tested)} correlations differ from zero at {level:.2g}, each by "
         f"itself: {_names(kept)}.",
@@ -174,6 +202,16 @@ def _is_thin(one: Correlation) -> bool:
 
 def _is_defined(one: Correlation) -> bool:
     return bool(one.estimates) and math.isfinite(one.pearson.value)
+
+
+def _holm(
+    correlations: Sequence[Correlation], plan: Plan
+) -> tuple[list[Correlation], list[Correlation]]:
+    """The correlations that are defined, and those of them that differ from zero by Holm."""
+    tested = [one for one in correlations if _is_defined(one)]
+    adjusted = holm(np.array([one.pearson.permutation.p_value for one in tested]))
+    level = 1 - plan.confidence
+    return tested, [one for one, p in zip(tested, adjusted, strict=True) if p <= level]
 
 
 def _rejects(one: Correlation, plan: Plan) -> bool:

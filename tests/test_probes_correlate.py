@@ -296,7 +296,14 @@ def test_only_vci_keeps_its_sign(judged):
 def test_published_verdicts_in_words(judged):
     _, found, comparisons = judged
     said = "\n".join(verdicts.statements(found, comparisons, Plan()))
-    assert "vci: + in temperature, + in regulariser: one sign in every group, each sign" in said
+    assert "vci: + in temperature, + in regulariser: one sign in every group, each " in said
+    assert (
+        "significant by itself; only that in temperature survives Holm's correction for 12" in said
+    )
+    assert (
+        "squared_distance: + in temperature, - in regulariser: the sign changes between groups, "
+        "significantly, each by itself; only that in temperature survives Holm's correction"
+    ) in said
     assert "fuzziness: + in temperature, - in regulariser (not significant)" in said
     assert "all: |r| of vci less that of squared_distance is +0.109" in said
     assert "10 of 12 correlations differ from zero at 0.05" in said

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from probes import correlate, figures, runs, study
 from probes.resampling import Plan
@@ -57,7 +58,12 @@ def notes(found: list[Run]) -> list[str]:
     for group in dict.fromkeys(run.group for run in found):
         members = [run for run in found if run.group == group]
         said += [
-            f"{group}: {field} is {', '.join(map(str, values))}"
+            f"{group}: {field} is {_listing(values, members)}"
             for field, values in runs.differences(members).items()
         ]
     return said
+
+
+def _listing(values: list[Any], members: list[Run]) -> str:
+    pairs = zip(values, members, strict=True)
+    return ", ".join(f"{value} ({run.name})" for value, run in pairs)

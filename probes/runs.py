@@ -6,6 +6,7 @@ A work directory holds ``config.json``, ``metrics.jsonl`` and, once its features
 """
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,8 +112,9 @@ def read_rows(path: Path, notes: list[str], *, required: Sequence[str] = ()) -> 
 
     Args:
       path: of the file.
-      notes: gets a sentence if the file is missing, or if its last line is cut off, as a killed or
-        running process leaves it; that line is left out.
+      notes: gets a sentence if the file is missing; if its last line is cut off, as a killed or
+        running process leaves it, and that line is left out; or if numbers of some lines are not
+        finite, which become None. Blank lines are none.
       required: fields of every row.
 
     Raises:
@@ -121,13 +123,14 @@ def read_rows(path: Path, notes: list[str], *, required: Sequence[str] = ()) -> 
     if not path.exists():
         notes.append(f"{path.name}: there is none.")
         return []
-    lines = path.read_text(errors="replace").splitlines()
-    rows = []
-    for number, line in enumerate(lines, start=1):
+    text = path.read_text(errors="replace").splitlines()
+    lines = [(number, line) for number, line in enumerate(text, start=1) if line.strip()]
+    rows, infinite = [], 0
+    for number, line in lines:
         try:
-            row = json.loads(line)
+            row, odd = _parse(line)
         except json.JSONDecodeError as error:
-            if number < len(lines):
+            if number < lines[-1][0]:
                 raise ValueError(f"{path}, line {number}, is not valid JSON: {error}.") from error
             notes.append(f"{path.name}: line {number}, the last, is cut off and left out.")
             break
@@ -135,6 +138,11 @@ def read_rows(path: Path, notes: list[str], *, required: Sequence[str] = ()) -> 
         if missing or not isinstance(row, dict):
             raise ValueError(f"{path}, line {number}, has no {', '.join(missing) or 'fields'}.")
         rows.append(row)
+        infinite += odd
+    if infinite:
+        notes.append(
+            f"{path.name}: numbers that are not finite, on {infinite} line(s), count as undefined."
+        )
     return rows
 
 
@@ -187,12 +195,30 @@ def _find(path: Path) -> list[Path]:
     return sorted({file.parent for file in files})
 
 
+def _parse(text: str) -> tuple[Any, bool]:
+    """Returns what JSON says, None for what is not finite, and whether anything was not."""
+    odd: list[str] = []
+
+    def finite(number: str) -> float | None:
+        value = float(number)
+        if math.isfinite(value):
+            return value
+        odd.append(number)
+        return None
+
+    return json.loads(text, parse_float=finite, parse_constant=odd.append), bool(odd)
+
+
 def _read_config(path: Path, notes: list[str]) -> Row:
     if not path.exists():
         notes.append(f"{path.name}: there is none.")
         return {}
     try:
-        config: Row = json.loads(path.read_text())
+        config = json.loads(path.read_text(errors="replace"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}.") from error
+        notes.append(f"{path.name} is not valid JSON ({error}) and is left out.")
+        return {}
+    if not isinstance(config, dict):
+        notes.append(f"{path.name} is not an object and is left out.")
+        return {}
     return config

@@ -63,6 +63,43 @@ def test_damage_elsewhere_is_an_error_that_names_the_line(tmp_path, line):
         runs.read_run(path)
 
 
+def test_numbers_that_are_not_finite_are_undefined(tmp_path):
+    """NaN and the infinities, nested ones and 1e999 too; how many lines have them is said."""
+    tail = (
+        '{"epoch": 1, "split": "train", "vci": NaN, "spectrum": {"total": [Infinity, 1.5]}}\n'
+        '{"epoch": 2, "split": "train", "vci": -Infinity, "loss": 1e999}\n'
+    )
+    run = runs.read_run(write(tmp_path / "run", tail=tail))
+    assert run.curve("vci", "train") == ([0], [0.5])
+    assert run.rows[1]["spectrum"]["total"] == [None, 1.5]
+    assert run.rows[2]["loss"] is None
+    said = "metrics.jsonl: numbers that are not finite, on 2 line(s), count as undefined."
+    assert said in run.notes
+
+
+def test_blank_lines_are_no_rows(tmp_path):
+    """Between rows and after them; line numbers count them."""
+    line = json.dumps(ROW)
+    path = write(tmp_path / "run", tail=f"\n  \n{line}\n\n\n")
+    run = runs.read_run(path)
+    assert run.rows == [ROW, ROW]
+    assert run.notes == ["transfer.jsonl: there is none."]
+    (path / "metrics.jsonl").write_text(f'{line}\n\n{{"epoch"\n\n')
+    assert "line 3, the last, is cut off" in runs.read_run(path).notes[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [('{"name": "a', "not valid JSON"), ("", "not valid JSON"), ("[1]", "not an object")],
+)
+def test_a_damaged_config_is_a_note(tmp_path, text, reason):
+    path = write(tmp_path / "run")
+    (path / "config.json").write_text(text)
+    run = runs.read_run(path)
+    assert (run.config, run.rows, run.group) == ({}, [ROW], tmp_path.name)
+    assert reason in run.notes[0]
+
+
 def test_missing_files_are_notes_and_nothing_at_all_is_an_error(tmp_path):
     path = write(tmp_path / "run")
     (path / "config.json").unlink()
@@ -216,8 +253,8 @@ def test_runs_are_judged_from_the_command_line(tmp_path, capsys):
     arguments = [str(tmp_path / "a"), str(tmp_path / "b"), "--resamples", "99"]
     assert correlate_main.main([*arguments, "--out", str(tmp_path / "figures")]) == 0
     said = capsys.readouterr()
-    assert "a: loss.temperature is 1.0, 1.0, 2.0, 2.0, 3.0, 3.0" in said.err
-    assert "b: seed is 0, 1, 0, 1, 0, 1" in said.err
+    assert "a: loss.temperature is 1.0 (a/run_0), 1.0 (a/run_1), 2.0 (a/run_2)" in said.err
+    assert "b: seed is 0 (b/run_0), 1 (b/run_1), 0 (b/run_2)" in said.err
     assert "**Noise of the seed**" in said.out
     assert "| 3 (6 runs)  |" in said.out
     assert "| 3 (12 runs) |" in said.out

@@ -47,6 +47,16 @@ def test_the_command_writes_the_page_of_a_run_into_it(tmp_path, capsys):
     }
 
 
+@pytest.mark.parametrize(
+    ("adjusted", "start"), [(0.4, "Plain VCI, not adjusted for sample size, fell"), (None, "VCI f")]
+)
+def test_the_sentence_names_its_quantity(tmp_path, adjusted, start):
+    """The large number above it is the adjusted VCI, where there is one."""
+    rows = [made_runs.row(e, s, vci_adjusted=adjusted) for e in (0, 1) for s in tables.SPLITS]
+    (run,) = read_runs([made_runs.write_run(tmp_path / "run", rows=rows)])
+    assert tables.verdict(run)["sentence"].startswith(start)
+
+
 def test_the_page_asks_for_nothing_and_is_small(tmp_path):
     """No address is in it but uPlot's own in its licence line, and a policy forbids to connect."""
     made_runs.write_group(tmp_path / "group", runs=11)
@@ -235,6 +245,7 @@ def test_the_scatter_is_that_of_the_runs(tmp_path):
     charts, said = scatter.scatters(runs)
     points = charts[0]["points"]
     assert [point["run"] for point in points] == [4, 3, 2, 1, 0]
+    assert {point["group"] for point in points} == {"temperature"}
     assert points[0]["x"] == pytest.approx(0.5 * 0.6 / 5)
     x, y = ([point[axis] for point in points] for axis in "xy")
     (told,) = charts[0]["strengths"]

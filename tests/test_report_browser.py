@@ -140,6 +140,35 @@ def test_a_group_has_every_run_and_a_scatter(open_page, pages):
     assert all(points[chart] == [5] and _ink(page, chart) > 100 for chart in _SCATTERS)
 
 
+def test_groups_are_told_apart_in_a_scatter(open_page, tmp_path):
+    """A colour, a shape and a switch each; no point lies on the edge, zoomed out again or not."""
+    for group in ("a", "b"):
+        made_runs.write_group(tmp_path / group)
+        for run in (tmp_path / group).iterdir():
+            config = json.loads((run / "config.json").read_text())
+            config["name"] = f"{group}/{run.name}"
+            (run / "config.json").write_text(json.dumps(config))
+    page = open_page(_write(tmp_path))
+    assert _points(page)["scatter-vci"] == [5, 5]
+    assert page.evaluate("vciCharts.get('scatter-vci').spec.colours") == ["c0", "c1"]
+    room = """(() => {
+      const { plot } = vciCharts.get('scatter-vci'), x = plot.data[0], wide = x.at(-1) - x[0];
+      return [(x[0] - plot.scales.x.min) / wide, (plot.scales.x.max - x.at(-1)) / wide];
+    })()"""
+    assert page.evaluate(room) == pytest.approx([0.05, 0.05])
+    host = _plot(page, "scatter-vci")
+    host.focus()
+    for key in ("+", "0"):
+        page.keyboard.press(key)
+        page.wait_for_timeout(50)
+    assert page.evaluate(room) == pytest.approx([0.05, 0.05])
+    before = _ink(page, "scatter-vci")
+    page.locator("#groups button").nth(1).click()
+    page.wait_for_timeout(50)
+    assert page.evaluate("vciCharts.get('scatter-vci').plot.series[2].show") is False
+    assert 100 < _ink(page, "scatter-vci") < before
+
+
 def test_hovering_shows_the_values_and_names(open_page, pages):
     """The first epoch's values with their interval; on a scatter, the name of the run."""
     page = open_page(pages["run"])

@@ -106,7 +106,7 @@
       legend: { show: false },
       cursor: { drag: { x: true, y: false }, points: { size: 9 } },
       scales: {
-        x: { time: false, ...(spec.logX ? { distr: 3, range: decades } : {}) },
+        x: { time: false, ...(spec.scatter ? { range: padded(spec.x) } : {}), ...(spec.logX ? { distr: 3, range: decades } : {}) },
         y: log ? { distr: 3, range: decades } : { range: (u, min, max) => spec.scale === "zero" ? [0, (max || 1) * 1.08] : spread(min, max) },
       },
       axes: [axis({ label: spec.xLabel, labelSize: 18, size: 34, values: plain, ...(spec.whole ? { incrs: WHOLE } : {}) }), axis({ size: 58, values: plain, label: spec.yLabel, labelSize: spec.yLabel ? 18 : 0 })],
@@ -115,7 +115,7 @@
         stroke: spec.quiet[i] ? "transparent" : () => colour(spec.colours[i]),
         width: spec.quiet[i] ? 0 : 1.8, dash: spec.dash[i], spanGaps: true,
         ...(spec.scatter ? { paths: () => null } : {}),
-        points: spec.quiet[i] ? { show: false } : { show: spec.scatter || spec.x.length < 45, size: spec.scatter ? 11 : 5, fill: () => colour(spec.colours[i]) },
+        points: spec.quiet[i] ? { show: false } : { show: spec.scatter || spec.x.length < 45, size: spec.scatter ? 11 : 5, fill: () => colour(spec.colours[i]), ...(spec.scatter ? { paths: shaped(i) } : {}) },
       }))],
       bands: spec.bands.map(([high, low]) => ({ series: [high, low], fill: () => colour(spec.colours[high - 1]) + "2e" })),
       hooks: {
@@ -143,6 +143,28 @@
     if (min == null) return [0, 1];
     const pad = (max - min) * 0.08 || Math.abs(max) * 0.1 || 1;
     return [min - pad, max + pad];
+  };
+  // All points of a scatter are whole: the ends of x have room, unless a part was zoomed into.
+  const padded = (x) => {
+    const [low, high] = [x[0], x[x.length - 1]], pad = (high - low) * 0.05 || Math.abs(low) * 0.1 || 1;
+    return (u, min, max) => (min > low || max < high ? [min, max] : [low - pad, high + pad]);
+  };
+  // Corners around a point, as fractions of its radius; the first shape is a circle.
+  const SHAPES = [null, [[-0.9, -0.9], [0.9, -0.9], [0.9, 0.9], [-0.9, 0.9]], [[0, -1.1], [1.1, 0.9], [-1.1, 0.9]], [[0, -1.3], [1.3, 0], [0, 1.3], [-1.3, 0]]];
+  const shape = (path, number, x, y, radius) => {
+    const corners = SHAPES[number % SHAPES.length];
+    if (!corners) { path.moveTo(x + radius, y); path.arc(x, y, radius, 0, 2 * Math.PI); return; }
+    corners.forEach(([a, b], i) => path[i ? "lineTo" : "moveTo"](x + a * radius, y + b * radius));
+    path.closePath();
+  };
+  const shaped = (number) => (u, series) => {
+    const path = new Path2D(), { x: across, y: up } = u.scales;
+    u.data[0].forEach((x, i) => {
+      const y = u.data[series][i];
+      if (y == null || x < across.min || x > across.max || y < up.min || y > up.max) return;
+      shape(path, number, u.valToPos(x, "x", true), u.valToPos(y, "y", true), 5 * devicePixelRatio);
+    });
+    return { stroke: path, fill: path, clip: null, flags: 0 };
   };
   const remember = (id, u) => {
     const { min, max } = u.scales.x, x = u.data[0];
@@ -243,24 +265,25 @@
     span.innerHTML = `<svg width="26" height="10" aria-hidden="true"><line x1="1" y1="5" x2="25" y2="5" stroke="var(--${name})" stroke-width="3" stroke-dasharray="${dash}"/></svg>`;
     return span.firstChild;
   };
+  const toggle = (box, key, text, mark) => {
+    const b = make("button", { type: "button" }, ...(mark ? [mark] : []), text);
+    b.dataset.key = key;
+    b.setAttribute("aria-pressed", String(!hidden.has(key)));
+    b.addEventListener("click", () => {
+      if (hidden.has(key)) hidden.delete(key); else hidden.add(key);
+      state.hidden = [...hidden];
+      b.setAttribute("aria-pressed", String(!hidden.has(key)));
+      for (const { plot, spec } of charts.values())
+        spec.keys.forEach((keys, i) => {
+          const visible = keys.every((k) => !hidden.has(k));
+          if (keys.includes(key) && plot.series[i + 1].show !== visible) plot.setSeries(i + 1, { show: visible });
+        });
+    });
+    box.append(b);
+  };
   const legend = () => {
     const box = document.getElementById("legend");
-    const button = (key, text, mark) => {
-      const b = make("button", { type: "button" }, ...(mark ? [mark] : []), text);
-      b.dataset.key = key;
-      b.setAttribute("aria-pressed", String(!hidden.has(key)));
-      b.addEventListener("click", () => {
-        if (hidden.has(key)) hidden.delete(key); else hidden.add(key);
-        state.hidden = [...hidden];
-        b.setAttribute("aria-pressed", String(!hidden.has(key)));
-        for (const { plot, spec } of charts.values())
-          spec.keys.forEach((keys, i) => {
-            const visible = keys.every((k) => !hidden.has(k));
-            if (keys.includes(key) && plot.series[i + 1].show !== visible) plot.setSeries(i + 1, { show: visible });
-          });
-      });
-      box.append(b);
-    };
+    const button = (...what) => toggle(box, ...what);
     const splits = [...new Set(data.charts.flatMap((c) => c.series.map((s) => s.split)))];
     for (const split of splits) button(`split:${split}`, split, line(many ? "ink" : split, split === "test" ? "6 4" : ""));
     if (data.charts.some((c) => c.series.some((s) => s.low))) button("band", "95 % intervals");
@@ -363,12 +386,29 @@
   };
 
   // ---- correlation --------------------------------------------------------------------------
+  const groups = [...new Set(data.scatters.flatMap((c) => c.points.map((q) => q.group)))].sort();
+  const spot = (number) => {
+    const corners = SHAPES[number % SHAPES.length], span = make("span");
+    const form = corners ? `<polygon points="${corners.map(([a, b]) => `${7 + 5 * a},${7 + 5 * b}`).join(" ")}"` : '<circle cx="7" cy="7" r="5"';
+    span.innerHTML = `<svg width="14" height="14" aria-hidden="true">${form} fill="var(--c${number % 8})"/></svg>`;
+    return span.firstChild;
+  };
+  const scatterLegend = () => {
+    if (groups.length < 2) return;
+    const box = make("div", { className: "legend", id: "groups" });
+    box.setAttribute("role", "group"); box.setAttribute("aria-label", "Groups shown");
+    groups.forEach((group, i) => toggle(box, `group:${group}`, group, spot(i)));
+    document.querySelector("#correlation .grid").before(box);
+  };
   const scatter = (chart) => {
     if (!chart.strengths.length) return;
-    const p = chart.points;
-    draw(chart.id, { x: p.map((q) => q.x), columns: [p.map((q) => q.y)], keys: [[]], colours: ["c0"], dash: [[]], quiet: [false], bands: [], scatter: true,
-      scale: "linear", xLabel: chart.title, yLabel: "Transfer, MLOG", text: (i, idx) => data.runs[p[idx].run], head: (v) => `${chart.title} ${show(v)}`,
-      aria: `${p.length} runs`, csvHead: ["run", chart.id.replace("scatter-", ""), "transfer"], csvRows: () => p.map((q) => [data.runs[q.run], q.x, q.y]) });
+    const p = chart.points, here = groups.length > 1;
+    const columns = groups.map((group) => p.map((q) => (q.group === group ? q.y : null)));
+    draw(chart.id, { x: p.map((q) => q.x), columns, keys: groups.map((group) => (here ? [`group:${group}`] : [])), colours: groups.map((_, i) => "c" + (i % 8)),
+      dash: groups.map(() => []), quiet: groups.map(() => false), bands: [], scatter: true,
+      scale: "linear", xLabel: chart.title, yLabel: "Transfer, MLOG", text: (i, idx) => data.runs[p[idx].run] + (here ? `, ${p[idx].group}` : ""), head: (v) => `${chart.title} ${show(v)}`,
+      aria: `${p.length} runs` + (here ? ` of ${groups.length} groups` : ""), csvHead: ["run", "group", chart.id.replace("scatter-", ""), "transfer"],
+      csvRows: () => p.map((q) => [data.runs[q.run], q.group, q.x, q.y]) });
   };
 
   // ---- begin --------------------------------------------------------------------------------
@@ -389,6 +429,7 @@
   for (const chart of data.charts) lazy(document.getElementById("chart-" + chart.id), () => curve(chart));
   spectrum();
   classes();
+  scatterLegend();
   data.scatters.forEach(scatter);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => theme(state.theme));
   addEventListener("beforeprint", () => theme("light"));

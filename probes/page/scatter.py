@@ -46,6 +46,7 @@ def _scatter(
         "points": [
             {
                 "run": numbers[study.names[i]],
+                "group": study.groups[i],
                 "x": short(float(values[i])),
                 "y": short(float(study.mlog[i])),
             }

@@ -151,7 +151,9 @@ def _sentence(run: Run) -> str:
             before = verb
     if not parts:
         return "There are not two records yet, so nothing can be said of a change."
-    return f"VCI {' and '.join(parts)}; 0 is complete collapse.{_told_apart(run)}"
+    adjusted = any(run.last(split).get("vci_adjusted") is not None for split in SPLITS)
+    name = "Plain VCI, not adjusted for sample size," if adjusted else "VCI"
+    return f"{name} {' and '.join(parts)}; 0 is complete collapse.{_told_apart(run)}"
 
 
 def _told_apart(run: Run) -> str:

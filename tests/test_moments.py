@@ -366,3 +366,24 @@ def test_any_stream_is_the_sum_of_its_parts(seed, classes, dim, sizes, kind):
         rows = rows - rows.mean(axis=0) if len(rows) else rows
         scatter += rows.T @ rows
     np.testing.assert_allclose(state.scatter + state.scatter_residual, scatter, atol=2e-4)
+
+
+def test_integers_of_64_bits_do_not_wrap():
+    """JAX has 32; NumPy's labels beyond are out of range, NumPy's features become floats."""
+    labels = np.array([2**32, 1, 0], np.int64)
+    state = vci_jax.update(vci_jax.init(2, 1), np.array([[2**40], [2], [4]]), labels)
+    np.testing.assert_array_equal(state.count, [1, 1])
+    assert int(state.label_out_of_range) == 1
+    state = vci_jax.update(vci_jax.init(1, 1), np.full((3, 1), 2**40), np.zeros(3, int))
+    np.testing.assert_allclose(vci_jax.class_means(state), [[2.0**40]])
+
+
+def test_a_total_beyond_int32_is_not_no_samples():
+    """Four classes of 2^30 samples sum to 2^32, which is 0 in int32."""
+    state = moments_of(FEATURES, LABELS, np.float32)
+    full = state._replace(count=jnp.full(K, 2**30, jnp.int32).at[4].set(0))
+    again = update(full, FEATURES[:8], LABELS[:8])
+    np.testing.assert_array_equal(again.pivot, state.pivot)
+    np.testing.assert_array_equal(merge(full, state).pivot, state.pivot)
+    adjusted = jax.jit(vci_jax.collapse_metrics)(full)
+    np.testing.assert_allclose(adjusted["vci_adjusted"], adjusted["vci"], rtol=1e-5)

@@ -179,3 +179,33 @@ def test_the_published_features_give_the_published_values(resnet20):
             )
         for name, value in expected.items():
             np.testing.assert_allclose(result[name], value, rtol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize(("scale", "words"), [(1e-20, "differ by so little"), (1e25, "not finite")])
+def test_features_beyond_float32_are_undefined_with_the_reason(scale, words):
+    """Their squares are lost, or infinite: noise must not pass for collapse."""
+    result = vci_jax.report(moments_of(np.float32(FEATURES * scale), LABELS))
+    assert math.isnan(result["vci"])
+    assert math.isnan(result["fuzziness"])
+    assert not result["squared_distance"] < 1e6  # neither a small number
+    assert [words in warning for warning in result["warnings"]].count(True) == 1
+    assert not any(
+        "equal" in warning or "class_counts=" in warning for warning in result["warnings"]
+    )
+    assert "vci" in result["warnings"][-1]
+
+
+def test_shrinkage_is_undefined_where_fourth_powers_are_lost():
+    whole = vci_jax.report(moments_of(FEATURES, LABELS))["shrinkage_h_score"]
+    for scale in (1e-15, 1e-5, 1e5, 1e12):
+        got = vci_jax.report(moments_of(np.float32(FEATURES * scale), LABELS))
+        near = abs(got["shrinkage_h_score"] / whole - 1) < 1e-3
+        assert near or math.isnan(got["shrinkage_h_score"]), scale
+        assert near or "shrinkage_h_score" in got["warnings"][-1]
+
+
+def test_every_undefined_value_is_named():
+    collapsed = np.repeat(np.eye(4, 6), 100, axis=0)
+    result = vci_jax.report(blocks_of(collapsed, np.repeat(range(4), 100), 4))
+    assert result["vci"] == 0
+    assert any("vci_interval is undefined" in warning for warning in result["warnings"])

@@ -51,7 +51,9 @@ def update(
     Args:
       agreement: the state so far.
       features: as given to ``moments.update``.
-      logits: of the classifier, bias included. Ties go to the lower class on both sides.
+      logits: of the classifier, bias included. Ties go to the lower class on both sides. Rows with
+        NaN or infinity among them are left out and counted in ``non_finite``, as are all rows
+        where there are no class means to compare with.
       mask: nonzero where a row counts.
 
     Raises:
@@ -65,15 +67,18 @@ def update(
         )
     no_labels = jnp.zeros(jnp.shape(features)[:1], jnp.int32)
     batch = vet(features, no_labels, mask, agreement.means)
+    sound = jnp.all(jnp.isfinite(jnp.asarray(logits)), axis=1) & jnp.any(agreement.present)
     shifted = batch.features - agreement.centre
     # ||h - mu||^2 less ||h||^2, which is the same for every class.
     distance = jnp.sum(agreement.means**2, axis=1) - 2 * linalg.matmul(shifted, agreement.means.T)
     nearest = jnp.argmin(jnp.where(agreement.present, distance, jnp.inf), axis=1)
-    agrees = (nearest == jnp.argmax(jnp.asarray(logits), axis=1)) & batch.used
+    agrees = (nearest == jnp.argmax(jnp.asarray(logits), axis=1)) & batch.used & sound
     return agreement._replace(
         agreed=agreement.agreed + jnp.sum(agrees, dtype=jnp.int32),
-        count=agreement.count + jnp.sum(batch.used, dtype=jnp.int32),
-        non_finite=agreement.non_finite + batch.non_finite,
+        count=agreement.count + jnp.sum(batch.used & sound, dtype=jnp.int32),
+        non_finite=agreement.non_finite
+        + batch.non_finite
+        + jnp.sum(batch.used & ~sound, dtype=jnp.int32),
     )
 
 

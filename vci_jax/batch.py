@@ -7,7 +7,7 @@ Legend: N samples in the batch, K classes, D feature dimension.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -66,8 +66,8 @@ def vet(
     if mask is not None:
         _check_column("mask", mask, features.shape[0])
     num_classes = like.shape[0]
-    features = jnp.asarray(features).astype(like.dtype)
-    labels = jnp.asarray(labels)
+    features = jnp.asarray(narrow_features(features, like.dtype)).astype(like.dtype)
+    labels = jnp.asarray(narrow_labels(labels))
     if labels.dtype.itemsize <= 4:  # a narrow label type may not be able to hold it
         labels = labels.astype(jnp.int32)
     peak = jnp.max(jnp.abs(features), axis=1)
@@ -84,6 +84,26 @@ def vet(
         label_out_of_range=jnp.sum(offered & ~in_range, dtype=jnp.int32),
         non_finite=jnp.sum(offered & in_range & ~used, dtype=jnp.int32),
     )
+
+
+def narrow_labels(labels: Any) -> Any:
+    """Labels as int32 without wrapping: what int32 cannot hold is out of any range, so -1.
+
+    JAX arrays are left as they are: without x64 they were int32 from the start, and ``jit`` makes
+    such of NumPy's int64, wrapped, before any function sees them.
+    """
+    if isinstance(labels, jax.Array):
+        return labels
+    labels = np.asarray(labels)
+    if not np.issubdtype(labels.dtype, np.integer) or labels.dtype.itemsize < 4:
+        return labels
+    return np.where((labels >= 0) & (labels < 2**31), labels, -1).astype(np.int32)
+
+
+def narrow_features(features: Any, dtype: jax.typing.DTypeLike) -> Any:
+    """Features of 64-bit integers in NumPy as floats, which JAX would wrap; others as they are."""
+    wide = isinstance(features, np.ndarray) and features.dtype in (np.int64, np.uint64)
+    return features.astype(jnp.dtype(dtype)) if wide else features
 
 
 def in_pieces(add: Callable[[_State, Batch], _State], state: _State, batch: Batch) -> _State:

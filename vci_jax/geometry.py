@@ -93,6 +93,8 @@ def factorize(
     offsets = _offsets(moments, present, proportion)
     variance = moments.class_scatter / jnp.maximum(moments.count, 1).astype(offsets.dtype)
     pooled, usable = _pooled_weight(moments, proportion)
+    lost = underflows(offsets, data_eps)
+    usable, variance = usable & ~lost, jnp.where(lost, jnp.nan, variance)
     rows = jnp.sqrt(proportion)[:, None] * offsets
     within = (moments.scatter + moments.scatter_residual) / pooled
     within = jnp.where(usable, within, jnp.nan)
@@ -110,6 +112,17 @@ def factorize(
         rank=jnp.minimum(dim, jnp.sum(present, dtype=jnp.int32) - 1),
         data_eps=jnp.asarray(data_eps, offsets.dtype),
     )
+
+
+def underflows(offsets: Float[Array, "K D"], data_eps: float) -> Bool[Array, ""]:
+    """Whether squares of the features were lost, as those of float32 below about 1e-16 are.
+
+    Class means that differ by so little may differ by more than their samples do, or less: the
+    scatter that would tell is zero.
+    """
+    info = np.finfo(np.float32 if data_eps > 1e-12 else np.float64)
+    largest = jnp.max(jnp.abs(offsets))
+    return (largest > 0) & (largest < float(np.sqrt(info.tiny / info.eps)))
 
 
 def _offsets(
@@ -158,7 +171,9 @@ def _canonical(
     scatter = jnp.where(usable, moments.scatter, 0)
     magnitude = jnp.abs(moments.pivot + moments.mean) * (moments.count > 0)[:, None]
     # A variance this small is the rounding of a constant.
-    floor = jnp.sum(moments.count) * (8 * data_eps * jnp.max(magnitude, axis=0)) ** 2
+    floor = (
+        jnp.sum(moments.count.astype(rows.dtype)) * (8 * data_eps * jnp.max(magnitude, axis=0)) ** 2
+    )
     scale = _scale(jnp.diagonal(scatter), jnp.sum(rows**2, axis=0), floor)
     whitener = linalg.whiten(scatter, moments.scatter_residual, scale, data_eps)
     white = linalg.matmul(rows, whitener.map)

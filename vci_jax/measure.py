@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vci_jax.batch import narrow_features, narrow_labels
 from vci_jax.geometry import Weighting
 from vci_jax.moments import ClassMoments, init, update
-from vci_jax.report import Head, report
+from vci_jax.report import Head, check_options, report
 
 
 def measure(
@@ -58,6 +59,7 @@ def measure(
     """
     if blocks < 1:
         raise ValueError(f"blocks must be at least 1, got {blocks}.")
+    check_options(weighting, only, blocks)  # Now, rather than after a pass over ImageNet.
     states: list[ClassMoments] = []
     meter = _Meter(sys.stderr, sys.stderr.isatty() if progress is None else progress)
     for step, batch in enumerate(batches):
@@ -71,7 +73,9 @@ def measure(
                 init(num_classes, features.shape[1], class_counts=class_counts, dtype=dtype)
             )
         slot = step % blocks
-        states[slot] = _update(states[slot], features, _narrow(labels), mask)
+        states[slot] = _update(
+            states[slot], narrow_features(features, dtype), narrow_labels(labels), mask
+        )
         meter.add(features.shape[0])
     meter.close()
     if not states:
@@ -99,17 +103,6 @@ def _unpack(batch: Any) -> tuple[Any, Any, Any]:
         "A batch must be (inputs, labels), (inputs, labels, mask) or a mapping with image and "
         f"label, got {type(batch).__name__}."
     )
-
-
-def _narrow(labels: Any) -> Any:
-    """Labels as int32 without wrapping: what int32 cannot hold is out of any range, so -1."""
-    if isinstance(labels, jax.Array):
-        return labels
-    labels = np.asarray(labels)
-    if not np.issubdtype(labels.dtype, np.integer) or labels.dtype.itemsize < 4:
-        return labels
-    fits = (labels >= 0) & (labels < 2**31)
-    return np.where(fits, labels, -1).astype(np.int32)
 
 
 class _Meter:

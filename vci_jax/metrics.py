@@ -104,12 +104,12 @@ def vci_adjusted(geometry: Geometry) -> Scalar:
     NaN when N - 1 <= max(rank Sigma_T, K - 1): there are then more directions than samples, and
     the plug-in VCI says nothing.
     """
-    count = jnp.sum(geometry.moments.count)
+    count = jnp.sum(geometry.moments.count.astype(geometry.offsets.dtype))  # int32 would overflow
     classes = jnp.sum(geometry.present)
     spent = jnp.maximum(geometry.canonical.rank, classes - 1)
     spare = count - 1 - spent
     factor = (count - 1) / jnp.maximum(spare, 1)
-    return jnp.where(spare > 0, vci(geometry) * factor.astype(geometry.offsets.dtype), jnp.nan)
+    return jnp.where(spare > 0, vci(geometry) * factor, jnp.nan)
 
 
 def fuzziness(geometry: Geometry) -> Scalar:

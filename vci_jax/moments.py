@@ -157,10 +157,10 @@ def merge(a: ClassMoments, b: ClassMoments) -> ClassMoments:
       ValueError: if the states have different shapes or dtypes.
     """
     _check_same(a, b)
-    empty = jnp.sum(a.count) == 0
+    empty = ~jnp.any(a.count > 0)
     pivot = jnp.where(empty, b.pivot, a.pivot)
     weight = jnp.where(empty, b.class_weight, a.class_weight)
-    poolable = empty | (jnp.sum(b.count) == 0) | jnp.all(a.class_weight == b.class_weight)
+    poolable = empty | ~jnp.any(b.count > 0) | jnp.all(a.class_weight == b.class_weight)
     a, b = rebase(a, pivot), rebase(b, pivot)
     share, pairs = _shares(a.count, b.count, pivot.dtype)
     delta = jnp.where((b.count > 0)[:, None], b.mean - a.mean, 0)
@@ -200,7 +200,7 @@ def merge_axis(moments: ClassMoments) -> ClassMoments:
             "merge_axis folds a leading axis of partial states: count must be [P, K], "
             f"got {moments.count.shape}. For two states use merge."
         )
-    full = jnp.sum(moments.count, axis=1) > 0
+    full = jnp.any(moments.count > 0, axis=1)
     first = jnp.arange(full.size) == jnp.argmax(full)  # the first state that holds anything
     pivot = jnp.sum(jnp.where(first[:, None], moments.pivot, 0), axis=0)
     weight = jnp.sum(jnp.where(first[:, None], moments.class_weight, 0), axis=0)
@@ -245,7 +245,7 @@ def _accumulate(moments: ClassMoments, batch: Batch) -> ClassMoments:
 
     batch_count = per_class(used.astype(jnp.int32))
     size = jnp.maximum(jnp.sum(batch_count), 1).astype(dtype)
-    first_batch = jnp.sum(moments.count) == 0
+    first_batch = ~jnp.any(moments.count > 0)
     pivot = jax.lax.cond(
         first_batch,
         lambda: jnp.sum(jnp.where(used[:, None], batch.features, 0), axis=0) / size,

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array
 
 from vci_jax import metrics, transferability
-from vci_jax.geometry import Weighting, factorize
+from vci_jax.geometry import Weighting, factorize, underflows
 from vci_jax.interval import jackknife_interval
 from vci_jax.moments import ClassMoments, merge_axis
 from vci_jax.storage import to_host
@@ -62,7 +62,9 @@ def report(
         stack = jax.tree.map(lambda leaf: leaf[None], stack)
     _check(stack)
     states = stack.count.shape[0]
-    wanted = None if only is None else _names(only, states)
+    check_options(weighting, only, states)
+    # In one order, so that there is one program for all of them.
+    wanted = None if only is None else tuple(sorted(set(only) - {"vci_interval"}))
     data_eps = float(np.finfo(np.asarray(moments.mean).dtype).eps)
     cpu = jax.local_devices(backend="cpu")[0]
     with jax.enable_x64(True), jax.default_device(cpu):
@@ -77,18 +79,25 @@ def report(
                     wide, weighting=weighting, confidence=confidence, data_eps=data_eps
                 )
             )
-    result["warnings"] = _warnings(result, bool(values["scatter_known"]))
+    result["warnings"] = _warnings(result, values)
     return result
 
 
-def _names(only: Collection[str], states: int) -> tuple[str, ...]:
+def check_options(weighting: str, only: Collection[str] | None, states: int) -> None:
+    """Refuses what ``report`` would, as far as can be known before there are moments.
+
+    Raises:
+      ValueError: for an unknown weighting, ``only`` that is no collection of names, or an interval
+        of fewer than two states.
+    """
+    if weighting not in ("sample", "class"):
+        raise ValueError(f'weighting must be "sample" or "class", got {weighting!r}.')
     if isinstance(only, str):
         raise ValueError(f"only must be a collection of names, got {only!r}: write [{only!r}].")
-    if "vci_interval" in only and states < 2:
+    if only is not None and "vci_interval" in only and states < 2:
         raise ValueError(
             "vci_interval needs at least two partial states: measure with blocks=10, or stack them."
         )
-    return tuple(sorted(set(only) - {"vci_interval"}))  # one program for any order
 
 
 @jax.jit(static_argnames=("wanted", "weighting", "data_eps"))
@@ -116,6 +125,8 @@ def _finish(
         "kept_rank": geometry.canonical.rank,
         "between_rank": jnp.sum(geometry.between.kept),
         "scatter_known": jnp.isfinite(geometry.within[0, 0]),
+        "overflowed": ~jnp.isfinite(jnp.sum(moments.scatter)),
+        "underflowed": underflows(geometry.offsets, data_eps),
     }
 
 
@@ -134,8 +145,9 @@ def _plain(values: dict[str, Any], stack: ClassMoments, weighting: Weighting) ->
     }
 
 
-def _warnings(result: dict[str, Any], scatter_known: bool) -> list[str]:
+def _warnings(result: dict[str, Any], values: dict[str, Any]) -> list[str]:
     """Says in words what the numbers cannot: refused rows, cut ranks, undefined values."""
+    in_range = not (values["overflowed"] or values["underflowed"])
     samples, classes, dim = result["samples"], result["classes"], result["dim"]
     rank, limit = result["kept_rank"], min(dim, classes - 1)
     spent = max(rank, classes - 1)
@@ -151,17 +163,12 @@ def _warnings(result: dict[str, Any], scatter_known: bool) -> list[str]:
         ),
         (classes < 2, "Only one class is present: VCI compares classes and is undefined."),
         (
-            classes > 1 and rank == 0,
+            classes > 1 and rank == 0 and in_range,
             "All features are equal: there is no variance to compare, and VCI is undefined.",
         ),
         (
-            classes > 1 and rank > 0 and result["between_rank"] == 0,
+            classes > 1 and rank > 0 and result["between_rank"] == 0 and in_range,
             "All class means coincide: fuzziness and squared distance are undefined.",
-        ),
-        (
-            not scatter_known,
-            'weighting="class" on imbalanced data needs moments from init(..., class_counts=...); '
-            "the metrics that need the full Sigma_W are undefined.",
         ),
         (
             classes > 1 and 0 < rank < limit,
@@ -179,7 +186,37 @@ def _warnings(result: dict[str, Any], scatter_known: bool) -> list[str]:
             f"{1 - spent / max(samples - 1, 1):.2f}: compare vci_adjusted.",
         ),
     ]
-    return [text for applies, text in notes if applies]
+    return [text for applies, text in notes + _undefined(result, values) if applies]
+
+
+def _undefined(result: dict[str, Any], values: dict[str, Any]) -> list[tuple[bool, str]]:
+    """Why values are missing that the data should have given, and which are."""
+    over, under = bool(values["overflowed"]), bool(values["underflowed"])
+    missing = [
+        name for name, value in result.items() if isinstance(value, float) and value != value
+    ]
+    return [
+        (
+            over,
+            "The scatter is not finite: squares of the features leave the range of the moments, or "
+            "states of other class_counts were merged. Scale the features, or use dtype=float64.",
+        ),
+        (
+            under,
+            "The class means differ by so little that squares are lost: scale the features, or use "
+            "dtype=float64.",
+        ),
+        (
+            not (over or under) and not values["scatter_known"],
+            'weighting="class" on imbalanced data needs moments from init(..., class_counts=...); '
+            "the metrics that need the full Sigma_W are undefined.",
+        ),
+        (
+            any(value != value for value in result.get("vci_interval", [])),
+            "vci_interval is undefined: without one of the blocks VCI is 0 or cannot be adjusted.",
+        ),
+        (bool(missing), f"Undefined here: {', '.join(missing)}."),
+    ]
 
 
 def _check(stack: ClassMoments) -> None:

@@ -60,7 +60,8 @@ def shrinkage_h_score(geometry: Geometry) -> Scalar:
         (1 - a) Tr[((1 - a) Sigma_T + a t I)^-1 Sigma_B],   t = Tr Sigma_T / D
 
     with a the Ledoit-Wolf shrinkage, which needs sum_i ||h_i - mu_G||^4; the moments carry it.
-    NaN for ``weighting="class"`` on imbalanced data, where Sigma_T is not a sample covariance.
+    NaN for ``weighting="class"`` on imbalanced data, where Sigma_T is not a sample covariance, and
+    where fourth powers leave the range of float32 (features beyond about 1e9, or below 1e-9).
 
     Reference:
       Ibrahim, Ponomareva & Mazumder (2021), Eq. 5; Ledoit & Wolf (2004). The shrinkage equals
@@ -77,6 +78,8 @@ def shrinkage_h_score(geometry: Geometry) -> Scalar:
     centre = moments.pivot + linalg.matmul(votes, moments.mean)
     quartic = rebase(moments, centre).radial_quartic
     mean, square = jnp.sum(values) / dim, jnp.sum(values**2)
+    # By Jensen's inequality, unless the fourth powers left the range of the dtype.
+    sampled &= jnp.isfinite(quartic) & (quartic >= (1 - 1e-3) * size * jnp.sum(values) ** 2)
     spread = (square - dim * mean**2) / dim
     noise = jnp.clip((quartic / size - square) / (dim * size), 0, spread)
     shrinkage = noise / jnp.where(spread > 0, spread, jnp.inf)
@@ -125,7 +128,11 @@ def logme(geometry: Geometry, axes: linalg.Axes) -> Scalar:
     def refine(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         steps, ratio, _ = state
         prior, noise, _, _ = fit(ratio)
-        return steps + 1, prior / noise, jnp.max(jnp.abs(prior / noise - ratio) / ratio)
+        return (
+            steps + 1,
+            prior / noise,
+            jnp.max(jnp.where(geometry.present, jnp.abs(prior / noise - ratio) / ratio, 0)),
+        )
 
     def moving(state: tuple[Array, Array, Array]) -> Array:
         return (state[0] < 100) & (state[2] > 1e-8)

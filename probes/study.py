@@ -86,7 +86,7 @@ def from_runs(found: Sequence[Run], split: str) -> Study:
     if dropped:
         notes.append(f"tasks that not every run was scored on are left out: {', '.join(dropped)}.")
     table = {task: np.array([row[task] for row in scores]) for task in tasks}
-    accuracy = np.array([_row(run, "test")["accuracy"] for run in kept])
+    accuracy = np.array([measured(run, "test")["accuracy"] for run in kept])
     mlo, mlog = gains(table, accuracy)
     return Study(
         names=[run.name for run in kept],
@@ -110,8 +110,15 @@ def gains(scores: dict[str, np.ndarray], accuracy: np.ndarray) -> tuple[np.ndarr
     )
 
 
+def measured(run: Run, split: str) -> Row:
+    """Returns the metrics that belong to the scores: of the same step, or the last; or nothing."""
+    steps = _steps(run)
+    same = [row for row in run.rows if row["split"] == split and row.get("step") in steps]
+    return same[-1] if len(steps) == 1 and same else run.last(split)
+
+
 def _column(found: Sequence[Run], split: str, metric: str) -> np.ndarray:
-    values = [_row(run, split).get(metric) for run in found]
+    values = [measured(run, split).get(metric) for run in found]
     return np.array([math.nan if value is None else value for value in values], np.float64)
 
 
@@ -125,20 +132,13 @@ def _steps(run: Run) -> list[int]:
     return sorted(step for step in found if step is not None)
 
 
-def _row(run: Run, split: str) -> Row:
-    """The metrics that belong to the scores: of the same step, or the last."""
-    steps = _steps(run)
-    same = [row for row in run.rows if row["split"] == split and row.get("step") in steps]
-    return same[-1] if len(steps) == 1 and same else run.last(split)
-
-
 def _doubts(run: Run, split: str) -> list[str]:
     """What of a run may not belong together, in sentences."""
     missing = [row["task"] for row in run.transfer if row["score"] is None]
     notes = [f"{run.name}: its score on {', '.join(missing)} is null."] if missing else []
     steps = _steps(run)
     for one in dict.fromkeys((split, "test")):
-        step = _row(run, one).get("step")
+        step = measured(run, one).get("step")
         if step is not None and any(other != step for other in steps):
             listing = ", ".join(map(str, steps))
             notes.append(
@@ -152,7 +152,7 @@ def _doubts(run: Run, split: str) -> list[str]:
 
 def _unfit(run: Run) -> str:
     """Why a run has no MLOG, or nothing."""
-    accuracy, scores = _row(run, "test").get("accuracy"), _scores(run)
+    accuracy, scores = measured(run, "test").get("accuracy"), _scores(run)
     solved = [task for task, score in scores.items() if not 0 < score < 1]
     if not scores:
         return "it has no scores in transfer.jsonl"

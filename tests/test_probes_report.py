@@ -238,6 +238,16 @@ def test_transfer_score_is_mlog():
     assert transfer.transfer_score(worse, ["pets"], gain=False) == pytest.approx(1.3862943611)
 
 
+def test_the_gain_is_over_the_accuracy_of_the_scores_step(tmp_path):
+    (run,) = read_runs([made_runs.write_run(tmp_path / "run", tasks={"pets": 0.8})])
+    run.transfer[0]["step"] = 22
+    early = run._replace(rows=[row for row in run.rows if row["step"] <= 22])
+    score = transfer.transfer_score(run, ["pets"], gain=True)
+    assert score == transfer.transfer_score(early, ["pets"], gain=True)
+    run.transfer[0]["step"] = None
+    assert score != transfer.transfer_score(run, ["pets"], gain=True)
+
+
 def test_the_scatter_is_that_of_the_runs(tmp_path):
     """By rising VCI, with the run of each point, and NumPy's coefficient; five runs are few."""
     made_runs.write_group(tmp_path / "group", runs=5)

@@ -163,7 +163,7 @@ def _told_apart(run: Run) -> str:
     (low, high), (other_low, other_high) = ends
     overlap = low <= other_high and other_low <= high
     return (
-        " The intervals of train and test overlap."
+        " The intervals of adjusted VCI on train and test overlap."
         if overlap
-        else " The intervals of train and test do not overlap."
+        else " The intervals of adjusted VCI on train and test do not overlap."
     )

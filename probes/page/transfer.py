@@ -6,6 +6,7 @@ from typing import Any
 from probes.odds import mlo, mlog
 from probes.page.tables import DASH, number
 from probes.runs import Run
+from probes.study import measured
 
 
 def table(runs: Sequence[Run]) -> dict[str, Any] | None:
@@ -16,7 +17,7 @@ def table(runs: Sequence[Run]) -> dict[str, Any] | None:
     tasks = list(dict.fromkeys(row["task"] for run in having for row in run.transfer))
     scored = [{row["task"]: row for row in run.transfer} for run in having]
     shared = common_tasks(runs)
-    gain = all(run.last("test").get("accuracy") is not None for run in having)
+    gain = all(measured(run, "test").get("accuracy") is not None for run in having)
     means = [transfer_score(run, shared, gain=gain) for run in having]
     return {
         "tasks": [{"name": task, "score": _score_name(scored, task)} for task in tasks],
@@ -53,7 +54,7 @@ def transfer_score(run: Run, tasks: Sequence[str], *, gain: bool) -> float | Non
         return None
     chosen = [scores[task] for task in tasks]
     try:
-        return mlog(chosen, run.last("test").get("accuracy")) if gain else mlo(chosen)
+        return mlog(chosen, measured(run, "test").get("accuracy")) if gain else mlo(chosen)
     except (ValueError, TypeError):  # A score of 0 or 1 has no finite odds, null none at all.
         return None
 

@@ -101,7 +101,7 @@ def test_killed_at_twenty_random_moments(whole, tmp_path):
     assert_same_run(workdir, whole)
 
 
-def together(workdir, log):
+def together(workdir, log, **variables):
     """Two processes of two devices each, which are one run."""
     address = f"127.0.0.1:{free_port()}"
     return [
@@ -112,6 +112,7 @@ def together(workdir, log):
             JAX_COORDINATOR_ADDRESS=address,
             JAX_NUM_PROCESSES="2",
             JAX_PROCESS_ID=str(index),
+            **variables,
         )
         for index in range(2)
     ]
@@ -149,9 +150,13 @@ def test_one_of_two_processes_is_killed(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_are_asked_to_end(tmp_path):
-    """One of them is told; both stop after the same step, saved, with the exit code."""
+    """One of them is told; both stop after the same step, saved, with the exit code.
+
+    JAX's service looks for the signal once a second, in which a whole run of this size could pass:
+    the first one waits at each metrics pass, of which twelve at least are still to come.
+    """
     workdir, log = tmp_path / "run", tmp_path / "log"
-    processes = together(workdir, log)
+    processes = together(workdir, log, SECONDS_A_PASS="1")
     try:
         while lines_of(workdir) < 8 and not any(p.poll() is not None for p in processes):
             time.sleep(0.02)
@@ -175,4 +180,11 @@ if __name__ == "__main__":
     made = config(distributed="JAX_NUM_PROCESSES" in os.environ)
     entry.configs.get = lambda name: made
     entry.figures.save = lambda figure, path: path
+    seconds, evaluate = float(os.environ.get("SECONDS_A_PASS", "0")), loop.evaluate.evaluate
+
+    def slowly(*args, **kwargs):
+        time.sleep(seconds)
+        return evaluate(*args, **kwargs)
+
+    loop.evaluate.evaluate = slowly
     sys.exit(entry.main(["digits", sys.argv[1]]))

@@ -29,7 +29,9 @@ def get_runs() -> dict[str, Config]:
     """Returns the settings of each run."""
     optim = OptimConfig(lr=0.2, weight_decay=5e-4, warmup_epochs=1, clip_norm=1.0)
     # The step of the paper's 300 epochs, 0.975, for as many times fewer epochs.
-    step = dataclasses.replace(optim, schedule="step", step_factor=round(0.975 ** (300 / EPOCHS), 3))
+    step = dataclasses.replace(
+        optim, schedule="step", step_factor=round(0.975 ** (300 / EPOCHS), 3)
+    )
     base = dataclasses.replace(
         get_config(),
         epochs=EPOCHS,

@@ -16,6 +16,7 @@ _COMMANDS = {
     "probe": ("probes.commands:probe", "probe features that any program has saved"),
     "correlate": ("probes.correlate_main:main", "judge metrics by transfer: runs, or --published"),
     "figures": ("probes.figures_main:main", "draw the figures of the paper from runs"),
+    "study": ("probes.replication.__main__:main", "the study of docs/study.md: run it, rebuild it"),
     "report": ("probes.report:main", "one page for a run or a group of runs"),
 }
 _USAGE = "usage: python -m probes COMMAND ...\ncommands:\n" + "\n".join(

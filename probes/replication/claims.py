@@ -1,0 +1,286 @@
+"""The paper's statements, one by one, held against the runs: a verdict and the numbers behind it.
+
+A statement about single runs is confirmed if it holds in more of them than chance would allow (an
+exact sign test at 5 %), not confirmed if it fails in as many, else not decidable. One about how a
+setting moves a quantity is confirmed if Spearman's correlation has that sign and an exact
+permutation test rejects that there is none. Runs of two seeds count as one setting, by their mean.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from probes import coefficients, correlate, resampling, study, verdicts
+from probes.correlate import Correlation
+from probes.replication.records import Evidence
+from probes.resampling import Plan
+from probes.runs import Row, Run
+from probes.study import ALL, METRICS, Study
+
+CONFIRMED, REFUTED, OPEN = "confirmed", "not confirmed", "not decidable"
+LEVEL = 0.05
+
+# Which way each metric moves as features collapse.
+COLLAPSE = {"fuzziness": -1, "squared_distance": -1, "cosine_similarity": 1, "vci": -1}
+TITLES = {
+    "fuzziness": "Fuzziness",
+    "squared_distance": "squared distance",
+    "cosine_similarity": "cosine similarity",
+    "vci": "VCI",
+}
+
+
+class Claim(NamedTuple):
+    """A statement of the paper and what became of it."""
+
+    exhibit: str
+    statement: str
+    verdict: str
+    numbers: str
+
+
+def all_claims(evidence: Evidence, compared: Study, found: list[Correlation]) -> list[Claim]:
+    """Returns every claim, in the order of the paper.
+
+    Args:
+      evidence: all runs.
+      compared: those of the two groups.
+      found: the correlations of those.
+    """
+    return [
+        *_of_single_runs(evidence.runs),
+        *_of_the_temperature(evidence.of("temperature").runs),
+        *_of_the_regulariser(evidence.of("regulariser").runs),
+        *_of_transfer(compared, found),
+    ]
+
+
+def change(run: Run, metric: str, split: str) -> tuple[float, float]:
+    """Returns a metric at the first pass after training began, and at the last."""
+    rows = [row for row in run.rows if row["split"] == split and row["epoch"] > 0]
+    return rows[0][metric], rows[-1][metric]
+
+
+def _of_single_runs(runs: Sequence[Run]) -> list[Claim]:
+    def moves(metric: str, sign: int, split: str = "train") -> list[bool]:
+        pairs = [change(run, metric, split) for run in runs]
+        return [sign * (last - first) > 0 for first, last in pairs]
+
+    def parts(metric: str) -> str:
+        ratios = [last / first for first, last in (change(run, metric, "train") for run in runs)]
+        return f"{_range(ratios)} times its first value"
+
+    claims = [
+        _counted(
+            "Figure 1",
+            "Within-class variability inside C(Σ_B) falls over training",
+            moves("within_between_part", -1),
+            parts("within_between_part"),
+        ),
+        _counted(
+            "Figure 1",
+            "Within-class variability beside C(Σ_B) rises",
+            moves("within_orthogonal_part", 1),
+            parts("within_orthogonal_part"),
+        ),
+        _gentler(runs),
+    ]
+    for split, exhibit in (("train", "Figure 3"), ("test", "Figures 6, 8")):
+        for metric, sign in COLLAPSE.items():
+            pairs = [change(run, metric, split) for run in runs]
+            medians = np.median(pairs, axis=0)
+            claims.append(
+                _counted(
+                    exhibit,
+                    f"By {TITLES[metric]} the {split} features collapse over training",
+                    moves(metric, sign, split),
+                    f"median {medians[0]:.3g} to {medians[1]:.3g}",
+                )
+            )
+    return claims
+
+
+def _gentler(runs: Sequence[Run]) -> Claim:
+    """Of both spectra: how small the last eigenvalue of Sigma_B's rank is beside the first."""
+
+    def decay(run: Run, name: str) -> float:
+        values: list[float] = run.last("train")["spectrum"][name]
+        return values[run.last("train")["between_rank"] - 1] / values[0]
+
+    total, between = ([decay(run, name) for run in runs] for name in ("total", "between"))
+    return _counted(
+        "Figure 2",
+        "The eigenvalues of Σ_T decay more gently than those of Σ_B",
+        [t > b for t, b in zip(total, between, strict=True)],
+        f"of the first eigenvalue, the ninth is {_range(total)} (Σ_T) and {_range(between)} (Σ_B)",
+    )
+
+
+def _of_the_temperature(runs: Sequence[Run]) -> list[Claim]:
+    def knob(run: Run) -> float:
+        return float(run.config["loss"]["temperature"])
+
+    return [
+        _monotone(
+            "Table 2, rows 1-6",
+            "A lower temperature leaves features less collapsed (VCI)",
+            runs, knob, _last("vci"), -1,
+        ),
+        _monotone(
+            "Table 2, rows 1-6",
+            "A lower temperature transfers better (MLOG)",
+            runs, knob, _mlog, -1,
+        ),
+        _monotone(
+            "Table 2, rows 1-6",
+            "A lower temperature costs pretraining accuracy",
+            runs, knob, _accuracy, 1,
+        ),
+    ]  # fmt: skip
+
+
+def _of_the_regulariser(runs: Sequence[Run]) -> list[Claim]:
+    def knob(run: Run) -> float:
+        return float(run.config["loss"]["cosine"])
+
+    return [
+        _monotone(
+            "Table 2, rows 7-11",
+            "A stronger regulariser lowers the cosine similarity",
+            runs, knob, _last("cosine_similarity"), -1,
+        ),
+        _monotone(
+            "Table 2, rows 7-11",
+            "A stronger regulariser collapses the features (VCI)",
+            runs, knob, _last("vci"), -1,
+        ),
+        _monotone(
+            "Table 2, rows 7-11",
+            "A stronger regulariser transfers worse (MLOG)",
+            runs, knob, _mlog, -1,
+        ),
+    ]  # fmt: skip
+
+
+def _of_transfer(compared: Study, found: list[Correlation]) -> list[Claim]:
+    plan = Plan()
+    vci = {one.group: one for one in found if one.metric == "vci"}
+    claims = [
+        _positive("Figure 7", f"VCI rises with MLOG, {group}", one, plan)
+        for group, one in vci.items()
+    ]
+    signs = {one.metric: one for one in verdicts.signs(found, plan)}
+    kept = [TITLES[name] for name, one in signs.items() if one.consistent]
+    lost = [name for name, one in signs.items() if not one.consistent and one.established]
+    listing = "; ".join(
+        f"{TITLES[name]} "
+        + ", ".join(
+            f"{'+' if sign > 0 else '-'} in {group}{'' if one.significant[group] else ' (n.s.)'}"
+            for group, sign in one.signs.items()
+        )
+        for name, one in signs.items()
+    )
+    others = [one.consistent and one.established for m, one in signs.items() if m != "vci"]
+    if signs["vci"].consistent and signs["vci"].established and len(lost) == len(METRICS) - 1:
+        verdict = CONFIRMED
+    elif signs["vci"].consistent < signs["vci"].established or any(others):
+        verdict = REFUTED
+    else:
+        verdict = OPEN
+    only = f"one sign: {', '.join(kept) or 'none'}; {listing}"
+    claims.append(Claim("Figure 7", "Only VCI keeps its sign over the groups", verdict, only))
+    comparisons = [one for one in correlate.compare(compared, "vci", plan) if one.group == ALL]
+    stronger = [one.interval.low > 0 for one in comparisons]
+    weaker = [one.interval.high < 0 for one in comparisons]
+    listing = "; ".join(
+        f"than {TITLES[one.other]} {one.value:+.3f} [{one.interval.low:+.3f}, "
+        f"{one.interval.high:+.3f}]"
+        for one in comparisons
+    )
+    verdict = CONFIRMED if all(stronger) else REFUTED if any(weaker) else OPEN
+    claims.append(
+        Claim("Table 2", "VCI has the strongest correlation over all runs", verdict, listing)
+    )
+    return claims
+
+
+def _counted(exhibit: str, statement: str, holds: Sequence[bool], numbers: str) -> Claim:
+    count, size = sum(holds), len(holds)
+    p = float(stats.binomtest(count, size).pvalue)
+    verdict = OPEN if p > LEVEL else CONFIRMED if 2 * count > size else REFUTED
+    return Claim(exhibit, statement, verdict, f"{count} of {size} runs ({_p(p)}); {numbers}")
+
+
+def _monotone(
+    exhibit: str,
+    statement: str,
+    runs: Sequence[Run],
+    knob: Callable[[Run], float],
+    outcome: Callable[[Run], float],
+    sign: int,
+) -> Claim:
+    """Whether an outcome moves with a knob; of several seeds the means count."""
+    values: dict[float, list[float]] = {}
+    for run in runs:
+        values.setdefault(knob(run), []).append(outcome(run))
+    x = np.array(sorted(values))
+    y = np.array([np.mean(values[key]) for key in sorted(values)])
+    if len(x) < 3:
+        return Claim(exhibit, statement, OPEN, f"{len(x)} settings")
+    test = resampling.permute(coefficients.spearman, x, y, Plan())
+    rho = float(coefficients.spearman(x, y))
+    verdict = OPEN if test.p_value > LEVEL else CONFIRMED if rho * sign > 0 else REFUTED
+    ends = f"{y[0]:.4g} at {x[0]:g}, {y[-1]:.4g} at {x[-1]:g}"
+    return Claim(
+        exhibit,
+        statement,
+        verdict,
+        f"Spearman {rho:+.2f} over {len(x)} settings ({_p(test.p_value)}); {ends}",
+    )
+
+
+def _positive(exhibit: str, statement: str, one: Correlation, plan: Plan) -> Claim:
+    if not one.estimates:
+        return Claim(exhibit, statement, OPEN, f"{one.settings} settings")
+    estimate = one.pearson
+    test = estimate.permutation
+    verdict = OPEN if test.p_value > 1 - plan.confidence else CONFIRMED
+    if verdict == CONFIRMED and estimate.value < 0:
+        verdict = REFUTED
+    interval = f" [{test.low:+.3f}, {test.high:+.3f}]" if math.isfinite(test.low) else ""
+    return Claim(
+        exhibit,
+        statement,
+        verdict,
+        f"r = {estimate.value:+.3f}{interval}, {_p(test.p_value)}, n = {one.settings}",
+    )
+
+
+def _last(metric: str) -> Callable[[Run], float]:
+    return lambda run: float(run.last("train")[metric])
+
+
+def _accuracy(run: Run) -> float:
+    return float(run.last("test")["accuracy"])
+
+
+def _mlog(run: Run) -> float:
+    scores: dict[str, float] = {row["task"]: row["score"] for row in run.transfer}
+    table = {task: np.array([score]) for task, score in scores.items()}
+    return float(study.gains(table, np.array([_accuracy(run)]))[1][0])
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{min(values):.2g} to {max(values):.2g}"
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 1e-3 else f"p = {value:.3f}"
+
+
+def layers(row: Row) -> dict[str, Row]:
+    """Returns the metrics of every depth of a row, the features last."""
+    return {**row["layers"], "features": row}

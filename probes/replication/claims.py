@@ -86,6 +86,7 @@ def _of_single_runs(runs: Sequence[Run]) -> list[Claim]:
             moves("within_orthogonal_part", 1),
             parts("within_orthogonal_part"),
         ),
+        _inside(runs),
         _gentler(runs),
     ]
     for split, exhibit in (("train", "Figure 3"), ("test", "Figures 6, 8")):
@@ -101,6 +102,26 @@ def _of_single_runs(runs: Sequence[Run]) -> list[Claim]:
                 )
             )
     return claims
+
+
+def _inside(runs: Sequence[Run]) -> Claim:
+    """Figure 1 without the scale of the features, which grows while they are trained."""
+
+    def share(run: Run) -> tuple[float, float]:
+        inside, beside = (
+            change(run, f"within_{part}_part", "train") for part in ("between", "orthogonal")
+        )
+        first, last = (a / (a + b) for a, b in zip(inside, beside, strict=True))
+        return first, last
+
+    shares = [share(run) for run in runs]
+    medians = np.median(shares, axis=0)
+    return _counted(
+        "Figure 1, without scale",
+        "The share of the within-class variability that lies inside C(Σ_B) falls",
+        [last < first for first, last in shares],
+        f"median {medians[0]:.2f} to {medians[1]:.2f}",
+    )
 
 
 def _gentler(runs: Sequence[Run]) -> Claim:

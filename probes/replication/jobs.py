@@ -1,8 +1,8 @@
 """Trains and probes what is missing, some runs side by side, and says how much is left.
 
 On two cores a run of this network is 1.05 times as fast as on one, and two runs on a core each are
-together 1.9 times as fast. So each job gets one core, where the system can say so, of the CPU unless
-``JAX_PLATFORMS`` names something else.
+together 1.9 times as fast. So each job gets one core, where the system can say so; on the CPU,
+unless ``JAX_PLATFORMS`` names something else.
 
 Every step of a job is a command of this project in a process of its own, which goes on where it
 was: this program may be stopped at any moment, and the same command finishes the rest.

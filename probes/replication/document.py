@@ -24,6 +24,8 @@ _NAME = re.compile(r"\{\{(\w+)\}\}")
 _GROUPS = ("temperature", "regulariser")
 _PAIR = ("tau_1.0", "mse_cosine")
 _LOSSES = ("tau_1.0", "ce_step", "mse_cosine", "mse_step")
+# Those with thousands of test images.
+_LARGE = ("cifar100", "cifar100_coarse", "cifar100_living", "cifar100_made")
 _FEWEST = 3  # Settings of a group that have a correlation.
 _OTHERS = ("fuzziness", "squared_distance", "cosine_similarity")
 
@@ -77,7 +79,7 @@ def facts(evidence: Evidence) -> dict[str, str]:
         "runs": _runs(evidence.runs),
         "table1": tables.markdown(tables.scores(everything)),
         "table2": tables.markdown(tables.metrics(compared, found)),
-        "beside": _beside(found),
+        "beside": _beside(compared, found),
         "correlations": tables.markdown(tables.correlations(found)),
         "correction": tables.markdown(correction),
         "ranking": tables.markdown(ranking),
@@ -192,12 +194,15 @@ def _minutes(run: Run) -> float:
     return float(steps + sum(row["seconds"] for row in run.rows)) / 60
 
 
-def _beside(found: list[Correlation]) -> str:
-    """Pearson's r of every metric and group, here and in the published tables."""
+def _beside(compared: Study, found: list[Correlation]) -> str:
+    """Pearson's r of every metric and group: published, here, and by the largest tests alone."""
     theirs = correlate.correlate(published.study(), Plan())
     by_place = {(one.group, one.metric): one for one in theirs}
+    large = {task: scores for task, scores in compared.scores.items() if task in _LARGE}
+    _, mlog = study.gains(large, compared.accuracy)
+    alone = correlate.correlate(compared._replace(scores=large, mlog=mlog), Plan())
     rows = []
-    for one in found:
+    for one, again in zip(found, alone, strict=True):
         other = by_place[one.group, one.metric]
         p = one.pearson.permutation.p_value
         rows.append(
@@ -206,11 +211,22 @@ def _beside(found: list[Correlation]) -> str:
                 claims.TITLES[one.metric],
                 f"{other.pearson.value:+.3f} (n = {other.settings})",
                 f"{one.pearson.value:+.3f} (n = {one.settings}, p = {p:.4f})",
+                f"{again.pearson.value:+.3f} (p = {again.pearson.permutation.p_value:.4f})",
             ]
         )
-    return tables.markdown(
-        Table("Pearson's r with MLOG", ["Group", "Metric", "published", "here"], rows)
-    )
+    header = ["Group", "Metric", "published", "here", "here, CIFAR-100 tasks alone"]
+    return tables.markdown(Table("Pearson's r with MLOG", header, rows))
+
+
+def _mlog_error(run: Run) -> float:
+    """The standard error of MLOG from the sizes of the test sets, as if they were independent."""
+
+    def variance(share: float, size: int) -> float:
+        return 1 / (size * share * (1 - share))
+
+    tasks = [variance(row["score"], row["test_size"]) for row in run.transfer]
+    own = run.last("test")
+    return float(np.sqrt(sum(tasks) / len(tasks) ** 2 + variance(own["accuracy"], own["samples"])))
 
 
 def _scalars(evidence: Evidence, everything: Study, found: list[Correlation]) -> dict[str, str]:
@@ -231,6 +247,8 @@ def _scalars(evidence: Evidence, everything: Study, found: list[Correlation]) ->
         "width": str(runs[0].config["model"]["width"]),
         "epochs": str(runs[0].config["epochs"]),
         "minutes": f"{np.median([_minutes(run) for run in runs]):.0f}",
+        "mlog_error": f"{np.median([_mlog_error(run) for run in runs]):.3f}",
+        "mlog_spread": f"{np.std(everything.mlog, ddof=1):.3f}",
         "train_accuracy_low": f"{min(train_accuracy):.0f}",
         "train_accuracy_high": f"{max(train_accuracy):.0f}",
         "vci_low": f"{min(vci):.2f}",

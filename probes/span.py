@@ -59,7 +59,7 @@ def best(
         move = -_solve_scaled(hessian + penalty, gradient, used)
         promised = -jnp.vdot(gradient, move) / 2
         return jax.lax.cond(
-            promised <= _ENOUGH * objective,
+            jnp.abs(promised) <= _ENOUGH * objective,
             lambda: (coefficients + move, objective, residual, jnp.bool_(False), count + 1),
             lambda: (*longest(coefficients, objective, residual, move), count + 1),
         )

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from probes.problem import Problem, outer, total
+from probes.problem import Problem, dot, each, outer
 from probes.softmax import cross_entropy, probabilities
 
 _ITERATIONS = 6
@@ -42,11 +42,15 @@ class Settled(NamedTuple):
       move: what was added to the intercept, ``[K]``.
       rest: t above, what is left to gain by it; infinite if no tilt is a distribution.
       spread: by which the mean Hessian of the softmax is about spread (I - 11^T/K).
+      loss: with the new intercept.
+      residual: softmax - target of the samples there, ``[C S K n]``; it saves an evaluation.
     """
 
     move: jax.Array
     rest: jax.Array
     spread: jax.Array
+    loss: jax.Array
+    residual: jax.Array
 
 
 def settle(problem: Problem, logits: jax.Array, enough: jax.Array) -> Settled:
@@ -63,15 +67,17 @@ def settle(problem: Problem, logits: jax.Array, enough: jax.Array) -> Settled:
             del design
             losses, residual = cross_entropy(logits + move[:, None], targets)
             p = probabilities(residual, targets)
-            gradient = jnp.sum(weights * residual, axis=1)
-            return jnp.sum(weights * losses), gradient, outer(weights * p, p)
+            gradient = dot(residual, weights)
+            return residual, jnp.sum(weights * losses), gradient, outer(weights * p, p)
 
-        loss, gradient, products = total(part, problem, logits)
+        residual, *parts = each(part, problem, logits)
+        loss, gradient, products = (jnp.sum(x, axis=(0, 1)) for x in parts)
         step, laplacian = _newton(gradient, products)
-        return move, loss, step, -jnp.vdot(gradient, step), jnp.trace(laplacian)
+        rest = -jnp.vdot(gradient, step)
+        return move, loss, step, rest, jnp.trace(laplacian), residual
 
     def iterate(carry: Any) -> Any:
-        (move, loss, step, rest, _), _, count = carry
+        (move, loss, step, rest, *_), _, count = carry
         new = at(move + step / jnp.maximum(_range(step), 1))
         # Near the optimum neither changes but by rounding, and it is time to end.
         better = (new[3] < rest / 2) & (new[1] <= loss * (1 + 20 * jnp.finfo(loss.dtype).eps))
@@ -80,11 +86,11 @@ def settle(problem: Problem, logits: jax.Array, enough: jax.Array) -> Settled:
 
     size = problem.targets.shape[2]
     start = at(jnp.zeros(size, logits.dtype))
-    (move, _, step, rest, trace), _, _ = jax.lax.while_loop(
+    (move, loss, step, rest, trace, residual), *_ = jax.lax.while_loop(
         lambda c: c[1] & (c[2] < _ITERATIONS), iterate, (start, start[3] > enough, jnp.int32(0))
     )
     rest = jnp.where(_range(step) <= 1, jnp.maximum(rest, 0), jnp.inf)
-    return Settled(move, rest, jnp.maximum(trace / (size - 1), 1e-12))
+    return Settled(move, rest, jnp.maximum(trace / (size - 1), 1e-12), loss, residual)
 
 
 def excess(problem: Problem, gradient: jax.Array, rest: jax.Array, l2: jax.Array) -> jax.Array:

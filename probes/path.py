@@ -31,7 +31,7 @@ from probes import intercept, span
 from probes import memory as memories
 from probes.memory import Memory
 from probes.problem import Problem, logits, outer, total
-from probes.softmax import cross_entropy
+from probes.softmax import cross_entropy, relative_to_target
 
 _PAIRS = 10
 _HISTORY = 3
@@ -113,14 +113,15 @@ def follow(problem: Problem, state: State, l2s: jax.Array, stop: Stop) -> tuple[
         zero, ``[P]``.
       stop: when to go on to the next.
     """
-    images = tuple(logits(problem, params) for params in state.params)
+    relative = partial(relative_to_target, targets=problem.targets)
+    images = tuple(relative(logits(problem, params)) for params in state.params)
 
     def visit(carry: Any, l2: jax.Array) -> tuple[Any, Optimum]:
         state, images = carry
         point, optimum, settled = _solve(problem, state, images, l2, stop)
         params = jnp.concatenate([point.params[None], state.params[:-1]])
         state = State(params, point.memory, l2, settled.spread)
-        return (state, (point.logits, *images[:-1])), optimum
+        return (state, (relative(point.logits), *images[:-1])), optimum
 
     def either(carry: Any, l2: jax.Array) -> tuple[Any, Optimum]:
         nothing = jax.tree.map(
@@ -159,11 +160,12 @@ def _solve(
 
     point = jax.lax.while_loop(unfinished, partial(_step, problem, ridge, inverse), point)
     converged = reached(point)
-    enough = _INTERCEPT * stop.tolerance * l2 * point.objective
+    enough = _INTERCEPT * stop.tolerance * jnp.minimum(l2, 1) * point.objective
     settled = intercept.settle(problem, point.logits, enough)
     params = point.params.at[-1].add(settled.move)
     here = point.logits + settled.move[:, None]
-    objective, gradient = _evaluate(problem, ridge, params, _as_is, here)
+    objective = settled.loss + jnp.sum(ridge * params**2) / 2
+    gradient = total(_pulled, problem, settled.residual) + ridge * params
     gap = intercept.excess(problem, gradient, settled.rest, l2) / objective
     optimum = Optimum(params, gradient, objective, gap, point.steps, converged)
     return point._replace(params=params, logits=here), optimum, settled
@@ -258,10 +260,18 @@ def _evaluate(
         design: jax.Array, weights: jax.Array, targets: jax.Array, *rows: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         losses, residual = cross_entropy(here(*rows), targets)
-        return jnp.sum(weights * losses), outer(design, weights * residual)
+        return jnp.sum(weights * losses), _pulled(design, weights, targets, residual)
 
     loss, gradient = total(part, problem, *rows)
     return loss + jnp.sum(ridge * params**2) / 2, gradient + ridge * params
+
+
+def _pulled(
+    design: jax.Array, weights: jax.Array, targets: jax.Array, residual: jax.Array
+) -> jax.Array:
+    """Returns the gradient of the loss in the parameters, from that in the logits."""
+    del targets
+    return outer(design, weights * residual)
 
 
 def _as_is(logits: jax.Array) -> jax.Array:

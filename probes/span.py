@@ -16,28 +16,29 @@ import jax
 import jax.numpy as jnp
 
 from probes.problem import Problem, dot, each, total
-from probes.softmax import cross_entropy, probabilities, relative_to_target
+from probes.softmax import cross_entropy, over_classes, probabilities
 
 _ITERATIONS = 4
-# Newton is quadratic: a promised decrease below this part of the objective is the last of use.
-_ENOUGH = 1e-5
+# Newton is quadratic: a step that promises less than this part of the objective is the last of use,
+# and too short to go wrong, so that nobody need look where it ends.
+_ENOUGH = 1e-4
 
 
 def best(
-    problem: Problem, params: jax.Array, logits: Sequence[jax.Array], l2: jax.Array
+    problem: Problem, params: jax.Array, images: Sequence[jax.Array], l2: jax.Array
 ) -> jax.Array:
     """Returns the best parameters in the span of earlier optima, by a few steps of Newton.
 
     Args:
       problem: the data.
       params: of the earlier optima, the latest first, ``[H Q K]``.
-      logits: theirs, H times ``[C S K n]``.
+      images: their logits, relative to those of the targets, H times ``[C S K n]``.
       l2: the new penalty.
     """
-    basis = _differences(params)
+    basis, images = _differences(params), _differences(images)
     size = len(basis)
-    images = [relative_to_target(image, problem.targets) for image in _differences(logits)]
-    rms = jnp.sqrt(total(_squares, problem, *images))
+    # The columns are uncorrelated, so that the images' mean squares are known without them.
+    rms = jnp.stack([jnp.sqrt(jnp.sum(problem.squares[:, None] * v**2)) for v in basis])
     used = rms > 1e-6 * rms[0]
     unit = jnp.where(used, 1 / jnp.where(used, rms, 1), 0)
     basis = [vector * scale for vector, scale in zip(basis, unit, strict=True)]
@@ -57,6 +58,16 @@ def best(
         gradient += dot(penalty, coefficients)
         move = -_solve_scaled(hessian + penalty, gradient, used)
         promised = -jnp.vdot(gradient, move) / 2
+        return jax.lax.cond(
+            jnp.abs(promised) <= _ENOUGH * objective,
+            lambda: (coefficients + move, objective, residual, jnp.bool_(False), count + 1),
+            lambda: (*longest(coefficients, objective, residual, move), count + 1),
+        )
+
+    def longest(
+        coefficients: jax.Array, objective: jax.Array, residual: jax.Array, move: jax.Array
+    ) -> tuple[jax.Array, ...]:
+        """Goes all of the move, or a third, or a ninth; returns whether that lowered anything."""
 
         def shorter(trial: Any) -> Any:
             length = trial[0] / 3
@@ -68,22 +79,14 @@ def best(
         one = jnp.ones_like(objective)
         length, *there = jax.lax.while_loop(too_far, shorter, (one, *at(coefficients + move)))
         better = there[0] < objective
-        new, old = (coefficients + length * move, *there), carry[:3]
-        kept = [jnp.where(better, a, b) for a, b in zip(new, old, strict=True)]
-        return *kept, better & (promised > _ENOUGH * objective), count + 1
+        new, old = (coefficients + length * move, *there), (coefficients, objective, residual)
+        return *(jnp.where(better, a, b) for a, b in zip(new, old, strict=True)), better
 
     # The line through the last two optima, as far beyond the last as they are apart.
     straight = jnp.where(used & (jnp.arange(size) < 2), rms, 0)
     start = (straight, *at(straight), jnp.bool_(True), jnp.int32(0))
     coefficients, *_ = jax.lax.while_loop(lambda c: c[3] & (c[4] < _ITERATIONS), newton, start)
     return _combine(coefficients, basis)
-
-
-def _squares(
-    design: jax.Array, weights: jax.Array, targets: jax.Array, *images: jax.Array
-) -> jax.Array:
-    del design, targets
-    return jnp.stack([jnp.sum(weights * jnp.sum(image**2, axis=0)) for image in images])
 
 
 def _losses(
@@ -108,13 +111,12 @@ def _derivatives(
 ) -> tuple[jax.Array, jax.Array]:
     """Returns gradient ``[H]`` and Hessian ``[H H]`` in the coefficients of the images.
 
-    Plain sums, and a product with ones for the sum over classes, are what a CPU is fast at: three
-    rows of n K numbers make a slow matrix product, and so does a sum along a middle axis.
+    Plain sums are what a CPU is fast at: three rows of n K numbers make a slow matrix product.
     """
     del design
     p = probabilities(residual, targets)
-    weighted, ones = p * weights, jnp.ones((1, len(p)), p.dtype)
-    means = jnp.concatenate([dot(ones, p * image) for image in images])
+    weighted = p * weights
+    means = jnp.stack([over_classes(p * image) for image in images])
     pairs = itertools.combinations_with_replacement(range(len(images)), 2)
     second = {(i, j): jnp.sum(weighted * images[i] * images[j]) for i, j in pairs}
     size = range(len(images))

@@ -1,0 +1,97 @@
+"""The parts of the path solver, each against SciPy or its definition."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import optimize, special
+from test_probes_logistic import draw
+
+from probes import intercept, logistic, problem, rotation, span
+from probes.softmax import cross_entropy, over_classes, relative_to_target
+
+
+def made(features, labels):
+    """A problem in one chunk, the design ``[Q N]``, and the rotation."""
+    samples, classes = len(labels), labels.max() + 1
+    found = rotation.fit(features, np.full(samples, 1 / samples))
+    design = np.ones((len(found.squares) + 1, samples))
+    found.apply(features, design)
+    data = problem.Problem(
+        design=jnp.asarray(design)[None, None],
+        weights=jnp.full((1, 1, samples), 1 / samples),
+        targets=jnp.asarray(labels == np.arange(classes)[:, None])[None, None],
+        squares=jnp.append(found.squares, 1),
+        penalised=jnp.append(np.ones(len(found.squares)), 0),
+    )
+    return data, design, found
+
+
+def value(design, labels, params, l2):
+    logits = params.T @ design
+    losses = special.logsumexp(logits, axis=0) - logits[labels, np.arange(len(labels))]
+    return np.mean(losses) + l2 / 2 * np.sum(params[:-1] ** 2)
+
+
+@pytest.mark.parametrize("classes", [2, 16, 17, 40])
+def test_cross_entropy_is_its_definition(classes):
+    """Few classes and many take different ways; also for samples behind by 200, in float32."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(80) % classes
+    logits = (rng.normal(size=(classes, 80)) * np.geomspace(0.1, 200, 80)).astype(np.float32)
+    targets = labels == np.arange(classes)[:, None]
+    losses, residual = cross_entropy(jnp.asarray(logits), jnp.asarray(targets))
+    wide = logits.astype(np.float64)
+    behind = np.sort(wide - wide[labels, np.arange(80)], axis=0)
+    others = np.where(targets, -np.inf, wide - wide[labels, np.arange(80)])
+    expected = np.logaddexp(0, special.logsumexp(others, axis=0))
+    far = np.abs(behind).max(axis=0)
+    assert (np.abs(losses - expected) <= 1e-6 * (expected + far * np.minimum(expected, 1))).all()
+    np.testing.assert_allclose(residual, special.softmax(wide, axis=0) - targets, atol=2e-5)
+    np.testing.assert_allclose(over_classes(residual), 0, atol=1e-6)
+
+
+def test_the_intercept_settles_where_scipy_finds_it(x64):
+    """And hands on loss and residual of that place, whose mean is zero there."""
+    features, labels = draw(dim=6)
+    data, design, _ = made(features, labels[np.argsort(labels % 3 == 0)])
+    labels = np.argmax(data.targets[0, 0], axis=0)
+    params = np.random.default_rng(0).normal(size=(7, 4))
+    logits = params.T @ design
+    found = intercept.settle(data, jnp.asarray(logits)[None, None], 1e-20)
+    moved = params + np.append(np.zeros((6, 4)), found.move[None], axis=0)
+    best = optimize.minimize(
+        lambda b: value(design, labels, np.append(params[:-1], [b], axis=0), 0), params[-1]
+    )
+    assert value(design, labels, moved, 0) <= best.fun * (1 + 1e-12)
+    assert found.loss == pytest.approx(value(design, labels, moved, 0), rel=1e-12)
+    assert found.rest <= 1e-20
+    p = special.softmax(moved.T @ design, axis=0)
+    np.testing.assert_allclose(found.residual[0, 0], p - np.asarray(data.targets[0, 0]), atol=1e-12)
+    np.testing.assert_allclose(np.mean(found.residual[0, 0], axis=1), 0, atol=1e-10)
+
+
+@pytest.mark.parametrize("ratio", [1.33, 10.0])
+def test_the_best_of_the_span_is_found_and_never_worse_than_going_straight_on(x64, ratio):
+    """From three optima, near each other and far: Newton's last step is not looked at."""
+    features, labels = draw(dim=6)
+    data, design, found = made(features, labels)
+    l2s = 0.1 / ratio ** np.arange(4)
+    fit = logistic.fit_path(features, labels, l2s[:3], dtype=np.float64)
+    kernel = found.scale * np.einsum("dq,pdk->pqk", found.axes, fit.kernel)
+    bias = fit.bias + np.einsum("d,pdk->pk", found.mean, fit.kernel)
+    params = np.concatenate([kernel, bias[:, None]], axis=1)[::-1]
+    images = [
+        relative_to_target(jnp.asarray(one.T @ design)[None, None], data.targets) for one in params
+    ]
+    l2 = l2s[3] / found.scale**2
+    best = np.asarray(jax.jit(span.best)(data, jnp.asarray(params), images, l2))
+    reached = value(design, labels, best, l2)
+    assert reached <= value(design, labels, 2 * params[0] - params[1], l2)
+
+    def objective(coefficients):
+        return value(design, labels, np.tensordot(coefficients, params, 1), l2)
+
+    theirs = optimize.minimize(objective, [2, -1, 0], options={"gtol": 1e-9})
+    # The last step may have promised a ten-thousandth, and Newton squares what is left.
+    assert reached <= theirs.fun * (1 + 1e-6)

@@ -24,6 +24,8 @@ _NAME = re.compile(r"\{\{(\w+)\}\}")
 _GROUPS = ("temperature", "regulariser")
 _PAIR = ("tau_1.0", "mse_cosine")
 _LOSSES = ("tau_1.0", "ce_step", "mse_cosine", "mse_step")
+# The ends of both groups.
+_EXTREMES = {"plain": "tau_1.0", "cold": "tau_0.05", "strong": "lambda_0.5"}
 # Those with thousands of test images.
 _LARGE = ("cifar100", "cifar100_coarse", "cifar100_living", "cifar100_made")
 _FEWEST = 3  # Settings of a group that have a correlation.
@@ -136,7 +138,9 @@ def compare(path: Path, text: str, stream: TextIO) -> int:
 
 
 def _check(evidence: Evidence) -> None:
-    missing = [name for name in _LOSSES if not evidence.named(name)]
+    missing = [
+        name for name in dict.fromkeys((*_LOSSES, *_EXTREMES.values())) if not evidence.named(name)
+    ]
     for group in _GROUPS:
         settings = {run.path.name for run in evidence.of(group).runs}
         if len(settings) < _FEWEST:
@@ -257,6 +261,9 @@ def _scalars(evidence: Evidence, everything: Study, found: list[Correlation]) ->
         "accuracy_high": f"{max(accuracy):.1f}",
         "tests": str(len(found)),
     }
+    for label, name in _EXTREMES.items():
+        row = evidence.named(name)[0].last("train")
+        made |= {f"{label}_{metric}": f"{row[metric]:.3g}" for metric in claims.TITLES}
     for group in (*_GROUPS, ALL):
         for metric in claims.TITLES:
             made[f"r_{group}_{metric}"] = f"{r[group, metric]:+.3f}"

@@ -24,8 +24,8 @@ _NAME = re.compile(r"\{\{(\w+)\}\}")
 _GROUPS = ("temperature", "regulariser")
 _PAIR = ("tau_1.0", "mse_cosine")
 _LOSSES = ("tau_1.0", "ce_step", "mse_cosine", "mse_step")
-# The ends of both groups.
-_EXTREMES = {"plain": "tau_1.0", "cold": "tau_0.05", "strong": "lambda_0.5"}
+# The ends of both groups, and the other loss.
+_EXTREMES = {"plain": "tau_1.0", "cold": "tau_0.05", "strong": "lambda_0.5", "mse": "mse_cosine"}
 # Those with thousands of test images.
 _LARGE = ("cifar100", "cifar100_coarse", "cifar100_living", "cifar100_made")
 _FEWEST = 3  # Settings of a group that have a correlation.
@@ -103,7 +103,7 @@ def facts(evidence: Evidence) -> dict[str, str]:
         **made,
         "claims_total": str(len(verdicts)),
         **counts,
-        **_scalars(evidence, everything, found),
+        **_scalars(evidence, everything, compared, found),
         **of_correction,
         **of_ranking,
         **of_layers,
@@ -233,12 +233,16 @@ def _mlog_error(run: Run) -> float:
     return float(np.sqrt(sum(tasks) / len(tasks) ** 2 + variance(own["accuracy"], own["samples"])))
 
 
-def _scalars(evidence: Evidence, everything: Study, found: list[Correlation]) -> dict[str, str]:
+def _scalars(
+    evidence: Evidence, everything: Study, compared: Study, found: list[Correlation]
+) -> dict[str, str]:
+    """Returns single numbers, of all runs or of the paper's two groups (``compared``)."""
     runs = evidence.runs
     accuracy, train_accuracy = (
         [100 * run.last(split)["accuracy"] for run in runs] for split in ("test", "train")
     )
     vci = [run.last("train")["vci"] for run in runs]
+    others = np.array([not name.endswith(_EXTREMES["strong"]) for name in compared.names])
     r = {(one.group, one.metric): one.pearson.value for one in found}
     all_r = correlate.correlate(everything._replace(groups=["every"] * len(runs)), Plan())
     made = {
@@ -252,7 +256,12 @@ def _scalars(evidence: Evidence, everything: Study, found: list[Correlation]) ->
         "epochs": str(runs[0].config["epochs"]),
         "minutes": f"{np.median([_minutes(run) for run in runs]):.0f}",
         "mlog_error": f"{np.median([_mlog_error(run) for run in runs]):.3f}",
-        "mlog_spread": f"{np.std(everything.mlog, ddof=1):.3f}",
+        "mlog_spread": f"{np.std(compared.mlog[others], ddof=1):.3f}",
+        "mlog_strong": f"{compared.mlog[~others][0]:.2f}",
+        "mlog_mean": f"{np.mean(compared.mlog[others]):.2f}",
+        "minutes_least": f"{min(_minutes(run) for run in runs):.0f}",
+        "eleven_low": f"{100 * min(compared.accuracy):.1f}",
+        "eleven_high": f"{100 * max(compared.accuracy):.1f}",
         "train_accuracy_low": f"{min(train_accuracy):.0f}",
         "train_accuracy_high": f"{max(train_accuracy):.0f}",
         "vci_low": f"{min(vci):.2f}",

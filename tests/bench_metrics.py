@@ -201,8 +201,10 @@ def bench_whole(samples=50_000):
 
 
 def bench_network(samples=10_240, batch=512):
-    from train import models  # the training extra: pip install -e ".[train]"
-    from train.config import ModelConfig
+    # The training extra: pip install -e ".[train]"
+    from train import evaluate, losses, models, optim
+    from train.config import EvalConfig, LossConfig, ModelConfig, OptimConfig
+    from train.step import Task, init_state
 
     model = models.build(ModelConfig(name="resnet18", width=16, stem="cifar"), 10)
     images = np.random.default_rng(0).standard_normal((samples, 32, 32, 3), np.float32)
@@ -237,20 +239,54 @@ def bench_network(samples=10_240, batch=512):
             (jnp.linalg.pinv(within + between) @ between, within @ jnp.linalg.pinv(between))
         )
 
+    task = Task(
+        model=model,
+        optimizer=optim.build(OptimConfig(), lambda step: 1e-3),
+        average=optim.build_average(OptimConfig()),
+        loss=losses.build(LossConfig()),
+        regulariser=None,
+        mix=None,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        seed=0,
+    )
+    state = jax.jit(functools.partial(init_state, task, image_shape=(32, 32, 3)))(jax.random.key(0))
+    add = jax.jit(functools.partial(evaluate.add_batch, task), donate_argnums=0)
+    present = np.ones(batch, np.float32)
+
+    def monitored():
+        tally = evaluate.init_tally(10, {"features": dim}, EvalConfig().blocks)
+        evaluate.evaluate(
+            tally,
+            state,
+            (
+                {"image": x, "label": y, "mask": present}
+                for x, y in batches_of(images, labels, batch)
+            ),
+            step=add,
+            merge=lambda tally: tally,
+        )
+
     def forward():
         for x, _ in batches_of(images, labels, batch):
             jax.block_until_ready(features(x))
 
     name = "vci_jax.measure, one pass"
     seconds = alternate(
-        {"two passes of the same network": two_passes, name: ours, "bare forward pass": forward},
+        {
+            "two passes of the same network": two_passes,
+            name: ours,
+            "the metrics pass of a training, 16 blocks": monitored,
+            "bare forward pass": forward,
+        },
         runs=3,
     )
     show(
         f"ResNet-18, width 16, {samples} images of 32 x 32 (must be at least 1.8x)",
         seconds, name, "two passes of the same network",
     )  # fmt: skip
-    print(f"    monitoring costs {seconds[name] / seconds['bare forward pass']:.3f} forward passes")
+    for one in (name, "the metrics pass of a training, 16 blocks"):
+        print(f"    {one}: {seconds[one] / seconds['bare forward pass']:.3f} forward passes")
 
 
 def main():

@@ -202,11 +202,14 @@ def bench_whole(samples=50_000):
 
 def bench_network(samples=10_240, batch=512):
     # The training extra: pip install -e ".[train]"
-    from train import evaluate, losses, models, optim
-    from train.config import EvalConfig, LossConfig, ModelConfig, OptimConfig
-    from train.step import Task, init_state
+    from bench_task import plain_task
 
-    model = models.build(ModelConfig(name="resnet18", width=16, stem="cifar"), 10)
+    from train import evaluate
+    from train.config import EvalConfig, ModelConfig, OptimConfig
+    from train.step import init_state
+
+    task = plain_task(ModelConfig(name="resnet18", width=16, stem="cifar"), OptimConfig(), 10)
+    model = task.model
     images = np.random.default_rng(0).standard_normal((samples, 32, 32, 3), np.float32)
     labels = np.random.default_rng(1).integers(0, 10, samples).astype(np.int32)
     variables = model.init(jax.random.key(0), images[:1], False)
@@ -239,17 +242,6 @@ def bench_network(samples=10_240, batch=512):
             (jnp.linalg.pinv(within + between) @ between, within @ jnp.linalg.pinv(between))
         )
 
-    task = Task(
-        model=model,
-        optimizer=optim.build(OptimConfig(), lambda step: 1e-3),
-        average=optim.build_average(OptimConfig()),
-        loss=losses.build(LossConfig()),
-        regulariser=None,
-        mix=None,
-        mean=(0.0, 0.0, 0.0),
-        std=(1.0, 1.0, 1.0),
-        seed=0,
-    )
     state = jax.jit(functools.partial(init_state, task, image_shape=(32, 32, 3)))(jax.random.key(0))
     add = jax.jit(functools.partial(evaluate.add_batch, task), donate_argnums=0)
     present = np.ones(batch, np.float32)

@@ -28,12 +28,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import numpy as np
 import torch
+from bench_task import plain_task
 from jax.sharding import NamedSharding, PartitionSpec
 from torch_models import ResNet, ViT
 
-from train import losses, models, optim
-from train.config import LossConfig, ModelConfig, OptimConfig
-from train.step import Task, init_state, train_step
+from train.config import ModelConfig, OptimConfig
+from train.step import init_state, train_step
 
 NETWORKS = {
     "resnet": ("ResNet-18, width 16, 32 px", 32),
@@ -54,17 +54,7 @@ def ours(network, images, labels, devices=1, bn_group=0):
             OptimConfig(name="adamw", weight_decay=0.05, decay="kernels", ema=0.9999),
         ),
     }[network]
-    task = Task(
-        model=models.build(config, CLASSES),
-        optimizer=optim.build(recipe, lambda step: 1e-3),
-        average=optim.build_average(recipe),
-        loss=losses.build(LossConfig()),
-        regulariser=None,
-        mix=None,
-        mean=(0.0, 0.0, 0.0),
-        std=(1.0, 1.0, 1.0),
-        seed=0,
-    )
+    task = plain_task(config, recipe, CLASSES)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("data",))
     whole, parts = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
     step = jax.jit(

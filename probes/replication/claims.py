@@ -52,8 +52,7 @@ def all_claims(evidence: Evidence, compared: Study, found: list[Correlation]) ->
     """
     return [
         *_of_single_runs(evidence.runs),
-        *_of_the_temperature(evidence.of("temperature").runs),
-        *_of_the_regulariser(evidence.of("regulariser").runs),
+        *_of_the_settings(evidence),
         *_of_transfer(compared, found),
     ]
 
@@ -140,50 +139,32 @@ def _gentler(runs: Sequence[Run]) -> Claim:
     )
 
 
-def _of_the_temperature(runs: Sequence[Run]) -> list[Claim]:
-    def knob(run: Run) -> float:
-        return float(run.config["loss"]["temperature"])
-
-    return [
-        _monotone(
-            "Table 2, rows 1-6",
-            "A lower temperature leaves features less collapsed (VCI)",
-            runs, knob, _last("vci"), -1,
-        ),
-        _monotone(
-            "Table 2, rows 1-6",
-            "A lower temperature transfers better (MLOG)",
-            runs, knob, _mlog, -1,
-        ),
-        _monotone(
-            "Table 2, rows 1-6",
-            "A lower temperature costs pretraining accuracy",
-            runs, knob, _accuracy, 1,
-        ),
-    ]  # fmt: skip
-
-
-def _of_the_regulariser(runs: Sequence[Run]) -> list[Claim]:
-    def knob(run: Run) -> float:
-        return float(run.config["loss"]["cosine"])
-
-    return [
-        _monotone(
-            "Table 2, rows 7-11",
+def _of_the_settings(evidence: Evidence) -> list[Claim]:
+    """What a knob of the loss moves, and which way."""
+    cold, strong = ("temperature", "Table 2, rows 1-6"), ("cosine", "Table 2, rows 7-11")
+    similarity, vci = _last("cosine_similarity"), _last("vci")
+    statements: list[tuple[tuple[str, str], str, Callable[[Run], float], int]] = [
+        (cold, "A lower temperature leaves features less collapsed (VCI)", vci, -1),
+        (cold, "A lower temperature transfers better (MLOG)", _mlog, -1),
+        (cold, "A lower temperature costs pretraining accuracy", _accuracy, 1),
+        (
+            strong,
             "A stronger regulariser lowers the cosine similarity",
-            runs, knob, _last("cosine_similarity"), -1,
+            similarity,
+            -1,
         ),
-        _monotone(
-            "Table 2, rows 7-11",
-            "A stronger regulariser collapses the features (VCI)",
-            runs, knob, _last("vci"), -1,
-        ),
-        _monotone(
-            "Table 2, rows 7-11",
-            "A stronger regulariser transfers worse (MLOG)",
-            runs, knob, _mlog, -1,
-        ),
-    ]  # fmt: skip
+        (strong, "A stronger regulariser collapses the features (VCI)", vci, -1),
+        (strong, "A stronger regulariser transfers worse (MLOG)", _mlog, -1),
+    ]
+    groups = {"temperature": evidence.of("temperature"), "cosine": evidence.of("regulariser")}
+    return [
+        _monotone(exhibit, said, groups[field].runs, _setting(field), outcome, sign)
+        for (field, exhibit), said, outcome, sign in statements
+    ]
+
+
+def _setting(field: str) -> Callable[[Run], float]:
+    return lambda run: float(run.config["loss"][field])
 
 
 def _of_transfer(compared: Study, found: list[Correlation]) -> list[Claim]:

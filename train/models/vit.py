@@ -32,14 +32,18 @@ def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return x @ kernel
 
 
-def _product_forward(x, kernel):
+def _product_forward(
+    x: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return x @ kernel, (x, kernel)
 
 
-def _product_backward(operands, g):
+def _product_backward(
+    operands: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     x, kernel = operands
-    rows = tuple(range(x.ndim - 1))
-    return g @ kernel.T, jnp.tensordot(x, g, axes=(rows, rows))
+    rows, ins, outs = x.size // len(kernel), *kernel.shape
+    return g @ kernel.T, x.reshape(rows, ins).T @ g.reshape(rows, outs)
 
 
 _product.defvjp(_product_forward, _product_backward)

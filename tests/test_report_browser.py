@@ -278,7 +278,8 @@ def test_the_data_can_be_read_as_a_table_and_downloaded(open_page, pages):
     page = open_page(pages["run"])
     figure = page.locator("#chart-vci")
     figure.get_by_text("Values as a table").click()
-    assert figure.locator("tbody tr").count() == 10
+    # The table is made at the "toggle" event, which comes some time after the click.
+    sync_api.expect(figure.locator("tbody tr")).to_have_count(10)
     assert figure.locator("tbody tr").first.inner_text().split() == ["run", "train", "0", "0.5"]
     with page.expect_download() as download:
         figure.get_by_role("button", name="CSV").click()

@@ -144,7 +144,8 @@ def walk(
         data = _problem(features, rows, weights, len(present), found, dtype, mesh)
         state = _begin(np.bincount(rows, weights), data, visited[0])
         stop = path.Stop(jnp.asarray(tolerance, dtype), jnp.int32(max_steps))
-    settings = [num_classes, tolerance, max_steps, dtype.str, data.weights.shape]
+    layout = [leaf.shape for leaf in jax.tree.leaves((data.weights, state))]
+    settings = [num_classes, tolerance, max_steps, dtype.str, layout]
     key = progress.key([features, labels, weights, l2s], settings) if resume else ""
     kept = progress.load(resume, key, state) if resume else progress.Progress(0, state, [])
     for places, *fields in kept.results:

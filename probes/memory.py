@@ -1,6 +1,6 @@
 """What L-BFGS remembers, as arrays: the last m steps and the changes of the gradient along them.
 
-Legend: m pairs, Q rows (features and intercept) and K columns of the parameters.
+Legend: m pairs, Q rows (features and intercept) and K columns of the parameters, QK numbers in all.
 
 The inverse Hessian is used in the compact form of Byrd, Nocedal and Schnabel (1994), theorem 2.2:
 with S, Y [m QK], H0 the diagonal preconditioner times gamma, R the upper triangle of S Y^T in order
@@ -20,7 +20,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from probes.problem import dot
+from probes.problem import dot, gram
 
 # A pair is of use if its curvature s.y is at least this part of the largest it could be, given the
 # lengths of s and y in the preconditioner's norm; float32 noise lies around 1e-6.
@@ -28,7 +28,11 @@ _LEAST_CURVATURE = 1e-4
 
 
 class Memory(NamedTuple):
-    """Pairs in a ring: ``count`` of them are filled, the next goes to ``place``."""
+    """Pairs in a ring: ``count`` of them are filled, the next goes to ``place``.
+
+    Steps and changes are flat, ``[m QK]``. XLA writes a pair into them in place, which it does not
+    if they must take another shape afterwards.
+    """
 
     steps: jax.Array
     changes: jax.Array
@@ -40,13 +44,13 @@ class Memory(NamedTuple):
 
 def init(size: int, like: jax.Array) -> Memory:
     """Returns a memory for ``size`` pairs shaped ``like`` the parameters ``[Q K]``."""
-    pairs = jnp.zeros((size, *like.shape), like.dtype)
+    pairs = jnp.zeros((size, like.size), like.dtype)
     gram = jnp.zeros((size, size), like.dtype)
     return Memory(pairs, pairs, gram, gram, jnp.int32(0), jnp.int32(0))
 
 
 def shift(memory: Memory, change: jax.Array, inverse: jax.Array) -> Memory:
-    """Returns the memory after the Hessian changed by the diagonal ``change [Q]``.
+    """Returns the memory after the Hessian changed by the diagonal ``change [Q 1]``.
 
     If a pair has lost its curvature by that, all are forgotten.
 
@@ -55,12 +59,12 @@ def shift(memory: Memory, change: jax.Array, inverse: jax.Array) -> Memory:
       change: of the penalty, zero for the intercept.
       inverse: the preconditioner from now on, ``[Q 1]``.
     """
-    size = memory.steps.shape[0]
-    changes = memory.changes + change[:, None] * memory.steps
-    flat, rows = changes.reshape(size, -1), memory.steps.reshape(size, -1)
-    products = dot(rows, flat.T)
-    scaled = dot((changes * inverse).reshape(size, -1), flat.T)
-    lengths = jnp.sum(memory.steps**2 / inverse, axis=(1, 2)) * jnp.diag(scaled)
+    size, columns = len(memory.steps), memory.steps.shape[1] // len(change)
+    change, inverse = jnp.repeat(change, columns), jnp.repeat(inverse, columns)
+    changes = memory.changes + change * memory.steps
+    products = gram(memory.steps, changes)
+    scaled = gram(changes, changes * inverse)
+    lengths = jnp.sum(memory.steps**2 / inverse, axis=1) * jnp.diag(scaled)
     filled = jnp.arange(size) < memory.count
     sound = jnp.all(jnp.where(filled, jnp.diag(products) > _threshold(lengths), True))
     count, place = (jnp.where(sound, n, 0) for n in (memory.count, memory.place))
@@ -74,8 +78,14 @@ def push(
 
     A pair without curvature is refused, and the memory emptied: what it holds did not describe the
     function where the step went.
+
+    Args:
+      memory: before.
+      step: ``[Q K]``.
+      change: of the gradient, ``[Q K]``.
+      inverse: the preconditioner, ``[Q 1]``.
     """
-    size, place = memory.steps.shape[0], memory.place
+    size, place = len(memory.steps), memory.place
     # Only the ratio matters; lengths near 1 keep the squares within float32's range.
     norm = jax.lax.rsqrt(jnp.maximum(jnp.sum(step**2), jnp.finfo(step.dtype).tiny))
     step, change = step * norm, change * norm
@@ -83,21 +93,18 @@ def push(
     useful = jnp.vdot(step, change) > _threshold(lengths)
 
     def put(pairs: jax.Array, new: jax.Array) -> jax.Array:
-        kept = jax.lax.dynamic_index_in_dim(pairs, place, 0, keepdims=False)
-        new = jnp.where(useful, new, kept)
+        new = jnp.where(useful, new, 0).ravel()
         return jax.lax.dynamic_update_index_in_dim(pairs, new, place, 0)
 
     steps, changes = put(memory.steps, step), put(memory.changes, change)
-    rows, flat = steps.reshape(size, -1), changes.reshape(size, -1)
-    products = memory.products.at[place].set(dot(flat, step.ravel()))
-    products = products.at[:, place].set(dot(rows, change.ravel()))
-    cross = dot(flat, (change * inverse).ravel())
-    scaled = memory.scaled.at[place].set(cross).at[:, place].set(cross)
+    products = memory.products.at[place].set(dot(changes, step.ravel()))
+    products = products.at[:, place].set(dot(steps, change.ravel()))
+    cross = dot(changes, (change * inverse).ravel())
     grown = Memory(
         steps,
         changes,
-        jnp.where(useful, products, memory.products),
-        jnp.where(useful, scaled, memory.scaled),
+        products,
+        memory.scaled.at[place].set(cross).at[:, place].set(cross),
         jnp.where(useful, jnp.minimum(memory.count + 1, size), 0),
         jnp.where(useful, (place + 1) % size, 0),
     )
@@ -112,7 +119,7 @@ def direction(memory: Memory, gradient: jax.Array, inverse: jax.Array) -> jax.Ar
       gradient: where the step starts, ``[Q K]``.
       inverse: the diagonal preconditioner, ``[Q 1]``.
     """
-    size = memory.steps.shape[0]
+    size = len(memory.steps)
     oldest = jnp.where(memory.count < size, 0, memory.place)
     order = (oldest + jnp.arange(size)) % size
     filled = jnp.arange(size) < memory.count  # In order of time these come first.
@@ -125,17 +132,16 @@ def direction(memory: Memory, gradient: jax.Array, inverse: jax.Array) -> jax.Ar
         memory.count > 0, memory.products[newest, newest] / jnp.where(length > 0, length, 1), 1
     )
     upper = jnp.triu(products) + jnp.diag(jnp.where(filled, 0, 1).astype(gradient.dtype))
-    rows, flat = memory.steps.reshape(size, -1), memory.changes.reshape(size, -1)
-    along = jnp.where(filled, dot(rows, gradient.ravel())[order], 0)
-    across = jnp.where(filled, dot(flat, (gradient * inverse).ravel())[order], 0)
+    along = jnp.where(filled, dot(memory.steps, gradient.ravel())[order], 0)
+    across = jnp.where(filled, dot(memory.changes, (gradient * inverse).ravel())[order], 0)
     solve = jax.scipy.linalg.solve_triangular
     p = solve(upper, along)
     inner = jnp.diag(products) * p + gamma * (dot(scaled, p) - across)
     q = solve(upper, inner, trans=1)
     back = jnp.argsort(order)
     p, q = jnp.where(filled, p, 0)[back], jnp.where(filled, q, 0)[back]
-    remainder = gradient - dot(p, flat).reshape(gradient.shape)
-    return -gamma * inverse * remainder - dot(q, rows).reshape(gradient.shape)
+    remainder = gradient - dot(p, memory.changes).reshape(gradient.shape)
+    return -gamma * inverse * remainder - dot(q, memory.steps).reshape(gradient.shape)
 
 
 def _threshold(lengths: jax.Array) -> jax.Array:

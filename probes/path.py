@@ -139,7 +139,7 @@ def _solve(
     """Minimises at one penalty: the span, L-BFGS, and the intercept exactly."""
     ridge = (problem.penalised * l2)[:, None]
     inverse = _inverse(problem, state.spread, ridge)
-    memory = memories.shift(state.memory, problem.penalised * (l2 - state.l2), inverse)
+    memory = memories.shift(state.memory, (l2 - state.l2) * problem.penalised[:, None], inverse)
     params = span.best(problem, state.params, images, l2)
     here = logits(problem, params)  # Afresh: carried sums would drift along the path.
     objective, gradient = _evaluate(problem, ridge, params, _as_is, here)
@@ -165,7 +165,11 @@ def _solve(
     params = point.params.at[-1].add(settled.move)
     here = point.logits + settled.move[:, None]
     objective = settled.loss + jnp.sum(ridge * params**2) / 2
-    gradient = total(_pulled, problem, settled.residual) + ridge * params
+    gradient = jax.lax.cond(
+        jnp.any(settled.move != 0),
+        lambda: total(_pulled, problem, settled.residual) + ridge * params,
+        lambda: point.gradient,
+    )
     gap = intercept.excess(problem, gradient, settled.rest, l2) / objective
     optimum = Optimum(params, gradient, objective, gap, point.steps, converged)
     return point._replace(params=params, logits=here), optimum, settled

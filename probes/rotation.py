@@ -94,9 +94,9 @@ def _from_samples(
 def _eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns eigenvalues from large to small, and eigenvectors, in float64 on the host."""
     with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
-        values, vectors = jax.jit(linalg.eigh)(matrix)
+        values, vectors = map(np.asarray, jax.jit(linalg.eigh)(matrix))
     order = np.argsort(values)[::-1]
-    return np.asarray(values)[order], np.asarray(vectors)[:, order]
+    return values[order], vectors[:, order]
 
 
 def _chunks(size: int) -> list[slice]:

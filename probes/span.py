@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from probes.problem import Problem, dot, each, total
+from probes.problem import Problem, dot, each, gram, total
 from probes.softmax import cross_entropy, over_classes, probabilities
 
 _ITERATIONS = 4
@@ -43,9 +43,8 @@ def best(
     unit = jnp.where(used, 1 / jnp.where(used, rms, 1), 0)
     basis = [vector * scale for vector, scale in zip(basis, unit, strict=True)]
     images = [image * scale for image, scale in zip(images, unit, strict=True)]
-    flat = jnp.stack(basis).reshape(size, -1)
-    penalised = jnp.stack([vector * problem.penalised[:, None] for vector in basis])
-    penalty = l2 * dot(penalised.reshape(size, -1), flat.T)
+    vectors = jnp.stack(basis)
+    penalty = l2 * gram(vectors, vectors * problem.penalised[:, None])
 
     def at(coefficients: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The objective, and the residual, which carried is computed once for all that need it."""

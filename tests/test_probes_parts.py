@@ -7,7 +7,7 @@ import pytest
 from scipy import optimize, special
 from test_probes_logistic import draw
 
-from probes import intercept, logistic, problem, rotation, span
+from probes import intercept, logistic, memory, problem, rotation, span
 from probes.softmax import cross_entropy, over_classes, relative_to_target
 
 
@@ -95,3 +95,62 @@ def test_the_best_of_the_span_is_found_and_never_worse_than_going_straight_on(x6
     theirs = optimize.minimize(objective, [2, -1, 0], options={"gtol": 1e-9})
     # The last step may have promised a ten-thousandth, and Newton squares what is left.
     assert reached <= theirs.fun * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("pairs", [0, 2, 4, 7])
+def test_the_direction_is_that_of_the_recursion_also_after_the_penalty_changed(x64, pairs):
+    rng = np.random.default_rng(pairs)
+    shape, size = (6, 3), 4
+    penalised = np.append(np.ones(5), 0)[:, None] * np.ones(3)
+    root = rng.normal(size=(18, 18))
+    hessian = root @ root.T / 18 + 0.1 * np.diag(penalised.ravel())
+    inverse, other = (1 / rng.uniform(1, 2, size=(6, 1)) for _ in range(2))
+    remembered, steps = memory.init(size, jnp.zeros(shape)), []
+    for step in rng.normal(size=(pairs, *shape)):
+        change = (hessian @ step.ravel()).reshape(shape)
+        remembered, useful = memory.push(remembered, step, change, inverse)
+        assert useful
+        steps = [*steps, step.ravel()][-size:]
+    # More penalty: the pairs are now those of another Hessian, with another preconditioner.
+    remembered = memory.shift(remembered, 0.4 * penalised[:, :1], other)
+    hessian += 0.4 * np.diag(penalised.ravel())
+    gradient = rng.normal(size=shape)
+    scaling = np.diag((other * np.ones(shape)).ravel())
+    if steps:
+        change = hessian @ steps[-1]
+        scaling *= (steps[-1] @ change) / (change @ scaling @ change)
+    estimate = scaling
+    for step in steps:  # BFGS, as in every textbook.
+        change = hessian @ step
+        turn = np.eye(18) - np.outer(step, change) / (step @ change)
+        estimate = turn @ estimate @ turn.T + np.outer(step, step) / (step @ change)
+    found = memory.direction(remembered, gradient, other)
+    np.testing.assert_allclose(found.ravel(), -estimate @ gradient.ravel(), rtol=1e-10)
+
+
+@pytest.mark.parametrize("change", [-1.0, 0.0, np.nan])
+def test_a_pair_without_curvature_empties_the_memory_and_leaves_nothing_behind(change):
+    rng = np.random.default_rng(0)
+    shape, inverse = (4, 3), jnp.ones((4, 1))
+    step, gradient = rng.normal(size=(2, *shape)).astype(np.float32)
+    remembered, _ = memory.push(memory.init(3, jnp.zeros(shape)), step, 2 * step, inverse)
+    remembered, useful = memory.push(remembered, step, change * step, inverse)
+    assert not useful
+    assert remembered.count == 0
+    again = memory.shift(remembered, jnp.zeros((4, 1)), inverse)
+    for one in (remembered, again):
+        np.testing.assert_allclose(memory.direction(one, gradient, inverse), -gradient, rtol=1e-6)
+    grown, useful = memory.push(remembered, step, 2 * step, inverse)
+    assert useful
+    assert grown.count == 1
+    assert np.isfinite(grown.products[0, 0])
+    found = memory.direction(grown, step, inverse)
+    np.testing.assert_allclose(found, -step / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 8, 10, 31, 33])
+def test_products_over_samples_are_their_definitions(x64, rows):
+    rng = np.random.default_rng(rows)
+    a, b = rng.normal(size=(5, 40)), rng.normal(size=(rows, 40))
+    np.testing.assert_allclose(problem.outer(a, b), a @ b.T, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(problem.gram(a.reshape(5, 8, 5), 2 * a), 2 * a @ a.T, atol=1e-13)

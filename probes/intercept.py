@@ -81,16 +81,19 @@ def settle(problem: Problem, logits: jax.Array, enough: jax.Array) -> Settled:
         new = at(move + step / jnp.maximum(_range(step), 1))
         # Near the optimum neither changes but by rounding, and it is time to end.
         better = (new[3] < rest / 2) & (new[1] <= loss * (1 + 20 * jnp.finfo(loss.dtype).eps))
+        better |= count == 0
         kept = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, carry[0])
         return kept, better & (kept[3] > enough), count + 1
 
-    size = problem.targets.shape[2]
-    start = at(jnp.zeros(size, logits.dtype))
+    # The first round evaluates where the intercept stands.
+    zeros = jnp.zeros(problem.targets.shape[2], logits.dtype)
+    infinite = jnp.inf * jnp.ones_like(enough)
+    nowhere = (zeros, infinite, zeros, infinite, infinite, jnp.zeros_like(logits))
     (move, loss, step, rest, trace, residual), *_ = jax.lax.while_loop(
-        lambda c: c[1] & (c[2] < _ITERATIONS), iterate, (start, start[3] > enough, jnp.int32(0))
+        lambda c: c[1] & (c[2] <= _ITERATIONS), iterate, (nowhere, jnp.bool_(True), jnp.int32(0))
     )
     rest = jnp.where(_range(step) <= 1, jnp.maximum(rest, 0), jnp.inf)
-    return Settled(move, rest, jnp.maximum(trace / (size - 1), 1e-12), loss, residual)
+    return Settled(move, rest, jnp.maximum(trace / (len(zeros) - 1), 1e-12), loss, residual)
 
 
 def excess(problem: Problem, gradient: jax.Array, rest: jax.Array, l2: jax.Array) -> jax.Array:

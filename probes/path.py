@@ -194,14 +194,15 @@ def _step(problem: Problem, ridge: jax.Array, inverse: jax.Array, point: _Point)
 
 
 class _Trial(NamedTuple):
-    """A length, the bracket [low, high] around the zero of the derivative, and what is there."""
+    """The bracket [low, high] around the zero of the derivative, the next length, and the last."""
 
-    length: jax.Array
-    slope: jax.Array
+    next: jax.Array
     low: jax.Array
     low_slope: jax.Array
     high: jax.Array
     high_slope: jax.Array
+    length: jax.Array
+    slope: jax.Array
     objective: jax.Array
     gradient: jax.Array
     trials: jax.Array
@@ -216,38 +217,35 @@ def _search(
     bracket from above, a negative one from below, and the secant through both ends goes on.
     """
 
-    def at(length: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def steep(trial: _Trial) -> jax.Array:
+        return ~(jnp.abs(trial.slope) <= -_SLOPE * point.slope) & (trial.trials < _TRIALS)
+
+    def attempt(trial: _Trial) -> _Trial:
+        length = trial.next
         params = point.params + length * point.direction
         objective, gradient = _evaluate(
             problem, ridge, params, lambda a, b: a + length * b, point.logits, change
         )
-        return objective, gradient, jnp.sum(gradient * point.direction)
-
-    def steep(trial: _Trial) -> jax.Array:
-        return ~(jnp.abs(trial.slope) <= -_SLOPE * point.slope) & (trial.trials < _TRIALS)
-
-    def refine(trial: _Trial) -> _Trial:
-        over = ~(trial.slope <= 0)  # Not a number means too far, as well.
-        high = jnp.where(over, trial.length, trial.high)
-        high_slope = jnp.where(over, trial.slope, trial.high_slope)
-        low = jnp.where(over, trial.low, trial.length)
-        low_slope = jnp.where(over, trial.low_slope, trial.slope)
+        slope = jnp.sum(gradient * point.direction)
+        over = ~(slope <= 0)  # Not a number means too far, as well.
+        high = jnp.where(over, length, trial.high)
+        high_slope = jnp.where(over, slope, trial.high_slope)
+        low = jnp.where(over, trial.low, length)
+        low_slope = jnp.where(over, trial.low_slope, slope)
         width = high - low
         secant = low - low_slope * width / (high_slope - low_slope)
         secant = jnp.where(jnp.isfinite(secant), secant, low + width / 2)
         inside = jnp.clip(secant, low + width / 20, high - width / 20)
-        growth = jnp.clip(point.slope / (point.slope - trial.slope), 1.5, 4)
-        length = jnp.where(jnp.isfinite(high), inside, trial.length * growth)
-        objective, gradient, slope = at(length)
-        trials = trial.trials + 1
-        return _Trial(length, slope, low, low_slope, high, high_slope, objective, gradient, trials)
+        growth = jnp.clip(point.slope / (point.slope - slope), 1.5, 4)
+        following = jnp.where(jnp.isfinite(high), inside, length * growth)
+        bracket = following, low, low_slope, high, high_slope
+        return _Trial(*bracket, length, slope, objective, gradient, trial.trials + 1)
 
     one = jnp.ones_like(point.slope)
-    objective, gradient, slope = at(one)
     infinite = jnp.inf * one
-    bracket = (0 * one, point.slope, infinite, infinite)
-    first = _Trial(one, slope, *bracket, objective, gradient, jnp.int32(1))
-    best = jax.lax.while_loop(steep, refine, first)
+    bracket = one, 0 * one, point.slope, infinite, infinite
+    unknown = 0 * one, infinite, infinite, jnp.zeros_like(point.gradient), jnp.int32(0)
+    best = jax.lax.while_loop(steep, attempt, _Trial(*bracket, *unknown))
     return best.length, best.objective, best.gradient
 
 

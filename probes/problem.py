@@ -9,6 +9,7 @@ Legend: N = C S n samples, padding included, Q columns, K classes.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -119,5 +120,5 @@ def gram(a: jax.Array, b: jax.Array) -> jax.Array:
     One matrix-vector product an element: XLA's matrix product on a CPU would first bring the long
     rows into another order, which takes three times as long as to multiply them.
     """
-    rows = a.reshape(len(a), -1)
-    return jnp.stack([dot(rows, element.ravel()) for element in b], axis=1)
+    rows, others = a.reshape(len(a), -1), b.reshape(len(b), -1)
+    return jax.lax.map(partial(dot, rows), others).T

@@ -75,8 +75,8 @@ def best(
         def too_far(trial: Any) -> jax.Array:
             return ~(trial[1] < objective) & (trial[0] > 0.05)
 
-        one = jnp.ones_like(objective)
-        length, *there = jax.lax.while_loop(too_far, shorter, (one, *at(coefficients + move)))
+        untried = (3 * jnp.ones_like(objective), jnp.inf * objective, jnp.zeros_like(residual))
+        length, *there = jax.lax.while_loop(too_far, shorter, untried)
         better = there[0] < objective
         new, old = (coefficients + length * move, *there), (coefficients, objective, residual)
         return *(jnp.where(better, a, b) for a, b in zip(new, old, strict=True)), better

@@ -5,13 +5,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from probes import correlate, figures, runs, study
+from probes import correlate, figures, runs, study, sweep
 from probes.resampling import Plan
 from probes.runs import Run
 
 
 def main(arguments: list[str]) -> int:
-    """Draws figures 1 to 8 of runs as PNG and SVG and returns the exit code.
+    """Draws figures 1 to 8 and the choices of penalties of runs, as PNG and SVG.
+
+    Returns the exit code.
 
     2 stands for a path without a run, or for a damaged file.
     """
@@ -49,6 +51,11 @@ def draw(found: list[Run], out: Path, epoch: float | None) -> list[Path]:
             made["figure7_transfer"] = figures.transfer_scatter(compared, coefficients)
         except ValueError as error:
             print(f"no figure 7: {error}", file=sys.stderr)
+    for run in found:
+        chosen = [row for row in run.transfer if row.get("validation_curve")]
+        if chosen:
+            stem = f"penalties_{run.name.replace('/', '_')}"
+            made[stem] = figures.validation_curves(chosen, sweep.VALUES)
     return [path for stem, figure in made.items() for path in figures.save_both(figure, out / stem)]
 
 

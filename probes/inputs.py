@@ -16,15 +16,18 @@ def samples(
     """
     features = features if isinstance(features, np.memmap) else np.asarray(features)
     labels = np.asarray(labels)
-    if features.ndim != 2 or labels.shape != features.shape[:1] or not len(labels):
+    if features.ndim != 2 or labels.shape != features.shape[:1] or not features.size:
         raise ValueError(
             f"features have shape {features.shape} and labels {labels.shape}; expected [N D] and "
-            "[N] with N > 0."
+            "[N] with N > 0 and D > 0."
         )
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels are {labels.dtype}; expected integers in [0, K).")
+    if np.issubdtype(features.dtype, np.complexfloating):
+        raise ValueError(f"features are {features.dtype}; expected real numbers.")
     if not np.issubdtype(features.dtype, np.floating):
-        features = features.astype(np.float32)
+        # Integers in all their digits; what else there is, such as bfloat16, has fewer.
+        features = features.astype(np.float64 if features.dtype.kind in "iub" else np.float32)
     bad = sum(
         int((~np.isfinite(features[i : i + 4096])).sum()) for i in range(0, len(features), 4096)
     )
@@ -41,6 +44,51 @@ def samples(
             f"{labels.max()}; pass num_classes, or renumber them."
         )
     return features, labels.astype(np.int64), num_classes
+
+
+def splits(named: dict[str, Any], num_classes: int) -> None:
+    """Refuses splits, pairs of features and labels, by the same rules, and if sizes differ.
+
+    Raises:
+      ValueError: as ``samples``, with the name of the split.
+    """
+    for name, (features, labels) in named.items():
+        try:
+            samples(features, labels, num_classes)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    dims = {name: np.shape(features)[1] for name, (features, _) in named.items()}
+    if len(set(dims.values())) > 1:
+        raise ValueError(f"the splits have features of different sizes: {dims}.")
+
+
+def settings(dtype: np.dtype, tolerance: float, max_steps: int) -> None:
+    """Raises ``ValueError`` for a dtype, tolerance or number of steps that the path cannot have."""
+    if dtype not in (np.float32, np.float64):
+        raise ValueError(f"dtype is {dtype}; the iterations are in float32 or float64.")
+    if not 0 <= tolerance < np.inf:
+        raise ValueError(f"tolerance is {tolerance}; expected a finite number, not negative.")
+    if not 0 <= max_steps < 2**31:
+        raise ValueError(f"max_steps is {max_steps}; expected 0 to 2^31 - 1.")
+
+
+def in_range(l2s: np.ndarray, scale: float, dtype: np.dtype) -> np.ndarray:
+    """Returns the penalties for features of unit scale, as ``dtype`` can represent them.
+
+    Raises:
+      ValueError: some are too small or too large for that.
+    """
+    with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
+        relative = l2s / np.square(scale)
+    info = np.finfo(dtype)
+    wrong = l2s[~((relative > 1e3 * info.tiny) & (relative < 1e-3 * info.max))]
+    if len(wrong):
+        raise ValueError(
+            f"l2 = {wrong[0]:.3g} for features with a standard deviation of {scale:.3g} is beyond "
+            f"the range of {dtype}; divide the features, or choose penalties nearer to their "
+            "variance."
+        )
+    return relative
 
 
 def penalties(l2s: Any) -> np.ndarray:

@@ -23,7 +23,7 @@ class Ledger:
         """Reads what is there.
 
         Raises:
-          ConfigError: a line other than the last is not JSON.
+          ConfigError: a line other than the last is not JSON, or one is not a row.
         """
         self._path = path
         self._rows: dict[str, Row] = {}
@@ -36,6 +36,10 @@ class Ledger:
                 if number == len(lines):
                     break
                 raise ConfigError(f"{path}, line {number}, is not valid JSON: {error}.") from error
+            if not isinstance(row, dict) or "task" not in row:
+                raise ConfigError(
+                    f"{path}, line {number}, is not a row of a task; delete the line."
+                )
             self._rows[row["task"]] = row
             whole += line if line.endswith("\n") else line + "\n"
         if whole != "".join(lines):

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+import zipfile
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -33,12 +34,19 @@ def load(path: str | os.PathLike[str], key: str, state: Any) -> Progress:
     """Returns what the file holds; nothing done, and ``state``, if there is none yet.
 
     Raises:
-      ValueError: it belongs to another path.
+      ValueError: it belongs to another path, or is no such file.
     """
     if not os.path.exists(path):
         return Progress(0, state, [])
-    with np.load(path) as file:
-        if str(file["key"]) != key:
+    try:
+        opened = np.load(path)
+        kept_key = str(opened["key"])
+    except (ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} keeps no path ({error}); name another file, or delete it."
+        ) from error
+    with opened as file:
+        if kept_key != key:
             raise ValueError(
                 f"{path} keeps a path of other features, labels, penalties or options; name "
                 "another file, or delete it."

@@ -45,7 +45,7 @@ class Rotation(NamedTuple):
 
     def undo(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the kernel ``[P D K]`` and bias ``[P K]`` for the features as they came."""
-        kernel = np.stack([self.axes @ (one / self.scale) for one in kernel])
+        kernel = np.matmul(self.axes / self.scale, kernel)
         return kernel, bias - np.einsum("d,pdk->pk", self.mean, kernel)
 
 

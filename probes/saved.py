@@ -19,7 +19,7 @@ def read(path: Path) -> Samples:
     """Returns the features and labels of a file, or of a pair of files.
 
     ``.npy`` files are memory-mapped. Rows with the label -1, images that could not be read, are
-    left out.
+    left out; an ``.npz`` must have none.
 
     Raises:
       ConfigError: it is no such file, or its arrays do not fit each other; says what is wrong.
@@ -71,6 +71,8 @@ def _checked(features: np.ndarray, labels: np.ndarray, path: Path) -> Samples:
             f"{labels.dtype} {list(labels.shape)}; they must be numbers [N, D] and integers [N]."
         )
     present = labels >= 0
+    if not present.any():
+        raise ConfigError(f"{path}: all {len(labels)} labels are negative: nothing to probe.")
     if present.all():
         return Samples(features, np.asarray(labels))
     return Samples(features[present], labels[present])

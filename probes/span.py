@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from probes.problem import Problem, dot, each, gram, total
-from probes.softmax import cross_entropy, over_classes, probabilities
+from probes.softmax import cross_entropy, over_classes
 
 _ITERATIONS = 4
 # Newton is quadratic: a step that promises less than this part of the objective is the last of use,
@@ -66,7 +66,7 @@ def best(
     def longest(
         coefficients: jax.Array, objective: jax.Array, residual: jax.Array, move: jax.Array
     ) -> tuple[jax.Array, ...]:
-        """Goes all of the move, or a third, or a ninth; returns whether that lowered anything."""
+        """Goes all of the move, or a third of that, down to 1/27; returns whether it helped."""
 
         def shorter(trial: Any) -> Any:
             length = trial[0] / 3
@@ -110,18 +110,19 @@ def _derivatives(
 ) -> tuple[jax.Array, jax.Array]:
     """Returns gradient ``[H]`` and Hessian ``[H H]`` in the coefficients of the images.
 
-    Plain sums are what a CPU is fast at: three rows of n K numbers make a slow matrix product.
+    The images are zero for the true class, and for the others the residual is the probability: so
+    that it does for both. Plain sums are what a CPU is fast at: three rows of n K numbers make a
+    slow matrix product.
     """
-    del design
-    p = probabilities(residual, targets)
-    weighted = p * weights
-    means = jnp.stack([over_classes(p * image) for image in images])
+    del design, targets
+    parts = [residual * weights * image for image in images]
+    means = jnp.stack([over_classes(part) for part in parts])
     pairs = itertools.combinations_with_replacement(range(len(images)), 2)
-    second = {(i, j): jnp.sum(weighted * images[i] * images[j]) for i, j in pairs}
+    second = {(i, j): jnp.sum(parts[i] * images[j]) for i, j in pairs}
     size = range(len(images))
     hessian = jnp.array([[second[min(i, j), max(i, j)] for j in size] for i in size])
-    gradient = [jnp.sum(residual * weights * image) for image in images]
-    return jnp.stack(gradient), hessian - dot(means * weights, means.T)
+    inverse = jnp.where(weights > 0, 1 / jnp.where(weights > 0, weights, 1), 0)
+    return jnp.sum(means, axis=1), hessian - dot(means * inverse, means.T)
 
 
 def _combine(coefficients: jax.Array, images: Sequence[jax.Array]) -> jax.Array:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from probes import logistic
+from probes import inputs, logistic
 
 VALUES = np.geomspace(1e-6, 1e6, 97)
 _HELD_OUT = 0.2
@@ -94,14 +94,17 @@ def sweep(
       **options: of ``logistic.walk``.
 
     Raises:
-      ValueError: a class has a single training sample and cannot be divided; or as ``fit_path``.
+      ValueError: a split is not as ``fit_path`` demands, by its name; a class has a single training
+        sample, or a fifth of train is fewer samples than classes, so that it cannot be divided.
 
     Warns:
       UserWarning: the choice lies at an end of the grid; it is in the result as well.
     """
-    splits = (train, test) if validation is None else (train, test, validation)
-    classes = max(int(np.max(split.labels)) for split in splits) + 1
-    options = {"num_classes": classes, **options}
+    splits = {"train": train, "test": test}
+    splits |= {} if validation is None else {"validation": validation}
+    largest = max(int(np.max(split.labels, initial=0)) for split in splits.values())
+    options = {"num_classes": largest + 1, **options}
+    inputs.splits(splits, options["num_classes"])
     fitted, held_out = (train, validation) if validation else hold_out(train, seed)
     l2s, curve, seen = values / len(fitted.labels), np.full(len(values), np.nan), []
     for places, part in logistic.walk(*fitted, l2s, resume=resume, **options):

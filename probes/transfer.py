@@ -112,8 +112,10 @@ def _probe_run(
             if book.has(task.name, key):
                 display.say(f"{run} {task.name}: done before, {book.rows[task.name]['score']:.4f}")
             else:
-                row = _row(probed, task, planned, options, display)
+                path = run / "features" / f"path-{key}.npz"
+                row = _row(probed, task, planned, options, display, path)
                 book.add(row | {"key": key})
+                path.unlink(missing_ok=True)
                 display.say(_line(run, row))
             done[task.name] = book.rows[task.name]
         except _FAILURES as error:
@@ -137,12 +139,13 @@ def _row(
     planned: task_features.Plan,
     options: TransferConfig,
     display: Display,
+    path: Path,
 ) -> dict[str, Any]:
-    """Computes features, probes them, and returns the row of a task."""
+    """Computes features, probes them, and returns the row; what is done stays in ``path``."""
     material = _make(probed, task, planned, options, display)
     display.probing()
     start = time.perf_counter()
-    scores = probe(material.splits, material.num_classes, task.score, options)
+    scores = probe(material.splits, material.num_classes, task.score, options, path)
     scores["warnings"] = material.notes + scores["warnings"]
     return {
         "run": probed.workdir.resolve().name,
@@ -176,7 +179,11 @@ def _make(
 
 
 def probe(
-    splits: dict[str, sweep.Samples], num_classes: int, score_name: str, options: TransferConfig
+    splits: dict[str, sweep.Samples],
+    num_classes: int,
+    score_name: str,
+    options: TransferConfig,
+    resume: Path | None = None,
 ) -> dict[str, Any]:
     """Returns all scores of features: the linear probe's, and those without a penalty.
 
@@ -185,6 +192,7 @@ def probe(
       num_classes: K.
       score_name: of ``tasks.SCORES``.
       options: of the probes.
+      resume: a file for what is done of the path; see ``logistic.walk``.
 
     Raises:
       ValueError: the features are not finite, or cannot be divided by class.
@@ -202,6 +210,7 @@ def probe(
             num_classes=num_classes,
             dtype=np.dtype(options.precision),
             max_steps=options.max_steps,
+            resume=resume,
         )
     said = [
         str(warning.message) for warning in caught if warning.category is not DeprecationWarning

@@ -137,6 +137,16 @@ FIGURES = {
         lambda: figures.validation_curve([0.001, 1, 1000], [0.5, 0.62, 0.6], 1),
         style.COLUMN,
     ),
+    "validation_curves": (
+        lambda: figures.validation_curves(
+            [
+                {"task": f"task {i}", "value": 1, "validation_curve": [0.5, 0.62, None]}
+                for i in range(4)
+            ],
+            [0.001, 1, 1000],
+        ),
+        style.PAGE,
+    ),
     "nothing to draw": (
         lambda: figures.metric_curves([run("bare", vci=None, fuzziness=None)], "train"),
         style.PAGE,
@@ -251,6 +261,7 @@ def test_the_choice_of_a_penalty_is_marked():
         lambda: figures.spectra([], "train"),
         lambda: figures.train_and_test([], ("vci",)),
         lambda: figures.train_and_test(RUNS, ()),
+        lambda: figures.validation_curves([], [1]),
     ],
 )
 def test_nothing_to_draw_is_an_error(build):
@@ -281,6 +292,11 @@ def test_the_command_draws_a_run_that_was_killed(tmp_path, capsys):
     drawn = {path.name for path in (tmp_path / "out").iterdir()}
     assert len(drawn) == 10
     assert {name[6] for name in drawn} == set("12368")
+    row = {"task": "digits", "score": 0.9, "value": 1.0, "validation_curve": [0.5] * 97}
+    (path.parent / "transfer.jsonl").write_text(json.dumps(row) + "\n")
+    assert figures_main.main(arguments) == 0
+    assert "no figure 7" in capsys.readouterr().err
+    assert (tmp_path / "out" / "penalties_run.png").exists()
     path.write_text('{"epoch"\n' + lines[0])
     assert figures_main.main(arguments) == 2
     assert "metrics.jsonl, line 1, is not valid JSON" in capsys.readouterr().err

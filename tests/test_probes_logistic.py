@@ -171,6 +171,13 @@ def test_eight_devices_follow_the_path_of_one():
     for i, l2 in enumerate(L2S):
         value = objective(features, labels, eight.kernel[i], eight.bias[i], l2)
         assert value == pytest.approx(one.objective[i], rel=1e-5)
+    # The kernels too, where the weakest penalties tell them apart: in float64.
+    one, eight = (
+        logistic.fit_path(features, labels, L2S, dtype=np.float64, tolerance=1e-13, mesh=devices)
+        for devices in (None, mesh)
+    )
+    apart = np.linalg.norm(eight.kernel - one.kernel, axis=(1, 2))
+    assert np.all(apart <= 1e-5 * np.linalg.norm(one.kernel, axis=(1, 2)))
 
 
 @pytest.mark.parametrize("unit", [1e6, 1e-6])
@@ -179,6 +186,42 @@ def test_the_unit_of_the_features_does_not_matter(exact, unit):
     ours = logistic.fit_path(features * unit, labels, L2S * unit**2)
     plain = logistic.fit_path(features, labels, L2S)
     np.testing.assert_allclose(ours.objective, plain.objective, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("unit", "l2"), [(1e6, 1e-6), (1, 1e-17)])
+def test_a_penalty_far_below_the_variance_is_reached(exact, unit, l2):
+    """By way of more penalties than a block has, none of which was asked for."""
+    features, labels, _ = exact
+    fit = logistic.fit(features * unit, labels, l2, dtype=np.float64, tolerance=1e-6)
+    assert fit.kernel.shape == (6, 4)
+    value = objective(features * unit, labels, fit.kernel, fit.bias, l2)
+    assert value == pytest.approx(fit.objective, rel=1e-6)
+
+
+def test_integers_keep_their_digits():
+    rng = np.random.default_rng(0)
+    features, labels = rng.integers(0, 5, (60, 3)), rng.integers(0, 3, 60)
+    expected = logistic.fit(features.astype(float), labels, 0.01, dtype=np.float64)
+    fit = logistic.fit(features + 10**9, labels, 0.01, dtype=np.float64)
+    assert fit.objective == pytest.approx(expected.objective, rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("features", "options", "message"),
+    [
+        (np.ones((4, 0)), {}, "D > 0"),
+        (np.ones((4, 2)) * 1j, {}, "real numbers"),
+        (np.eye(4), {"dtype": np.float16}, "dtype is float16"),
+        (np.eye(4), {"tolerance": -1.0}, "tolerance is -1"),
+        (np.eye(4), {"tolerance": np.nan}, "tolerance is nan"),
+        (np.eye(4), {"max_steps": 2**31}, "max_steps is 2147483648"),
+        (np.eye(4) * 1e-30, {}, "beyond the range of float32"),
+        (np.eye(4) * 1e25, {}, "beyond the range of float32"),
+    ],
+)
+def test_what_the_path_cannot_do_is_said_at_once(features, options, message):
+    with pytest.raises(ValueError, match=message):
+        logistic.fit(features, [0, 1, 0, 1], 1.0, **options)
 
 
 def test_absent_classes_can_never_be_predicted(exact):
@@ -379,6 +422,34 @@ def test_one_program_serves_all_data_of_a_shape(exact):
     assert path.follow._cache_size() == programs
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_data_sets_at_once_have_the_optima_that_each_has_alone(dtype):
+    """Of different units, so that one needs more penalties on the way; of other shapes; trivial."""
+    features, labels = draw(size=90)
+    other = np.random.default_rng(1).normal(size=features.shape) + features[:, ::-1]
+    data = [
+        (features, labels),
+        (1e3 * other, labels[::-1]),
+        (features[:60], labels[:60]),
+        (features, np.zeros_like(labels)),
+    ]
+    programs = path.follow_together._cache_size()
+    together = logistic.fit_paths(*zip(*data, strict=True), L2S, num_classes=4, dtype=dtype)
+    assert path.follow_together._cache_size() == programs + 2
+    assert len(together) == 4
+    for (its, own), fit in zip(data, together, strict=True):
+        alone = logistic.fit_path(its, own, L2S, num_classes=4, dtype=dtype)
+        assert fit.converged.all()
+        assert fit.kernel.shape == alone.kernel.shape
+        rtol = 2e-6 if dtype == np.float32 else 2e-9
+        np.testing.assert_allclose(fit.objective, alone.objective, rtol=rtol)
+        reached = [objective(its, own, *one) for one in zip(fit.kernel, fit.bias, L2S, strict=True)]
+        np.testing.assert_allclose(reached, alone.objective, rtol=2 * rtol)
+    spoilt = np.where(np.arange(features.size).reshape(features.shape) == 7, np.inf, features)
+    with pytest.raises(ValueError, match="data set 1: 1 of"):
+        logistic.fit_paths([features, spoilt], [labels, labels], L2S, num_classes=4)
+
+
 class Stopped(Exception):
     """As Ctrl-C would."""
 
@@ -408,6 +479,9 @@ def test_an_interrupted_path_goes_on_to_the_same_numbers(exact, tmp_path, monkey
     np.testing.assert_array_equal(again.kernel, whole.kernel)
     with pytest.raises(ValueError, match="other features, labels"):
         logistic.fit_path(features + 1, labels, l2s, resume=file)
+    file.write_text("mine")
+    with pytest.raises(ValueError, match="keeps no path"):
+        logistic.fit_path(features, labels, l2s, resume=file)
 
 
 def test_a_class_without_weight_is_absent(exact):

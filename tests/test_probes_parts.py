@@ -148,7 +148,7 @@ def test_a_pair_without_curvature_empties_the_memory_and_leaves_nothing_behind(c
     np.testing.assert_allclose(found, -step / 2, rtol=1e-5)
 
 
-@pytest.mark.parametrize("rows", [1, 8, 10, 31, 33])
+@pytest.mark.parametrize("rows", [1, 8, 10, 31, 33, 70])
 def test_products_over_samples_are_their_definitions(x64, rows):
     rng = np.random.default_rng(rows)
     a, b = rng.normal(size=(5, 40)), rng.normal(size=(rows, 40))

@@ -6,7 +6,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from probes import logistic, sweep
+from probes import logistic, path, sweep
 from probes.estimator import LogisticProbe
 
 VALUES = np.geomspace(1e-3, 1e6, 10)
@@ -80,6 +80,51 @@ def test_an_early_end_changes_nothing_but_the_rest_of_the_curve(digits, tmp_path
     np.testing.assert_array_equal(early.curve[visited], whole.curve[visited])
     assert (early.value, early.score) == (whole.value, whole.score)
     assert (tmp_path / "p.npz").exists()
+
+
+def test_an_interrupted_sweep_goes_on_where_it_was(digits, tmp_path, monkeypatch):
+    train, validation, test = digits
+    options = {"validation": validation, "values": np.geomspace(1e-6, 1e6, 40)}
+    follow, calls, fatal = path.follow, [], []
+
+    def counted(*arguments):
+        calls.append(0)
+        if len(calls) in fatal:
+            raise KeyboardInterrupt
+        return follow(*arguments)
+
+    monkeypatch.setattr(path, "follow", counted)
+    whole = sweep.sweep(train, test, **options)
+    needed = len(calls)
+    fatal.append(needed + 3)
+    file = tmp_path / "path.npz"
+    with pytest.raises(KeyboardInterrupt):
+        sweep.sweep(train, test, resume=file, **options)
+    resumed = sweep.sweep(train, test, resume=file, **options)
+    assert len(calls) == 2 * needed + 1  # The killed call alone was made again.
+    assert (resumed.value, resumed.score) == (whole.value, whole.score)
+    np.testing.assert_array_equal(resumed.curve, whole.curve)
+    np.testing.assert_array_equal(resumed.fit.kernel, whole.fit.kernel)
+
+
+@pytest.mark.parametrize("name", ["train", "test", "validation"])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda s: s._replace(features=np.where(s.labels[:, None] == 1, np.nan, s.features)),
+            "NaN",
+        ),
+        (lambda s: s._replace(labels=s.labels - 1), "lie outside"),
+        (lambda s: sweep.Samples(s.features[:0], s.labels[:0]), "N > 0"),
+        (lambda s: s._replace(features=s.features[:, :9]), "different sizes"),
+    ],
+)
+def test_a_bad_split_is_named_before_any_work(digits, name, spoil, message):
+    splits = dict(zip(("train", "validation", "test"), digits, strict=True))
+    splits[name] = spoil(splits[name])
+    with pytest.raises(ValueError, match=f"{name}.*{message}|{message}.*{name}"):
+        sweep.sweep(**splits)
 
 
 def test_an_end_of_the_grid_is_warned_about(digits):

@@ -240,6 +240,9 @@ def test_a_ledger_survives_a_kill(tmp_path):
     path.write_text("{\n" + json.dumps(first) + "\n")
     with pytest.raises(ConfigError, match="line 1, is not valid JSON"):
         ledger.Ledger(path)
+    path.write_text(json.dumps(first) + "\nnull\n")
+    with pytest.raises(ConfigError, match="line 2, is not a row"):
+        ledger.Ledger(path)
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,14 @@ the only place that imports matplotlib, and no figure touches its global state o
 
 Figure 1 is ``within_parts``, 2 ``spectra``, 3 to 5 ``metric_curves``, 6 and 8 ``train_and_test``,
 7 ``transfer_scatter``; ``overview`` is the four metrics of one run, and ``validation_curve`` the
-choice of a probe's penalty.
+choice of a probe's penalty, ``validation_curves`` those of a run.
 """
 
 from probes.figures.curves import metric_curves, train_and_test
 from probes.figures.overview import collapse_curves
 from probes.figures.parts import spectra, within_parts
 from probes.figures.style import save, save_both
-from probes.figures.sweeps import validation_curve
+from probes.figures.sweeps import validation_curve, validation_curves
 from probes.figures.transfer import transfer_scatter
 
 __all__ = [
@@ -25,5 +25,6 @@ __all__ = [
     "train_and_test",
     "transfer_scatter",
     "validation_curve",
+    "validation_curves",
     "within_parts",
 ]

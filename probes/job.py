@@ -1,0 +1,211 @@
+"""A data set made ready for the path solver, and what the solver found brought back.
+
+Legend: N samples, D features, K classes, P penalties, M data sets.
+"""
+
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from probes import inputs, path, problem, rotation
+
+# Penalties per call of the compiled program; between calls a path can be left and gone on from.
+BLOCK = 16
+# Between penalties further apart than this, others are solved on the way.
+_LARGEST_RATIO = 10.0
+# Columns are padded to a multiple of D over this, so that features with a few dead directions more
+# or less share a program.
+_GRANULES = 16
+
+
+class ProbeFit(NamedTuple):
+    """Optima at P penalties, in the order they were asked for; ``fit`` has no axis P.
+
+    Attributes:
+      kernel: ``[P D K]``, for the features as they were given.
+      bias: ``[P K]``; -inf for a class without a sample, which is the limit it tends to.
+      objective: reached, ``[P]``.
+      grad_norm: of its gradient in kernel and bias, ``[P]``.
+      steps: of L-BFGS, ``[P]``.
+      converged: whether the stopping rule was met, ``[P]``.
+      gap: a certificate, ``[P]``: the excess of the objective over its minimum, relative to it, is
+        at most this, by duality (``probes/intercept.py``), up to the rounding of ``dtype``. Where
+        l2 is far below the curvature of the data no gradient is small enough to prove what is
+        true, and the bound is pessimistic.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    objective: np.ndarray
+    grad_norm: np.ndarray
+    steps: np.ndarray
+    converged: np.ndarray
+    gap: np.ndarray
+
+
+class Job(NamedTuple):
+    """What the solver takes, and what turns its results back.
+
+    Attributes:
+      data: rotated, padded, placed.
+      state: before the first penalty.
+      visited: penalties relative to the variance of the features, from large to small.
+      wanted: the places among them of those that were asked for, ``[P]``.
+      rotation: of the features.
+      present: the classes with a sample that counts.
+      num_classes: K.
+    """
+
+    data: problem.Problem
+    state: path.State
+    visited: np.ndarray
+    wanted: np.ndarray
+    rotation: rotation.Rotation
+    present: np.ndarray
+    num_classes: int
+
+    def block(self, start: int) -> np.ndarray:
+        """Returns the penalties of a call, filled up with zeros, ``[BLOCK]``."""
+        block = np.zeros(BLOCK, self.data.design.dtype)
+        some = self.visited[start : start + BLOCK]
+        block[: len(some)] = some
+        return block
+
+    def found(self, start: int, optima: path.Optimum) -> tuple[np.ndarray, ProbeFit]:
+        """Returns places among the penalties asked for, and what a call found at those."""
+        places = np.flatnonzero((self.wanted >= start) & (self.wanted < start + BLOCK))
+        optima = path.Optimum(*(np.asarray(x)[self.wanted[places] - start] for x in optima))
+        return places, _restore(optima, self.rotation, self.present, self.num_classes)
+
+
+def prepare(
+    features: np.ndarray,
+    labels: np.ndarray,
+    l2s: np.ndarray,
+    weights: np.ndarray,
+    num_classes: int,
+    dtype: np.dtype,
+    mesh: Any = None,
+) -> Job | ProbeFit:
+    """Returns a data set, checked by ``inputs``, as a job; or the fit, if there is one class alone.
+
+    Raises:
+      ValueError: a penalty is out of the range of ``dtype``, relative to the features' variance.
+    """
+    present = np.flatnonzero(np.bincount(labels, weights, num_classes) > 0)
+    if len(present) == 1:
+        return _only_one(features.shape[1], num_classes, present[0], len(l2s))
+    found = rotation.fit(features, weights)
+    visited, wanted = _bridged(inputs.in_range(l2s, found.scale, dtype))
+    # Samples of classes without weight may stand in any row.
+    rows = np.minimum(np.searchsorted(present, labels), len(present) - 1)
+    with jax.enable_x64(dtype == np.float64):
+        data = _problem(features, rows, weights, len(present), found, dtype, mesh)
+        state = _begin(np.bincount(rows, weights), data, visited[0])
+    return Job(data, state, visited, wanted, found, present, num_classes)
+
+
+def _only_one(dim: int, num_classes: int, present: int, penalties: int) -> ProbeFit:
+    """A single class: nothing to tell apart, and zero loss at once."""
+    bias = np.full((penalties, num_classes), -np.inf)
+    bias[:, present] = 0
+    zero = np.zeros(penalties)
+    done = np.ones(penalties, bool)
+    kernel = np.zeros((penalties, dim, num_classes))
+    return ProbeFit(kernel, bias, zero, zero, np.zeros(penalties, np.int32), done, zero)
+
+
+def _bridged(l2s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns penalties to visit, from large to small, and where those asked for are among them.
+
+    A path is started where the optimum is nearly zero, at the largest variance (one), and never
+    jumps by more than ``_LARGEST_RATIO``; from far away L-BFGS takes thousands of steps.
+    """
+    stops = np.unique(l2s)[::-1]
+    if stops[0] < 1:
+        stops = np.concatenate([[1.0], stops])
+    visited = [stops[:1]]
+    for high, low in itertools.pairwise(stops):
+        pieces = int(np.ceil(np.log(high / low) / np.log(_LARGEST_RATIO) - 1e-9))
+        visited.append(np.geomspace(high, low, max(pieces, 1) + 1)[1:-1])
+        visited.append([low])
+    descending = np.concatenate(visited)
+    return descending, np.searchsorted(-descending, -l2s)
+
+
+def _problem(
+    features: np.ndarray,
+    rows: np.ndarray,
+    weights: np.ndarray,
+    num_classes: int,
+    found: rotation.Rotation,
+    dtype: np.dtype,
+    mesh: Any,
+) -> problem.Problem:
+    kept, granule = len(found.squares), -(-features.shape[1] // _GRANULES)
+    columns = -(-kept // granule) * granule
+    layout = problem.shape(len(rows), num_classes, mesh.size if mesh else 1)
+    chunks, parts, size = layout
+    design = np.zeros((chunks, parts, columns + 1, size), dtype)
+    design[:, :, -1] = 1
+    for index, place in enumerate(np.ndindex(chunks, parts)):
+        found.apply(features[index * size : (index + 1) * size], design[place])
+    padded = np.zeros(layout, dtype)
+    padded.ravel()[: len(weights)] = weights
+    places = np.pad(rows, (0, padded.size - len(rows))).reshape(chunks, parts, 1, size)
+    ends = np.zeros(columns - kept)
+    divided, whole = placement(mesh, None, mesh and mesh.axis_names), placement(mesh)
+    return problem.Problem(
+        design=jax.device_put(design, divided),
+        weights=jax.device_put(padded, divided),
+        targets=jax.device_put(places == np.arange(num_classes)[:, None], divided),
+        squares=jax.device_put(np.concatenate([found.squares, ends, [1]]).astype(dtype), whole),
+        penalised=jax.device_put(np.append(np.ones(columns), 0).astype(dtype), whole),
+    )
+
+
+def placement(mesh: Any, *axes: Any) -> NamedSharding | None:
+    """Returns where arrays lie whose axes are divided so; None is the one device there is."""
+    return NamedSharding(mesh, PartitionSpec(*axes)) if mesh else None
+
+
+def _begin(frequencies: np.ndarray, data: problem.Problem, l2: float) -> path.State:
+    """Starts at an infinite penalty: no kernel, and the classes' log frequencies."""
+    dtype, classes = data.design.dtype, len(frequencies)
+    prior = np.zeros((data.design.shape[2], classes), dtype)
+    prior[-1] = np.log(frequencies) - np.log(frequencies).mean()
+    spread = (1 - np.sum(frequencies**2)) / (classes - 1)
+    return path.begin(jnp.asarray(prior), jnp.asarray(spread, dtype), jnp.asarray(l2, dtype))
+
+
+def _restore(
+    optimum: path.Optimum, found: rotation.Rotation, present: np.ndarray, num_classes: int
+) -> ProbeFit:
+    kept = len(found.squares)
+    params = optimum.params.astype(np.float64)
+    kernel, bias = found.undo(params[:, :kept], params[:, -1])
+    # The gradient for the features as they came: rotated back, plus the mean times the bias' part.
+    gradient = optimum.gradient.astype(np.float64)
+    turned = found.scale * gradient[:, :kept]
+    turned += (found.mean @ found.axes)[:, None] * gradient[:, -1:]
+    beyond = found.mean - found.axes @ (found.mean @ found.axes)
+    free = np.sum(gradient[:, -1] ** 2, axis=-1)
+    norm = np.sqrt(np.sum(turned**2, axis=(1, 2)) + (1 + beyond @ beyond) * free)
+    if len(present) < num_classes:
+        full_kernel = np.zeros((*kernel.shape[:2], num_classes))
+        full_bias = np.full((len(bias), num_classes), -np.inf)
+        full_kernel[..., present], full_bias[..., present] = kernel, bias
+        kernel, bias = full_kernel, full_bias
+    return ProbeFit(
+        kernel,
+        bias,
+        optimum.objective.astype(np.float64),
+        norm,
+        optimum.steps,
+        optimum.converged,
+        optimum.gap.astype(np.float64),
+    )

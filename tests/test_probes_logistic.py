@@ -171,10 +171,10 @@ def test_eight_devices_follow_the_path_of_one():
     for i, l2 in enumerate(L2S):
         value = objective(features, labels, eight.kernel[i], eight.bias[i], l2)
         assert value == pytest.approx(one.objective[i], rel=1e-5)
-    # The kernels too, where the weakest penalties tell them apart: in float64.
+    # The kernels too, as far as an excess determines them: to sqrt(2 excess / l2).
     one, eight = (
-        logistic.fit_path(features, labels, L2S, dtype=np.float64, tolerance=1e-13, mesh=devices)
-        for devices in (None, mesh)
+        logistic.fit_path(features, labels, L2S[:8], dtype=np.float64, tolerance=1e-13, mesh=some)
+        for some in (None, mesh)
     )
     apart = np.linalg.norm(eight.kernel - one.kernel, axis=(1, 2))
     assert np.all(apart <= 1e-5 * np.linalg.norm(one.kernel, axis=(1, 2)))
@@ -441,10 +441,14 @@ def test_data_sets_at_once_have_the_optima_that_each_has_alone(dtype):
         alone = logistic.fit_path(its, own, L2S, num_classes=4, dtype=dtype)
         assert fit.converged.all()
         assert fit.kernel.shape == alone.kernel.shape
-        rtol = 2e-6 if dtype == np.float32 else 2e-9
+        rtol = 1e-6 if dtype == np.float32 else 1e-9
+        reached, expected = (
+            [objective(its, own, *one) for one in zip(some.kernel, some.bias, L2S, strict=True)]
+            for some in (fit, alone)
+        )
         np.testing.assert_allclose(fit.objective, alone.objective, rtol=rtol)
-        reached = [objective(its, own, *one) for one in zip(fit.kernel, fit.bias, L2S, strict=True)]
-        np.testing.assert_allclose(reached, alone.objective, rtol=2 * rtol)
+        if own.any():  # A single class has biases of -inf.
+            np.testing.assert_allclose(reached, expected, rtol=rtol)
     spoilt = np.where(np.arange(features.size).reshape(features.shape) == 7, np.inf, features)
     with pytest.raises(ValueError, match="data set 1: 1 of"):
         logistic.fit_paths([features, spoilt], [labels, labels], L2S, num_classes=4)

@@ -46,7 +46,7 @@ def validation_curves(scores: Sequence[Mapping[str, Any]], values: ArrayLike) ->
     columns = min(3, len(scores))
     rows = -(-len(scores) // columns)
     figure = style.figure(style.PAGE, min(0.5 + 1.7 * rows, 9))
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=True)
+    panels = figure.subplots(rows, columns, squeeze=False)
     for axes, row in zip(panels.flat, scores, strict=False):
         curve = np.array(row["validation_curve"], np.float64)
         _choice(axes, row["task"], values, curve, row["value"])

@@ -59,7 +59,9 @@ def splits(named: dict[str, Any], num_classes: int) -> None:
             raise ValueError(f"{name}: {error}") from error
     dims = {name: np.shape(features)[1] for name, (features, _) in named.items()}
     if len(set(dims.values())) > 1:
-        raise ValueError(f"the splits have features of different sizes: {dims}.")
+        raise ValueError(
+            f"the splits have features of different sizes: {dims}; take them from one network."
+        )
 
 
 def settings(dtype: np.dtype, tolerance: float, max_steps: int) -> None:

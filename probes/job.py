@@ -1,6 +1,6 @@
 """A data set made ready for the path solver, and what the solver found brought back.
 
-Legend: N samples, D features, K classes, P penalties, M data sets.
+Legend: N samples, D features, K classes, P penalties.
 """
 
 import itertools

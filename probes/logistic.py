@@ -109,9 +109,8 @@ def walk(
     layout = [leaf.shape for leaf in jax.tree.leaves((job.data.weights, job.state))]
     settings = [num_classes, tolerance, max_steps, dtype.str, layout]
     key = progress.key([features, labels, weights, l2s], settings) if resume else ""
-    kept = progress.Progress(0, job.state, [])
-    if resume:
-        kept = progress.load(resume, key, job.state)
+    nothing = progress.Progress(0, job.state, [])
+    kept = progress.load(resume, key, job.state) if resume else nothing
     for places, *fields in kept.results:
         yield places, ProbeFit(*fields)
     for start in range(kept.done, len(job.visited), jobs.BLOCK):
@@ -142,8 +141,7 @@ def fit_paths(
 
     For small data sets on an accelerator, such as the features of eleven checkpoints for one task:
     a batch of programs that each are too small to fill it. They go in step, as fast as the slowest;
-    all designs are in memory together. A CPU is full with one, and ``fit_path`` one after the other
-    is faster there.
+    all designs are in memory together.
 
     Args:
       features: of each data set, ``[N D]``.

@@ -164,9 +164,9 @@ def _solve(
         return jnp.minimum(bound, predicted) <= stop.tolerance * point.objective
 
     def unfinished(point: _Point) -> jax.Array:
-        # Beside others, that go on, a penalty of zero is computed in vain: not for long.
-        open_ = ~reached(point) & (l2 > 0)
-        return open_ & (point.steps < stop.max_steps) & (point.failures < 3)
+        # In a batch a penalty of zero is not passed over; it ends at once.
+        going = (l2 > 0) & ~reached(point)
+        return going & (point.steps < stop.max_steps) & (point.failures < 3)
 
     point = jax.lax.while_loop(unfinished, partial(_step, problem, ridge, inverse), point)
     converged = reached(point)

@@ -1,6 +1,5 @@
 """The path solver against float64 SciPy, the definition, and the cases that break solvers."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from probes import logistic, memory, path, problem, rotation
+from probes import logistic, path, problem, rotation
 from probes.softmax import cross_entropy
 from train import mesh as meshes
 from train.config import MeshConfig
@@ -310,28 +309,6 @@ def test_confident_losses_keep_their_digits():
     )
     np.testing.assert_allclose(losses, [np.exp(-30), 90], rtol=1e-6)
     np.testing.assert_allclose(residual, np.array([[-1, -1], [1, 1]]) * [np.exp(-30), 1], 1e-5)
-
-
-def test_memory_is_bfgs_and_exact_for_another_penalty():
-    """After a change of penalty, H y = s holds for the newest pair, as for any BFGS matrix."""
-    rng = np.random.default_rng(0)
-    with jax.enable_x64(True):
-        root = rng.normal(size=(6, 6))
-        hessian = root @ root.T + np.eye(6)
-        pairs, inverse = memory.init(3, jnp.zeros((3, 2))), jnp.ones((3, 1))
-        for _ in range(5):
-            step = rng.normal(size=6)
-            pairs, useful = memory.push(
-                pairs, step.reshape(3, 2), (hessian @ step).reshape(3, 2), inverse
-            )
-            assert useful
-        change = np.array([0.5, 0.5, 0.0])
-        pairs = memory.shift(pairs, change, inverse)
-        moved = (hessian + np.diag(np.repeat(change, 2))) @ step
-        back = memory.direction(pairs, moved.reshape(3, 2), inverse)
-        np.testing.assert_allclose(back, -step.reshape(3, 2), rtol=1e-10)
-        _, useful = memory.push(pairs, step.reshape(3, 2), -moved.reshape(3, 2), inverse)
-        assert not useful
 
 
 def test_rotation_keeps_distances_and_undoes_itself():

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from probes import __main__ as entry
 from probes import display, ledger, odds, summary, sweep, transfer
+from probes import path as solver
 from probes.config import TransferConfig
 from train.config import ConfigError
 
@@ -102,6 +103,31 @@ def test_a_row_a_task_and_none_twice(run, photos, few_penalties):
     assert go(run, "digits", seed=1)[2][-1]["key"] != digits["key"]
     assert go(run, "digits", seed=1, step=0)[2][-1]["step"] == 0
     assert len(few_penalties) == 4
+
+
+def test_an_interrupted_probe_goes_on_where_it_was(run, few_penalties, monkeypatch):
+    """Killed after the first block of the path, whose file is gone once the score is known."""
+    follow, calls, fatal = solver.follow, [], [2]
+
+    def counted(*arguments):
+        calls.append(0)
+        if len(calls) in fatal:
+            raise KeyboardInterrupt
+        return follow(*arguments)
+
+    monkeypatch.setattr(solver, "follow", counted)
+    with pytest.raises(KeyboardInterrupt):
+        go(run, "digits")
+    assert len(list((run / "features").glob("path-*.npz"))) == 1
+    failures, _, rows = go(run, "digits")
+    resumed = len(calls) - 2
+    assert not failures
+    assert not list((run / "features").glob("path-*.npz"))
+    (run / "transfer.jsonl").unlink()
+    again = go(run, "digits")[2]
+    assert len(calls) - 2 - resumed == resumed + 1
+    for name in ("score", "l2", "validation_curve"):
+        assert rows[0][name] == again[0][name]
 
 
 def test_features_are_shared_and_kept_unless_told_otherwise(run, few_penalties):

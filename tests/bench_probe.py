@@ -3,6 +3,7 @@
     python tests/bench_probe.py pets vit cifar100 [--every 16] [--cap 60]
     python tests/bench_probe.py memory    # the peak of N = 75 750, D = 2048, K = 101 (Food-101)
     python tests/bench_probe.py optimum pets digits [--stride 1]    # no times: excess, with a proof
+    python tests/bench_probe.py together pets    # eleven data sets at once, or one after another
 
 Ours is ``fit_path`` from features in memory to kernels, in float32; compilation, measured as the
 difference between the first call and the second, is reported apart. scikit-learn's
@@ -16,6 +17,8 @@ step at a time; an oracle ends it within 1e-6 of the optimum, or the cap does. T
 the best accuracy over these penalties, of ours and of scikit-learn's default, on held-out samples,
 at most 10 000, of a draw with classes closer together: on the one that is timed both reach 100 %.
 
+``together`` times ``fit_paths`` of eleven draws, as of eleven checkpoints for one task, against
+``fit_path`` of one after another; it is for accelerators, which one small data set cannot fill.
 ``optimum`` compares every ``--stride``-th of the 97 penalties, in float32 and float64, with an
 optimum that is proved to 1e-10 without our code (``tests/proven_optimum.py``).
 """
@@ -52,16 +55,16 @@ _MOST_HELD_OUT = 10_000
 _EASY, _HARD = 0.7, 0.2
 
 
-def draw(samples: int, dim: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def draw(samples: int, dim: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Returns features like a network's: rectified, correlated, a spectrum like 1/i."""
-    return draw_two(samples, dim, classes)[0]
+    return draw_two(samples, dim, classes, seed=seed)[0]
 
 
 def draw_two(
-    samples: int, dim: int, classes: int, apart: float = _EASY
+    samples: int, dim: int, classes: int, apart: float = _EASY, seed: int = 0
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Returns the same, and others of the same classes to validate on."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     latent = min(dim, 256)
     scales = np.arange(1, latent + 1) ** -0.5
     labels = np.arange(samples) % classes
@@ -131,7 +134,7 @@ def objective(features, labels, kernel, bias, l2) -> float:
     return float(np.mean(losses) + l2 / 2 * np.sum(kernel**2))
 
 
-_CHOICES = [*SHAPES, "digits", "resnet20", "memory", "optimum"]
+_CHOICES = [*SHAPES, "digits", "resnet20", "memory", "optimum", "together"]
 
 
 def main() -> None:
@@ -144,6 +147,11 @@ def main() -> None:
     options = parser.parse_args()
     if "optimum" in options.shapes:
         optimum([name for name in options.shapes if name != "optimum"], options.stride)
+        return
+    if "together" in options.shapes:
+        for name in options.shapes:
+            if name != "together":
+                together(name)
         return
     for name in options.shapes:
         if name == "memory":
@@ -180,6 +188,34 @@ def main() -> None:
                 flush=True,
             )
         validation(name, some)
+
+
+def together(name: str, count: int = 11) -> None:
+    """Prints the time of several data sets at once, and of one after another."""
+    sets = [draw(*SHAPES[name], seed=seed) for seed in range(count)]
+    features, labels = zip(*sets, strict=True)
+    l2s = VALUES / len(labels[0])
+    classes = SHAPES[name][2]
+    ways = {
+        "at once": lambda: logistic.fit_paths(features, labels, l2s, num_classes=classes),
+        "one after another": lambda: [logistic.fit_path(*one, l2s) for one in sets],
+    }
+    found, medians = {}, {}
+    for way, run in ways.items():
+        seconds = []
+        for _ in range(4):
+            start = time.perf_counter()
+            found[way] = run()
+            seconds.append(time.perf_counter() - start)
+        medians[way] = float(np.median(seconds[1:]))
+    apart = max(
+        np.max(np.abs(a.objective / b.objective - 1)) for a, b in zip(*found.values(), strict=True)
+    )
+    print(
+        f"{count} of {name}: {medians['at once']:.2f} s at once, "
+        f"{medians['one after another']:.2f} s one after another; objectives {apart:.0e} apart",
+        flush=True,
+    )
 
 
 def validation(name, some) -> None:

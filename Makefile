@@ -16,8 +16,8 @@ demo: $(READY)  ## Train on real handwritten digits and watch the features colla
 test: $(READY)  ## The test suite, without the tests marked slow.
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(TESTS)
 
-slow: $(READY)  ## The tests marked slow.
-	$(BIN)/python -m pytest -m slow $(TESTS)
+slow: $(READY)  ## The tests marked slow, with programs optimised as a user's are.
+	VCI_TEST_OPTIMIZED=1 $(BIN)/python -m pytest -m slow $(TESTS)
 
 lint: $(READY)
 	$(BIN)/ruff check

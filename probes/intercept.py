@@ -41,24 +41,32 @@ class Settled(NamedTuple):
     Attributes:
       move: what was added to the intercept, ``[K]``.
       rest: t above, what is left to gain by it; infinite if no tilt is a distribution.
-      spread: by which the mean Hessian of the softmax is about spread (I - 11^T/K).
+      hessian: H there, ``[K K]``.
       loss: with the new intercept.
       residual: softmax - target of the samples there, ``[C S K n]``; it saves an evaluation.
     """
 
     move: jax.Array
     rest: jax.Array
-    spread: jax.Array
+    hessian: jax.Array
     loss: jax.Array
     residual: jax.Array
 
 
-def settle(problem: Problem, logits: jax.Array, enough: jax.Array) -> Settled:
+def settle(
+    problem: Problem,
+    logits: jax.Array,
+    gradient: jax.Array,
+    hessian: jax.Array,
+    enough: jax.Array,
+) -> Settled:
     """Returns the best intercept, by Newton's method.
 
     Args:
       problem: the data.
       logits: ``[C S K n]``, with the intercept so far.
+      gradient: of the loss in the intercept there, ``[K]``.
+      hessian: near there, ``[K K]``: with it the first step is free, and often the last.
       enough: what may be left to gain.
     """
 
@@ -72,9 +80,10 @@ def settle(problem: Problem, logits: jax.Array, enough: jax.Array) -> Settled:
 
         residual, *parts = each(part, problem, logits)
         loss, gradient, products = (jnp.sum(x, axis=(0, 1)) for x in parts)
-        step, laplacian = _newton(gradient, products)
+        hessian = _laplacian(products)
+        step = _newton(gradient, hessian)
         rest = -jnp.vdot(gradient, step)
-        return move, loss, step, rest, jnp.trace(laplacian), residual
+        return move, loss, step, rest, hessian, residual
 
     def iterate(carry: Any) -> Any:
         (move, loss, step, rest, *_), _, count = carry
@@ -85,15 +94,20 @@ def settle(problem: Problem, logits: jax.Array, enough: jax.Array) -> Settled:
         kept = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, carry[0])
         return kept, better & (kept[3] > enough), count + 1
 
-    # The first round evaluates where the intercept stands.
-    zeros = jnp.zeros(problem.targets.shape[2], logits.dtype)
+    first = _newton(gradient, hessian)
+    first = jnp.where(-jnp.vdot(gradient, first) > enough, first, 0)
     infinite = jnp.inf * jnp.ones_like(enough)
-    nowhere = (zeros, infinite, zeros, infinite, infinite, jnp.zeros_like(logits))
-    (move, loss, step, rest, trace, residual), *_ = jax.lax.while_loop(
+    nowhere = (0 * first, infinite, first, infinite, hessian, jnp.zeros_like(logits))
+    (move, loss, step, rest, hessian, residual), *_ = jax.lax.while_loop(
         lambda c: c[1] & (c[2] <= _ITERATIONS), iterate, (nowhere, jnp.bool_(True), jnp.int32(0))
     )
     rest = jnp.where(_range(step) <= 1, jnp.maximum(rest, 0), jnp.inf)
-    return Settled(move, rest, jnp.maximum(trace / (len(zeros) - 1), 1e-12), loss, residual)
+    return Settled(move, rest, hessian, loss, residual)
+
+
+def spread(hessian: jax.Array) -> jax.Array:
+    """Returns the s by which the mean Hessian of the softmax is about s (I - 11^T/K)."""
+    return jnp.maximum(jnp.trace(hessian) / (len(hessian) - 1), 1e-12)
 
 
 def excess(problem: Problem, gradient: jax.Array, rest: jax.Array, l2: jax.Array) -> jax.Array:
@@ -103,20 +117,24 @@ def excess(problem: Problem, gradient: jax.Array, rest: jax.Array, l2: jax.Array
     return rest + (norm + largest * jnp.sqrt(rest)) ** 2 / (2 * l2)
 
 
-def _newton(gradient: jax.Array, products: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns -H^+ g and the Hessian H = sum_i w_i (diag(p_i) - p_i p_i^T).
+def _laplacian(products: jax.Array) -> jax.Array:
+    """Returns the Hessian H = sum_i w_i (diag(p_i) - p_i p_i^T), from the sum of w_i p_i p_i^T.
 
     The rows of H sum to zero, as those of a graph's Laplacian: its diagonal is the sum of the
-    others, which have all their digits where p - p^2 has none. H is scaled to a unit diagonal, and
-    its null vector, the ones, is filled in.
+    others, which have all their digits where p - p^2 has none.
     """
-    others = products * (1 - jnp.eye(len(gradient), dtype=gradient.dtype))
-    degree = jnp.maximum(jnp.sum(others, axis=1), jnp.finfo(gradient.dtype).tiny)
-    root = jnp.sqrt(degree)
+    others = products * (1 - jnp.eye(len(products), dtype=products.dtype))
+    degree = jnp.maximum(jnp.sum(others, axis=1), jnp.finfo(products.dtype).tiny)
+    return jnp.diag(degree) - others
+
+
+def _newton(gradient: jax.Array, hessian: jax.Array) -> jax.Array:
+    """Returns -H^+ g; H is scaled to a unit diagonal, and its null vector, the ones, filled in."""
+    root = jnp.sqrt(jnp.diag(hessian))
     null = root / jnp.linalg.norm(root)
-    unit = jnp.eye(len(root), dtype=root.dtype) - others / (root[:, None] * root)
+    unit = hessian / (root[:, None] * root)
     step = -jnp.linalg.solve(unit + null[:, None] * null, gradient / root) / root
-    return step - jnp.mean(step), jnp.diag(degree) - others
+    return step - jnp.mean(step)
 
 
 def _range(step: jax.Array) -> jax.Array:

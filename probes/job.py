@@ -16,7 +16,7 @@ from probes import inputs, path, problem, rotation
 # Penalties per call of the compiled program; between calls a path can be left and gone on from.
 BLOCK = 16
 # Between penalties further apart than this, others are solved on the way.
-_LARGEST_RATIO = 10.0
+_LARGEST_RATIO = 10**0.5
 # Columns are padded to a multiple of D over this, so that features with a few dead directions more
 # or less share a program.
 _GRANULES = 16
@@ -178,8 +178,8 @@ def _begin(frequencies: np.ndarray, data: problem.Problem, l2: float) -> path.St
     dtype, classes = data.design.dtype, len(frequencies)
     prior = np.zeros((data.design.shape[2], classes), dtype)
     prior[-1] = np.log(frequencies) - np.log(frequencies).mean()
-    spread = (1 - np.sum(frequencies**2)) / (classes - 1)
-    return path.begin(jnp.asarray(prior), jnp.asarray(spread, dtype), jnp.asarray(l2, dtype))
+    hessian = np.diag(frequencies) - np.outer(frequencies, frequencies)
+    return path.begin(jnp.asarray(prior), jnp.asarray(hessian, dtype), jnp.asarray(l2, dtype))
 
 
 def _restore(

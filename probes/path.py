@@ -11,9 +11,8 @@ It is L-BFGS, with five things that make the whole path cost a few products per 
    (``span.best``): Newton in three dimensions, no product with the design.
 3. The memory is carried along the path, exact for the new penalty (``memory.shift``).
 4. Logits are carried too. Along a direction they are A + t B, so a trial of the line search needs
-   one product, that of the gradient, and the first trial mostly does (``_search``).
-5. The search looks for a zero of the derivative. Differences of the objective drown in rounding
-   long before the derivative does, which is how float32 line searches come to stall.
+   one product, that of the gradient, and the first trial mostly does.
+5. The search looks for a zero of the derivative (``probes/line_search.py``).
 
 Where a path stands is a ``State`` without a number per sample, so that it can be kept in a file and
 gone on from. Penalties are taken in blocks of one length, whatever their number: the program is
@@ -29,17 +28,20 @@ import jax.numpy as jnp
 
 from probes import intercept, span
 from probes import memory as memories
+from probes.line_search import search
 from probes.memory import Memory
 from probes.problem import Problem, logits, outer, total
 from probes.softmax import cross_entropy, relative_to_target
 
 _PAIRS = 10
 _HISTORY = 3
-# A step is accepted once the derivative along it has fallen to this part of what it was.
-_SLOPE = 0.5
-_TRIALS = 10
-# The predicted decrease -g.d/2 is trusted as an estimate of the gap to within this factor.
+# The predicted decrease -g.d/2 is trusted as an estimate of the gap to within this factor. The more
+# steps it takes, the less the memory knows of what is left: it is believed in proportion to 2 over
+# the steps, and of one more point in a row for every two of them, of 11 at most.
 _SAFETY = 0.02
+_SLOW, _MOST_POINTS = 2, 10
+# Logits are sums over so many steps at most; rounding would show in the objective's sixth digit.
+_FRESH = 8
 # The intercept may spoil this part of the certificate that the tolerance asks for.
 _INTERCEPT = 0.02
 
@@ -51,13 +53,13 @@ class State(NamedTuple):
       params: the latest optima, the latest first, ``[H Q K]``.
       memory: of L-BFGS.
       l2: the latest penalty.
-      spread: there, that of ``intercept.Settled``.
+      hessian: of the loss in the intercept there, ``[K K]``.
     """
 
     params: jax.Array
     memory: Memory
     l2: jax.Array
-    spread: jax.Array
+    hessian: jax.Array
 
 
 class Stop(NamedTuple):
@@ -88,18 +90,19 @@ class _Point(NamedTuple):
     memory: Memory
     steps: jax.Array
     failures: jax.Array
+    calm: jax.Array  # Points in a row that predict no more decrease than is asked for.
 
 
-def begin(prior: jax.Array, spread: jax.Array, l2: jax.Array) -> State:
+def begin(prior: jax.Array, hessian: jax.Array, l2: jax.Array) -> State:
     """Returns the state before the first penalty.
 
     Args:
       prior: the optimum at an infinite penalty, ``[Q K]``.
-      spread: there.
+      hessian: there.
       l2: the first penalty.
     """
     params = jnp.broadcast_to(prior, (_HISTORY, *prior.shape))
-    return State(params, memories.init(_PAIRS, prior), l2, spread)
+    return State(params, memories.init(_PAIRS, prior), l2, hessian)
 
 
 @jax.jit
@@ -118,10 +121,8 @@ def follow(problem: Problem, state: State, l2s: jax.Array, stop: Stop) -> tuple[
 
     def visit(carry: Any, l2: jax.Array) -> tuple[Any, Optimum]:
         state, images = carry
-        point, optimum, settled = _solve(problem, state, images, l2, stop)
-        params = jnp.concatenate([point.params[None], state.params[:-1]])
-        state = State(params, point.memory, l2, settled.spread)
-        return (state, (relative(point.logits), *images[:-1])), optimum
+        state, here, optimum = _solve(problem, state, images, l2, stop)
+        return (state, (relative(here), *images[:-1])), optimum
 
     def either(carry: Any, l2: jax.Array) -> tuple[Any, Optimum]:
         nothing = jax.tree.map(
@@ -143,52 +144,88 @@ def follow_together(
 
 def _solve(
     problem: Problem, state: State, images: tuple[jax.Array, ...], l2: jax.Array, stop: Stop
-) -> tuple[_Point, Optimum, intercept.Settled]:
-    """Minimises at one penalty: the span, L-BFGS, and the intercept exactly."""
+) -> tuple[State, jax.Array, Optimum]:
+    """Minimises at one penalty: the span, L-BFGS, and the intercept. Returns the logits as well."""
     ridge = (problem.penalised * l2)[:, None]
-    inverse = _inverse(problem, state.spread, ridge)
+    spread = intercept.spread(state.hessian)
+    inverse = _inverse(problem, spread, ridge)
     memory = memories.shift(state.memory, (l2 - state.l2) * problem.penalised[:, None], inverse)
     params = span.best(problem, state.params, images, l2)
     here = logits(problem, params)  # Afresh: carried sums would drift along the path.
     objective, gradient = _evaluate(problem, ridge, params, _as_is, here)
     direction, slope = _descent(memory, gradient, inverse)
     zero = jnp.int32(0)
-    point = _Point(params, here, objective, gradient, direction, slope, memory, zero, zero)
+    calm = _is_calm(stop, slope, objective, 0).astype(jnp.int32)
+    point = _Point(params, here, objective, gradient, direction, slope, memory, zero, zero, calm)
 
     def reached(point: _Point) -> jax.Array:
         """By the bound, where the intercept's part is taken to second order; or by prediction."""
         square = jnp.sum(point.gradient**2, axis=1)
         bound = jnp.sum(problem.penalised * square) / (2 * l2)
-        bound += jnp.sum((1 - problem.penalised) * square) / (2 * state.spread)
-        predicted = -point.slope / 2 / _SAFETY
-        return jnp.minimum(bound, predicted) <= stop.tolerance * point.objective
+        bound += jnp.sum((1 - problem.penalised) * square) / (2 * spread)
+        believed = point.calm > jnp.minimum(point.steps // _SLOW, _MOST_POINTS)
+        return (bound <= stop.tolerance * point.objective) | believed
 
     def unfinished(point: _Point) -> jax.Array:
         # In a batch a penalty of zero is not passed over; it ends at once.
         going = (l2 > 0) & ~reached(point)
         return going & (point.steps < stop.max_steps) & (point.failures < 3)
 
-    point = jax.lax.while_loop(unfinished, partial(_step, problem, ridge, inverse), point)
-    converged = reached(point)
+    step = partial(_step, problem, ridge, inverse, stop)
+    point = jax.lax.while_loop(unfinished, step, point)
+    optimum, here, hessian = _settle(problem, ridge, l2, stop, state.hessian, point)
+    params = jnp.concatenate([optimum.params[None], state.params[:-1]])
+    state = State(params, point.memory, l2, hessian)
+    return state, here, optimum._replace(converged=reached(point))
+
+
+def _settle(
+    problem: Problem,
+    ridge: jax.Array,
+    l2: jax.Array,
+    stop: Stop,
+    hessian: jax.Array,
+    point: _Point,
+) -> tuple[Optimum, jax.Array, jax.Array]:
+    """Returns the optimum, its intercept solved for, with its logits and Hessian in that."""
+    long = point.steps > _FRESH
+    here = jax.lax.cond(long, lambda: logits(problem, point.params), lambda: point.logits)
     enough = _INTERCEPT * stop.tolerance * jnp.minimum(l2, 1) * point.objective
-    settled = intercept.settle(problem, point.logits, enough)
+    settled = intercept.settle(problem, here, point.gradient[-1], hessian, enough)
     params = point.params.at[-1].add(settled.move)
-    here = point.logits + settled.move[:, None]
     objective = settled.loss + jnp.sum(ridge * params**2) / 2
     gradient = jax.lax.cond(
-        jnp.any(settled.move != 0),
+        long | jnp.any(settled.move != 0),
         lambda: total(_pulled, problem, settled.residual) + ridge * params,
         lambda: point.gradient,
     )
     gap = intercept.excess(problem, gradient, settled.rest, l2) / objective
-    optimum = Optimum(params, gradient, objective, gap, point.steps, converged)
-    return point._replace(params=params, logits=here), optimum, settled
+    optimum = Optimum(params, gradient, objective, gap, point.steps, jnp.bool_(True))
+    return optimum, here + settled.move[:, None], settled.hessian
 
 
-def _step(problem: Problem, ridge: jax.Array, inverse: jax.Array, point: _Point) -> _Point:
+def _is_calm(
+    stop: Stop, slope: jax.Array, objective: jax.Array, steps: jax.Array | int
+) -> jax.Array:
+    """Whether a point after so many steps of a penalty predicts no more than may be left."""
+    predicted = -slope / 2 * jnp.maximum(1, steps / _SLOW)
+    return predicted <= _SAFETY * stop.tolerance * objective
+
+
+def _step(
+    problem: Problem, ridge: jax.Array, inverse: jax.Array, stop: Stop, point: _Point
+) -> _Point:
     """One step of L-BFGS: two products with the design."""
     change = logits(problem, point.direction)
-    length, objective, gradient = _search(problem, ridge, point, change)
+
+    def along(length: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        params = point.params + length * point.direction
+        objective, gradient = _evaluate(
+            problem, ridge, params, lambda a, b: a + length * b, point.logits, change
+        )
+        return objective, gradient, jnp.sum(gradient * point.direction)
+
+    length, objective, gradient = search(along, point.slope, point.gradient)
     move = length * point.direction
     # The derivative decides about a step; this only refuses what rounding cannot explain.
     noise = 20 * float(jnp.finfo(move.dtype).eps)
@@ -200,63 +237,8 @@ def _step(problem: Problem, ridge: jax.Array, inverse: jax.Array, point: _Point)
     kept = [jnp.where(sound, a, b) for a, b in zip(new, point[:4], strict=True)]
     direction, slope = _descent(memory, kept[3], inverse)
     failures = jnp.where(useful, 0, point.failures + 1)
-    return _Point(*kept, direction, slope, memory, point.steps + 1, failures)
-
-
-class _Trial(NamedTuple):
-    """The bracket [low, high] around the zero of the derivative, the next length, and the last."""
-
-    next: jax.Array
-    low: jax.Array
-    low_slope: jax.Array
-    high: jax.Array
-    high_slope: jax.Array
-    length: jax.Array
-    slope: jax.Array
-    objective: jax.Array
-    gradient: jax.Array
-    trials: jax.Array
-
-
-def _search(
-    problem: Problem, ridge: jax.Array, point: _Point, change: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns a length at which the derivative has fallen, with objective and gradient there.
-
-    The objective is convex along the line, so its derivative rises: a positive one closes the
-    bracket from above, a negative one from below, and the secant through both ends goes on.
-    """
-
-    def steep(trial: _Trial) -> jax.Array:
-        return ~(jnp.abs(trial.slope) <= -_SLOPE * point.slope) & (trial.trials < _TRIALS)
-
-    def attempt(trial: _Trial) -> _Trial:
-        length = trial.next
-        params = point.params + length * point.direction
-        objective, gradient = _evaluate(
-            problem, ridge, params, lambda a, b: a + length * b, point.logits, change
-        )
-        slope = jnp.sum(gradient * point.direction)
-        over = ~(slope <= 0)  # Not a number means too far, as well.
-        high = jnp.where(over, length, trial.high)
-        high_slope = jnp.where(over, slope, trial.high_slope)
-        low = jnp.where(over, trial.low, length)
-        low_slope = jnp.where(over, trial.low_slope, slope)
-        width = high - low
-        secant = low - low_slope * width / (high_slope - low_slope)
-        secant = jnp.where(jnp.isfinite(secant), secant, low + width / 2)
-        inside = jnp.clip(secant, low + width / 20, high - width / 20)
-        growth = jnp.clip(point.slope / (point.slope - slope), 1.5, 4)
-        following = jnp.where(jnp.isfinite(high), inside, length * growth)
-        bracket = following, low, low_slope, high, high_slope
-        return _Trial(*bracket, length, slope, objective, gradient, trial.trials + 1)
-
-    one = jnp.ones_like(point.slope)
-    infinite = jnp.inf * one
-    bracket = one, 0 * one, point.slope, infinite, infinite
-    unknown = 0 * one, infinite, infinite, jnp.zeros_like(point.gradient), jnp.int32(0)
-    best = jax.lax.while_loop(steep, attempt, _Trial(*bracket, *unknown))
-    return best.length, best.objective, best.gradient
+    calm = jnp.where(_is_calm(stop, slope, kept[2], point.steps + 1), point.calm + 1, 0)
+    return _Point(*kept, direction, slope, memory, point.steps + 1, failures, calm)
 
 
 def _evaluate(

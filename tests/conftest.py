@@ -1,14 +1,21 @@
 """The strict environment of the suite; set before anything imports jax."""
 
+import importlib.metadata
 import os
 import pathlib
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_PLATFORMS"] = os.environ.get("VCI_TEST_PLATFORM", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path.home() / ".cache" / "vci_jax" / "xla")
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+# Optimising programs that run once is three fifths of the suite's time. The slow tests do optimise.
+if os.environ.get("VCI_TEST_OPTIMIZED") != "1":
+    _flags = "--xla_backend_optimization_level=0"
+    if importlib.metadata.version("jaxlib").startswith("0.10."):  # Others abort at an unknown flag.
+        _flags += " --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] = f"{_flags} {os.environ.get('XLA_FLAGS', '')}".strip()
 
 import jax
 import numpy as np

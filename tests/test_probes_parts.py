@@ -51,14 +51,21 @@ def test_cross_entropy_is_its_definition(classes):
     np.testing.assert_allclose(over_classes(residual), 0, atol=1e-6)
 
 
-def test_the_intercept_settles_where_scipy_finds_it(x64):
-    """And hands on loss and residual of that place, whose mean is zero there."""
+@pytest.mark.parametrize("factor", [1, 0.5, 1e-3, 30])
+def test_the_intercept_settles_where_scipy_finds_it(x64, factor):
+    """And hands on loss and residual of that place, whose mean is zero there.
+
+    The Hessian for the first step may be as wrong as it likes.
+    """
     features, labels = draw(dim=6)
     data, design, _ = made(features, labels[np.argsort(labels % 3 == 0)])
     labels = np.argmax(data.targets[0, 0], axis=0)
     params = np.random.default_rng(0).normal(size=(7, 4))
     logits = params.T @ design
-    found = intercept.settle(data, jnp.asarray(logits)[None, None], 1e-20)
+    p = special.softmax(logits, axis=0)
+    slope = np.mean(p - np.asarray(data.targets[0, 0]), axis=1)
+    hessian = factor * (np.diag(p.mean(axis=1)) - p @ p.T / p.shape[1])
+    found = intercept.settle(data, jnp.asarray(logits)[None, None], slope, hessian, 1e-20)
     moved = params + np.append(np.zeros((6, 4)), found.move[None], axis=0)
     best = optimize.minimize(
         lambda b: value(design, labels, np.append(params[:-1], [b], axis=0), 0), params[-1]

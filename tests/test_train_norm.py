@@ -73,6 +73,7 @@ def test_groups_do_not_see_each_other(variables, images):
     assert not np.allclose(whole[4:], other[4:])
 
 
+@pytest.mark.slow  # Bits are those of optimised programs.
 def test_one_group_is_flax_bit_for_bit(variables, images):
     """Outputs, running averages and gradients equal those of ``flax.linen.BatchNorm``."""
     ours = BatchNorm(group=0, train=True, dtype=F32)

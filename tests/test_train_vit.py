@@ -137,9 +137,9 @@ def test_drop_path_drops_whole_branches_at_its_rate():
     layers = jax.jit(partial(model.apply, method="layers", train=True))(
         variables, images, rngs={"drop_path": jax.random.key(2)}
     )
-    # Equal images differ only in which of the last block's two branches they skip, but for rounding,
-    # which depends on their place in the batch. (Block 1 has rate 0.) Four outcomes of probability
-    # 1/4: each within 5 sd of 128, sd = sqrt(512 3 / 16).
+    # Equal images differ only in which of the last block's two branches they skip, and by rounding,
+    # which depends on their place. (Block 1 has rate 0.) Four outcomes of probability 1/4: each
+    # within 5 sd of 128, sd = sqrt(512 3 / 16).
     assert np.ptp(layers["block1"], axis=0).max() < 1e-6
     _, counts = np.unique(np.round(layers["features"], 4), axis=0, return_counts=True)
     assert len(counts) == 4

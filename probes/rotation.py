@@ -93,7 +93,7 @@ def _from_samples(
 
 def _eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns eigenvalues from large to small, and eigenvectors, in float64 on the host."""
-    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with jax.enable_x64(True), jax.default_device(linalg.host()):
         values, vectors = map(np.asarray, jax.jit(linalg.eigh)(matrix))
     order = np.argsort(values)[::-1]
     return values[order], vectors[:, order]

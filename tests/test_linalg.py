@@ -1,5 +1,7 @@
 """The eigen work on matrices of known spectrum, and the cutoffs at work."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -123,10 +125,36 @@ def test_gram_of_wide_rows_mirrors_blocks(dim, products):
 
 
 def test_power_of_two_is_below_and_exact(x64):
-    values = jnp.asarray([1.0, 1.5, 2.0, 3.9e-5, 1e300, 5e-300])
-    powers = np.asarray(linalg.power_of_two(values))
-    assert np.all((powers <= values) & (values < 2 * powers))
-    assert np.all(np.frexp(powers)[0] == 0.5)
+    """Of any size: a GPU's 2**-15 was a number just below."""
+    for dtype, largest in ((np.float64, 1e300), (np.float32, 1e37)):
+        ends = -np.log10(largest), np.log10(largest)
+        values = np.append(np.logspace(*ends, 1000), [1, 1.5, 2, 2 - np.finfo(dtype).eps])
+        values = values.astype(dtype)
+        powers = np.asarray(jax.jit(linalg.power_of_two)(values))
+        assert powers.dtype == dtype
+        assert np.all((powers <= values) & (values < 2 * powers))
+        assert np.all(np.frexp(powers)[0] == 0.5)
+    assert linalg.power_of_two(jnp.float32(1e-45)) == np.finfo(np.float32).tiny
+
+
+def test_float64_is_for_the_cpu_or_what_there_is_without_one(monkeypatch):
+    """JAX_PLATFORMS=cuda leaves the CPU out, and works; a TPU has no float64, and that is said."""
+    assert linalg.host().platform == "cpu"
+    there = jax.local_devices()
+
+    def none_but(device):
+        def local_devices(backend=None):
+            if backend == "cpu":
+                raise RuntimeError("Unknown backend cpu")
+            return [device]
+
+        return local_devices
+
+    monkeypatch.setattr(jax, "local_devices", none_but(there[3]))
+    assert linalg.host() == there[3]
+    monkeypatch.setattr(jax, "local_devices", none_but(types.SimpleNamespace(platform="tpu")))
+    with pytest.raises(RuntimeError, match=r"JAX_PLATFORMS='cpu' leaves it out: set .*cpu,cpu"):
+        linalg.host()
 
 
 def test_every_contraction_asks_for_full_precision():

@@ -440,7 +440,8 @@ def test_data_sets_at_once_have_the_optima_that_each_has_alone(dtype):
             [objective(its, own, *one) for one in zip(some.kernel, some.bias, L2S, strict=True)]
             for some in (fit, alone)
         )
-        np.testing.assert_allclose(fit.objective, alone.objective, rtol=rtol)
+        # Logits of a hundred round the objective that float32 reports, wherever the optimum is.
+        np.testing.assert_allclose(fit.objective, alone.objective, rtol=5 * rtol)
         if own.any():  # A single class has biases of -inf.
             np.testing.assert_allclose(reached, expected, rtol=rtol)
     spoilt = np.where(np.arange(features.size).reshape(features.shape) == 7, np.inf, features)

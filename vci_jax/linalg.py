@@ -8,6 +8,7 @@ matrices. Both say how many directions they kept, so a cutoff can never act unse
 Legend: D feature dimension, R rows, r largest number of directions asked for.
 """
 
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -59,6 +60,25 @@ def matmul(a: Array, b: Array) -> Array:
         product: Array = jax.lax.platform_dependent(a, b, tpu=_matmul_tiled, default=_matmul)
         return product
     return _matmul(a, b)
+
+
+def host() -> jax.Device:
+    """The device for float64 work between programs: the CPU, or what there is without one.
+
+    Raises:
+      RuntimeError: JAX was told to leave the CPU out, and a TPU has no float64.
+    """
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        device = jax.local_devices()[0]
+    if device.platform == "tpu":
+        platforms = os.environ.get("JAX_PLATFORMS", "tpu")
+        raise RuntimeError(
+            f"float64 work needs the CPU, but JAX_PLATFORMS={platforms!r} leaves it out: set "
+            f'JAX_PLATFORMS="{platforms},cpu".'
+        )
+    return device
 
 
 def eigh(matrix: Float[Array, "D D"]) -> tuple[Float[Array, " D"], Float[Array, "D D"]]:
@@ -190,10 +210,15 @@ def row_space(rows: Float[Array, "R D"], size: int, data_eps: float) -> RowSpace
 
 
 def power_of_two(values: Array) -> Array:
-    """The largest power of two not above each positive value; products with it are exact."""
-    mantissa, exponent = jnp.frexp(values)
-    del mantissa
-    return jnp.ldexp(jnp.ones_like(values), exponent - 1)
+    """The largest power of two not above each positive value; products with it are exact.
+
+    By clearing the bits of the mantissa: ``jnp.ldexp`` raises 2 to a power, which on a GPU is not
+    exact. Subnormal values, of which accelerators know none, give the smallest normal number.
+    """
+    info = np.finfo(values.dtype)
+    bits = jax.lax.bitcast_convert_type(values, jnp.dtype(f"uint{info.bits}"))
+    powers = jax.lax.bitcast_convert_type((bits >> info.nmant) << info.nmant, values.dtype)
+    return jnp.maximum(powers, float(info.tiny))
 
 
 def quadratic_forms(

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vci_jax import metrics, transferability
+from vci_jax import linalg, metrics, transferability
 from vci_jax.geometry import Weighting, factorize, underflows
 from vci_jax.interval import jackknife_interval
 from vci_jax.moments import ClassMoments, merge_axis
@@ -56,6 +56,7 @@ def report(
     Raises:
       ValueError: for moments of no data, counts that overflowed, an unknown weighting, unknown
         names in ``only``, or a head of another shape.
+      RuntimeError: on a TPU, if JAX_PLATFORMS leaves the CPU out.
     """
     stack = to_host(moments)
     if stack.count.ndim == 1:
@@ -66,8 +67,7 @@ def report(
     # In one order, so that there is one program for all of them.
     wanted = None if only is None else tuple(sorted(set(only) - {"vci_interval"}))
     data_eps = float(np.finfo(np.asarray(moments.mean).dtype).eps)
-    cpu = jax.local_devices(backend="cpu")[0]
-    with jax.enable_x64(True), jax.default_device(cpu):
+    with jax.enable_x64(True), jax.default_device(linalg.host()):
         wide = jax.tree.map(_widen, stack)
         if head is not None:
             head = jax.tree.map(lambda leaf: _widen(np.asarray(leaf)), tuple(head))

@@ -173,10 +173,10 @@ def _solve(
 
     step = partial(_step, problem, ridge, inverse, stop)
     point = jax.lax.while_loop(unfinished, step, point)
-    optimum, here, hessian = _settle(problem, ridge, l2, stop, state.hessian, point)
+    optimum, here, hessian = _settle(problem, ridge, l2, stop, state.hessian, point, reached(point))
     params = jnp.concatenate([optimum.params[None], state.params[:-1]])
     state = State(params, point.memory, l2, hessian)
-    return state, here, optimum._replace(converged=reached(point))
+    return state, here, optimum
 
 
 def _settle(
@@ -186,6 +186,7 @@ def _settle(
     stop: Stop,
     hessian: jax.Array,
     point: _Point,
+    converged: jax.Array,
 ) -> tuple[Optimum, jax.Array, jax.Array]:
     """Returns the optimum, its intercept solved for, with its logits and Hessian in that."""
     long = point.steps > _FRESH
@@ -200,7 +201,7 @@ def _settle(
         lambda: point.gradient,
     )
     gap = intercept.excess(problem, gradient, settled.rest, l2) / objective
-    optimum = Optimum(params, gradient, objective, gap, point.steps, jnp.bool_(True))
+    optimum = Optimum(params, gradient, objective, gap, point.steps, converged)
     return optimum, here + settled.move[:, None], settled.hessian
 
 

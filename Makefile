@@ -16,15 +16,19 @@ demo: $(READY)  ## Train on real handwritten digits and watch the features colla
 test: $(READY)  ## The test suite, without the tests marked slow.
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(TESTS)
 
-slow: $(READY)  ## The tests marked slow, with programs optimised as a user's are.
-	VCI_TEST_OPTIMIZED=1 $(BIN)/python -m pytest -m slow $(TESTS)
+# Those that compare numbers have programs optimised as a user's are; the others start processes.
+NUMERIC := tests/test_conformance.py tests/test_definitions.py tests/test_train_norm.py \
+	tests/test_probes_optimum.py tests/test_interval.py
+slow: $(READY)  ## The tests marked slow.
+	VCI_TEST_OPTIMIZED=1 $(BIN)/python -m pytest -n 2 -m slow $(NUMERIC) $(TESTS)
+	$(BIN)/python -m pytest -m slow $(NUMERIC:%=--ignore=%) $(TESTS)
 
 lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(READY)  ## The speed claims of the README, measured on this machine.
+bench: $(READY)  ## The speed claims about metrics, measured here; tests/bench_*.py has the others.
 	$(BIN)/python tests/bench_metrics.py  # PyTorch beside it: $(BIN)/pip install torch==2.13.0
 
 $(READY): pyproject.toml constraints.txt

@@ -28,10 +28,10 @@ class ProbeFit(NamedTuple):
     Attributes:
       kernel: ``[P D K]``, for the features as they were given.
       bias: ``[P K]``; -inf for a class without a sample, which is the limit it tends to.
-      objective: reached, ``[P]``.
+      objective: reached, ``[P]``; in float32 to the rounding of logits, 1e-6 where they are large.
       grad_norm: of its gradient in kernel and bias, ``[P]``.
       steps: of L-BFGS, ``[P]``.
-      converged: whether the stopping rule was met, ``[P]``.
+      converged: whether the stopping rule, a prediction, was met, ``[P]``.
       gap: a certificate, ``[P]``: the excess of the objective over its minimum, relative to it, is
         at most this, by duality (``probes/intercept.py``), up to the rounding of ``dtype``. Where
         l2 is far below the curvature of the data no gradient is small enough to prove what is

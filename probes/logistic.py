@@ -81,7 +81,9 @@ def walk(
       sample_weight: not negative, ``[N]``; only ratios matter.
       class_weight: multiplies the weights of each class, ``[K]``.
       tolerance: the relative excess of the objective over its minimum to reach: by default 5e-7 in
-        float32 and 3e-10 in float64. In float32 less than 2e-7 is within rounding.
+        float32 and 3e-10 in float64. In float32 less than 2e-7 is within rounding. Whether it is
+        reached is predicted by L-BFGS, which outliers and very rare classes can deceive; what is
+        certain is ``ProbeFit.gap``.
       max_steps: of L-BFGS per penalty.
       dtype: of the iterations, float32 or float64. The rotation is float64 in either case.
       mesh: devices (``train.mesh.make_mesh``) to divide the samples among; one if left out. They

@@ -37,9 +37,11 @@ _PAIRS = 10
 _HISTORY = 3
 # The predicted decrease -g.d/2 is trusted as an estimate of the gap to within this factor. The more
 # steps it takes, the less the memory knows of what is left: it is believed in proportion to 2 over
-# the steps, and of one more point in a row for every two of them, of 11 at most.
+# the steps, and of one more point in a row for every two of them, up to seven. More doubt than this
+# float32 cannot dispel, for rounding: it would take hundreds of steps, while its logits drift.
 _SAFETY = 0.02
-_SLOW, _MOST_POINTS = 2, 10
+_SLOW, _MOST_POINTS = 2, 6
+_MOST_DOUBT = {"float32": 4, "float64": 16}
 # Logits are sums over so many steps at most; rounding would show in the objective's sixth digit.
 _FRESH = 8
 # The intercept may spoil this part of the certificate that the tolerance asks for.
@@ -209,7 +211,7 @@ def _is_calm(
     stop: Stop, slope: jax.Array, objective: jax.Array, steps: jax.Array | int
 ) -> jax.Array:
     """Whether a point after so many steps of a penalty predicts no more than may be left."""
-    predicted = -slope / 2 * jnp.maximum(1, steps / _SLOW)
+    predicted = -slope / 2 * jnp.clip(steps / _SLOW, 1, _MOST_DOUBT[slope.dtype.name])
     return predicted <= _SAFETY * stop.tolerance * objective
 
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -30,32 +31,50 @@ def key(arrays: Sequence[np.ndarray], settings: Sequence[Any]) -> str:
     return digest.hexdigest()
 
 
+class Damaged(ValueError):
+    """A file that keeps no path, or no longer."""
+
+
+# What NumPy, zipfile and zlib have for an empty file, a short one, a wrong bit, and another format.
+_UNREADABLE = (
+    ValueError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    TypeError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
 def load(path: str | os.PathLike[str], key: str, state: Any) -> Progress:
     """Returns what the file holds; nothing done, and ``state``, if there is none yet.
 
     Raises:
-      ValueError: it belongs to another path, or is no such file.
+      Damaged: it cannot be read, or is no such file.
+      ValueError: it belongs to another path.
     """
     if not os.path.exists(path):
         return Progress(0, state, [])
     try:
-        opened = np.load(path)
-        kept_key = str(opened["key"])
-    except (ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
-        raise ValueError(
+        with np.load(path) as opened:
+            file = {name: opened[name] for name in opened.files}
+        kept_key = str(file["key"])
+    except _UNREADABLE as error:
+        raise Damaged(
             f"{path} keeps no path ({error}); name another file, or delete it."
         ) from error
-    with opened as file:
-        if kept_key != key:
-            raise ValueError(
-                f"{path} keeps a path of other features, labels, penalties or options; name "
-                "another file, or delete it."
-            )
-        leaves, tree = jax.tree.flatten(state)
-        leaves = [file[f"state{i}"] for i in range(len(leaves))]
-        blocks, fields = file["blocks"]
-        results = [tuple(file[f"result{i}_{j}"] for j in range(fields)) for i in range(int(blocks))]
-        return Progress(int(file["done"]), jax.tree.unflatten(tree, leaves), results)
+    if kept_key != key:
+        raise ValueError(
+            f"{path} keeps a path of other features, labels, penalties or options; name another "
+            "file, or delete it."
+        )
+    leaves, tree = jax.tree.flatten(state)
+    leaves = [file[f"state{i}"] for i in range(len(leaves))]
+    blocks, fields = file["blocks"]
+    results = [tuple(file[f"result{i}_{j}"] for j in range(fields)) for i in range(int(blocks))]
+    return Progress(int(file["done"]), jax.tree.unflatten(tree, leaves), results)
 
 
 def save(path: str | os.PathLike[str], key: str, progress: Progress) -> None:

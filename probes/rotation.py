@@ -55,6 +55,9 @@ def fit(features: np.ndarray, weights: np.ndarray) -> Rotation:
     Args:
       features: ``[N D]``; may be memory-mapped, and is read a chunk at a time.
       weights: ``[N]``, whose sum is one.
+
+    Raises:
+      ValueError: squares of the features overflow.
     """
     mean = np.zeros(features.shape[1])
     for rows in _chunks(len(features)):
@@ -93,6 +96,10 @@ def _from_samples(
 
 def _eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns eigenvalues from large to small, and eigenvectors, in float64 on the host."""
+    if not np.isfinite(matrix).all():
+        raise ValueError(
+            "the squares of the features leave the range of float64: divide them by a constant."
+        )
     with jax.enable_x64(True), jax.default_device(linalg.host()):
         values, vectors = map(np.asarray, jax.jit(linalg.eigh)(matrix))
     order = np.argsort(values)[::-1]

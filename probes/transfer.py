@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from probes import identity, ledger, neighbours, network, summary, sweep, task_features
+from probes import identity, ledger, neighbours, network, progress, summary, sweep, task_features
 from probes.config import TransferConfig
 from probes.display import Display, print_table
 from probes.tasks import SCORES, Task, choose
@@ -113,7 +113,12 @@ def _probe_run(
                 display.say(f"{run} {task.name}: done before, {book.rows[task.name]['score']:.4f}")
             else:
                 path = run / "features" / f"path-{key}.npz"
-                row = _row(probed, task, planned, options, display, path)
+                try:
+                    row = _row(probed, task, planned, options, display, path)
+                except progress.Damaged as error:
+                    display.say(f"{run} {task.name}: begun anew, {error}")
+                    path.unlink()
+                    row = _row(probed, task, planned, options, display, path)
                 book.add(row | {"key": key})
                 path.unlink(missing_ok=True)
                 display.say(_line(run, row))

@@ -146,13 +146,15 @@ def main() -> None:
     parser.add_argument("--optax-cap", type=float, default=10.0, help="seconds for one of optax's")
     parser.add_argument("--stride", type=int, default=1, help="of the penalties of optimum")
     options = parser.parse_args()
+    sets = [name for name in options.shapes if name not in ("optimum", "together", "memory")]
+    if ("optimum" in options.shapes or "together" in options.shapes) and not sets:
+        parser.error("optimum and together need shapes: " + ", ".join(SHAPES))
     if "optimum" in options.shapes:
-        optimum([name for name in options.shapes if name != "optimum"], options.stride)
+        optimum(sets, options.stride)
         return
     if "together" in options.shapes:
-        for name in options.shapes:
-            if name != "together":
-                together(name)
+        for name in sets:
+            together(name)
         return
     for name in options.shapes:
         if name == "memory":

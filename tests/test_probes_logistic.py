@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from probes import logistic, path, problem, rotation
+from probes import logistic, path, problem, progress, rotation
 from probes.softmax import cross_entropy
 from train import mesh as meshes
 from train.config import MeshConfig
@@ -249,6 +249,12 @@ def test_absent_classes_can_never_be_predicted(exact):
     assert not holes.kernel[..., 1::2].any()
 
 
+def test_features_whose_squares_overflow_are_refused(exact):
+    features, labels, _ = exact
+    with pytest.raises(ValueError, match="leave the range of float64: divide them"):
+        logistic.fit_path(1e200 * features, labels, L2S)
+
+
 def test_one_class_is_no_problem():
     fit = logistic.fit_path(np.eye(3), [1, 1, 1], [0.1, 1.0])
     assert fit.converged.all()
@@ -478,9 +484,13 @@ def test_an_interrupted_path_goes_on_to_the_same_numbers(exact, tmp_path, monkey
     np.testing.assert_array_equal(again.kernel, whole.kernel)
     with pytest.raises(ValueError, match="other features, labels"):
         logistic.fit_path(features + 1, labels, l2s, resume=file)
-    file.write_text("mine")
-    with pytest.raises(ValueError, match="keeps no path"):
-        logistic.fit_path(features, labels, l2s, resume=file)
+    kept = file.read_bytes()
+    wrong = bytearray(kept)
+    wrong[kept.rfind(b"NUMPY") + 150] ^= 1  # A number of the last array.
+    for damaged in (b"mine", b"", kept[:-100], bytes(wrong)):
+        file.write_bytes(damaged)
+        with pytest.raises(progress.Damaged, match="keeps no path"):
+            logistic.fit_path(features, labels, l2s, resume=file)
 
 
 def test_a_class_without_weight_is_absent(exact):

@@ -37,6 +37,8 @@ def search(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns a length at which the derivative has fallen, with objective and gradient there.
 
+    Or the last of ten that were tried, should none have; the caller sees what it is worth.
+
     The objective is convex along the line, so its derivative rises: a positive one closes the
     bracket from above, a negative one from below, and the secant through both ends goes on.
 
@@ -70,5 +72,5 @@ def search(
     infinite = jnp.inf * one
     bracket = one, 0 * one, slope, infinite, infinite
     unknown = 0 * one, infinite, infinite, jnp.zeros_like(gradient), jnp.int32(0)
-    best = jax.lax.while_loop(steep, attempt, _Trial(*bracket, *unknown))
-    return best.length, best.objective, best.gradient
+    last = jax.lax.while_loop(steep, attempt, _Trial(*bracket, *unknown))
+    return last.length, last.objective, last.gradient

@@ -42,7 +42,8 @@ _HISTORY = 3
 _SAFETY = 0.02
 _SLOW, _MOST_POINTS = 2, 6
 _MOST_DOUBT = {"float32": 4, "float64": 16}
-# Logits are sums over so many steps at most; rounding would show in the objective's sixth digit.
+# After more steps than this the logits of an optimum are computed afresh: as sums of all the steps'
+# they would show in the sixth digit of the objective.
 _FRESH = 8
 # The intercept may spoil this part of the certificate that the tolerance asks for.
 _INTERCEPT = 0.02

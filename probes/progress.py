@@ -31,8 +31,8 @@ def key(arrays: Sequence[np.ndarray], settings: Sequence[Any]) -> str:
     return digest.hexdigest()
 
 
-class Damaged(ValueError):
-    """A file that keeps no path, or no longer."""
+class Unusable(ValueError):
+    """A file that keeps another path, or none, or no longer."""
 
 
 # What NumPy, zipfile and zlib have for an empty file, a short one, a wrong bit, and another format.
@@ -52,8 +52,7 @@ def load(path: str | os.PathLike[str], key: str, state: Any) -> Progress:
     """Returns what the file holds; nothing done, and ``state``, if there is none yet.
 
     Raises:
-      Damaged: it cannot be read, or is no such file.
-      ValueError: it belongs to another path.
+      Unusable: it belongs to another path, cannot be read, or is no such file.
     """
     if not os.path.exists(path):
         return Progress(0, state, [])
@@ -62,11 +61,11 @@ def load(path: str | os.PathLike[str], key: str, state: Any) -> Progress:
             file = {name: opened[name] for name in opened.files}
         kept_key = str(file["key"])
     except _UNREADABLE as error:
-        raise Damaged(
+        raise Unusable(
             f"{path} keeps no path ({error}); name another file, or delete it."
         ) from error
     if kept_key != key:
-        raise ValueError(
+        raise Unusable(
             f"{path} keeps a path of other features, labels, penalties or options; name another "
             "file, or delete it."
         )

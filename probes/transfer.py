@@ -115,7 +115,7 @@ def _probe_run(
                 path = run / "features" / f"path-{key}.npz"
                 try:
                     row = _row(probed, task, planned, options, display, path)
-                except progress.Damaged as error:
+                except progress.Unusable as error:  # Ours: damaged, or of another version.
                     display.say(f"{run} {task.name}: begun anew, {error}")
                     path.unlink()
                     row = _row(probed, task, planned, options, display, path)

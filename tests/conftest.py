@@ -10,7 +10,8 @@ os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path.home() / ".cache" / "vci_jax" / "xla")
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
-# Optimising programs that run once is three fifths of the suite's time. The slow tests do optimise.
+# Optimising programs that run once is three fifths of the suite's time; `make slow` does it for the
+# tests that compare numbers.
 if os.environ.get("VCI_TEST_OPTIMIZED") != "1":
     _flags = "--xla_backend_optimization_level=0"
     if importlib.metadata.version("jaxlib").startswith("0.10."):  # Others abort at an unknown flag.

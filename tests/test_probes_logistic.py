@@ -482,14 +482,14 @@ def test_an_interrupted_path_goes_on_to_the_same_numbers(exact, tmp_path, monkey
     again = logistic.fit_path(features, labels, l2s, resume=file)
     assert len(calls) == 4
     np.testing.assert_array_equal(again.kernel, whole.kernel)
-    with pytest.raises(ValueError, match="other features, labels"):
+    with pytest.raises(progress.Unusable, match="other features, labels"):
         logistic.fit_path(features + 1, labels, l2s, resume=file)
     kept = file.read_bytes()
     wrong = bytearray(kept)
     wrong[kept.rfind(b"NUMPY") + 150] ^= 1  # A number of the last array.
     for damaged in (b"mine", b"", kept[:-100], bytes(wrong)):
         file.write_bytes(damaged)
-        with pytest.raises(progress.Damaged, match="keeps no path"):
+        with pytest.raises(progress.Unusable, match="keeps no path"):
             logistic.fit_path(features, labels, l2s, resume=file)
 
 

@@ -41,7 +41,7 @@ def test_report_is_plain_and_complete():
     )
     facts = {"samples": 400, "classes": 4, "dim": 6, "kept_rank": 6, "between_rank": 3,
              "label_out_of_range": 0, "non_finite": 0, "weighting": "sample",
-             "warnings": []}  # fmt: skip
+             "caveats": [], "warnings": []}  # fmt: skip
     assert {name: result[name] for name in facts} == facts
     assert not jax.config.jax_enable_x64  # the caller's precision is left alone
 
@@ -57,7 +57,7 @@ def test_only_the_metrics_asked_for():
     for only in (["vci", "fuzziness"], ["spectrum"], {"vci_interval"}, ["logme"], []):
         result = vci_jax.report(blocks_of(FEATURES[:20], LABELS[:20], 2), only=only)
         facts = {"samples", "classes", "dim", "kept_rank", "between_rank", "label_out_of_range",
-                 "non_finite", "weighting", "warnings"}  # fmt: skip
+                 "non_finite", "weighting", "caveats", "warnings"}  # fmt: skip
         assert result.keys() == facts | set(only)
         assert result == {name: whole[name] for name in result}
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vci_jax import linalg, metrics, transferability
+from vci_jax import caveats, errors, linalg, metrics, transferability
 from vci_jax.geometry import Weighting, factorize, underflows
 from vci_jax.interval import jackknife_interval
 from vci_jax.moments import ClassMoments, merge_axis
@@ -50,7 +50,8 @@ def report(
         ``vci_interval``: [low, high] around ``vci_adjusted``, only for a stack of states;
         ``samples``, ``classes``, ``dim``, ``kept_rank`` (of Sigma_T), ``between_rank``;
         ``label_out_of_range``, ``non_finite``: rows refused;
-        ``weighting``; ``warnings``: sentences, one for each undefined or doubtful value.
+        ``weighting``; ``caveats``: dictionaries with ``code``, ``metrics`` and ``message`` for
+        each undefined or doubtful value, see ``vci_jax.caveats``; ``warnings``: their messages.
       Undefined values are NaN.
 
     Raises:
@@ -79,7 +80,9 @@ def report(
                     wide, weighting=weighting, confidence=confidence, data_eps=data_eps
                 )
             )
-    result["warnings"] = _warnings(result, values)
+    found = caveats.find(result, values)
+    result["caveats"] = [caveat.to_dict() for caveat in found]
+    result["warnings"] = errors.messages(found)
     return result
 
 
@@ -143,80 +146,6 @@ def _plain(values: dict[str, Any], stack: ClassMoments, weighting: Weighting) ->
         "non_finite": int(stack.non_finite.sum()),
         "weighting": weighting,
     }
-
-
-def _warnings(result: dict[str, Any], values: dict[str, Any]) -> list[str]:
-    """Says in words what the numbers cannot: refused rows, cut ranks, undefined values."""
-    in_range = not (values["overflowed"] or values["underflowed"])
-    samples, classes, dim = result["samples"], result["classes"], result["dim"]
-    rank, limit = result["kept_rank"], min(dim, classes - 1)
-    spent = max(rank, classes - 1)
-    shown = f"{samples:,} samples"
-    notes = [
-        (
-            result["label_out_of_range"] > 0,
-            f"{result['label_out_of_range']:,} rows with a label out of range were left out.",
-        ),
-        (
-            result["non_finite"] > 0,
-            f"{result['non_finite']:,} rows with NaN or infinity were left out.",
-        ),
-        (classes < 2, "Only one class is present: VCI compares classes and is undefined."),
-        (
-            classes > 1 and rank == 0 and in_range,
-            "All features are equal: there is no variance to compare, and VCI is undefined.",
-        ),
-        (
-            classes > 1 and rank > 0 and result["between_rank"] == 0 and in_range,
-            "All class means coincide: fuzziness and squared distance are undefined.",
-        ),
-        (
-            classes > 1 and 0 < rank < limit,
-            f"The features span {rank} directions, fewer than the {limit} of {classes} classes: "
-            f"VCI cannot fall below {1 - rank / max(limit, 1):.3f}.",
-        ),
-        (
-            classes > 1 and samples - 1 <= spent,
-            f"{shown} are too few for {spent} directions: VCI is biased to 0 and cannot be "
-            "adjusted. Use more samples.",
-        ),
-        (
-            classes > 1 and spent < samples - 1 < 5 * spent,
-            f"{shown} for {rank} directions bias VCI down by the factor "
-            f"{1 - spent / max(samples - 1, 1):.2f}: compare vci_adjusted.",
-        ),
-    ]
-    return [text for applies, text in notes + _undefined(result, values) if applies]
-
-
-def _undefined(result: dict[str, Any], values: dict[str, Any]) -> list[tuple[bool, str]]:
-    """Why values are missing that the data should have given, and which are."""
-    over, under = bool(values["overflowed"]), bool(values["underflowed"])
-    missing = [
-        name for name, value in result.items() if isinstance(value, float) and value != value
-    ]
-    return [
-        (
-            over,
-            "The scatter is not finite: squares of the features leave the range of the moments, or "
-            "states of other class_counts were merged. Scale the features, or use dtype=float64.",
-        ),
-        (
-            under,
-            "The class means differ by so little that squares are lost: scale the features, or use "
-            "dtype=float64.",
-        ),
-        (
-            not (over or under) and not values["scatter_known"],
-            'weighting="class" on imbalanced data needs moments from init(..., class_counts=...); '
-            "the metrics that need the full Sigma_W are undefined.",
-        ),
-        (
-            any(value != value for value in result.get("vci_interval", [])),
-            "vci_interval is undefined: without one of the blocks VCI is 0 or cannot be adjusted.",
-        ),
-        (bool(missing), f"Undefined here: {', '.join(missing)}."),
-    ]
 
 
 def _check(stack: ClassMoments) -> None:

@@ -1,0 +1,1 @@
+"""Development tools: programs that judge the library and are no part of it."""

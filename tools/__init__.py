@@ -1,1 +1,1 @@
-"""Development tools: programs that judge the library and are no part of it."""
+"""Tools for maintainers: not part of any package."""

@@ -4,6 +4,8 @@ Nothing here is shared with vci_jax: two passes, explicit covariances, ``numpy.l
 """
 
 import numpy as np
+import scipy.linalg
+import scipy.optimize
 
 
 def covariances(features, labels, weighting="sample"):
@@ -25,7 +27,7 @@ def covariances(features, labels, weighting="sample"):
 
 def metrics(features, labels, weighting="sample"):
     within, between, offsets, share = covariances(features, labels, weighting)
-    (samples, dim), classes = np.shape(features), len(offsets)
+    dim, classes = np.shape(features)[1], len(offsets)
     rank = min(dim, classes - 1)
     total = within + between
     trace = np.trace(np.linalg.pinv(total, rcond=1e-12, hermitian=True) @ between)
@@ -39,10 +41,17 @@ def metrics(features, labels, weighting="sample"):
     unit_means = np.stack([units[labels == k].mean(axis=0) for k in np.unique(labels)])
     cosine = np.mean(np.sum(unit_means**2, axis=1))
     d_total = 1 - np.sum(unit_means.mean(axis=0) ** 2)
-    spare = samples - 1 - max(total_rank, classes - 1)
+    names, counts = np.unique(labels, return_counts=True)
+    spread = [np.var(features[labels == k], axis=0, ddof=1).sum() if n > 1 else np.nan
+              for k, n in zip(names, counts, strict=True)]  # fmt: skip
+    noise = np.sum(share * (1 - share) * spread / counts)
+    unbiased = np.trace(between) - noise
+    adjusted = population_vci(within, between, 1 / np.sum(share**2 / counts), classes, total_rank)
     return {
         "vci": vci,
-        "vci_adjusted": vci * (samples - 1) / spare if spare > 0 else np.nan,
+        "vci_adjusted": adjusted,
+        "h_score_adjusted": rank * (1 - adjusted),
+        "squared_distance_adjusted": share @ spread / unbiased if unbiased > 0 else np.nan,
         "fuzziness": np.trace(within @ (basis / kept) @ basis.T) / classes,
         "squared_distance": np.trace(within) / np.trace(between),
         "cosine_similarity": cosine,
@@ -53,6 +62,31 @@ def metrics(features, labels, weighting="sample"):
         "h_score": trace,
         **structure(features, labels, offsets),
     }
+
+
+def population_vci(within, between, samples, classes, total_rank):
+    """The equations of ``vci_jax.adjusted``'s docstring before any algebra, and SciPy's root.
+
+    For features of full rank and more of them than samples; everything else is NaN here.
+    """
+    dim = len(within)
+    if samples - 1 <= max(dim, classes - 1) or total_rank < dim:
+        return np.nan
+    ratios = 1 / np.clip(scipy.linalg.eigvalsh(within, within + between), 1e-14, 1) - 1
+    rank, residual = min(dim, classes - 1), samples - classes
+    ratios = np.sort(ratios)[::-1] * (np.arange(dim) < rank)
+
+    def level(t):
+        trace = np.sum(1 / (t + ratios))
+        s = 1 + trace / (residual - t * trace)
+        inner = t * residual * s / (1 + (s - 1) * t) + classes - 1 - dim
+        return s * inner / samples, samples * (s - 1) / s
+
+    t = scipy.optimize.brentq(lambda t: level(t)[0] - 1, 0.5, 1e6, xtol=1e-15, rtol=1e-15)
+    value = (level(t)[1] - (dim - rank)) / rank
+    value -= np.clip(value, 0, 1) ** 2 * (1 - np.clip(value, 0, 1)) / samples
+    plugin = (np.sum(1 / (1 + ratios)) - (dim - rank)) / rank
+    return min(value, plugin * (samples - 1) / (samples - 1 - max(dim, classes - 1)))
 
 
 def probe_mse(features, labels, share):

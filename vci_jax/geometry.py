@@ -62,7 +62,11 @@ class Geometry(NamedTuple):
 
 
 def factorize(
-    moments: ClassMoments, *, weighting: Weighting = "sample", data_eps: float | None = None
+    moments: ClassMoments,
+    *,
+    weighting: Weighting = "sample",
+    data_eps: float | None = None,
+    part: bool = False,
 ) -> Geometry:
     """Factors the moments for the metrics of this package.
 
@@ -73,6 +77,8 @@ def factorize(
         ``"class"`` on imbalanced data needs moments from ``init(..., class_counts=...)``.
       data_eps: unit roundoff with which the moments were accumulated, which sets the cutoffs;
         by default that of their dtype. Say it if they were converted since.
+      part: the moments are a part of a pass whose ``class_counts`` were those of all. Its classes
+        are then pooled in about the proportions wanted, and no check demands that they are exact.
 
     Raises:
       ValueError: for an unknown weighting, or for a stack of partial states.
@@ -92,7 +98,7 @@ def factorize(
     proportion = votes / jnp.maximum(jnp.sum(votes), 1)
     offsets = _offsets(moments, present, proportion)
     variance = moments.class_scatter / jnp.maximum(moments.count, 1).astype(offsets.dtype)
-    pooled, usable = _pooled_weight(moments, proportion)
+    pooled, usable = _pooled_weight(moments, proportion, part)
     lost = underflows(offsets, data_eps)
     usable, variance = usable & ~lost, jnp.where(lost, jnp.nan, variance)
     rows = jnp.sqrt(proportion)[:, None] * offsets
@@ -136,7 +142,7 @@ def _offsets(
 
 
 def _pooled_weight(
-    moments: ClassMoments, proportion: Float[Array, " K"]
+    moments: ClassMoments, proportion: Float[Array, " K"], part: bool
 ) -> tuple[Float[Array, ""], Bool[Array, ""]]:
     """The factor c of Sigma_W = (1/c) sum_k w_k S_k, and whether there is one.
 
@@ -148,7 +154,7 @@ def _pooled_weight(
     pooled = moments.count.astype(proportion.dtype) * moments.class_weight
     total = jnp.sum(pooled)
     total = jnp.where(total > 0, total, 1)
-    agrees = jnp.all(jnp.abs(pooled / total - proportion) <= 1e-5 * proportion)
+    agrees = part | jnp.all(jnp.abs(pooled / total - proportion) <= 1e-5 * proportion)
     return total, agrees & jnp.isfinite(jnp.sum(moments.scatter))
 
 

@@ -3,7 +3,7 @@
 Blocks come free: each is a partial state of the one pass. Leaving out block b means merging the
 others, so the data are never seen again.
 
-Legend: B blocks, K classes, D feature dimension.
+Legend: B blocks that hold samples, N samples, n_b of block b, K classes, D feature dimension.
 """
 
 import math
@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.special import stdtrit
 
+from vci_jax import metrics
+from vci_jax.adjusted import jackknife_inflation
 from vci_jax.geometry import Weighting, factorize
-from vci_jax.metrics import vci, vci_adjusted
 from vci_jax.moments import ClassMoments, merge
 
 
@@ -28,17 +29,19 @@ def jackknife_interval(
 ) -> tuple[float, float]:
     """Confidence interval of the population VCI around ``vci_adjusted``.
 
-    With t_b the logarithm of the adjusted VCI without block b and t that of all the data,
+    With t_b the logarithm of the adjusted VCI without block b, t that of all the data, and
+    h_b = N / n_b,
 
-        se^2 = (1 - d / (N - 1)) (B - 1) / B sum_b (t_b - mean t)^2,     exp(t -+ q se)
+        se^2 = (1 / f) (1 / B) sum_b (u_b - mean u)^2 / (h_b - 1),    u_b = h_b t - (h_b - 1) t_b
 
-    with d = max(rank Sigma_T, K - 1) and q the quantile of Student's t with B - 1 degrees of
-    freedom. The logarithm keeps the interval positive near collapse. The first factor is the
-    jackknife's own bias: a sample's influence on a residual variance that spends d degrees of
-    freedom is e^2 / (1 - leverage), so that the squares sum to N / (N - d) times the variance.
+    (the mean weighted by 1 / h_b), and the interval is exp(t -+ q se), q the quantile of Student's
+    t with B - 1 degrees of freedom. The logarithm keeps it positive near collapse. For equal
+    blocks the sum is the usual (B - 1) / B sum_b (t_b - mean t)^2. The factor f is by how much a
+    jackknife overstates this variance, ``adjusted.jackknife_inflation``.
 
     Blocks of random samples answer for classes drawn at random; blocks with equal shares of every
-    class (as the command line deals them) for fixed class counts. Use 10 blocks or more.
+    class (as the command line deals them) for fixed class counts. Use 10 blocks or more. Blocks
+    without samples carry nothing and do not count. docs/error_bars.md has the measured coverage.
 
     Args:
       blocks: partial states with a leading axis of B >= 2.
@@ -47,27 +50,32 @@ def jackknife_interval(
       data_eps: see ``factorize``.
 
     Returns:
-      (low, high); NaN if the adjusted VCI is undefined for all data or without one of the blocks.
+      (low, high); NaN if fewer than two blocks hold samples, or the adjusted VCI is undefined or
+      zero for all data or without one of the blocks.
 
     Raises:
       ValueError: for fewer than two blocks, or a confidence outside (0, 1).
 
     Reference:
-      Tukey (1958); Efron & Tibshirani (1993), Section 11.5, in blocks.
+      Tukey (1958); Busing, Meijer & van der Leeden (1999), for unequal blocks; Efron & Stein
+      (1981), for the factor.
     """
     if blocks.count.ndim != 2 or blocks.count.shape[0] < 2:
         raise ValueError(f"The jackknife needs two blocks or more, got count {blocks.count.shape}.")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence}.")
-    plain, whole, parts = jax.device_get(
+    inflation, whole, parts = jax.device_get(
         _leave_one_out(blocks, weighting=weighting, data_eps=data_eps)
     )
-    if not (np.all(np.isfinite(parts)) and np.all(parts > 0) and whole > 0):
+    sizes = np.asarray(blocks.count).astype(np.int64).sum(axis=1)
+    parts, sizes = parts[sizes > 0], sizes[sizes > 0]
+    if len(parts) < 2 or not (np.all(parts > 0) and whole > 0):  # NaN is not above zero either
         return math.nan, math.nan
-    size, logs = len(parts), np.log(parts)
-    spare = float(plain / whole)  # 1 - d / (N - 1), by the definition of vci_adjusted
-    error = math.sqrt(spare * (size - 1) / size * float(np.sum((logs - logs.mean()) ** 2)))
-    reach = math.exp(float(stdtrit(size - 1, (1 + confidence) / 2)) * error)
+    ratios = sizes.sum() / sizes
+    pseudo = ratios * math.log(whole) - (ratios - 1) * np.log(parts)
+    deviations = pseudo - np.sum(pseudo / ratios)
+    error = math.sqrt(float(np.mean(deviations**2 / (ratios - 1))) / float(inflation))
+    reach = math.exp(float(stdtrit(len(parts) - 1, (1 + confidence) / 2)) * error)
     return float(whole) / reach, float(whole) * reach
 
 
@@ -75,11 +83,15 @@ def jackknife_interval(
 def _leave_one_out(
     blocks: ClassMoments, *, weighting: Weighting, data_eps: float | None
 ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, " B"]]:
-    """VCI and adjusted VCI of all blocks, and the latter without each: 3 B merges in all."""
+    """The jackknife's inflation, the adjusted VCI of all blocks, and that without each.
 
-    def both(moments: ClassMoments) -> tuple[Array, Array]:
-        geometry = factorize(moments, weighting=weighting, data_eps=data_eps)
-        return vci(geometry), vci_adjusted(geometry)
+    It takes 3 B merges in all.
+    """
+
+    def without(ends: tuple[ClassMoments, ClassMoments]) -> Array:
+        return metrics.vci_adjusted(
+            factorize(merge(*ends), weighting=weighting, data_eps=data_eps, part=True)
+        )
 
     empty = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), blocks)
     empty = empty._replace(class_weight=blocks.class_weight[0])
@@ -89,5 +101,7 @@ def _leave_one_out(
 
     whole, before = jax.lax.scan(accumulate, empty, blocks)
     _, after = jax.lax.scan(accumulate, empty, blocks, reverse=True)
-    _, parts = jax.lax.map(lambda ends: both(merge(*ends)), (before, after))
-    return *both(whole), parts
+    geometry = factorize(whole, weighting=weighting, data_eps=data_eps)
+    value = metrics.vci_adjusted(geometry)
+    inflation = jackknife_inflation(metrics.sample(geometry), whole.count, value)
+    return inflation, value, jax.lax.map(without, (before, after))

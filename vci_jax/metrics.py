@@ -14,7 +14,7 @@ or 1 / K, see ``factorize``), mu_k its mean, mu_G = sum_k p_k mu_k, and
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vci_jax import linalg, structure
+from vci_jax import adjusted, linalg, structure
 from vci_jax.geometry import Geometry, Weighting, factorize
 from vci_jax.moments import ClassMoments
 
@@ -55,12 +55,15 @@ def geometry_metrics(
         "vci_adjusted": vci_adjusted(geometry),
         "fuzziness": fuzziness(geometry),
         "squared_distance": squared_distance(geometry),
+        "squared_distance_adjusted": squared_distance_adjusted(geometry),
         "cosine_similarity": cosine_similarity(geometry),
         "class_separation": class_separation(geometry),
         "within_between_part": within_between_part(geometry),
         "within_orthogonal_part": within_orthogonal_part(geometry),
         "probe_mse": probe_mse(geometry),
+        "probe_mse_adjusted": probe_mse_adjusted(geometry),
         "h_score": h_score(geometry),
+        "h_score_adjusted": h_score_adjusted(geometry),
         "cdnv": structure.cdnv(geometry),
         "equinorm": structure.equinorm(geometry),
         "equiangularity": structure.equiangularity(geometry),
@@ -95,21 +98,33 @@ def vci(geometry: Geometry) -> Scalar:
 
 
 def vci_adjusted(geometry: Geometry) -> Scalar:
-    """VCI with the bias of the sample size taken out, the analogue of adjusted R^2.
-
-        VCI (N - 1) / (N - 1 - max(rank Sigma_T, K - 1))
+    """VCI with the bias of the sample size taken out: an estimate of the population's.
 
     The plug-in VCI of pure noise falls short of 1 by the factor 1 - D / (N - 1): 2048 random
-    features score 0.795 at N = 10 000. May exceed 1 by noise, as adjusted R^2 may fall below 0.
-    NaN when N - 1 <= max(rank Sigma_T, K - 1): there are then more directions than samples, and
-    the plug-in VCI says nothing.
+    features score 0.795 at N = 10 000. That of real classes falls short by less, which
+    ``vci_jax.adjusted`` derives; docs/error_bars.md says how well it works and where it ends.
+    May exceed 1 by noise, as adjusted R^2 may fall below 0. NaN when N - 1 <= max(rank Sigma_T,
+    K - 1): there are then more directions than samples, and the plug-in VCI says nothing.
+
+    N is the number of samples, or for ``weighting="class"`` the effective number
+    1 / sum_k p_k^2 / n_k, that of equal classes whose means are known as well on average.
     """
-    count = jnp.sum(geometry.moments.count.astype(geometry.offsets.dtype))  # int32 would overflow
-    classes = jnp.sum(geometry.present)
-    spent = jnp.maximum(geometry.canonical.rank, classes - 1)
-    spare = count - 1 - spent
-    factor = (count - 1) / jnp.maximum(spare, 1)
-    return jnp.where(spare > 0, vci(geometry) * factor, jnp.nan)
+    return adjusted.adjusted_vci(sample(geometry), vci(geometry))
+
+
+def sample(geometry: Geometry) -> adjusted.Sample:
+    """What ``adjusted`` needs to know of a geometry."""
+    canonical, dtype = geometry.canonical, geometry.offsets.dtype
+    count = jnp.maximum(geometry.moments.count, 1).astype(dtype)
+    number = jnp.sum(canonical.kept).astype(dtype)
+    return adjusted.Sample(
+        ratios=canonical.ratios,
+        kept=canonical.kept,
+        size=1 / jnp.sum(jnp.where(geometry.present, geometry.proportion**2 / count, 0)),
+        classes=jnp.sum(geometry.present).astype(dtype),
+        rank=jnp.maximum(canonical.rank.astype(dtype), number),
+        limit=geometry.rank.astype(dtype),
+    )
 
 
 def fuzziness(geometry: Geometry) -> Scalar:
@@ -142,6 +157,22 @@ def squared_distance(geometry: Geometry) -> Scalar:
     """
     between = jnp.sum(geometry.proportion[:, None] * geometry.offsets**2)
     return geometry.within_trace / jnp.where(between > 0, between, jnp.nan)
+
+
+def squared_distance_adjusted(geometry: Geometry) -> Scalar:
+    """``squared_distance`` of the population: both traces without the noise of the class means.
+
+        sum_k p_k s_k / (Tr Sigma_B - sum_k p_k (1 - p_k) s_k / n_k),  s_k = n_k / (n_k - 1) var_k
+
+    Numerator and denominator are unbiased for any distributions of the classes. NaN if a class has
+    a single sample, or where class means differ by no more than noise would make them.
+    """
+    spread = _unbiased_variance(geometry)
+    count = jnp.maximum(geometry.moments.count, 1).astype(spread.dtype)
+    share = geometry.proportion
+    between = jnp.sum(share[:, None] * geometry.offsets**2)
+    between -= jnp.sum(share * (1 - share) * spread / count)
+    return jnp.sum(share * spread) / jnp.where(between > 0, between, jnp.nan)
 
 
 def cosine_similarity(geometry: Geometry) -> Scalar:
@@ -216,13 +247,8 @@ def probe_mse(geometry: Geometry) -> Scalar:
       Xu & Liu (2023), Theorem 5.1. Half the mean squared error, summed over outputs, of
       scikit-learn's ``LinearRegression`` on one-hot labels (``sample_weight`` = w_i).
     """
-    canonical = geometry.canonical
-    share = jnp.where(canonical.kept, canonical.share, 0)
-    missing = 1 - jnp.sum(geometry.proportion**2) - jnp.sum(share)
-    complete = jnp.sum(canonical.kept) == jnp.sum(geometry.present) - 1
-    lost = jnp.sum(share * (1 / (1 + canonical.ratios)))
-    value = (jnp.where(complete, 0, missing) + lost) / 2
-    return jnp.where(jnp.sum(geometry.present) > 0, value, jnp.nan)
+    missing, lost = _probe_parts(geometry)
+    return jnp.where(jnp.sum(geometry.present) > 0, (missing + lost) / 2, jnp.nan)
 
 
 def h_score(geometry: Geometry) -> Scalar:
@@ -240,6 +266,23 @@ def h_score(geometry: Geometry) -> Scalar:
     return jnp.where((geometry.rank > 0) & (canonical.rank > 0), value, jnp.nan)
 
 
+def h_score_adjusted(geometry: Geometry) -> Scalar:
+    """``h_score`` of the population, rank (1 - ``vci_adjusted``)."""
+    return geometry.rank * (1 - vci_adjusted(geometry))
+
+
+def probe_mse_adjusted(geometry: Geometry) -> Scalar:
+    """``probe_mse`` of the best linear probe on the population, which new data would confirm.
+
+    What each direction loses is taken to be biased alike, by ``vci`` / ``vci_adjusted``; for
+    balanced classes that is exact. Equals (1/2)(1 - 1/K) - ``h_score_adjusted`` / (2 K) then.
+    """
+    plain = vci(geometry)
+    ratio = vci_adjusted(geometry) / jnp.where(plain > 0, plain, 1)
+    missing, lost = _probe_parts(geometry)
+    return (missing + lost * ratio) / 2
+
+
 def spectrum(geometry: Geometry) -> tuple[Float[Array, " r"], Float[Array, " D"]]:
     """Eigenvalues of Sigma_B (its min(D, K - 1) nonzero ones) and of Sigma_T, descending.
 
@@ -247,6 +290,23 @@ def spectrum(geometry: Geometry) -> tuple[Float[Array, " r"], Float[Array, " D"]
       Xu & Liu (2023), Figure 2.
     """
     return geometry.between.squares, geometry.total.values
+
+
+def _probe_parts(geometry: Geometry) -> tuple[Scalar, Scalar]:
+    """The parts of twice ``probe_mse``: label variance out of reach, and lost to Sigma_W."""
+    canonical = geometry.canonical
+    share = jnp.where(canonical.kept, canonical.share, 0)
+    missing = 1 - jnp.sum(geometry.proportion**2) - jnp.sum(share)
+    complete = jnp.sum(canonical.kept) == jnp.sum(geometry.present) - 1
+    lost = jnp.sum(share * (1 / (1 + canonical.ratios)))
+    return jnp.where(complete, 0, missing), lost
+
+
+def _unbiased_variance(geometry: Geometry) -> Float[Array, " K"]:
+    """s_k, the trace of each class' covariance over n_k - 1; NaN for a class of one sample."""
+    count = geometry.moments.count.astype(geometry.variance.dtype)
+    factor = jnp.where(count > 1, count / jnp.maximum(count - 1, 1), jnp.nan)
+    return geometry.variance * jnp.where(geometry.present, factor, 0)
 
 
 def _unit_means(geometry: Geometry) -> Float[Array, "K D"]:

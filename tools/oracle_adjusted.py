@@ -4,13 +4,14 @@ Legend: N samples, K classes present, D dimensions, p rank of Sigma_T, c_j betwe
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from flint import arb, fmpq
 
 
 def adjusted(
-    lost: list[arb], collapsed: int, features: int, classes: int, count: fmpq, rank: int
+    lost: list[arb], collapsed: int, features: int, classes: int, count: fmpq, rank: int, vci: fmpq
 ) -> arb:
     """VCI with the bias of the sample taken out: a root t of one increasing equation, and a sum.
 
@@ -20,6 +21,8 @@ def adjusted(
         t w + (1 - t)(z + t T) + y(t) + e = N
         v = (y + rank - q) / rank,        vci_adjusted = v - v^2 (1 - v) / N
 
+    or what noise would give, VCI (N - 1) / (N - 1 - max(p, K - 1)), if that is less.
+
     Args:
       lost: the 1 / (1 + c_j) other than 0 and 1.
       collapsed: the number of infinite c_j.
@@ -27,6 +30,7 @@ def adjusted(
       classes: K.
       count: N, the effective number of samples.
       rank: min(D, K - 1), of which VCI is the average.
+      vci: of the sample.
     """
     found = len(lost) + collapsed
     spare, empty = features - found, classes - 1 - found
@@ -45,16 +49,17 @@ def adjusted(
 
     t = _root(excess)
     value = (average(t) + rank - found) / rank
-    bounded = min(max(value, arb(0)), arb(1))
-    return value - bounded**2 * (1 - bounded) / size
+    bounded = value.max(arb(0)).min(arb(1))
+    noise = arb(vci * (count - 1) / (count - 1 - max(features, classes - 1)))
+    return (value - bounded**2 * (1 - bounded) / size).min(noise)
 
 
-def _root(increasing: object) -> arb:
+def _root(increasing: Callable[[arb], arb]) -> arb:
     """The zero of an increasing function of t > 0, by halving on a logarithmic scale."""
-    low, high = arb(-200), arb(200)
-    for _ in range(400):
+    low, high = arb(-100), arb(100)
+    for _ in range(200):
         middle = ((low + high) / 2).mid()
-        if increasing(middle.exp().mid()).mid() > 0:  # type: ignore[operator]
+        if increasing(middle.exp().mid()).mid() > 0:
             high = middle
         else:
             low = middle

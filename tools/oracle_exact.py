@@ -154,7 +154,7 @@ def _trace_metrics(data: Summary, roots: _Roots) -> Values:
     adjusted = None
     if defined and count - 1 > max(roots.rank, classes - 1):
         adjusted = oracle_adjusted.adjusted(
-            roots.lost, roots.collapsed, roots.rank, classes, count, rank
+            roots.lost, roots.collapsed, roots.rank, classes, count, rank, 1 - score / rank
         )
     values |= {"vci_adjusted": None, "h_score_adjusted": None, "probe_mse_adjusted": None}
     if adjusted is not None:
@@ -239,7 +239,7 @@ def _structure_metrics(data: Summary) -> Values:
     values: Values = {"cdnv": cdnv, "equinorm": None, "equiangularity": None, "etf_error": None}
     if any(products[k, k] for k in range(classes)):
         values["equinorm"] = number(_deviation(lengths) / _mean(lengths))
-        simplex = (fmpq_mat(classes, classes, _eye(classes)) - _ones(classes) * fmpq(1, classes))
+        simplex = fmpq_mat(classes, classes, _eye(classes)) - _ones(classes) * fmpq(1, classes)
         norm = arb(sum((x * x for x in products.entries()), fmpq(0))).sqrt()
         ideal = arb(classes - 1).sqrt()
         cells = zip(products.entries(), simplex.entries(), strict=True)
@@ -291,7 +291,7 @@ def _shrinkage_h_score(data: Summary) -> float | None:
         return None
     norm = _dot(data.total.entries(), data.total.entries())
     spread = norm / dim - target**2
-    centre = (fmpq_mat(1, len(data.counts), [fmpq(n, count) for n in data.counts]) * data.means)
+    centre = fmpq_mat(1, len(data.counts), [fmpq(n, count) for n in data.counts]) * data.means
     quartic = fmpq(0)
     for part in data.rows:
         for row in part.tolist():

@@ -58,9 +58,7 @@ def measure(case: Case) -> tuple[dict[str, float], dict[str, list[float]], dict[
             )
         )
         classes = jax.device_get(vci_jax.per_class(state, weighting=case.weighting))
-    report = vci_jax.report(
-        state, weighting=case.weighting, head=(case.kernel, np.zeros(CLASSES))
-    )
+    report = vci_jax.report(state, weighting=case.weighting, head=(case.kernel, np.zeros(CLASSES)))
     values = {name: value for name, value in report.items() if isinstance(value, float)}
     values |= {f"collapse_metrics.{name}": float(value) for name, value in direct.items()}
     values |= {name: float(report[name]) for name in ("kept_rank", "between_rank")}

@@ -14,6 +14,7 @@ Kinds of cases are those of ``oracle_cases.KINDS``, with *integer rows*, *float1
 
 import argparse
 import collections
+import math
 import multiprocessing
 import time
 import warnings
@@ -51,7 +52,8 @@ class Tally:
                 shown.append((finding, case.seed, case.kinds))
                 shown.sort(key=lambda example: (len(example[2]), example[1]))
                 del shown[_SHOWN:]
-            if finding.verdict == OK and finding.doubted:
+            # Where there is no value, a caveat says why.
+            if finding.verdict == OK and finding.doubted and not math.isnan(finding.expected):
                 self.needless[finding.metric, case.state] += 1
                 worst = max(worst, CAVEAT, key=VERDICTS.index)
             worst = max(worst, finding.verdict, key=VERDICTS.index)

@@ -284,8 +284,8 @@ def broken_laws(got: dict[str, float], data: oracle_exact.Summary) -> list[str]:
         "0 <= cosine_similarity <= 1": -slack <= got["cosine_similarity"] <= 1 + 1e-6,
         "1 <= effective_rank <= D": 1 - slack <= got["effective_rank"] <= dim + slack,
         "0 <= etf_error <= 2": -slack <= got["etf_error"] <= 2 + slack,
-        "no negative distance": all(
-            got[name] >= 0 for name in ("fuzziness", "squared_distance", "cdnv", "equinorm")
+        "no negative distance": not any(
+            got[name] < 0 for name in ("fuzziness", "squared_distance", "cdnv", "equinorm")
         ),
     }
     if "h_score_adjusted" in got:

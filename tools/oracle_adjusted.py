@@ -12,7 +12,7 @@ from flint import arb, fmpq
 
 def adjusted(
     lost: list[arb], collapsed: int, features: int, classes: int, count: fmpq, rank: int, vci: fmpq
-) -> arb:
+) -> arb | None:
     """VCI with the bias of the sample taken out: a root t of one increasing equation, and a sum.
 
     With T(t) = sum_j 1 / (t + c_j), z = p - q, e = K - 1 - q and w = N - K,
@@ -21,6 +21,7 @@ def adjusted(
         t w + (1 - t)(z + t T) + y(t) + e = N
         v = (y + rank - q) / rank,        vci_adjusted = v - v^2 (1 - v) / N
 
+    where the left side increases up to the first t at which the denominator of y vanishes;
     or what noise would give, VCI (N - 1) / (N - 1 - max(p, K - 1)), if that is less.
 
     Args:
@@ -40,30 +41,31 @@ def adjusted(
     def tail(t: arb) -> arb:
         return sum((u / (1 + (t - 1) * u) for u in lost), arb(0))
 
-    def average(t: arb) -> arb:
+    def average(t: arb) -> arb | None:
         total = tail(t)
-        return (size * total + spare * empty / t) / (free - spare + (1 - t) * total)
+        below = free - spare + (1 - t) * total
+        return (size * total + spare * empty / t) / below if below > 0 else None
 
-    def excess(t: arb) -> arb:
-        return t * free + (1 - t) * (spare + t * tail(t)) + average(t) + empty - size
+    def too_far(t: arb) -> bool:
+        y = average(t)
+        return y is None or t * free + (1 - t) * (spare + t * tail(t)) + y + empty > size
 
-    t = _root(excess)
-    value = (average(t) + rank - found) / rank
+    y = average(_boundary(too_far))
+    if y is None:
+        return None
+    value = (y + rank - found) / rank
     bounded = value.max(arb(0)).min(arb(1))
     noise = arb(vci * (count - 1) / (count - 1 - max(features, classes - 1)))
     return (value - bounded**2 * (1 - bounded) / size).min(noise)
 
 
-def _root(increasing: Callable[[arb], arb]) -> arb:
-    """The zero of an increasing function of t > 0, by halving on a logarithmic scale."""
+def _boundary(too_far: Callable[[arb], bool]) -> arb:
+    """The largest t > 0 that is not too far, by halving on a logarithmic scale."""
     low, high = arb(-100), arb(100)
     for _ in range(200):
         middle = ((low + high) / 2).mid()
-        if increasing(middle.exp().mid()).mid() > 0:
-            high = middle
-        else:
-            low = middle
-    return ((low + high) / 2).exp().mid()
+        low, high = (low, middle) if too_far(middle.exp().mid()) else (middle, high)
+    return low.exp().mid()
 
 
 def logme(

@@ -126,7 +126,7 @@ def _canonical_metrics(data: Summary) -> dict[str, Value]:
 
 
 def _adjusted_vci(data: Summary, axes: list[int], plain: Fraction, rank: int) -> Value:
-    """VCI with the bias of the sample taken out: a root t of one increasing equation.
+    """VCI with the bias of the sample taken out, by the root t of one equation.
 
     With c_j > 0 the q between/within ratios, some perhaps infinite, N = 1 / sum_k p_k^2 / n_k,
     p = rank Sigma_T, w = N - K, z = p - q and e = K - 1 - q,
@@ -135,6 +135,7 @@ def _adjusted_vci(data: Summary, axes: list[int], plain: Fraction, rank: int) ->
         t w + (1 - t)(z + t T) + y(t) + e = N
         v = (y + rank - q) / rank,      vci_adjusted = v - v^2 (1 - v) / N
 
+    where the left side increases up to the first t at which the denominator of y vanishes;
     and at most what noise would give, VCI (N - 1) / (N - 1 - max(p, K - 1)).
     """
     classes, features = len(data.rows), len(axes)
@@ -147,21 +148,28 @@ def _adjusted_vci(data: Summary, axes: list[int], plain: Fraction, rank: int) ->
     z, e, n = features - number, classes - 1 - number, _decimal(size)
     w = n - classes
 
-    def sides(t: decimal.Decimal) -> tuple[decimal.Decimal, decimal.Decimal]:
+    def average(t: decimal.Decimal) -> tuple[decimal.Decimal | None, bool]:
+        """Y, and whether t is too far."""
         value, slope = decimal.Decimal(0), decimal.Decimal(0)
         for coefficient in reversed(polynomial):
             slope, value = slope * t + value, value * t + coefficient
         total = slope / value
-        y = (n * total + z * e / t) / (w - z + (1 - t) * total)
-        return t * w + (1 - t) * (z + t * total) + y + e - n, y
+        below = w - z + (1 - t) * total
+        if below <= 0:
+            return None, True
+        y = (n * total + z * e / t) / below
+        return y, t * w + (1 - t) * (z + t * total) + y + e > n
 
     low, high = decimal.Decimal("1e-6"), decimal.Decimal(1)
-    while sides(high)[0] < 0:
+    while not average(high)[1]:
         low, high = high, 2 * high
     for _ in range(220):
         middle = (low + high) / 2
-        low, high = (middle, high) if sides(middle)[0] < 0 else (low, middle)
-    value = (sides(high)[1] + rank - number) / rank
+        low, high = (low, middle) if average(middle)[1] else (middle, high)
+    y, _ = average(low)
+    if y is None:
+        return None
+    value = (y + rank - number) / rank
     share = min(max(value, decimal.Decimal(0)), decimal.Decimal(1))
     noise = _decimal(plain * (size - 1) / spare)
     return min(value - share**2 * (1 - share) / n, noise)

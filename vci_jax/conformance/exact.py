@@ -100,7 +100,7 @@ def summarize(
 
 def _canonical_metrics(data: Summary) -> dict[str, Value]:
     """VCI, its adjusted form, the H-score and the probe's loss: Tr[Sigma_T^+ (.)]."""
-    classes, dim, count = len(data.rows), len(data.total), sum(map(len, data.rows))
+    classes, dim = len(data.rows), len(data.total)
     axes = independent(data.total)
     small = [[data.total[i][j] for j in axes] for i in axes]
     solved = solve(small, [[offset[i] for offset in data.offsets] for i in axes])
@@ -114,16 +114,92 @@ def _canonical_metrics(data: Summary) -> dict[str, Value]:
         (weight**2 * form for weight, form in zip(data.weights, forms, strict=True)), Fraction(0)
     )
     spread = sum((weight * (1 - weight) for weight in data.weights), Fraction(0))
-    rank, spent = min(dim, classes - 1), max(len(axes), classes - 1)
+    rank = min(dim, classes - 1)
     defined = rank > 0 and len(axes) > 0
     vci = 1 - score / rank if defined else None
-    spare = count - 1 - spent
     return {
         "vci": vci,
-        "vci_adjusted": None if vci is None or spare <= 0 else vci * Fraction(count - 1, spare),
+        "vci_adjusted": None if vci is None else _adjusted_vci(data, axes, vci, rank),
         "h_score": score if defined else None,
         "probe_mse": (spread - explained) / 2,
     }
+
+
+def _adjusted_vci(data: Summary, axes: list[int], plain: Fraction, rank: int) -> Value:
+    """VCI with the bias of the sample taken out, by the root t of one equation.
+
+    With c_j > 0 the q between/within ratios, some perhaps infinite, N = 1 / sum_k p_k^2 / n_k,
+    p = rank Sigma_T, w = N - K, z = p - q and e = K - 1 - q,
+
+        T(t) = sum_j 1 / (t + c_j),     y(t) = (N T + z e / t) / (w - z + (1 - t) T)
+        t w + (1 - t)(z + t T) + y(t) + e = N
+        v = (y + rank - q) / rank,      vci_adjusted = v - v^2 (1 - v) / N
+
+    where the left side increases up to the first t at which the denominator of y vanishes;
+    and at most what noise would give, VCI (N - 1) / (N - 1 - max(p, K - 1)).
+    """
+    classes, features = len(data.rows), len(axes)
+    size = 1 / dot([p * p for p in data.weights], [Fraction(1, len(part)) for part in data.rows])
+    spare = size - 1 - max(features, classes - 1)
+    if spare <= 0:
+        return None
+    number = len(independent(data.between))
+    polynomial = _ratio_polynomial(data, axes, number)
+    z, e, n = features - number, classes - 1 - number, _decimal(size)
+    w = n - classes
+
+    def average(t: decimal.Decimal) -> tuple[decimal.Decimal | None, bool]:
+        """Y, and whether t is too far."""
+        value, slope = decimal.Decimal(0), decimal.Decimal(0)
+        for coefficient in reversed(polynomial):
+            slope, value = slope * t + value, value * t + coefficient
+        total = slope / value
+        below = w - z + (1 - t) * total
+        if below <= 0:
+            return None, True
+        y = (n * total + z * e / t) / below
+        return y, t * w + (1 - t) * (z + t * total) + y + e > n
+
+    low, high = decimal.Decimal("1e-6"), decimal.Decimal(1)
+    while not average(high)[1]:
+        low, high = high, 2 * high
+    for _ in range(220):
+        middle = (low + high) / 2
+        low, high = (low, middle) if average(middle)[1] else (middle, high)
+    y, _ = average(low)
+    if y is None:
+        return None
+    value = (y + rank - number) / rank
+    share = min(max(value, decimal.Decimal(0)), decimal.Decimal(1))
+    noise = _decimal(plain * (size - 1) / spare)
+    return min(value - share**2 * (1 - share) / n, noise)
+
+
+def _ratio_polynomial(data: Summary, axes: list[int], number: int) -> list[decimal.Decimal]:
+    """Coefficients, the constant first, of a multiple of the product of all t + c_j with c_j > 0.
+
+    det(Sigma_B + t Sigma_W) on independent coordinates, over t^(p - q): T(t) is its logarithmic
+    derivative. Found from its values at t = 1, 2, ..., q + 1.
+    """
+    points = [Fraction(t) for t in range(1, number + 2)]
+    values = []
+    for t in points:
+        matrix = plus(data.between, data.within, t)
+        small = [[matrix[i][j] for j in axes] for i in axes]
+        values.append([_determinant(small) / t ** (len(axes) - number)])
+    powers = [[t**m for m in range(number + 1)] for t in points]
+    return [_decimal(row[0]) for row in solve(powers, values)]
+
+
+def _determinant(matrix: Matrix) -> Fraction:
+    """Product of the pivots; the matrix is positive definite, so they exist."""
+    work, result = [list(row) for row in matrix], Fraction(1)
+    for i, pivot in enumerate(work):
+        result *= pivot[i]
+        for j in range(i + 1, len(work)):
+            factor = work[j][i] / pivot[i]
+            work[j] = [x - factor * y for x, y in zip(work[j], pivot, strict=True)]
+    return result
 
 
 def _distance_metrics(data: Summary) -> dict[str, Value]:

@@ -1,0 +1,428 @@
+"""The laws of ``vci_jax``: what may be done to features, labels and states.
+
+Legend: N = 48 samples, D = 5 dimensions, K = 4 classes of a state with room for twelve.
+"""
+
+import functools
+import pathlib
+import tempfile
+
+import jax
+import jax.numpy as jnp
+import laws
+import numpy as np
+from laws import (
+    Law,
+    assumes_little_endian,
+    big_endian,
+    changed,
+    every_other,
+    forgets_a_row,
+    merges_labels,
+    misreads_a_row,
+    only,
+    perturbs,
+    plus,
+    powers,
+    renamed,
+    reordered,
+    rounds_absolutely,
+    saturates,
+    times,
+    together,
+    typed,
+    without,
+)
+
+import vci_jax
+from vci_jax import (
+    agreement,
+    batch,
+    cli,
+    geometry,
+    interval,
+    linalg,
+    metrics,
+    moments,
+    storage,
+    structure,
+    transferability,
+)
+
+N, D, K, ROOM = 48, 5, 4, 12
+
+_update, _merge, _merge_axis = (
+    jax.jit(function) for function in (vci_jax.update, vci_jax.merge, vci_jax.merge_axis)
+)
+SCALARS = {
+    **{name: getattr(metrics, name) for name in (
+        "vci", "vci_adjusted", "fuzziness", "squared_distance", "squared_distance_adjusted",
+        "cosine_similarity", "class_separation", "within_between_part", "within_orthogonal_part",
+        "probe_mse", "probe_mse_adjusted", "h_score", "h_score_adjusted", "spectrum")
+       if hasattr(metrics, name)},
+    **{name: getattr(structure, name) for name in (
+        "cdnv", "pairwise_cdnv", "equinorm", "equiangularity", "etf_error")},
+    "shrinkage_h_score": transferability.shrinkage_h_score,
+    "transferability_metrics": transferability.transferability_metrics,
+}  # fmt: skip
+
+
+def rows():
+    """Four Gaussian classes of uneven size; multiples of 1/4, which every real type can hold."""
+    rng = np.random.default_rng(3)
+    labels = np.repeat(np.arange(K), [15, 9, 11, 13]).astype(np.int32)
+    means = rng.normal(size=(K, D)) * 2
+    features = np.round((means[labels] + rng.normal(size=(N, D)) + 1) * 4) / 4
+    return {"features": features, "labels": labels, "mask": np.ones(N, bool), "cut": "whole"}
+
+
+def stream(data):
+    """The moments of the rows, by the cut that the data ask for."""
+    features, labels, mask = data["features"], data["labels"], data["mask"]
+    empty = vci_jax.init(ROOM, D, dtype=np.float64)
+    if data["cut"] == "whole":
+        return _update(empty, features, labels, mask)
+    parts = [mask & (np.arange(len(mask)) % 3 == part) for part in range(3)]
+    if data["cut"] == "by class":
+        parts = [mask & (np.asarray(labels) % 3 == part) for part in range(3)]
+    if data["cut"] == "batches":
+        return functools.reduce(lambda s, part: _update(s, features, labels, part), parts, empty)
+    states = [_update(empty, features, labels, part) for part in parts]
+    if data["cut"] == "merged":
+        return _merge(states[2], _merge(_merge(empty, states[0]), states[1]))
+    return _merge_axis(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
+
+
+@jax.jit
+def _by_geometry(state):
+    found = vci_jax.factorize(state)
+    kernel = jnp.arange(1.0, D * ROOM + 1).reshape(D, ROOM) % 7
+    axes = transferability.raw_axes(found)
+    return {
+        **{name: function(found) for name, function in SCALARS.items()},
+        **{f"all.{name}": v for name, v in metrics.geometry_metrics(found).items()},
+        "self_duality": structure.self_duality(found, kernel),
+        "effective_rank": transferability.effective_rank(axes),
+        "logme": transferability.logme(found, axes),
+        "distances": found.canonical.rank,
+    }
+
+
+@jax.jit
+def _direct(state):
+    centre = jnp.zeros_like(state.pivot)
+    return {
+        "collapse_metrics": vci_jax.collapse_metrics(state),
+        "class_means": vci_jax.class_means(state),
+        "quartic": moments.rebase(state, centre).radial_quartic,
+    }
+
+
+def collapse(data):
+    """Everything that is said of rows: each metric, the report, the classes, the means."""
+    state = stream(data)
+    report = vci_jax.report(state)
+    numbers = {name: v for name, v in report.items() if isinstance(v, int | float | dict)}
+    per_class = vci_jax.per_class(state)
+    present = np.asarray(per_class["count"]) > 0
+    each = {name: np.sort(np.asarray(v)[present]) for name, v in per_class.items()}
+    direct = _direct(state)
+    return {
+        **{f"report.{name}": value for name, value in numbers.items()},
+        "codes": [caveat["code"] for caveat in report["caveats"]],
+        **{f"per_class.{name}": value for name, value in each.items() if name != "nearest"},
+        **{f"metrics.{name}": value for name, value in _by_geometry(state).items()},
+        **{f"direct.{name}": v for name, v in direct["collapse_metrics"].items()},
+        "class_means": np.sort(np.asarray(direct["class_means"])[present], axis=0),
+        "quartic": direct["quartic"],
+    }
+
+
+_STREAM = ("init", "update", "merge", "merge_axis", "class_means", "report", "factorize",
+           "per_class", "collapse_metrics")  # fmt: skip
+COLLAPSE = (
+    *(f"vci_jax.{name}" for name in _STREAM),
+    "vci_jax.moments.rebase", "vci_jax.metrics.geometry_metrics", "vci_jax.batch.vet",
+    "vci_jax.batch.unit_rows",
+    *(f"vci_jax.{function.__module__.split('.')[1]}.{function.__name__}"
+      for function in SCALARS.values()),
+    *(f"vci_jax.structure.{name}" for name in ("self_duality",)),
+    *(f"vci_jax.transferability.{name}" for name in ("raw_axes", "effective_rank", "logme")),
+)  # fmt: skip
+
+_AFFINE = ("vci", "vci_adjusted", "probe_mse", "probe_mse_adjusted", "h_score", "h_score_adjusted")
+_INVARIANT = tuple(f"{place}.{name}" for place in ("report", "metrics", "direct")
+                   for name in _AFFINE)  # fmt: skip
+# By which power of one factor for all features each answer goes.
+_UNITS = {
+    "within_between_part": 2, "within_orthogonal_part": 2, "spectrum": 2, "variance": 2,
+    "distance": 1, "class_means": 1, "quartic": 4,
+}  # fmt: skip
+
+
+def _units(factor, answer):
+    def power(name):
+        return next((p for key, p in _UNITS.items() if name.split(".")[-1] == key), 0)
+
+    kept = {name: value for name, value in answer.items() if "logme" not in name}
+    kept.pop("metrics.transferability_metrics", None)  # holds LogME, whose prior has units
+    return powers(factor, **{name: power(name) for name in kept if power(name)})(kept)
+
+
+def _present(answer):
+    """What does not list classes in their order, nor depend on their places."""
+    listed = ("metrics.pairwise_cdnv", "metrics.self_duality")
+    return {name: value for name, value in answer.items() if name not in listed}
+
+
+def _affine(answer):
+    return {name: answer[name] for name in _INVARIANT if name in answer}
+
+
+def _law(statement, change, mistake, expect=dict, rtol=1e-9, **more):
+    return Law(COLLAPSE, statement, rows, collapse, change, mistake, expect, rtol, **more)
+
+
+STREAMS = (
+    _law("The order of the rows does not matter.",
+         reordered("features", "labels"), misreads_a_row()),
+    _law("Rows may come in batches.", lambda d: d | {"cut": "batches"},
+         together(lambda d: d | {"cut": "batches"}, changed(mask=lambda m: m & (np.arange(N) > 0)))),
+    _law("Rows may come sorted by class.",
+         lambda d: d | {"cut": "batches", "mask": d["mask"]} | {"cut": "by class"},
+         misreads_a_row()),
+    _law("States of parts may be merged in any order.",
+         lambda d: d | {"cut": "merged"}, misreads_a_row()),
+    _law("A stack of states is one state.", lambda d: d | {"cut": "stack"}, misreads_a_row()),
+    _law("Masked rows are not there, whatever they hold.",
+         lambda d: d | {
+             "features": np.concatenate([d["features"], np.full((2, D), np.nan)]),
+             "labels": np.append(d["labels"], [0, 99]).astype(np.int32),
+             "mask": np.append(d["mask"], [False, False])},
+         changed(mask=lambda m: np.append(m[1:], True)), expect=dict),
+    _law("Classes may have any names, with holes between them.",
+         changed(labels=renamed(np.array([7, 2, 11, 5], np.int32))), merges_labels(modulus=4),
+         expect=_present),
+    _law("Big-endian features are the same numbers.", changed(features=big_endian),
+         assumes_little_endian("features"), fails="JAX refuses big-endian arrays"),
+    _law("Big-endian labels are the same classes.", changed(labels=big_endian),
+         assumes_little_endian("labels"), fails="JAX refuses big-endian arrays"),
+    _law("float32 features are the same numbers.", changed(features=typed(np.float32)),
+         misreads_a_row()),
+    _law("float16 features are the same numbers.", changed(features=typed(np.float16)),
+         misreads_a_row()),
+    _law("longdouble features are the same numbers.", changed(features=typed(np.longdouble)),
+         misreads_a_row(), fails="JAX knows no longdouble"),
+    _law("Labels of any integer type are the same classes.",
+         together(changed(labels=typed(np.uint8)), changed(mask=typed(np.float32))),
+         merges_labels()),
+    _law("Features need not be contiguous in memory.", changed(features=every_other),
+         misreads_a_row()),
+)  # fmt: skip
+
+UNITS = (
+    *(_law(f"Features times {factor:g}: only quantities with units change, by their power.",
+           changed(features=times(factor)), mistake,
+           functools.partial(_units, factor), rtol=1e-7)
+      for factor, mistake in (
+          (2.0**30, saturates("features", 1e6)), (1e8, saturates("features", 1e3)),
+          (1e-8, rounds_absolutely("features", 9)), (1e30, saturates("features", 1e28)),
+          (1e-30, rounds_absolutely("features", 30)))),
+    _law("Columns in units from 1e-8 to 1e8: VCI and its relatives stay.",
+         changed(features=times(10.0 ** np.array([-8.0, -3.0, 0.0, 5.0, 8.0]))),
+         rounds_absolutely("features", 7), expect=_affine, rtol=1e-7),
+    _law("An invertible map: VCI and its relatives stay.",
+         changed(features=lambda h: h @ (np.eye(D) + np.triu(np.ones((D, D)), 1))),
+         misreads_a_row(), expect=_affine),
+    _law("One vector added to all rows: views from the origin alone may change.",
+         changed(features=plus(1e3 * np.arange(1.0, D + 1))), misreads_a_row(),
+         expect=lambda a: {
+             name: value for name, value in a.items()
+             if name.split(".")[-1] not in {
+                 "cosine_similarity", "class_separation", "effective_rank", "logme", "class_means",
+                 "quartic", "transferability_metrics"}},
+         rtol=1e-7),
+    _law("A rotation changes neither a metric nor a spectrum.",
+         changed(features=lambda h: h @ np.linalg.qr(np.arange(25.0).reshape(5, 5) ** 2 % 11)[0]),
+         misreads_a_row(), expect=without("class_means"), rtol=1e-8),
+    _law("Every row times a positive factor of its own: cosines stay.",
+         changed(features=lambda h: h * 10.0 ** (np.arange(len(h)) % 7 - 3)[:, None]),
+         misreads_a_row(),
+         expect=only("report.cosine_similarity", "report.class_separation",
+                     "per_class.cosine_similarity"), rtol=1e-9),
+)  # fmt: skip
+
+
+# Laws of single functions.
+
+
+def _second_pass(data):
+    state = agreement.init(stream(rows()))
+    parts = [agreement.update(state, data["features"], data["logits"], data["mask"]),
+             agreement.update(state, data["features"], data["logits"], ~data["mask"])]  # fmt: skip
+    whole = agreement.merge(*parts)
+    stack = agreement.merge_axis(jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts))
+    return {
+        "share": agreement.ncc_agreement(whole), "count": whole.count,
+        "stack": agreement.ncc_agreement(stack), "of stack": stack.count,
+    }  # fmt: skip
+
+
+def _logits():
+    data = rows()
+    logits = np.random.default_rng(5).normal(size=(N, ROOM))
+    mask = np.arange(N) < 30
+    logits[np.arange(N), data["labels"]] += 2.0 * (np.arange(N) % 3)
+    return {"features": data["features"], "logits": logits, "mask": mask}
+
+
+_AGREEMENT = tuple(f"vci_jax.agreement.{name}" for name in (
+    "init", "update", "merge", "merge_axis", "ncc_agreement"))  # fmt: skip
+
+AGREEMENTS = (
+    Law(_AGREEMENT, "The order and the cut of the rows do not matter.", _logits, _second_pass,
+        together(reordered("features", "logits"), changed(mask=lambda m: ~m)),
+        laws.takes_order_for_content("logits")),
+    Law(_AGREEMENT, "A positive factor and a common term of the logits do not matter.", _logits,
+        _second_pass, changed(logits=lambda z: 1e6 * z + np.arange(N)[:, None]),
+        changed(logits=lambda z: -z)),
+    Law(_AGREEMENT, "float16 features are the same numbers.", _logits, _second_pass,
+        changed(features=typed(np.float16)), laws.takes_order_for_content("features")),
+)  # fmt: skip
+
+
+def _blocks(data):
+    states = [stream(data | {"mask": np.arange(N) % 4 == part}) for part in data["blocks"]]
+    stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    low, high = interval.jackknife_interval(stack)
+    return {"low": low, "high": high}
+
+
+def _with_blocks():
+    return rows() | {"blocks": (0, 1, 2, 3)}
+
+
+_JACKKNIFE = ("vci_jax.interval.jackknife_interval",)
+INTERVALS = (
+    Law(_JACKKNIFE, "The order of the blocks does not matter.", _with_blocks, _blocks,
+        lambda d: d | {"blocks": (2, 0, 3, 1)}, lambda d: d | {"blocks": (2, 0, 3)}),
+    Law(_JACKKNIFE, "Columns in units from 1e-8 to 1e8 do not matter.", _with_blocks, _blocks,
+        changed(features=times(10.0 ** np.array([-8.0, -3.0, 0.0, 5.0, 8.0]))),
+        rounds_absolutely("features", 7), rtol=1e-7),
+)  # fmt: skip
+
+
+def _kept_on_disk(data):
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "moments.npz")
+        state = stream(data)
+        vci_jax.save(path, state)
+        loaded, host = vci_jax.load(path), storage.to_host(state)
+    return {"loaded": loaded._asdict(), "host": host._asdict()}
+
+
+def _measured(data):
+    order = [slice(i, i + data["size"]) for i in range(0, N, data["size"])]
+    report = vci_jax.measure(
+        lambda h: h * data["unit"], [(data["features"][s], data["labels"][s]) for s in order],
+        ROOM, dtype=np.float64, only=["vci", "fuzziness", "cosine_similarity"],
+    )  # fmt: skip
+    return {name: report[name] for name in ("vci", "fuzziness", "cosine_similarity", "samples")}
+
+
+def _file_of(data):
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "rows.npz")
+        np.savez(path, features=data["features"], labels=data["labels"])
+        arrays = cli.read_features(str(path))
+    return {name: np.asarray(value, float) for name, value in arrays.items()}
+
+
+OTHERS = (
+    Law(("vci_jax.save", "vci_jax.load", "vci_jax.storage.to_host"),
+        "Moments from disk are the moments, of the same rows in a state of the same cut.", rows,
+        _kept_on_disk, changed(features=every_other), misreads_a_row(), rtol=0),
+    Law(("vci_jax.measure",), "The size of the batches and the unit do not matter.",
+        lambda: rows() | {"size": 24, "unit": 1.0}, _measured,
+        lambda d: d | {"size": 16, "unit": 2.0**20}, misreads_a_row()),
+    Law(("vci_jax.measure",), "Big-endian features are the same numbers.",
+        lambda: rows() | {"size": 24, "unit": 1.0}, _measured, changed(features=big_endian),
+        assumes_little_endian("features")),
+    Law(("vci_jax.cli.read_features",), "Byte order and integer type do not matter.", rows,
+        _file_of, changed(features=big_endian, labels=typed(np.uint8)), misreads_a_row(), rtol=0),
+)  # fmt: skip
+
+
+def _matrix():
+    root = np.random.default_rng(8).normal(size=(7, D))
+    return {"matrix": root.T @ root, "rows": root, "scale": np.ones(D)}
+
+
+@jax.jit
+def _spectral(data):
+    matrix, table, scale = (jnp.asarray(data[name]) for name in ("matrix", "rows", "scale"))
+    values, vectors = linalg.eigh(matrix)
+    axes = linalg.principal_axes(matrix)
+    whitener = linalg.whiten(matrix, jnp.zeros_like(matrix), scale, 1e-16)
+    space = linalg.row_space(table, D, 1e-16)
+    lead, rest = linalg.gram(table)
+    total, residual = linalg.add_gram(matrix, jnp.zeros_like(matrix), table)
+    exact, tail = linalg.exact_sum(jnp.stack([matrix, lead, matrix]))
+    return {
+        "eigenvalues": values, "rebuilt": linalg.matmul(vectors * values, vectors.T),
+        "axes": axes.values, "gram": lead + rest, "added": total + residual,
+        "summed": exact + tail, "squares": space.squares,
+        "projector": linalg.matmul(space.basis, space.basis.T),
+        "identity": linalg.matmul(whitener.map.T, linalg.matmul(matrix, whitener.map)),
+        "kept": whitener.kept, "forms": linalg.quadratic_forms(matrix, table.T),
+        "pair": sum(linalg.two_sum(matrix, lead)), "powers": linalg.power_of_two(axes.values),
+    }  # fmt: skip
+
+
+_LINALG = tuple(f"vci_jax.linalg.{name}" for name in (
+    "matmul", "eigh", "principal_axes", "gram", "add_gram", "two_sum", "exact_sum", "whiten",
+    "row_space", "power_of_two", "quadratic_forms"))  # fmt: skip
+_SQUARES = {name: 1 for name in ("eigenvalues", "rebuilt", "axes", "gram", "added", "summed",
+                                 "squares", "pair", "powers")} | {"forms": 2}  # fmt: skip
+
+LINALG = (
+    *(Law(_LINALG, f"The unit does not matter: rows times {2.0**power:.2g}.", _matrix, _spectral,
+          changed(rows=times(2.0**power), matrix=times(4.0**power), scale=times(2.0**-power)),
+          mistake, powers(4.0**power, **_SQUARES))
+      for power, mistake in ((40, saturates("matrix", 1e3)), (-40, rounds_absolutely("rows", 9)))),
+    Law(_LINALG, "The order of the rows does not matter.", _matrix, _spectral, reordered("rows"),
+        misreads_a_row("matrix"), expect=without("forms")),
+    Law(("vci_jax.geometry.underflows",),
+        "The range of the squares is the type's, not the data's: common factors up to 1e100.",
+        lambda: {"offsets": np.eye(3)},
+        lambda d: {"lost": geometry.underflows(jnp.asarray(d["offsets"]), 2e-16)},
+        changed(offsets=times(1e-100)), changed(offsets=times(1e-100))),
+    Law(("vci_jax.batch.narrow_labels", "vci_jax.batch.narrow_features"),
+        "Wide integers are the same numbers; labels beyond int32 are of no class.",
+        lambda: {"labels": np.array([0, 3, 11], np.int32), "features": np.array([[1, -2]], float)},
+        lambda d: {"labels": batch.narrow_labels(d["labels"]),
+                   "features": np.asarray(batch.narrow_features(d["features"], np.float64), float)},
+        changed(labels=typed(np.int64), features=typed(np.int64)),
+        perturbs("features")),
+)  # fmt: skip
+
+LIBRARY = (*STREAMS, *UNITS, *AGREEMENTS, *INTERVALS, *OTHERS, *LINALG)
+
+_FORGETS = forgets_a_row
+EXEMPT = {
+    "vci_jax.adjusted.adjusted_vci": "through metrics.vci_adjusted",
+    "vci_jax.adjusted.jackknife_inflation": "through interval.jackknife_interval",
+    "vci_jax.metrics.sample": "what adjusted_vci takes, without arithmetic of its own",
+    "vci_jax.batch.in_pieces": "begins at 1024 rows; tests/test_moments.py cuts there",
+    "vci_jax.caveats.find": "its codes are in the answer of every law of the stream",
+    "vci_jax.errors.messages": "takes sentences out of caveats",
+    "vci_jax.linalg.host": "returns a device",
+    "vci_jax.report.check_options": "raises or returns nothing",
+    "vci_jax.cli.main": "a command; tests/test_cli.py runs it",
+    "vci_jax.cli.measure_arrays": "measure over batches of arrays; tests/test_cli.py runs it",
+    "vci_jax.cli.as_json": "writes a report as text",
+    "vci_jax.cli.as_table": "writes a report as text",
+}
+EXEMPT_MODULES = {
+    "vci_jax.conformance": "golden cases and laws of its own, held by tests/test_conformance.py",
+}

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from vci_jax import linalg
 from vci_jax.batch import vet
+from vci_jax.counts import MAX_COUNT, add_counts, sum_counts
 from vci_jax.moments import ClassMoments
 
 
@@ -73,19 +74,20 @@ def update(
     distance = jnp.sum(agreement.means**2, axis=1) - 2 * linalg.matmul(shifted, agreement.means.T)
     nearest = jnp.argmin(jnp.where(agreement.present, distance, jnp.inf), axis=1)
     agrees = (nearest == jnp.argmax(jnp.asarray(logits), axis=1)) & batch.used & sound
+    broken = batch.non_finite + jnp.sum(batch.used & ~sound, dtype=jnp.int32)
     return agreement._replace(
-        agreed=agreement.agreed + jnp.sum(agrees, dtype=jnp.int32),
-        count=agreement.count + jnp.sum(batch.used & sound, dtype=jnp.int32),
-        non_finite=agreement.non_finite
-        + batch.non_finite
-        + jnp.sum(batch.used & ~sound, dtype=jnp.int32),
+        agreed=add_counts(agreement.agreed, jnp.sum(agrees, dtype=jnp.int32)),
+        count=add_counts(agreement.count, jnp.sum(batch.used & sound, dtype=jnp.int32)),
+        non_finite=add_counts(agreement.non_finite, broken),
     )
 
 
 def merge(a: Agreement, b: Agreement) -> Agreement:
     """Adds the counts of two states that started from the same means."""
     return a._replace(
-        agreed=a.agreed + b.agreed, count=a.count + b.count, non_finite=a.non_finite + b.non_finite
+        agreed=add_counts(a.agreed, b.agreed),
+        count=add_counts(a.count, b.count),
+        non_finite=add_counts(a.non_finite, b.non_finite),
     )
 
 
@@ -95,17 +97,18 @@ def merge_axis(agreement: Agreement) -> Agreement:
         centre=agreement.centre[0],
         means=agreement.means[0],
         present=agreement.present[0],
-        agreed=jnp.sum(agreement.agreed),
-        count=jnp.sum(agreement.count),
-        non_finite=jnp.sum(agreement.non_finite),
+        agreed=sum_counts(agreement.agreed),
+        count=sum_counts(agreement.count),
+        non_finite=sum_counts(agreement.non_finite),
     )
 
 
 def ncc_agreement(agreement: Agreement) -> Float[Array, ""]:
-    """The share of rows on which both agree; NaN before the first row.
+    """The share of rows on which both agree; NaN before the first row and from 2^31 - 1 rows on.
 
     Reference:
       Papyan, Han & Donoho (2020), Fig. 7, which plots one minus this.
     """
     count = agreement.count.astype(agreement.means.dtype)
-    return agreement.agreed.astype(count.dtype) / jnp.where(count > 0, count, jnp.nan)
+    known = (agreement.count > 0) & (agreement.count < MAX_COUNT)
+    return agreement.agreed.astype(count.dtype) / jnp.where(known, count, jnp.nan)

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int, Integer, Num
 
 from vci_jax import linalg
 from vci_jax.batch import Batch, in_pieces, unit_rows, vet
+from vci_jax.counts import add_counts, sum_counts
 
 
 class ClassMoments(NamedTuple):
@@ -32,7 +33,8 @@ class ClassMoments(NamedTuple):
 
     ``class_weight`` is the weight at which each class enters ``scatter``: one, unless ``init``
     was told the class counts. The radial sums are the third and fourth moments that
-    Ledoit-Wolf shrinkage needs. The last two fields count rows that were refused.
+    Ledoit-Wolf shrinkage needs. The last two fields count rows that were refused. Counts saturate
+    at 2^31 - 1 instead of wrapping around (``counts.py``).
     """
 
     count: Int[Array, " K"]  # type: ignore[assignment]  # shadows tuple.count, on purpose
@@ -141,8 +143,8 @@ def update(
         moments, batch, cpu=partial(in_pieces, _accumulate), default=_accumulate
     )
     return added._replace(
-        label_out_of_range=moments.label_out_of_range + batch.label_out_of_range,
-        non_finite=moments.non_finite + batch.non_finite,
+        label_out_of_range=add_counts(moments.label_out_of_range, batch.label_out_of_range),
+        non_finite=add_counts(moments.non_finite, batch.non_finite),
     )
 
 
@@ -168,7 +170,7 @@ def merge(a: ClassMoments, b: ClassMoments) -> ClassMoments:
     scatter, residual = linalg.two_sum(a.scatter, b.scatter)
     scatter, residual = linalg.add_gram(scatter, residual, rows)
     return ClassMoments(
-        count=a.count + b.count,
+        count=add_counts(a.count, b.count),
         pivot=pivot,
         mean=a.mean + share[:, None] * delta,
         scatter=jnp.where(poolable, scatter, jnp.nan),
@@ -178,8 +180,8 @@ def merge(a: ClassMoments, b: ClassMoments) -> ClassMoments:
         unit_sum=a.unit_sum + b.unit_sum,
         radial_cubic=a.radial_cubic + b.radial_cubic,
         radial_quartic=a.radial_quartic + b.radial_quartic,
-        label_out_of_range=a.label_out_of_range + b.label_out_of_range,
-        non_finite=a.non_finite + b.non_finite,
+        label_out_of_range=add_counts(a.label_out_of_range, b.label_out_of_range),
+        non_finite=add_counts(a.non_finite, b.non_finite),
     )
 
 
@@ -207,7 +209,7 @@ def merge_axis(moments: ClassMoments) -> ClassMoments:
     poolable = jnp.all((moments.class_weight == weight) | ~full[:, None])
     parts = jax.vmap(rebase, in_axes=(0, None))(moments, pivot)
     size = parts.count.astype(pivot.dtype)
-    count = jnp.sum(parts.count, axis=0)
+    count = sum_counts(parts.count)
     share = size / jnp.maximum(count, 1).astype(pivot.dtype)
     mean = jnp.sum(share[:, :, None] * parts.mean, axis=0)
     delta = jnp.where((parts.count > 0)[:, :, None], parts.mean - mean, 0)
@@ -224,6 +226,8 @@ def merge_axis(moments: ClassMoments) -> ClassMoments:
         scatter_residual=residual,
         class_scatter=totals.class_scatter + jnp.sum(size * jnp.sum(delta**2, axis=2), axis=0),
         class_weight=weight,
+        label_out_of_range=sum_counts(parts.label_out_of_range),
+        non_finite=sum_counts(parts.non_finite),
     )
 
 
@@ -263,7 +267,7 @@ def _accumulate(moments: ClassMoments, batch: Batch) -> ClassMoments:
     scatter, residual = linalg.add_gram(moments.scatter, moments.scatter_residual, weighted)
     radius = jnp.sum(shifted**2, axis=1)
     return moments._replace(
-        count=moments.count + batch_count,
+        count=add_counts(moments.count, batch_count),
         pivot=pivot,
         mean=jnp.where((batch_count > 0)[:, None], anchor + share[:, None] * delta, moments.mean),
         scatter=scatter,
@@ -321,7 +325,7 @@ def _shares(
     old: Int[Array, " K"], new: Int[Array, " K"], dtype: jax.typing.DTypeLike
 ) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
     """The factors m / (n + m) and n m / (n + m), both zero for an empty class."""
-    total = jnp.maximum(old + new, 1).astype(dtype)
+    total = jnp.maximum(add_counts(old, new), 1).astype(dtype)
     share = new.astype(dtype) / total
     return share, old.astype(dtype) * share
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array
 
 from vci_jax import caveats, errors, linalg, metrics, transferability
+from vci_jax.counts import MAX_COUNT
 from vci_jax.geometry import Weighting, factorize, underflows
 from vci_jax.interval import jackknife_interval
 from vci_jax.moments import ClassMoments, merge_axis
@@ -149,8 +150,11 @@ def _plain(values: dict[str, Any], stack: ClassMoments, weighting: Weighting) ->
 
 
 def _check(stack: ClassMoments) -> None:
-    if np.any(stack.count < 0) or np.any(stack.count.astype(np.int64).sum(axis=0) >= 2**31):
-        raise ValueError("More than 2^31 - 1 samples in one class: the int32 counts overflowed.")
+    if np.any(stack.count < 0) or np.any(stack.count.astype(np.int64).sum(axis=0) >= MAX_COUNT):
+        raise ValueError(
+            "2^31 - 1 samples or more in one class: the int32 counts overflowed, and no metric "
+            "is known. Report on parts of the data."
+        )
     if not np.any(stack.count):
         refused = int(stack.label_out_of_range.sum() + stack.non_finite.sum())
         raise ValueError(

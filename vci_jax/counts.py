@@ -1,12 +1,16 @@
-"""Counts that saturate: int32 sums that stop at 2^31 - 1 instead of wrapping around.
+"""Counts of samples: int32 sums that saturate, which stop at 2^31 - 1 instead of wrapping around.
 
 JAX has no int64 unless it is asked to. A wrapped sum may look like any count; a saturated one is
 the value ``MAX_COUNT``, which no sum below it gives, so that ``report`` can refuse it. Known
 instance: Rust's ``saturating_add``.
 """
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from vci_jax.arrays import as_native
 
 MAX_COUNT = 2**31 - 1
 
@@ -31,3 +35,26 @@ def sum_counts(counts: Int[Array, "P ..."]) -> Int[Array, "..."]:
     high = jnp.sum(bits >> 16, axis=0, dtype=jnp.uint32) + (low >> 16)
     total = (high << 16) | (low & 0xFFFF)
     return jnp.where(high < 2**15, total, MAX_COUNT).astype(jnp.int32)
+
+
+def class_weight(
+    class_counts: jax.typing.ArrayLike, num_classes: int, dtype: jax.typing.DTypeLike
+) -> Float[Array, " K"]:
+    """The weights mean(counts) / counts of ``moments.init``; one for classes without samples.
+
+    Raises:
+      ValueError: for counts of another shape, that are not integers, or that are negative.
+    """
+    counts = as_native("class_counts", class_counts)
+    if counts.shape != (num_classes,) or not jnp.issubdtype(counts.dtype, jnp.integer):
+        raise ValueError(
+            f"class_counts must be integers of shape ({num_classes},), "
+            f"got {counts.dtype} of shape {counts.shape}."
+        )
+    if isinstance(counts, np.ndarray):
+        if np.any(counts < 0):
+            raise ValueError(f"class_counts must not be negative, got {counts.min()}.")
+        counts = counts.astype(np.float64)  # JAX would fold integers of 64 bits.
+    present, counts = jnp.asarray(counts > 0), jnp.asarray(counts).astype(dtype)
+    mean = jnp.sum(counts) / jnp.maximum(jnp.sum(present), 1).astype(dtype)
+    return jnp.where(present, mean / jnp.where(present, counts, 1), 1)

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, Integer, Num
 
 from vci_jax import linalg
 from vci_jax.batch import Batch, in_pieces, unit_rows, vet
-from vci_jax.counts import add_counts, sum_counts
+from vci_jax.counts import add_counts, class_weight, sum_counts
 
 
 class ClassMoments(NamedTuple):
@@ -81,7 +81,7 @@ def init(
         raise ValueError("float64 moments need jax.enable_x64(True), or JAX_ENABLE_X64=1.")
     weight = jnp.ones(num_classes, dtype)
     if class_counts is not None:
-        weight = _class_weight(class_counts, num_classes, dtype)
+        weight = class_weight(class_counts, num_classes, dtype)
     return ClassMoments(
         count=jnp.zeros(num_classes, jnp.int32),
         pivot=jnp.zeros(dim, dtype),
@@ -118,7 +118,8 @@ def update(
     Args:
       moments: the state so far; donate it (``donate_argnums=0``) to update in place.
       features: any real dtype; converted to the dtype of the state. Images of shape
-        [N, H, W, C] must be pooled or flattened first.
+        [N, H, W, C] must be pooled or flattened first. NumPy arrays that are arguments of your own
+        ``jax.jit`` must pass ``canonicalize_batch`` first, see there; or call ``jit_update``.
       labels: integers 0 .. K-1. Rows with another label are left out and counted in
         ``label_out_of_range``; rows with NaN or infinity are left out and counted in
         ``non_finite``. Neither is ever folded into a class.
@@ -338,17 +339,3 @@ def _check_same(a: ClassMoments, b: ClassMoments) -> None:
                 f"{right.dtype} {right.shape} in the other. Give both the same num_classes, "
                 "dim and dtype."
             )
-
-
-def _class_weight(
-    class_counts: jax.typing.ArrayLike, num_classes: int, dtype: jax.typing.DTypeLike
-) -> Array:
-    counts = jnp.asarray(class_counts)
-    if counts.shape != (num_classes,) or not jnp.issubdtype(counts.dtype, jnp.integer):
-        raise ValueError(
-            f"class_counts must be integers of shape ({num_classes},), "
-            f"got {counts.dtype} of shape {counts.shape}."
-        )
-    present = counts > 0
-    mean = jnp.sum(counts).astype(dtype) / jnp.maximum(jnp.sum(present), 1).astype(dtype)
-    return jnp.where(present, mean / jnp.where(present, counts, 1).astype(dtype), 1)

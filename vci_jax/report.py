@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array
 
 from vci_jax import caveats, errors, linalg, metrics, transferability
+from vci_jax.arrays import check_head
 from vci_jax.counts import MAX_COUNT
 from vci_jax.geometry import Weighting, factorize, underflows
 from vci_jax.interval import jackknife_interval
@@ -57,7 +58,7 @@ def report(
 
     Raises:
       ValueError: for moments of no data, counts that overflowed, an unknown weighting, unknown
-        names in ``only``, or a head of another shape.
+        names in ``only``, or a head of another shape, of complex numbers or with NaN or infinity.
       RuntimeError: on a TPU, if JAX_PLATFORMS leaves the CPU out.
     """
     stack = to_host(moments)
@@ -71,9 +72,12 @@ def report(
     data_eps = float(np.finfo(np.asarray(moments.mean).dtype).eps)
     with jax.enable_x64(True), jax.default_device(linalg.host()):
         wide = jax.tree.map(_widen, stack)
+        parts: Any = None
         if head is not None:
-            head = jax.tree.map(lambda leaf: _widen(np.asarray(leaf)), tuple(head))
-        values = jax.device_get(_finish(wide, head, wanted, weighting=weighting, data_eps=data_eps))
+            parts = tuple(map(_widen, check_head(head, stack.mean.shape[-1], stack.mean.shape[-2])))
+        values = jax.device_get(
+            _finish(wide, parts, wanted, weighting=weighting, data_eps=data_eps)
+        )
         result = _plain(values, stack, weighting)
         if states > 1 and (only is None or "vci_interval" in only):
             result["vci_interval"] = list(
@@ -164,4 +168,6 @@ def _check(stack: ClassMoments) -> None:
 
 
 def _widen(leaf: np.ndarray) -> Array:
-    return jnp.asarray(leaf, jnp.float64 if np.issubdtype(leaf.dtype, np.floating) else leaf.dtype)
+    return jnp.asarray(
+        leaf, jnp.float64 if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
+    )

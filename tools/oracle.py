@@ -8,8 +8,8 @@ truth, see ``oracle_verdict``. *NaN*: no number. *caveat*: wrong, and a caveat o
 the metric. *silent*: wrong, and nothing says so; that is an error, and the exit code is 1.
 Caveats beside values that were right are counted too: a caveat everywhere would be of no use.
 
-Kinds of cases are those of ``oracle_cases.KINDS``, with *integer rows*, *float16 rows* and *narrowed*
-(float64 rows given to float32 moments). Development only: needs python-flint.
+Kinds of cases are those of ``oracle_cases.KINDS``, with *integer rows*, *float16 rows* and
+*narrowed* (float64 rows given to float32 moments). Development only: needs python-flint.
 """
 
 import argparse
@@ -174,9 +174,12 @@ def show(seed: int) -> Outcome:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the cases, prints the tables, and returns 1 if anything was silently wrong."""
-    parser = argparse.ArgumentParser(prog="python -m tools.oracle", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     epilog="\n".join(f"{k.name}: {k.statement}" for k in KINDS))  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.oracle",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(f"{kind.name}: {kind.statement}" for kind in KINDS),
+    )
     parser.add_argument("--cases", type=int, default=1000, help="number of cases (1000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first case (0)")
     parser.add_argument("--workers", type=int, default=1, help="processes (1)")

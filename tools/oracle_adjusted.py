@@ -107,8 +107,8 @@ def _evidence(
     for _ in range(5000):
         if abs(ratio - before) <= 1e-13 * ratio or not 0 < ratio < 1e200:
             break
-        prior, noise, residual, norm = _fit(ratio, repeated, distinct, energy, outside, count)
-        before, ratio = ratio, prior / noise
+        prior, noise, _, _ = _fit(ratio, repeated, distinct, energy, outside, count)
+        before, ratio = ratio, prior / noise if noise > 0 else math.inf
     else:
         return math.nan
     if not 0 < ratio < 1e200:

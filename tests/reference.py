@@ -59,6 +59,7 @@ def metrics(features, labels, weighting="sample"):
         "within_between_part": np.trace(basis.T @ within @ basis),
         "within_orthogonal_part": np.trace(within) - np.trace(basis.T @ within @ basis),
         "probe_mse": probe_mse(features, labels, share),
+        "probe_mse_adjusted": probe_mse_adjusted(within, offsets, share, vci, adjusted),
         "h_score": trace,
         **structure(features, labels, offsets),
     }
@@ -82,11 +83,14 @@ def population_vci(within, between, samples, classes, total_rank):
         inner = t * residual * s / (1 + (s - 1) * t) + classes - 1 - dim
         return s * inner / samples, samples * (s - 1) / s
 
+    plugin = (np.sum(1 / (1 + ratios)) - (dim - rank)) / rank
+    noise = plugin * (samples - 1) / (samples - 1 - max(dim, classes - 1))
+    if level(0.5)[0] >= 1 or level(1e6)[0] <= 1:
+        return noise
     t = scipy.optimize.brentq(lambda t: level(t)[0] - 1, 0.5, 1e6, xtol=1e-15, rtol=1e-15)
     value = (level(t)[1] - (dim - rank)) / rank
     value -= np.clip(value, 0, 1) ** 2 * (1 - np.clip(value, 0, 1)) / samples
-    plugin = (np.sum(1 / (1 + ratios)) - (dim - rank)) / rank
-    return min(value, plugin * (samples - 1) / (samples - 1 - max(dim, classes - 1)))
+    return min(value, noise)
 
 
 def probe_mse(features, labels, share):
@@ -98,6 +102,18 @@ def probe_mse(features, labels, share):
     targets = np.eye(len(classes))[index]
     solution = np.linalg.lstsq(weight * design, weight * targets, rcond=None)[0]
     return 0.5 * np.sum((weight * (design @ solution - targets)) ** 2)
+
+
+def probe_mse_adjusted(within, offsets, share, vci, adjusted):
+    """What each canonical direction loses, times the ratio of the two VCI."""
+    if np.isnan(adjusted) or np.linalg.matrix_rank(within) < len(within):
+        return np.nan
+    rows = np.sqrt(share)[:, None] * np.linalg.solve(np.linalg.cholesky(within), offsets.T).T
+    over_classes, ratios, _ = np.linalg.svd(rows, full_matrices=False)
+    rank = min(len(within), len(offsets) - 1)
+    weight = share @ over_classes[:, :rank] ** 2
+    missing = 1 - share @ share - weight.sum()
+    return 0.5 * (missing + adjusted / vci * np.sum(weight / (1 + ratios[:rank] ** 2)))
 
 
 def structure(features, labels, offsets):

@@ -65,13 +65,15 @@ def adjusted_vci(sample: Sample, plugin: Scalar) -> Scalar:
     and y is the sum over the q directions of 1 / (1 + c_j), without a subtraction that would lose
     the last digits of collapse. Of the next order in 1 / N, the part v^2 (1 - v) / N is known.
 
-    What noise would give, VCI (N - 1) / (N - 1 - max(p, K - 1)), is the largest value returned:
-    class means closer than noise makes them have no population.
+    What noise would give, VCI (N - 1) / (N - 1 - max(p, K - 1)), is the largest value returned,
+    and the one where there is no such t: class means closer than noise makes them have no
+    population.
     """
     spent = jnp.maximum(sample.rank, sample.classes - 1)
     spare = sample.size - 1 - spent
     noise = plugin * (sample.size - 1) / jnp.maximum(spare, 1)
-    excess, _ = _at(sample, jnp.asarray(_LOWEST, plugin.dtype))
+    ends = jnp.full_like(plugin, _LOWEST), jnp.full_like(plugin, _HIGHEST)
+    enclosed = (_at(sample, ends[0])[0] < 0) & (_at(sample, ends[1])[0] > 0)
 
     def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bracket
@@ -79,14 +81,14 @@ def adjusted_vci(sample: Sample, plugin: Scalar) -> Scalar:
         below = _at(sample, middle)[0] < 0
         return jnp.where(below, middle, low), jnp.where(below, high, middle)
 
-    ends = jnp.full_like(plugin, _LOWEST), jnp.full_like(plugin, _HIGHEST)
     low, high = jax.lax.fori_loop(0, _HALVINGS, halve, ends)
     _, found = _at(sample, jnp.sqrt(low * high))
-    number = jnp.sum(sample.kept)
-    value = (found + sample.limit - number) / jnp.maximum(sample.limit, 1)
-    share = jnp.clip(value, 0, 1)
-    value -= share**2 * (1 - share) / sample.size
-    value = jnp.where(excess < 0, jnp.minimum(value, noise), noise)
+    inner = jnp.minimum(sample.rank, sample.classes - 1)
+    mean = (found + inner - jnp.sum(sample.kept)) / jnp.maximum(inner, 1)
+    share = jnp.clip(mean, 0, 1)
+    mean -= share**2 * (1 - share) / sample.size
+    value = (mean * inner + sample.limit - inner) / jnp.maximum(sample.limit, 1)
+    value = jnp.where(enclosed, jnp.minimum(value, noise), noise)
     return jnp.where(spare > 0, value, jnp.nan)
 
 

@@ -12,21 +12,35 @@ from typing import Any
 from vci_jax.errors import Caveat
 
 # Functions of the one trace Tr[Sigma_T^+ Sigma_B], and so of its bias and of its cutoff.
-TRACE = ("vci", "vci_adjusted", "probe_mse", "h_score")
+PLUGIN = ("vci", "probe_mse", "h_score")
+ADJUSTED = ("vci_adjusted", "probe_mse_adjusted", "h_score_adjusted")
+TRACE = (*PLUGIN, *ADJUSTED)
 # Functions of Sigma_B^+, or of distances between class means.
-MEANS = ("fuzziness", "squared_distance", "cdnv", "equinorm", "equiangularity", "etf_error")
+DISTANCES = ("fuzziness", "squared_distance", "cdnv")
+MEANS = (*DISTANCES, "equinorm", "equiangularity", "etf_error")
+# Relative errors that are promised, for moments in float64 and in float32.
+_PROMISED = (1e-8, 1e-3)
+# Directions of Sigma_T and of Sigma_B, and what depends on each.
+_OF_TOTAL = (*TRACE, "vci_interval")
+_OF_BETWEEN = ("fuzziness", "within_between_part", "within_orthogonal_part")
 
 
-def find(result: dict[str, Any], facts: dict[str, Any]) -> list[Caveat]:
+def find(result: dict[str, Any], facts: dict[str, Any], data_eps: float) -> list[Caveat]:
     """Returns the caveats of a report, the ones about the data first.
 
     Args:
       result: the metrics and counts of ``report``.
-      facts: how they were made: ``overflowed``, ``underflowed``, ``scatter_known``.
+      facts: how they were made: ``overflowed``, ``underflowed``, ``scatter_known``, the relative
+        ``errors`` of metrics, the ``expected_rank`` of Sigma_T, and ``mean_noise``, the share of
+        Tr Sigma_B that is sampling noise.
+      data_eps: roundoff of the moments.
     """
-    found = [*_rows(result), *_degenerate(result, facts), *_sample_size(result)]
+    found = [*_rows(result), *_degenerate(result, facts)]
+    if not (facts["overflowed"] or facts["underflowed"]):
+        found += [*_sample_size(result), *_class_size(result, facts)]
+        found += [*_cut(result, facts, data_eps), *_precision(result, facts, data_eps)]
     found += _undefined(result, facts)
-    return found
+    return [caveat for caveat in found if caveat.metrics]
 
 
 def _rows(result: dict[str, Any]) -> Iterator[Caveat]:
@@ -67,16 +81,86 @@ def _sample_size(result: dict[str, Any]) -> Iterator[Caveat]:
     spent, shown = max(rank, classes - 1), f"{samples:,} samples"
     if classes > 1 and samples - 1 <= spent:
         text = (
-            f"{shown} are too few for {spent} directions: VCI is biased to 0 and cannot be "
-            "adjusted. Use more samples."
+            f"{shown} are too few for {spent} directions: vci, probe_mse and h_score are biased to "
+            "complete collapse and cannot be adjusted. Use more samples."
         )
         yield Caveat("too_few_samples", TRACE, text)
     elif classes > 1 and samples - 1 < 5 * spent:
+        factor = 1 - spent / (samples - 1)
         text = (
-            f"{shown} for {rank} directions bias VCI down by the factor "
-            f"{1 - spent / (samples - 1):.2f}: compare vci_adjusted."
+            f"{shown} for {rank} directions and {classes} classes bias vci, probe_mse and h_score "
+            f"towards collapse (vci of pure noise would be {factor:.2f}): compare vci_adjusted, "
+            "probe_mse_adjusted and h_score_adjusted."
         )
-        yield Caveat("small_sample", TRACE, text)
+        yield Caveat("small_sample", PLUGIN, text)
+        if samples - 1 < 3 * spent:
+            text = (
+                f"{shown} for {spent} directions are fewer than three each: the adjusted values "
+                "and the interval were checked above that only."
+            )
+            yield Caveat("unchecked_size", (*ADJUSTED, "vci_interval"), text)
+
+
+def _class_size(result: dict[str, Any], facts: dict[str, Any]) -> Iterator[Caveat]:
+    noise = float(facts["mean_noise"])
+    if result["classes"] > 1 and noise > 0.05:
+        text = (
+            f"Sampling noise is {min(noise, 1):.0%} of the variance between class means: "
+            "fuzziness, squared_distance and cdnv are biased towards collapse, and NC2 measures "
+            "noise as well. Use more samples a class"
+        )
+        uncertain = noise > 0.5
+        rest = (
+            ": the adjusted forms are uncertain too." if uncertain else ", or the adjusted forms."
+        )
+        concerned = (*MEANS, "squared_distance_adjusted", "cdnv_adjusted") if uncertain else MEANS
+        yield Caveat("noisy_means", concerned, text + rest)
+
+
+def _cut(result: dict[str, Any], facts: dict[str, Any], data_eps: float) -> Iterator[Caveat]:
+    """Directions in which features may vary, but not visibly above rounding."""
+    rank, expected, classes = result["kept_rank"], int(facts["expected_rank"]), result["classes"]
+    limit = min(result["dim"], classes - 1)
+    remedy = (
+        "Use dtype=float64 to see them."
+        if data_eps > 1e-12
+        else "Remove features that are (nearly) linear functions of others."
+    )
+    if classes > 1 and 0 < rank < expected:
+        bounds = ""
+        if math.isfinite(value := result.get("vci", math.nan)):
+            low = max(0.0, value - min(expected - rank, limit) / limit)
+            bounds = f" If they vary, vci lies between {low:.4g} and {value:.4g}."
+        text = (
+            f"{expected - rank} of {expected} directions of Sigma_T are zero to the rounding of "
+            f"the moments, and were cut.{bounds} {remedy}"
+        )
+        yield Caveat("directions_cut", _OF_TOTAL, text)
+    if 0 < result["between_rank"] < limit and not facts["spanned"]:
+        text = (
+            f"{limit - result['between_rank']} of {limit} directions of Sigma_B are zero to the "
+            f"rounding of the moments, and were cut. {remedy}"
+        )
+        yield Caveat("between_cut", _OF_BETWEEN, text)
+
+
+def _precision(result: dict[str, Any], facts: dict[str, Any], data_eps: float) -> Iterator[Caveat]:
+    in_float32 = data_eps > 1e-12
+    promised = _PROMISED[in_float32]
+    doubtful = {
+        name: float(error)
+        for name, error in facts["errors"].items()
+        if not float(error) <= promised and math.isfinite(result.get(name, math.nan))
+    }
+    if doubtful:
+        remedy = (
+            "use dtype=float64" if in_float32 else "features are nearly linear functions of others"
+        )
+        shown = ", ".join(
+            f"{name} ({'all' if error > 1 else f'{error:.0e}'})" for name, error in doubtful.items()
+        )
+        text = f"Rounding may have changed, by about this part: {shown}; {remedy}."
+        yield Caveat("precision", tuple(doubtful), text)
 
 
 def _undefined(result: dict[str, Any], facts: dict[str, Any]) -> Iterator[Caveat]:

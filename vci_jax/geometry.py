@@ -7,6 +7,7 @@ Legend: K classes, D feature dimension, r = min(D, K - 1), p_k the weight of cla
 mu_k its mean, mu_G = sum_k p_k mu_k.
 """
 
+from functools import partial
 from typing import Literal, NamedTuple
 
 import jax
@@ -19,6 +20,8 @@ from vci_jax.moments import ClassMoments
 
 Weighting = Literal["sample", "class"]
 
+_PROBES = 8  # vectors of the estimate of a trace: right to a factor of two
+
 
 class Canonical(NamedTuple):
     """The discriminant directions of the features.
@@ -27,13 +30,18 @@ class Canonical(NamedTuple):
     infinite for directions without any variance within; c_j / (1 + c_j) are the squared canonical
     correlations of features and labels, the eigenvalues of Sigma_T^+ Sigma_B. Only entries that
     are ``kept`` count. ``share`` is sum_k p_k q_k^2 for the direction's unit vector q over the
-    classes. ``rank`` is that of Sigma_T.
+    classes. ``rank`` is that of Sigma_T, of ``varying`` coordinates that are not constant.
+    ``doubt`` is about by how much rounding may have changed sum_j 1 / (1 + c_j), and
+    ``doubt_inverse`` by which part it may have changed sum_j 1 / c_j.
     """
 
     ratios: Float[Array, " 2r"]
     share: Float[Array, " 2r"]
     kept: Bool[Array, " 2r"]
     rank: Int[Array, ""]
+    varying: Int[Array, ""]
+    doubt: Float[Array, ""]
+    doubt_inverse: Float[Array, ""]
 
 
 class Geometry(NamedTuple):
@@ -44,7 +52,9 @@ class Geometry(NamedTuple):
     give it under this weighting) and ``within_trace`` its trace, which they always can.
     ``between`` spans the columns of Sigma_B, whose nonzero eigenvalues are ``between.squares``;
     ``total`` holds the axes of Sigma_T.
-    ``rank`` = min(D, classes present - 1); ``data_eps`` is the roundoff of the accumulation.
+    ``rank`` = min(D, classes present - 1); ``data_eps`` is the roundoff of the accumulation, and
+    ``noise`` the variance that it leaves in each coordinate of the class means, summed over the
+    classes with their weights.
     """
 
     moments: ClassMoments
@@ -59,6 +69,7 @@ class Geometry(NamedTuple):
     canonical: Canonical
     rank: Int[Array, ""]
     data_eps: Float[Array, ""]
+    noise: Float[Array, " D"]
 
 
 def factorize(
@@ -103,6 +114,8 @@ def factorize(
     usable, variance = usable & ~lost, jnp.where(lost, jnp.nan, variance)
     rows = jnp.sqrt(proportion)[:, None] * offsets
     within = (moments.scatter + moments.scatter_residual) / pooled
+    noise = _noise(moments, rows, jnp.diagonal(within), data_eps)
+    canonical = _canonical(moments, rows, pooled, proportion, usable, noise, data_eps)
     within = jnp.where(usable, within, jnp.nan)
     return Geometry(
         moments=moments,
@@ -112,11 +125,12 @@ def factorize(
         variance=variance,
         within=within,
         within_trace=jnp.sum(proportion * variance),
-        between=linalg.row_space(rows, min(dim, max(num_classes - 1, 1)), data_eps),
+        between=linalg.row_space(rows, min(dim, max(num_classes - 1, 1)), data_eps, noise),
         total=linalg.principal_axes(within + linalg.matmul(rows.T, rows)),
-        canonical=_canonical(moments, jnp.sqrt(pooled) * rows, proportion, usable, data_eps),
+        canonical=canonical,
         rank=jnp.minimum(dim, jnp.sum(present, dtype=jnp.int32) - 1),
         data_eps=jnp.asarray(data_eps, offsets.dtype),
+        noise=noise,
     )
 
 
@@ -158,11 +172,37 @@ def _pooled_weight(
     return total, agrees & jnp.isfinite(jnp.sum(moments.scatter))
 
 
+def _noise(
+    moments: ClassMoments,
+    rows: Float[Array, "K D"],
+    within: Float[Array, " D"],
+    data_eps: float,
+) -> Float[Array, " D"]:
+    """Variance of the rounding of sqrt(p_k) mu_k in each coordinate, summed over the classes.
+
+    Sums round relative to what is added, the deviations from the pivot: 8 ``data_eps`` of the
+    coordinate's spread between classes, and one of that within, which averages out. Moments in
+    float32 may stand for features of more digits, which were lost where features lie far from the
+    origin: one roundoff of the largest mean.
+    """
+    noise = data_eps**2 * (64 * jnp.sum(rows**2, axis=0) + jnp.maximum(within, 0))
+    if data_eps > 1e-12:
+        noise += (data_eps * jnp.max(_magnitude(moments), axis=0)) ** 2
+    return jnp.where(jnp.isfinite(noise), noise, 0)
+
+
+def _magnitude(moments: ClassMoments) -> Float[Array, "K D"]:
+    """|mu_k|, zero for classes without samples."""
+    return jnp.abs(moments.pivot + moments.mean) * (moments.count > 0)[:, None]
+
+
 def _canonical(
     moments: ClassMoments,
     rows: Float[Array, "K D"],
+    pooled: Float[Array, ""],
     proportion: Float[Array, " K"],
     usable: Bool[Array, ""],
+    noise: Float[Array, " D"],
     data_eps: float,
 ) -> Canonical:
     """Discriminant directions, from the class means whitened by the within-class scatter.
@@ -174,49 +214,96 @@ def _canonical(
     """
     num_classes, dim = rows.shape
     size = min(dim, max(num_classes - 1, 1))
+    rows, noise = jnp.sqrt(pooled) * rows, pooled * noise
     scatter = jnp.where(usable, moments.scatter, 0)
-    magnitude = jnp.abs(moments.pivot + moments.mean) * (moments.count > 0)[:, None]
     # A variance this small is the rounding of a constant.
     floor = (
-        jnp.sum(moments.count.astype(rows.dtype)) * (8 * data_eps * jnp.max(magnitude, axis=0)) ** 2
+        jnp.sum(moments.count.astype(rows.dtype))
+        * (8 * data_eps * jnp.max(_magnitude(moments), axis=0)) ** 2
     )
     scale = _scale(jnp.diagonal(scatter), jnp.sum(rows**2, axis=0), floor)
     whitener = linalg.whiten(scatter, moments.scatter_residual, scale, data_eps)
     white = linalg.matmul(rows, whitener.map)
-    fixed, beyond = _without_variance(white, whitener.kept, size, data_eps)
+    white_noise = linalg.matmul(noise, whitener.map**2)
+    fixed, beyond = _without_variance(white, whitener.kept, size, white_noise, data_eps)
     white -= linalg.matmul(fixed, linalg.matmul(fixed.T, white))
-    space = linalg.row_space(white, size, data_eps)
+    space = linalg.row_space(white, size, data_eps, white_noise)
     scores = linalg.matmul(white, space.basis) * jax.lax.rsqrt(
         jnp.where(space.kept, space.squares, 1)
     )
     is_fixed = jnp.sum(fixed**2, axis=0) > 0
-    room = jnp.minimum(dim, jnp.sum(moments.count > 0) - 1) - jnp.sum(is_fixed)
+    rank = jnp.sum(whitener.kept, dtype=jnp.int32) + beyond
+    room = jnp.minimum(rank, jnp.sum(moments.count > 0) - 1) - jnp.sum(is_fixed)
+    kept = space.kept & (jnp.arange(size) < room)
     ratios = jnp.concatenate([jnp.where(is_fixed, jnp.inf, 0), space.squares])
     directions = jnp.concatenate([fixed, scores], axis=1)
+    inverses = jnp.where(kept, 1 / jnp.where(kept, space.squares, 1), 0)
+    doubt = partial(_doubt, whitener.map, scale, space, white_noise, data_eps)
     return Canonical(
         ratios=jnp.where(usable, ratios, jnp.nan),
         share=linalg.matmul(proportion, directions**2),
-        kept=jnp.concatenate([is_fixed, space.kept & (jnp.arange(size) < room)]),
-        rank=jnp.sum(whitener.kept, dtype=jnp.int32) + beyond,
+        kept=jnp.concatenate([is_fixed, kept]),
+        rank=rank,
+        varying=jnp.sum(scale > 0, dtype=jnp.int32),
+        doubt=doubt(jnp.where(kept, space.squares / (1 + space.squares) ** 2, 0)),
+        doubt_inverse=doubt(inverses / jnp.where(jnp.any(kept), jnp.sum(inverses), 1)),
     )
 
 
+def _doubt(
+    whitening: Float[Array, "D D"],
+    scale: Float[Array, " D"],
+    space: linalg.RowSpace,
+    noise: Float[Array, " D"],
+    data_eps: float,
+    weight: Float[Array, " r"],
+) -> Float[Array, ""]:
+    """About how large the rounding of sum_j w_j log c_j may be.
+
+    A direction x_j, in units of the coordinates' standard deviations, has x_j^T Sigma_W x_j = 1;
+    relative errors e of the entries of Sigma_W change that by e ||x_j||^2, and errors nu_j of the
+    class means along x_j change c_j by 2 nu_j c_j^(1/2), so it is
+
+        sum_j w_j (e ||x_j||^2 + 2 nu_j c_j^(-1/2)).
+
+    The first sum is a trace, estimated with a few vectors of signs (Hutchinson 1990) for the cost
+    of as many products of a matrix and a vector. Entries are sums with 20 more bits in float64.
+    """
+    entries = data_eps * (4 if data_eps > 1e-12 else 4 * 2.0**-20)
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (space.squares.shape[0], _PROBES))
+    probes = jnp.sqrt(weight)[:, None] * jnp.asarray(signs, weight.dtype)
+    unscaled = jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1), 0)
+    lengths = linalg.matmul(whitening, linalg.matmul(space.basis, probes)) * unscaled[:, None]
+    of_scatter = entries * jnp.sum(lengths**2) / _PROBES
+    along = jnp.sqrt(linalg.matmul(noise, space.basis**2))
+    of_means = 2 * along / jnp.sqrt(jnp.where(space.kept, space.squares, 1))
+    return of_scatter + jnp.sum(weight * of_means)
+
+
 def _without_variance(
-    white: Float[Array, "K D"], kept: Bool[Array, " D"], size: int, data_eps: float
+    white: Float[Array, "K D"],
+    kept: Bool[Array, " D"],
+    size: int,
+    noise: Float[Array, " D"],
+    data_eps: float,
 ) -> tuple[Float[Array, "K r"], Int[Array, ""]]:
     """Directions over the classes that features without variance within a class tell apart.
 
     Returns their orthonormal columns (others are zero) and how many features carry more than
     rounding there. Whitened rows have squared norm one at the rounding of Sigma_W; at 1e4 times
     that a direction is taken as free of variance, which changes VCI by less than 1e-4 / rank.
+    Rounding of the class means counts as well: features that are copies of each other differ by it.
     """
     none = jnp.zeros((white.shape[0], size), white.dtype), jnp.zeros((), jnp.int32)
 
     def find() -> tuple[Array, Array]:
         # The row space of the transpose, so that its basis lies in the space of the classes.
-        space = linalg.row_space(jnp.where(kept, 0, white).T, size, data_eps)
-        beyond = jnp.sum(space.squares > 1, dtype=jnp.int32)
-        return jnp.where(space.squares > 1e4, space.basis, 0), beyond
+        cut = jnp.where(kept, 0, white)
+        space = linalg.row_space(cut.T, size, data_eps)
+        rounding = jnp.sum(jnp.where(kept, 0, noise))
+        beyond = jnp.sum(space.squares > jnp.maximum(1, rounding), dtype=jnp.int32)
+        free = space.squares > jnp.maximum(1e4, 4 * rounding)
+        return jnp.where(free, space.basis, 0), beyond
 
     found: tuple[Array, Array] = jax.lax.cond(jnp.all(kept), lambda: none, find)
     return found

@@ -10,7 +10,7 @@ Legend: D feature dimension, R rows, r largest number of directions asked for.
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -183,30 +183,88 @@ def whiten(
     return Whitener(map=scale[:, None] * root, kept=kept)
 
 
-def row_space(rows: Float[Array, "R D"], size: int, data_eps: float) -> RowSpace:
-    """Basis of the span of rows, through the smaller Gram matrix.
+def row_space(
+    rows: Float[Array, "R D"],
+    size: int,
+    data_eps: float,
+    noise: Float[Array, " D"] | None = None,
+) -> RowSpace:
+    """Basis of the span of rows, through the smaller Gram matrix, and no worse than an SVD.
 
     With rows = Q diag(s) V^T: if R < D, eigh(rows rows^T) gives Q, and the rows of Q^T rows are
     s V^T; otherwise eigh(rows^T rows) gives V. Squared singular values are then taken as squared
-    norms, which are right to eps each, where eigenvalues are right to eps max s^2.
-    Directions with s^2 <= max(R eps, (8 data_eps)^2) max s^2 are not kept: squaring turns noise
-    of size e in the rows into e^2.
+    norms, which are right to eps each, where eigenvalues are right to eps max s^2. Directions with
+    s^2 below 1e5 eps of the largest come out mixed with each other: the resolved ones are projected
+    out of the rows, and the rest is solved again, so that all are known to eps max s, as by an SVD.
+    One round is what nearly all data take.
+
+    A direction v is kept if s^2 > sum_d v_d^2 noise_d, and s above (R + D) eps max s.
 
     Args:
       rows: any matrix; pass centred means, not a covariance.
       size: r, at most min(R, D).
       data_eps: unit roundoff of the sums that made the rows.
+      noise: variance of the rounding of each coordinate, summed over the rows; by default that of
+        8 ``data_eps`` relative to the coordinate's own size.
     """
     num_rows, dim = rows.shape
     wide = num_rows < dim
-    _, vectors = eigh(matmul(rows, rows.T) if wide else matmul(rows.T, rows))
-    vectors = vectors[:, :size]
-    scores = matmul(rows.T if wide else rows, vectors)
+    if noise is None:
+        noise = (8 * data_eps) ** 2 * jnp.sum(rows**2, axis=0)
+    vectors, scores = _right_vectors(rows.T if wide else rows, size)
     squares = jnp.sum(scores**2, axis=0)
-    eps = min(num_rows, dim) * float(np.finfo(rows.dtype).eps)
-    kept = squares > max(eps, (8 * data_eps) ** 2) * jnp.max(squares)  # strict: zeros keep nothing
-    basis = scores * jax.lax.rsqrt(jnp.where(kept, squares, 1)) if wide else vectors
+    order = jnp.argsort(-squares)
+    vectors, scores, squares = vectors[:, order], scores[:, order], squares[order]
+    basis = scores * jax.lax.rsqrt(jnp.where(squares > 0, squares, 1)) if wide else vectors
+    rounding = ((num_rows + dim) * float(np.finfo(rows.dtype).eps)) ** 2 * jnp.max(squares)
+    kept = squares > jnp.maximum(rounding, matmul(noise, basis**2))  # strict: zeros keep nothing
     return RowSpace(basis=jnp.where(kept, basis, 0), squares=jnp.where(kept, squares, 0), kept=kept)
+
+
+def _right_vectors(
+    tall: Float[Array, "M n"], size: int
+) -> tuple[Float[Array, "n r"], Float[Array, "M r"]]:
+    """Right singular vectors V of the ``size`` largest singular values, and A V; zeros beyond."""
+    dtype = tall.dtype
+    eps = float(np.finfo(dtype).eps)
+    resolved = eps * (1e5 if dtype == jnp.float64 else 1e2)
+    width = tall.shape[1]
+
+    def unfinished(state: Any) -> Array:
+        filled, _, _, _, largest, rest_largest = state
+        left: Array = (filled < size) & (rest_largest > (eps * sum(tall.shape)) ** 2 * largest)
+        return left
+
+    def deflate(state: Any) -> Any:
+        filled, basis, images, rest, largest, _ = state
+        _, vectors = eigh(matmul(rest.T, rest))
+        vectors = vectors[:, :size]
+        scores = matmul(rest, vectors)
+        squares = jnp.sum(scores**2, axis=0)
+        top = jnp.max(squares)
+        place = jnp.arange(size)
+        good = jnp.cumprod(squares > resolved * top).astype(bool) & (place < size - filled)
+        put = jnp.roll(good, filled)
+        basis = jnp.where(put, jnp.roll(vectors, filled, axis=1), basis)
+        images = jnp.where(put, jnp.roll(scores, filled, axis=1), images)
+        for _ in range(2):  # what the first leaves of the large directions, the second takes
+            rest = rest - matmul(matmul(rest, basis), basis.T)
+        number = jnp.sum(good, dtype=jnp.int32)
+        # Without progress (NaN, or nothing left) the loop ends.
+        left = jnp.where(number > 0, jnp.max(jnp.sum(rest**2, axis=0)), 0)
+        return filled + number, basis, images, rest, jnp.maximum(largest, top), left
+
+    zero = jnp.zeros((), dtype)
+    start = (
+        jnp.zeros((), jnp.int32),
+        jnp.zeros((width, size), dtype),
+        jnp.zeros((tall.shape[0], size), dtype),
+        tall,
+        zero,
+        jnp.max(jnp.sum(tall**2, axis=0)),
+    )
+    _, basis, images, _, _, _ = jax.lax.while_loop(unfinished, deflate, start)
+    return basis, images
 
 
 def power_of_two(values: Array) -> Array:

@@ -12,11 +12,11 @@ or 1 / K, see ``factorize``), mu_k its mean, mu_G = sum_k p_k mu_k, and
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from vci_jax import adjusted, linalg, structure
 from vci_jax.geometry import Geometry, Weighting, factorize
-from vci_jax.moments import ClassMoments
+from vci_jax.moments import ClassMoments, unit_means
 
 Scalar = Float[Array, ""]
 
@@ -28,7 +28,7 @@ def collapse_metrics(
     head: tuple[Float[Array, "D K"], Float[Array, " K"]] | None = None,
     data_eps: float | None = None,
 ) -> dict[str, Scalar]:
-    """Returns every metric that one factorisation gives, by name.
+    """Returns every metric that one factorisation gives, by name, and ``kept_rank``.
 
     Runs in the dtype of the moments on the device they are on. ``report`` runs this same function
     in float64 on the host, which is what to print; call this one inside jitted code.
@@ -69,6 +69,7 @@ def geometry_metrics(
         "equiangularity": structure.equiangularity(geometry),
         "etf_error": structure.etf_error(geometry),
     }
+    metrics["kept_rank"] = geometry.canonical.rank
     if head is not None:
         metrics["self_duality"] = structure.self_duality(geometry, *head)
     return metrics
@@ -131,8 +132,9 @@ def fuzziness(geometry: Geometry) -> Scalar:
     """(1 / K) Tr[Sigma_W Sigma_B^+], the NC1 of the neural-collapse literature.
 
     The pseudo-inverse keeps at most min(D, K - 1) eigenvalues, and those above an explicit
-    cutoff (``linalg.row_space``). Not invariant under linear maps (Observation 4.2). NaN if all
-    class means coincide.
+    cutoff (``linalg.row_space``). Where the means span all dimensions it is an inverse, and the
+    trace is sum_j 1 / c_j, whatever the units of the features. Not invariant under linear maps
+    (Observation 4.2). NaN if all class means coincide.
 
     Reference:
       Papyan, Han & Donoho (2020), Fig. 6; Xu & Liu (2023), Section 3 and Table 2.
@@ -142,8 +144,18 @@ def fuzziness(geometry: Geometry) -> Scalar:
     space = geometry.between
     forms = linalg.quadratic_forms(geometry.within, space.basis)
     terms = jnp.where(space.kept, forms / jnp.where(space.kept, space.squares, 1), 0)
-    value = jnp.sum(terms) / jnp.maximum(jnp.sum(geometry.present), 1)
+    ratios = jnp.where(geometry.canonical.kept, geometry.canonical.ratios, jnp.inf)
+    total = jnp.where(spanned(geometry), jnp.sum(1 / ratios), jnp.sum(terms))
+    value = total / jnp.maximum(jnp.sum(geometry.present), 1)
     return jnp.where(jnp.any(space.kept), value, jnp.nan)
+
+
+def spanned(geometry: Geometry) -> Bool[Array, ""]:
+    """Whether the class means span all D dimensions, so that Sigma_B is invertible.
+
+    By the discriminant directions, which no units of the features can hide.
+    """
+    return jnp.sum(geometry.canonical.kept) == geometry.offsets.shape[1]
 
 
 def squared_distance(geometry: Geometry) -> Scalar:
@@ -186,24 +198,42 @@ def cosine_similarity(geometry: Geometry) -> Scalar:
     Reference:
       Kornblith et al. (2021), Appendix; Xu & Liu (2023), Section 3: 1 - d_within.
     """
-    norms = jnp.sum(_unit_means(geometry) ** 2, axis=1)
-    return jnp.sum(norms) / _classes(geometry)
+    moments = geometry.moments
+    means = jnp.where(geometry.present[:, None], moments.unit_pivot + unit_means(moments), 0)
+    return jnp.sum(means**2) / _classes(geometry)
 
 
 def class_separation(geometry: Geometry) -> Scalar:
     """1 - d_within / d_total in cosine distance; larger is more collapsed.
 
     d_within = 1 - ``cosine_similarity``; d_total = 1 - || (1 / K) sum_k u_k ||^2 with u_k the mean
-    of h / ||h|| in class k. NaN if all features point the same way.
+    of h / ||h|| in class k. As d_total - d_within is the variance of the u_k, and 1 - ||u_k||^2
+    that of the unit vectors of a class (and the share of zero vectors),
+
+        d_between / (d_within + d_between)
+
+    has no subtraction that loses small angles. NaN if all features point the same way.
 
     Reference:
       Kornblith, Chen, Lee & Norouzi (2021), Eq. 11, with classes weighted equally.
     """
-    centre = jnp.sum(_unit_means(geometry), axis=0) / _classes(geometry)
-    total = 1 - jnp.sum(centre**2)
-    within = 1 - cosine_similarity(geometry)
-    noise = 8 * geometry.data_eps
-    return 1 - within / jnp.where(total > noise, total, jnp.nan)
+    within, between = angles(geometry)
+    total = within + between
+    noise = (8 * geometry.data_eps) ** 2
+    return between / jnp.where(total > noise, total, jnp.nan)
+
+
+def angles(geometry: Geometry) -> tuple[Scalar, Scalar]:
+    """d_within and d_total - d_within of ``class_separation``."""
+    moments, classes = geometry.moments, _classes(geometry)
+    count = jnp.maximum(moments.count, 1).astype(classes.dtype)
+    means = unit_means(moments)
+    spread = jnp.maximum(moments.unit_square / count - jnp.sum(means**2, axis=1), 0)
+    spread += 1 - moments.directed.astype(classes.dtype) / count
+    within = jnp.sum(jnp.where(geometry.present, spread, 0)) / classes
+    centre = jnp.sum(means, axis=0) / classes
+    offsets = jnp.where(geometry.present[:, None], means - centre, 0)
+    return within, jnp.sum(offsets**2) / classes
 
 
 def within_between_part(geometry: Geometry) -> Scalar:
@@ -214,7 +244,8 @@ def within_between_part(geometry: Geometry) -> Scalar:
     Reference:
       Xu & Liu (2023), Figure 1.
     """
-    return jnp.sum(linalg.quadratic_forms(geometry.within, geometry.between.basis))
+    part = jnp.sum(linalg.quadratic_forms(geometry.within, geometry.between.basis))
+    return jnp.where(spanned(geometry), jnp.trace(geometry.within), part)
 
 
 def within_orthogonal_part(geometry: Geometry) -> Scalar:
@@ -225,9 +256,9 @@ def within_orthogonal_part(geometry: Geometry) -> Scalar:
     Reference:
       Xu & Liu (2023), Figure 1.
     """
-    spanned = jnp.sum(geometry.between.kept) == geometry.offsets.shape[1]
+    full = spanned(geometry) | (jnp.sum(geometry.between.kept) == geometry.offsets.shape[1])
     rest = jnp.trace(geometry.within) - within_between_part(geometry)
-    return jnp.where(spanned, 0 * rest, jnp.maximum(rest, 0))
+    return jnp.where(full, 0 * rest, jnp.maximum(rest, 0))
 
 
 def probe_mse(geometry: Geometry) -> Scalar:
@@ -307,11 +338,6 @@ def _unbiased_variance(geometry: Geometry) -> Float[Array, " K"]:
     count = geometry.moments.count.astype(geometry.variance.dtype)
     factor = jnp.where(count > 1, count / jnp.maximum(count - 1, 1), jnp.nan)
     return geometry.variance * jnp.where(geometry.present, factor, 0)
-
-
-def _unit_means(geometry: Geometry) -> Float[Array, "K D"]:
-    count = jnp.maximum(geometry.moments.count, 1).astype(geometry.offsets.dtype)
-    return geometry.moments.unit_sum / count[:, None]
 
 
 def _classes(geometry: Geometry) -> Scalar:

@@ -31,7 +31,10 @@ class ClassMoments(NamedTuple):
     classes collapse; ``scatter + scatter_residual`` is its compensated (two-sum) value.
 
     ``class_weight`` is the weight at which each class enters ``scatter``: one, unless ``init``
-    was told the class counts. The radial sums are the third and fourth moments that
+    was told the class counts. Unit vectors h / ||h|| are summed about ``unit_pivot``, the mean of
+    the first batch's, so that features far from the origin keep the angles between them;
+    ``unit_square`` sums their squared distances to it, and ``directed`` counts the rows of a class
+    that have a direction (are not zero). The radial sums are the third and fourth moments that
     Ledoit-Wolf shrinkage needs. The last two fields count rows that were refused.
     """
 
@@ -42,7 +45,10 @@ class ClassMoments(NamedTuple):
     scatter_residual: Float[Array, "D D"]
     class_scatter: Float[Array, " K"]
     class_weight: Float[Array, " K"]
+    unit_pivot: Float[Array, " D"]
     unit_sum: Float[Array, "K D"]
+    unit_square: Float[Array, " K"]
+    directed: Int[Array, " K"]
     radial_cubic: Float[Array, " D"]
     radial_quartic: Float[Array, ""]
     label_out_of_range: Int[Array, ""]
@@ -88,7 +94,10 @@ def init(
         scatter_residual=jnp.zeros((dim, dim), dtype),
         class_scatter=jnp.zeros(num_classes, dtype),
         class_weight=weight,
+        unit_pivot=jnp.zeros(dim, dtype),
         unit_sum=jnp.zeros((num_classes, dim), dtype),
+        unit_square=jnp.zeros(num_classes, dtype),
+        directed=jnp.zeros(num_classes, jnp.int32),
         radial_cubic=jnp.zeros(dim, dtype),
         radial_quartic=jnp.zeros((), dtype),
         label_out_of_range=jnp.zeros((), jnp.int32),
@@ -159,9 +168,10 @@ def merge(a: ClassMoments, b: ClassMoments) -> ClassMoments:
     _check_same(a, b)
     empty = ~jnp.any(a.count > 0)
     pivot = jnp.where(empty, b.pivot, a.pivot)
+    unit_pivot = jnp.where(empty, b.unit_pivot, a.unit_pivot)
     weight = jnp.where(empty, b.class_weight, a.class_weight)
     poolable = empty | ~jnp.any(b.count > 0) | jnp.all(a.class_weight == b.class_weight)
-    a, b = rebase(a, pivot), rebase(b, pivot)
+    a, b = (rebase_units(rebase(part, pivot), unit_pivot) for part in (a, b))
     share, pairs = _shares(a.count, b.count, pivot.dtype)
     delta = jnp.where((b.count > 0)[:, None], b.mean - a.mean, 0)
     rows = jnp.sqrt(weight * pairs)[:, None] * delta
@@ -175,7 +185,10 @@ def merge(a: ClassMoments, b: ClassMoments) -> ClassMoments:
         scatter_residual=residual + a.scatter_residual + b.scatter_residual,
         class_scatter=a.class_scatter + b.class_scatter + pairs * jnp.sum(delta**2, axis=1),
         class_weight=weight,
+        unit_pivot=unit_pivot,
         unit_sum=a.unit_sum + b.unit_sum,
+        unit_square=a.unit_square + b.unit_square,
+        directed=a.directed + b.directed,
         radial_cubic=a.radial_cubic + b.radial_cubic,
         radial_quartic=a.radial_quartic + b.radial_quartic,
         label_out_of_range=a.label_out_of_range + b.label_out_of_range,
@@ -203,9 +216,11 @@ def merge_axis(moments: ClassMoments) -> ClassMoments:
     full = jnp.any(moments.count > 0, axis=1)
     first = jnp.arange(full.size) == jnp.argmax(full)  # the first state that holds anything
     pivot = jnp.sum(jnp.where(first[:, None], moments.pivot, 0), axis=0)
+    unit_pivot = jnp.sum(jnp.where(first[:, None], moments.unit_pivot, 0), axis=0)
     weight = jnp.sum(jnp.where(first[:, None], moments.class_weight, 0), axis=0)
     poolable = jnp.all((moments.class_weight == weight) | ~full[:, None])
     parts = jax.vmap(rebase, in_axes=(0, None))(moments, pivot)
+    parts = jax.vmap(rebase_units, in_axes=(0, None))(parts, unit_pivot)
     size = parts.count.astype(pivot.dtype)
     count = jnp.sum(parts.count, axis=0)
     share = size / jnp.maximum(count, 1).astype(pivot.dtype)
@@ -219,6 +234,7 @@ def merge_axis(moments: ClassMoments) -> ClassMoments:
     return totals._replace(
         count=count,
         pivot=pivot,
+        unit_pivot=unit_pivot,
         mean=mean,
         scatter=jnp.where(poolable, scatter, jnp.nan),
         scatter_residual=residual,
@@ -262,6 +278,14 @@ def _accumulate(moments: ClassMoments, batch: Batch) -> ClassMoments:
     weighted = jnp.sqrt(of_class(moments.class_weight))[:, None] * rows
     scatter, residual = linalg.add_gram(moments.scatter, moments.scatter_residual, weighted)
     radius = jnp.sum(shifted**2, axis=1)
+    units = unit_rows(batch)
+    unit_pivot = jax.lax.cond(
+        first_batch,
+        lambda: jnp.sum(jnp.where(used[:, None], units, 0), axis=0) / size,
+        lambda: moments.unit_pivot,
+    )
+    units -= unit_pivot
+    directed = per_class((batch.peak > 0).astype(jnp.int32))
     return moments._replace(
         count=moments.count + batch_count,
         pivot=pivot,
@@ -269,7 +293,10 @@ def _accumulate(moments: ClassMoments, batch: Batch) -> ClassMoments:
         scatter=scatter,
         scatter_residual=residual,
         class_scatter=moments.class_scatter + per_class(jnp.sum(rows**2, axis=1)),
-        unit_sum=moments.unit_sum + per_class(unit_rows(batch)),
+        unit_pivot=unit_pivot,
+        unit_sum=moments.unit_sum + per_class(units),
+        unit_square=moments.unit_square + per_class(jnp.sum(units**2, axis=1)),
+        directed=moments.directed + directed,
         radial_cubic=moments.radial_cubic + linalg.matmul(radius, shifted),
         radial_quartic=moments.radial_quartic + jnp.sum(radius**2),
     )
@@ -315,6 +342,29 @@ def rebase(moments: ClassMoments, pivot: Float[Array, " D"]) -> ClassMoments:
         radial_cubic=new_cubic,
         radial_quartic=new_quartic,
     )
+
+
+def rebase_units(moments: ClassMoments, pivot: Float[Array, " D"]) -> ClassMoments:
+    """Expresses the sums of unit vectors u about another pivot.
+
+    With e = old - new pivot, sum_i (u_i - new) = sum_i (u_i - old) + n e, and the squares gain
+    2 e . sum_i (u_i - old) + n ||e||^2.
+    """
+    step = moments.unit_pivot - pivot
+    count = moments.count.astype(pivot.dtype)
+    return moments._replace(
+        unit_pivot=pivot,
+        unit_sum=moments.unit_sum + count[:, None] * step,
+        unit_square=moments.unit_square
+        + 2 * linalg.matmul(moments.unit_sum, step)
+        + count * jnp.sum(step**2),
+    )
+
+
+def unit_means(moments: ClassMoments) -> Float[Array, "K D"]:
+    """Means of h / ||h|| in each class, about ``unit_pivot``; zero for absent classes."""
+    count = jnp.maximum(moments.count, 1).astype(moments.unit_sum.dtype)
+    return moments.unit_sum / count[:, None]
 
 
 def _shares(

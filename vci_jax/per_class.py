@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Num
 
 from vci_jax import linalg
 from vci_jax.geometry import Geometry, Weighting, factorize
-from vci_jax.moments import ClassMoments
+from vci_jax.moments import ClassMoments, unit_means
 
 
 @functools.partial(jax.jit, static_argnames="weighting")  # so that no eigenproblem is ever solved
@@ -63,8 +63,7 @@ def per_class(
 
 
 def _cosine_similarity(moments: ClassMoments) -> Float[Array, " K"]:
-    count = jnp.maximum(moments.count, 1).astype(moments.unit_sum.dtype)
-    return jnp.sum((moments.unit_sum / count[:, None]) ** 2, axis=1)
+    return jnp.sum((moments.unit_pivot + unit_means(moments)) ** 2, axis=1)
 
 
 def _nearest(geometry: Geometry) -> Int[Array, " K"]:

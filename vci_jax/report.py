@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vci_jax import caveats, errors, linalg, metrics, transferability
-from vci_jax.geometry import Weighting, factorize, underflows
+from vci_jax import caveats, errors, linalg, metrics, precision, transferability
+from vci_jax.geometry import Geometry, Weighting, factorize, underflows
 from vci_jax.interval import jackknife_interval
 from vci_jax.moments import ClassMoments, merge_axis
 from vci_jax.storage import to_host
@@ -80,7 +80,7 @@ def report(
                     wide, weighting=weighting, confidence=confidence, data_eps=data_eps
                 )
             )
-    found = caveats.find(result, values)
+    found = caveats.find(result, values, data_eps)
     result["caveats"] = [caveat.to_dict() for caveat in found]
     result["warnings"] = errors.messages(found)
     return result
@@ -125,12 +125,25 @@ def _finish(
     return {
         # Under jit what is not returned is not computed.
         "metrics": {name: values[name] for name in wanted},
+        "errors": precision.relative_errors(geometry),
         "kept_rank": geometry.canonical.rank,
+        "expected_rank": jnp.minimum(geometry.canonical.varying, jnp.sum(moments.count) - 1),
+        "mean_noise": _mean_noise(geometry),
+        "spanned": metrics.spanned(geometry),
         "between_rank": jnp.sum(geometry.between.kept),
         "scatter_known": jnp.isfinite(geometry.within[0, 0]),
         "overflowed": ~jnp.isfinite(jnp.sum(moments.scatter)),
         "underflowed": underflows(geometry.offsets, data_eps),
     }
+
+
+def _mean_noise(geometry: Geometry) -> Array:
+    """Share of Tr Sigma_B that sampling noise of the class means adds, on average."""
+    count = jnp.maximum(geometry.moments.count, 1).astype(geometry.variance.dtype)
+    share = geometry.proportion
+    between = jnp.sum(share[:, None] * geometry.offsets**2)
+    noise = jnp.sum(share * (1 - share) * geometry.variance / jnp.maximum(count - 1, 1))
+    return noise / jnp.where(between > 0, between, jnp.nan)
 
 
 def _plain(values: dict[str, Any], stack: ClassMoments, weighting: Weighting) -> dict[str, Any]:

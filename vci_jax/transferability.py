@@ -4,16 +4,29 @@ Legend: K classes, D feature dimension, N samples, F the N x D matrix of feature
 s_i and v_i the eigenvalues and eigenvectors of F^T F.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from vci_jax import linalg
 from vci_jax.geometry import Geometry
-from vci_jax.moments import class_means, rebase
+from vci_jax.moments import rebase
 
 Scalar = Float[Array, ""]
+
+
+class RawAxes(NamedTuple):
+    """Eigenvalues of F^T F, descending, and the sums F^T y_k along its eigenvectors.
+
+    Only values that are ``kept`` are above rounding.
+    """
+
+    values: Float[Array, " D"]
+    sums: Float[Array, "K D"]
+    kept: Bool[Array, " D"]
 
 
 def transferability_metrics(geometry: Geometry) -> dict[str, Scalar]:
@@ -26,17 +39,72 @@ def transferability_metrics(geometry: Geometry) -> dict[str, Scalar]:
     }
 
 
-def raw_axes(geometry: Geometry) -> linalg.Axes:
-    """Axes of F^T F, the second moment about the origin; NaN if the pass was class-weighted."""
+def raw_axes(geometry: Geometry) -> RawAxes:
+    """Axes of F^T F, the second moment about the origin; NaN if the pass was class-weighted.
+
+    F^T F = S + N m m^T, S the scatter about the mean m. Far from the origin N ||m||^2 is so much
+    larger than S that eigenvalues of the sum are lost to its rounding. In a basis whose first
+    axis is m, the sum is [[l, b^T], [b, C]], and its first eigenvector [1; y] solves
+
+        b + C y = (l + b^T y) y
+
+    by iteration where l is far above C. The others lie in the complement, spanned by the columns
+    of [-y^T; I] R with R = (I + y y^T)^(-1/2), where the matrix is
+    R (C - b y^T - y b^T + l y y^T) R, all of the size of S. Elsewhere y = 0, and the whole matrix
+    is solved.
+    """
     moments = geometry.moments
-    count = moments.count.astype(moments.mean.dtype)
-    means = class_means(moments)
+    dtype, dim = moments.mean.dtype, moments.mean.shape[1]
+    count = moments.count.astype(dtype)
+    size = jnp.maximum(jnp.sum(count), 1)
+    inner = linalg.matmul(count, moments.mean) / size
+    offsets = jnp.where(geometry.present[:, None], moments.mean - inner, 0)
     scatter = moments.scatter + moments.scatter_residual
-    second = scatter + linalg.matmul((count[:, None] * means).T, means)
-    return linalg.principal_axes(jnp.where(jnp.all(moments.class_weight == 1), second, jnp.nan))
+    scatter += linalg.matmul((count[:, None] * offsets).T, offsets)
+    scatter = jnp.where(jnp.all(moments.class_weight == 1), scatter, jnp.nan)
+    mean = moments.pivot + inner
+    length = jnp.sqrt(jnp.sum(mean**2))
+    # The reflection x - 2 (w.x) w takes m to -sign(m_1) ||m|| e_1.
+    first = jnp.where(mean[0] >= 0, 1, -1).astype(dtype)
+    normal = (mean / jnp.where(length > 0, length, 1)).at[0].add(first)
+    normal /= jnp.sqrt(jnp.sum(normal**2))
+    turned = linalg.matmul(scatter, normal)
+    turned = 2 * turned - 2 * jnp.dot(normal, turned, precision="highest") * normal
+    scatter -= jnp.outer(normal, turned) + jnp.outer(turned, normal)
+    offsets -= 2 * jnp.outer(linalg.matmul(offsets, normal), normal)
+    top = scatter[0, 0] + size * length**2
+    border, core = scatter[0, 1:], scatter[1:, 1:]
+    far = size * length**2 > 16 * jnp.trace(scatter)
+
+    def refine(_: int, y: Array) -> Array:
+        return (border + linalg.matmul(core, y)) / (top + jnp.sum(border * y))
+
+    y = jax.lax.fori_loop(0, 16, refine, jnp.zeros_like(border))
+    y = jnp.where(far, y, 0)
+    square = jnp.sum(y**2)
+    root = jnp.sqrt(1 + square)
+    shrink = 1 / (root * (1 + root))  # R = I - shrink y y^T
+    complement = jnp.eye(dim - 1, dtype=dtype) - shrink * jnp.outer(y, y)
+    basis = jnp.block([[1 / root, -y[None] / root], [y[:, None] / root, complement]])
+    rest = core - jnp.outer(border, y) - jnp.outer(y, border) + top * jnp.outer(y, y)
+    rest = linalg.matmul(linalg.matmul(complement, rest), complement)
+    largest = top + jnp.sum(border * y)
+    # Uncoupled, the first value may be any number above the others until they are solved.
+    above = 2 * jnp.max(jnp.sum(jnp.abs(rest), axis=1), initial=0) + jnp.asarray(1e-30, dtype)
+    corner, edge = jnp.where(far, above, top), jnp.where(far, 0, border)
+    whole = jnp.block([[corner, edge[None]], [edge[:, None], rest]])
+    values, vectors = linalg.principal_axes(whole)
+    scale = values[jnp.where(far & (dim > 1), 1, 0)]
+    eps = jnp.maximum(dim * float(np.finfo(dtype).eps), 8 * geometry.data_eps)
+    along = (-first * length) * basis[0] + linalg.matmul(offsets, basis)
+    return RawAxes(
+        values=values.at[0].set(jnp.where(far, largest, values[0])),
+        sums=count[:, None] * linalg.matmul(along, vectors),
+        kept=values > eps * scale,
+    )
 
 
-def effective_rank(axes: linalg.Axes) -> Scalar:
+def effective_rank(axes: RawAxes) -> Scalar:
     """Exponential of the entropy of F's singular values, exp(-sum_i p_i log p_i).
 
     With p_i = s_i^(1/2) / sum_j s_j^(1/2).
@@ -46,8 +114,7 @@ def effective_rank(axes: linalg.Axes) -> Scalar:
     Reference:
       Roy & Vetterli (2007); RankMe of Garrido et al. (2023), which adds 1e-7 to every p_i.
     """
-    eps = axes.values.shape[0] * np.finfo(axes.values.dtype).eps
-    singular = jnp.sqrt(jnp.where(axes.values > eps * axes.values[0], axes.values, 0))
+    singular = jnp.sqrt(jnp.where(axes.kept, axes.values, 0))
     total = jnp.sum(singular)
     share = singular / jnp.where(total > 0, total, jnp.nan)
     logs = jnp.log(jnp.where(share > 0, share, 1))
@@ -92,7 +159,7 @@ def shrinkage_h_score(geometry: Geometry) -> Scalar:
     return jnp.where(sampled & (geometry.rank > 0) & (mean > 0), value, jnp.nan)
 
 
-def logme(geometry: Geometry, axes: linalg.Axes) -> Scalar:
+def logme(geometry: Geometry, axes: RawAxes) -> Scalar:
     """Log maximum evidence of Bayesian linear regression on one-hot labels, per sample and class.
 
     For each class, weights have prior N(0, I / a) and targets noise 1 / b; the evidence
@@ -110,12 +177,10 @@ def logme(geometry: Geometry, axes: linalg.Axes) -> Scalar:
     moments, dtype = geometry.moments, axes.values.dtype
     class_count = moments.count.astype(dtype)
     count = jnp.sum(class_count)
-    cutoff = axes.values.shape[0] * np.finfo(dtype).eps * axes.values[0]
-    kept = axes.values > cutoff
+    kept = axes.kept
     squares = jnp.where(kept, axes.values, 0)
     # (u_i . y_k)^2 for the left singular vectors u_i of F: (v_i^T F^T y_k)^2 / s_i.
-    projections = linalg.matmul(class_count[:, None] * class_means(moments), axes.vectors)
-    energy = jnp.where(kept, projections**2 / jnp.where(kept, squares, 1), 0)
+    energy = jnp.where(kept, axes.sums**2 / jnp.where(kept, squares, 1), 0)
     outside = jnp.maximum(class_count - jnp.sum(energy, axis=1), 0)
 
     def fit(ratio: Array) -> tuple[Array, Array, Array, Array]:

@@ -1,0 +1,116 @@
+"""How many digits of each metric rounding has left, to first order.
+
+Sums round relative to what is added up, and eigenvalues relative to the largest; what a metric
+makes of that depends on the data. A metric that divides by a small eigenvalue, or subtracts two
+numbers that are nearly equal, has fewer digits than its inputs. ``report`` warns of those that
+have fewer than promised.
+
+Legend: e the roundoff of the moments, eps that of the arithmetic, K classes, D features.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vci_jax import linalg, metrics
+from vci_jax.geometry import Geometry
+
+Scalar = Float[Array, ""]
+
+
+def relative_errors(geometry: Geometry) -> dict[str, Scalar]:
+    """About how large the relative errors of the metrics may be, by name.
+
+    For the cosines, and for what is an angle or a ratio below one (NC2), errors are absolute.
+    Infinity stands for a value that is all rounding.
+    """
+    return {**_of_trace(geometry), **_of_means(geometry), **_of_angles(geometry)}
+
+
+def _of_trace(geometry: Geometry) -> dict[str, Scalar]:
+    """From ``canonical.doubt``, the error of the sum of d_j = 1 / (1 + c_j)."""
+    canonical, limit = geometry.canonical, geometry.rank
+    lost = jnp.where(canonical.kept, 1 / (1 + canonical.ratios), 0)
+    found = jnp.sum(jnp.where(canonical.kept, 1, 0) - lost)
+    kept = jnp.sum(lost) + limit - jnp.sum(canonical.kept)
+    vci, score = _ratio(canonical.doubt, kept), _ratio(canonical.doubt, found)
+    spare = metrics.sample(geometry)
+    # The adjusted form magnifies by at most what pure noise is magnified by.
+    factor = spare.size / jnp.maximum(spare.size - 1 - jnp.maximum(spare.rank, spare.classes), 1)
+    return {
+        "vci": vci,
+        "probe_mse": vci,
+        "h_score": score,
+        "vci_adjusted": vci * factor,
+        "probe_mse_adjusted": vci * factor,
+        "h_score_adjusted": _ratio(
+            canonical.doubt * factor, jnp.abs(metrics.h_score_adjusted(geometry))
+        ),
+    }
+
+
+def _of_means(geometry: Geometry) -> dict[str, Scalar]:
+    """From the rounding of the class means, relative to how far apart they are."""
+    between, canonical = geometry.between, geometry.canonical
+    dtype = geometry.offsets.dtype
+    eps = float(np.finfo(dtype).eps)
+    kept, squares = between.kept, jnp.where(between.kept, between.squares, 1)
+    largest = jnp.max(jnp.where(kept, squares, 0), initial=0)
+    rounding = jnp.sqrt(linalg.matmul(geometry.noise, between.basis**2)) + 4 * eps * jnp.sqrt(
+        largest
+    )
+    size_of = jnp.sqrt(squares)
+    relative = jnp.where(kept, rounding / size_of, 0)
+    variances = jnp.maximum(jnp.diagonal(geometry.within), 0)
+    forms = jnp.maximum(linalg.quadratic_forms(geometry.within, between.basis), 0)
+    entries = 8 * geometry.data_eps * linalg.matmul(variances, between.basis**2)
+    # A basis vector is turned towards another by its rounding over the larger of both lengths, and
+    # out of the span by that over its own.
+    longer = jnp.maximum(size_of, size_of[:, None])
+    inside = jnp.sqrt(jnp.sum(jnp.where(kept, forms, 0) / longer**2, axis=1))
+    outside = jnp.sqrt(metrics.within_orthogonal_part(geometry)) / size_of
+    turned = 2 * rounding * jnp.sqrt(forms) * (inside + outside)
+    part = jnp.sum(jnp.where(kept, turned + entries, 0))
+    along = metrics.within_between_part(geometry)
+    across = metrics.within_orthogonal_part(geometry)
+    terms = jnp.where(kept, forms / squares, 0)
+    of_terms = jnp.where(kept, (2 * relative * forms + turned + entries) / squares, 0)
+    noise = jnp.sqrt(jnp.sum(geometry.noise))
+    size = jnp.sqrt(jnp.sum(geometry.proportion[:, None] * geometry.offsets**2))
+    traces = _ratio(2 * noise, size) + 8 * geometry.data_eps
+    norms = jnp.sqrt(jnp.sum(geometry.offsets**2, axis=1))
+    shortest = jnp.min(jnp.where(geometry.present, norms, jnp.inf))
+    smallest = jnp.sqrt(jnp.min(jnp.where(geometry.present, geometry.proportion, 1)))
+    return {
+        "fuzziness": jnp.where(
+            metrics.spanned(geometry),
+            canonical.doubt_inverse,
+            _ratio(jnp.sum(of_terms), jnp.sum(terms)),
+        ),
+        "within_between_part": _ratio(part, along),
+        "within_orthogonal_part": jnp.where(
+            across > 0, _ratio(part + 8 * geometry.data_eps * geometry.within_trace, across), 0
+        ),
+        "squared_distance": traces,
+        "equinorm": _ratio(noise, size * smallest),
+        "etf_error": _ratio(noise, size),
+        "self_duality": _ratio(noise, size),
+        "equiangularity": _ratio(noise, shortest * smallest),
+    }
+
+
+def _of_angles(geometry: Geometry) -> dict[str, Scalar]:
+    """Unit vectors are right to a few e, in float32 of features that are."""
+    within, between = metrics.angles(geometry)
+    total = jnp.sqrt(within + between)
+    error = 2 * geometry.data_eps
+    return {
+        "cosine_similarity": 4 * error * jnp.ones_like(total),
+        "class_separation": _ratio(4 * error, total),
+    }
+
+
+def _ratio(error: Array, value: Array) -> Scalar:
+    """Error over value, zero where both are and infinite where only the value is."""
+    safe = jnp.where(value > 0, value, 1)
+    return jnp.where(value > 0, error / safe, jnp.where(error > 0, jnp.inf, 0))

@@ -87,10 +87,11 @@ def logme(
       dim: D.
     """
     total = sum(counts)
-    values = [
-        _evidence(repeated, distinct, energy, float(_float(n - inside)), total, dim)
-        for (energy, inside), n in zip(energies, counts, strict=True)
-    ]
+    with np.errstate(over="ignore", invalid="ignore"):  # NaN ends the iteration
+        values = [
+            _evidence(repeated, distinct, energy, _float(n - inside), total, dim)
+            for (energy, inside), n in zip(energies, counts, strict=True)
+        ]
     return sum(values) / len(values)
 
 

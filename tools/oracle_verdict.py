@@ -91,7 +91,7 @@ def judge(case: Case) -> Outcome:
         for name, value in got.items()
         if name.removeprefix("collapse_metrics.") in values
     ]
-    findings += _ranks(case, got, data, named)
+    findings += _ranks(got, data, named)
     findings += _lists(case, lists, spectrum, data, named)
     return Outcome(case, easy(case), findings, broken_laws(got, data))
 
@@ -128,15 +128,15 @@ def compare(
     return Finding(name, verdict, doubted, math.nan if expected is None else expected, got)
 
 
-def _ranks(
-    case: Case, got: dict[str, float], data: oracle_exact.Summary, named: set[str]
-) -> list[Finding]:
+def _ranks(got: dict[str, float], data: oracle_exact.Summary, named: set[str]) -> list[Finding]:
     """Directions kept; a caveat about any metric of theirs speaks of a cut."""
     ranks = {"kept_rank": (data.total, "vci"), "between_rank": (data.between, "fuzziness")}
-    return [
+    found = [
         compare(name, metric in named, float(matrix.rank()), got[name], 0.0, 0.0)
         for name, (matrix, metric) in ranks.items()
     ]
+    # The caveat is the metric's, which may be right or not; a right rank needs no excuse.
+    return [one._replace(doubted=one.doubted and one.verdict != OK) for one in found]
 
 
 def _lists(

@@ -33,8 +33,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 Scalar = Float[Array, ""]
 
-# The t sought lies near one for noise and below N / (N - p) for collapsed classes.
-_LOWEST, _HIGHEST = 0.5, 2.0**40
 _HALVINGS = 64
 
 
@@ -65,31 +63,28 @@ def adjusted_vci(sample: Sample, plugin: Scalar) -> Scalar:
     and y is the sum over the q directions of 1 / (1 + c_j), without a subtraction that would lose
     the last digits of collapse. Of the next order in 1 / N, the part v^2 (1 - v) / N is known.
 
-    What noise would give, VCI (N - 1) / (N - 1 - max(p, K - 1)), is the largest value returned,
-    and the one where there is no such t: class means closer than noise makes them have no
-    population.
+    What noise would give, VCI (N - 1) / (N - 1 - max(p, K - 1)), is the largest value returned:
+    class means closer than noise makes them have no population.
     """
     spent = jnp.maximum(sample.rank, sample.classes - 1)
     spare = sample.size - 1 - spent
     noise = plugin * (sample.size - 1) / jnp.maximum(spare, 1)
-    ends = jnp.full_like(plugin, _LOWEST), jnp.full_like(plugin, _HIGHEST)
-    enclosed = (_at(sample, ends[0])[0] < 0) & (_at(sample, ends[1])[0] > 0)
 
     def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bracket
-        middle = jnp.sqrt(low * high)
-        below = _at(sample, middle)[0] < 0
-        return jnp.where(below, middle, low), jnp.where(below, high, middle)
+        middle = (low + high) / 2
+        far = _at(sample, jnp.exp(middle))[0] > 0
+        return jnp.where(far, low, middle), jnp.where(far, middle, high)
 
-    low, high = jax.lax.fori_loop(0, _HALVINGS, halve, ends)
-    _, found = _at(sample, jnp.sqrt(low * high))
+    end = jnp.full_like(plugin, 100 if plugin.dtype == jnp.float64 else 80)
+    low, _ = jax.lax.fori_loop(0, _HALVINGS, halve, (-end, end))
+    _, found = _at(sample, jnp.exp(low))
     inner = jnp.minimum(sample.rank, sample.classes - 1)
     mean = (found + inner - jnp.sum(sample.kept)) / jnp.maximum(inner, 1)
     share = jnp.clip(mean, 0, 1)
     mean -= share**2 * (1 - share) / sample.size
     value = (mean * inner + sample.limit - inner) / jnp.maximum(sample.limit, 1)
-    value = jnp.where(enclosed, jnp.minimum(value, noise), noise)
-    return jnp.where(spare > 0, value, jnp.nan)
+    return jnp.where(spare > 0, jnp.minimum(value, noise), jnp.nan)
 
 
 def jackknife_inflation(sample: Sample, count: Int[Array, " K"], vci: Scalar) -> Scalar:
@@ -125,13 +120,18 @@ def jackknife_inflation(sample: Sample, count: Int[Array, " K"], vci: Scalar) ->
 
 
 def _at(sample: Sample, t: Scalar) -> tuple[Scalar, Scalar]:
-    """How much the left side of the equation of ``adjusted_vci`` exceeds N, and y."""
+    """How much the left side of the equation of ``adjusted_vci`` exceeds N, and y.
+
+    The excess grows with t up to the pole of y, and is infinite beyond.
+    """
     number = jnp.sum(sample.kept)
     trace = jnp.sum(jnp.where(sample.kept, 1 / (t + sample.ratios), 0))
     z, e = sample.rank - number, sample.classes - 1 - number
     w = sample.size - sample.classes
-    y = (sample.size * trace + z * e / t) / (w - z + (1 - t) * trace)
-    return t * w + (1 - t) * (z + t * trace) + y + e - sample.size, y
+    below = w - z + (1 - t) * trace
+    y = (sample.size * trace + z * e / t) / jnp.where(below > 0, below, 1)
+    excess = t * w + (1 - t) * (z + t * trace) + y + e - sample.size
+    return jnp.where(below > 0, excess, jnp.inf), y
 
 
 def _pair_variance(a: Scalar, b: Scalar, between: Scalar) -> Scalar:

@@ -140,13 +140,13 @@ def test_command_prints_tables_and_says_what_failed(monkeypatch, capsys):
     bad = oracle_verdict.Finding("vci", oracle_verdict.SILENT, False, 0.5, 0.75)
     good = oracle_verdict.Finding("vci", oracle_verdict.OK, True, 0.5, 0.5)
     for finding, code in ((bad, 1), (good, 0)):
-        outcome = oracle_verdict.Outcome(case, True, [finding], [])
+        outcome = oracle_verdict.Outcome(case, True, [finding], [], [])
         monkeypatch.setattr(oracle, "judge", lambda case, outcome=outcome: outcome)
         assert oracle.main(["--cases", "2"]) == code
         shown = capsys.readouterr().out
         assert "needless" in shown
         assert f"{2 * code} silent errors" in shown
-    broken = oracle_verdict.Outcome(case, True, [good], ["vci is at most 1"])
+    broken = oracle_verdict.Outcome(case, True, [good], ["vci is at most 1"], [])
     monkeypatch.setattr(oracle, "judge", lambda case: broken)
     assert oracle.main(["--cases", "1"]) == 1
     assert "broken 1 times: vci is at most 1" in capsys.readouterr().out

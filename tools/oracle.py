@@ -177,6 +177,8 @@ def show(seed: int) -> Outcome:
         )
     for law in outcome.broken:
         print("broken:", law)
+    for caveat in outcome.caveats:
+        print(f"{caveat['code']}: {caveat['message']}")
     return outcome
 
 

@@ -158,7 +158,8 @@ def summary(tally: Tally) -> Iterator[str]:
                 f"{counts[SILENT]} with a silent error"
             )
     for (metric, verdict), seeds in sorted(tally.easy_faults.items()):
-        yield f"  of these {len(seeds)} {verdict}: {metric} (--case {' '.join(map(str, seeds[:4]))})"
+        first = " ".join(map(str, seeds[:4]))
+        yield f"  of these {len(seeds)} {verdict}: {metric} (--case {first})"
     for law, seeds in tally.broken.items():
         yield f"broken {len(seeds)} times: {law} (--case {' '.join(map(str, seeds[:3]))})"
     values = sum(n for key, n in tally.verdicts.items() if key[2] == "all")

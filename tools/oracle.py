@@ -8,8 +8,8 @@ truth, see ``oracle_verdict``. *NaN*: no number. *caveat*: wrong, and a caveat o
 the metric. *silent*: wrong, and nothing says so; that is an error, and the exit code is 1.
 Caveats beside values that were right are counted too: a caveat everywhere would be of no use.
 
-Kinds of cases are those of ``oracle_cases.KINDS``, with *integer rows*, *float16 rows* and *narrowed*
-(float64 rows given to float32 moments). Development only: needs python-flint.
+Kinds of cases are those of ``oracle_cases.KINDS``, with *integer rows*, *float16 rows* and
+*narrowed* (float64 rows given to float32 moments). Development only: needs python-flint.
 """
 
 import argparse
@@ -33,6 +33,7 @@ class Tally:
         self.verdicts: collections.Counter[tuple[str, str, str, str]] = collections.Counter()
         self.needless: collections.Counter[tuple[str, str]] = collections.Counter()
         self.easy: collections.Counter[tuple[str, str]] = collections.Counter()
+        self.easy_faults: dict[tuple[str, str], list[int]] = {}
         self.examples: dict[tuple[str, str], list[tuple[Finding, int, tuple[str, ...]]]] = {}
         self.broken: dict[str, list[int]] = {}
         self.cases = 0
@@ -53,10 +54,13 @@ class Tally:
                 shown.sort(key=lambda example: (len(example[2]), example[1]))
                 del shown[_SHOWN:]
             # Where there is no value, a caveat says why.
-            if finding.verdict == OK and finding.doubted and not math.isnan(finding.expected):
+            verdict = finding.verdict
+            if verdict == OK and finding.doubted and not math.isnan(finding.expected):
                 self.needless[finding.metric, case.state] += 1
-                worst = max(worst, CAVEAT, key=VERDICTS.index)
-            worst = max(worst, finding.verdict, key=VERDICTS.index)
+                verdict = CAVEAT
+            worst = max(worst, verdict, key=VERDICTS.index)
+            if outcome.easy and verdict != OK:
+                self.easy_faults.setdefault((finding.metric, verdict), []).append(case.seed)
         if outcome.easy:
             self.easy[case.state, worst] += 1
 
@@ -69,6 +73,8 @@ class Tally:
         for key, shown in other.examples.items():
             both = self.examples.get(key, []) + shown
             self.examples[key] = sorted(both, key=lambda e: (len(e[2]), e[1]))[:_SHOWN]
+        for fault, seeds in other.easy_faults.items():
+            self.easy_faults.setdefault(fault, []).extend(seeds)
         for law, seeds in other.broken.items():
             self.broken.setdefault(law, []).extend(seeds)
 
@@ -151,6 +157,9 @@ def summary(tally: Tally) -> Iterator[str]:
                 f"a word, {counts[CAVEAT]} with a caveat, {counts[NAN]} with a NaN, "
                 f"{counts[SILENT]} with a silent error"
             )
+    for (metric, verdict), seeds in sorted(tally.easy_faults.items()):
+        first = " ".join(map(str, seeds[:4]))
+        yield f"  of these {len(seeds)} {verdict}: {metric} (--case {first})"
     for law, seeds in tally.broken.items():
         yield f"broken {len(seeds)} times: {law} (--case {' '.join(map(str, seeds[:3]))})"
     values = sum(n for key, n in tally.verdicts.items() if key[2] == "all")
@@ -169,14 +178,19 @@ def show(seed: int) -> Outcome:
         )
     for law in outcome.broken:
         print("broken:", law)
+    for caveat in outcome.caveats:
+        print(f"{caveat['code']}: {caveat['message']}")
     return outcome
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the cases, prints the tables, and returns 1 if anything was silently wrong."""
-    parser = argparse.ArgumentParser(prog="python -m tools.oracle", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     epilog="\n".join(f"{k.name}: {k.statement}" for k in KINDS))  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.oracle",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(f"{kind.name}: {kind.statement}" for kind in KINDS),
+    )
     parser.add_argument("--cases", type=int, default=1000, help="number of cases (1000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first case (0)")
     parser.add_argument("--workers", type=int, default=1, help="processes (1)")

@@ -87,10 +87,11 @@ def logme(
       dim: D.
     """
     total = sum(counts)
-    values = [
-        _evidence(repeated, distinct, energy, float(_float(n - inside)), total, dim)
-        for (energy, inside), n in zip(energies, counts, strict=True)
-    ]
+    with np.errstate(over="ignore", invalid="ignore"):  # NaN ends the iteration
+        values = [
+            _evidence(repeated, distinct, energy, _float(n - inside), total, dim)
+            for (energy, inside), n in zip(energies, counts, strict=True)
+        ]
     return sum(values) / len(values)
 
 
@@ -107,8 +108,8 @@ def _evidence(
     for _ in range(5000):
         if abs(ratio - before) <= 1e-13 * ratio or not 0 < ratio < 1e200:
             break
-        prior, noise, residual, norm = _fit(ratio, repeated, distinct, energy, outside, count)
-        before, ratio = ratio, prior / noise
+        prior, noise, _, _ = _fit(ratio, repeated, distinct, energy, outside, count)
+        before, ratio = ratio, prior / noise if noise > 0 else math.inf
     else:
         return math.nan
     if not 0 < ratio < 1e200:

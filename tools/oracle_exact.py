@@ -329,7 +329,7 @@ def _raw_metrics(data: Summary) -> Values:
 
 
 def _energies(second: fmpq_mat, vector: fmpq_mat, distinct: list[arb]) -> tuple[np.ndarray, float]:
-    """sum (u . y)^2 over the singular vectors u of each distinct singular value, and what is left.
+    """Sums of (u . y)^2 over the singular vectors u of each singular value, and what is left.
 
     With b = F^T y: w_i / s_i for the weights w_i of b in F^T F; n_k - b^T (F^T F)^+ b is left.
     """

@@ -4,7 +4,7 @@ Legend: K classes, D dimensions, sd the standard deviation within classes.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ STATISTICAL = frozenset(
     {
         "small_sample",
         "too_few_samples",
+        "noisy_means",
         "few_directions",
         "label_out_of_range",
         "non_finite",
@@ -76,6 +77,7 @@ class Outcome(NamedTuple):
     easy: bool
     findings: list[Finding]
     broken: list[str]  # invariants
+    caveats: list[dict[str, Any]]
 
 
 def judge(case: Case) -> Outcome:
@@ -91,9 +93,9 @@ def judge(case: Case) -> Outcome:
         for name, value in got.items()
         if name.removeprefix("collapse_metrics.") in values
     ]
-    findings += _ranks(case, got, data, named)
+    findings += _ranks(got, data, named)
     findings += _lists(case, lists, spectrum, data, named)
-    return Outcome(case, easy(case), findings, broken_laws(got, data))
+    return Outcome(case, easy(case), findings, broken_laws(got, data), report["caveats"])
 
 
 def _finding(
@@ -128,15 +130,15 @@ def compare(
     return Finding(name, verdict, doubted, math.nan if expected is None else expected, got)
 
 
-def _ranks(
-    case: Case, got: dict[str, float], data: oracle_exact.Summary, named: set[str]
-) -> list[Finding]:
+def _ranks(got: dict[str, float], data: oracle_exact.Summary, named: set[str]) -> list[Finding]:
     """Directions kept; a caveat about any metric of theirs speaks of a cut."""
     ranks = {"kept_rank": (data.total, "vci"), "between_rank": (data.between, "fuzziness")}
-    return [
+    found = [
         compare(name, metric in named, float(matrix.rank()), got[name], 0.0, 0.0)
         for name, (matrix, metric) in ranks.items()
     ]
+    # The caveat is the metric's, which may be right or not; a right rank needs no excuse.
+    return [one._replace(doubted=one.doubted and one.verdict != OK) for one in found]
 
 
 def _lists(
@@ -244,11 +246,14 @@ def easy(case: Case) -> bool:
     """Whether the case is one that should be right without a word.
 
     The covariances, scaled to unit diagonal, have a condition number below 1e4 (float64) or 1e2
-    (float32), all means lie within 1e3 sd of the origin, and squares stay in the range of float32.
+    (float32), all means lie within 1e3 sd of the origin and differ by 1e-3 sd or more, squares stay
+    in the range of float32, and the moments can give the weighting that is asked for.
     """
     rows = case.features.astype(np.float64)
     largest = np.max(np.abs(rows))
-    if "narrowed" in case.kinds or not 1e-8 < largest < 1e8:
+    _, counts = np.unique(case.labels, return_counts=True)
+    unknown = case.weighting == "class" and not case.counted and len(set(counts)) > 1
+    if "narrowed" in case.kinds or unknown or len(counts) < 2 or not 1e-8 < largest < 1e8:
         return False
     means = np.zeros_like(rows)
     for label in np.unique(case.labels):
@@ -256,12 +261,14 @@ def easy(case: Case) -> bool:
     sd = np.sqrt(np.mean((rows - means) ** 2, axis=0))
     if np.any(sd == 0) or np.any(np.abs(means) > 1e3 * sd):
         return False
+    if np.any(np.max(np.abs(means - means[0]), axis=0) < 1e-3 * sd):
+        return False
     limit = 1e4 if case.state == "float64" else 1e2
     for part in (rows - means, rows - rows.mean(axis=0)):
         values = np.linalg.svd(part / np.sqrt(np.mean(part**2, axis=0)), compute_uv=False)
         if len(values) < rows.shape[1] or values[0] ** 2 >= limit * values[-1] ** 2:
             return False
-    return len(np.unique(case.labels)) > 1
+    return True
 
 
 def broken_laws(got: dict[str, float], data: oracle_exact.Summary) -> list[str]:

@@ -274,12 +274,12 @@ def _accumulate(moments: ClassMoments, batch: Batch) -> ClassMoments:
         lambda: moments.pivot,
     )
     shifted = jnp.where(used[:, None], batch.features - pivot, 0)
-    anchor = _anchors(moments, shifted, labels)
-    offsets = jnp.where(used[:, None], shifted - of_class(anchor), 0)
-    delta = per_class(offsets) / jnp.maximum(batch_count, 1).astype(dtype)[:, None]
+    point, mean, rounding = _points(moments, batch, pivot)
+    offsets = jnp.where(used[:, None], batch.features - of_class(point), 0)
+    delta = per_class(offsets) / jnp.maximum(batch_count, 1).astype(dtype)[:, None] - rounding
     share, _ = _shares(moments.count, batch_count, dtype)
     # 1 - sqrt(n / (n + m)), written without its cancellation for m << n.
-    shift = (share / (1 + jnp.sqrt(1 - share)))[:, None] * delta
+    shift = (share / (1 + jnp.sqrt(1 - share)))[:, None] * delta + rounding
     rows = jnp.where(used[:, None], offsets - of_class(shift), 0)
     weighted = jnp.sqrt(of_class(moments.class_weight))[:, None] * rows
     scatter, residual = linalg.add_gram(moments.scatter, moments.scatter_residual, weighted)
@@ -295,7 +295,7 @@ def _accumulate(moments: ClassMoments, batch: Batch) -> ClassMoments:
     return moments._replace(
         count=add_counts(moments.count, batch_count),
         pivot=pivot,
-        mean=jnp.where((batch_count > 0)[:, None], anchor + share[:, None] * delta, moments.mean),
+        mean=jnp.where((batch_count > 0)[:, None], mean + share[:, None] * delta, moments.mean),
         scatter=scatter,
         scatter_residual=residual,
         class_scatter=moments.class_scatter + per_class(jnp.sum(rows**2, axis=1)),
@@ -308,13 +308,24 @@ def _accumulate(moments: ClassMoments, batch: Batch) -> ClassMoments:
     )
 
 
-def _anchors(
-    moments: ClassMoments, shifted: Float[Array, "N D"], labels: Int[Array, " N"]
-) -> Float[Array, "K D"]:
-    """Where each class is measured from: its running mean, or its last sample if it is new."""
-    last = jax.ops.segment_max(jnp.arange(labels.shape[0]), labels, moments.mean.shape[0])
-    sample = jnp.take(shifted, jnp.maximum(last, 0), axis=0, mode="clip")
-    return jnp.where((moments.count > 0)[:, None], moments.mean, sample)
+def _points(
+    moments: ClassMoments, batch: Batch, pivot: Float[Array, " D"]
+) -> tuple[Float[Array, "K D"], Float[Array, "K D"], Float[Array, "K D"]]:
+    """Where each class is measured from: its running mean, or its last sample if it is new.
+
+    Returns the points themselves, the means relative to the pivot that they stand for, and what
+    rounding took off their sums: pivot + mean = point + rounding. Samples near a point differ from
+    it without rounding (Sterbenz), however far both lie from the pivot.
+    """
+    labels, size = batch.labels, moments.mean.shape[0]
+    last = jax.ops.segment_max(jnp.arange(labels.shape[0]), labels, size)
+    sample = jnp.take(batch.features, jnp.maximum(last, 0), axis=0, mode="clip")
+    seen = (moments.count > 0)[:, None]
+    total, rounding = linalg.two_sum(pivot, moments.mean)
+    met = (last >= 0)[:, None]  # a class without a row takes nobody's sample, NaN perhaps
+    point = jnp.where(seen, total, jnp.where(met, sample, pivot))
+    mean = jnp.where(seen, moments.mean, point - pivot)
+    return point, mean, jnp.where(seen, rounding, 0)
 
 
 def rebase(moments: ClassMoments, pivot: Float[Array, " D"]) -> ClassMoments:

@@ -123,12 +123,13 @@ def _finish(
     geometry = factorize(moments, weighting=weighting, data_eps=data_eps)
     between, total = metrics.spectrum(geometry)
     values: dict[str, Any] = metrics.geometry_metrics(geometry, head)
-    values |= transferability.transferability_metrics(geometry)
+    scores, score_errors = transferability.scores_and_errors(geometry)
+    values |= scores
     values["spectrum"] = {"between": between, "total": total}
     wanted = tuple(values) if wanted is None else wanted
     if unknown := set(wanted) - set(values):
         raise ValueError(f"There is no metric {sorted(unknown)}; there are {', '.join(values)}.")
-    errors = precision.relative_errors(geometry)
+    errors = precision.relative_errors(geometry) | score_errors
     errors["cdnv"] = precision.of_cdnv(geometry, values["cdnv"])
     return {
         # Under jit what is not returned is not computed.

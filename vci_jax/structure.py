@@ -196,7 +196,10 @@ def etf_error(geometry: Geometry) -> Scalar:
     Reference:
       Zhu et al. (2021), Section 4, with the class means in place of the classifier.
     """
-    classes = (geometry.present.astype(geometry.offsets.dtype), geometry.offsets)
+    # Fourth powers leave the range of float32 long before the offsets do.
+    largest = jnp.max(jnp.abs(geometry.offsets))
+    unit = linalg.power_of_two(jnp.where(largest > 0, largest, 1))
+    classes = (geometry.present.astype(geometry.offsets.dtype), geometry.offsets / unit)
     size = jnp.maximum(jnp.sum(classes[0]), 1)
 
     def square(of: Callable[[Array, Array, Array], Array]) -> Array:

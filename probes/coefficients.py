@@ -56,7 +56,7 @@ COEFFICIENTS: dict[str, Coefficient] = {
 
 
 def centred(x: np.ndarray) -> np.ndarray:
-    """Returns ``[..., N]`` without its mean, the largest deviation 1; zero where all values are one but for rounding."""
+    """Returns ``[..., N]`` less its mean, over the largest deviation; zeros for a constant."""
     x = np.asarray(x, np.float64)
     deviations = x - np.mean(x, axis=-1, keepdims=True)
     largest = np.max(np.abs(deviations), axis=-1, keepdims=True)

@@ -240,8 +240,10 @@ class Permutation(NamedTuple):
 def permute(coefficient: Coefficient, x: np.ndarray, y: np.ndarray, plan: Plan) -> Permutation:
     """Returns the permutation test of no association, and the interval that inverts it.
 
-    The p-value is that of ``scipy.stats.permutation_test``, but that of coefficients which differ
-    by rounding each is as far out as the other, whatever their size. The interval takes the permutation
+    The p-value is that of ``scipy.stats.permutation_test``, but that of two coefficients which
+    differ by rounding each is as far out as the other, whatever their size.
+
+    The interval takes the permutation
     distribution of Fisher's z = atanh(r) as that of z - zeta, whatever the true zeta (z is made to
     have one variance everywhere), and keeps each zeta that the test does not reject. So it has 0
     inside exactly if p > 1 - confidence. A perfect order of ranks has no z, hence no interval.

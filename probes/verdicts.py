@@ -112,8 +112,7 @@ def statements(
 
 def _say_signs(one: Signs) -> str:
     listing = ", ".join(
-        f"{'0+-'[sign]} in {group}"
-        + ("" if one.significant[group] else " (not significant)")
+        f"{'0+-'[sign]} in {group}" + ("" if one.significant[group] else " (not significant)")
         for group, sign in one.signs.items()
     )
     if one.consistent:

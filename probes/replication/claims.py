@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from probes import coefficients, correlate, resampling, rounding, study, verdicts
+from probes import coefficients, correlate, odds, resampling, rounding, study, verdicts
 from probes.correlate import Correlation
 from probes.replication.records import Evidence
 from probes.resampling import Plan
@@ -171,8 +171,7 @@ def _setting(field: str) -> Callable[[Run], float]:
 def _of_transfer(compared: Study, found: list[Correlation]) -> list[Claim]:
     vci = {one.group: one for one in found if one.metric == "vci"}
     claims = [
-        _positive("Figure 7", f"VCI rises with MLOG, {group}", one)
-        for group, one in vci.items()
+        _positive("Figure 7", f"VCI rises with MLOG, {group}", one) for group, one in vci.items()
     ]
     signs = {one.metric: one for one in verdicts.signs(found, PLAN)}
     kept = [TITLES[name] for name, one in signs.items() if one.consistent]
@@ -225,7 +224,7 @@ def _counted(exhibit: str, statement: str, holds: Sequence[bool | None], numbers
 
 
 def _verdict(p_value: float, direction: float) -> str:
-    """Returns what a test says of a statement: ``direction`` is positive if the result is for it."""
+    """Returns what a test says of a statement; the result is for it if ``direction`` > 0."""
     if not PLAN.rejects(p_value):
         return OPEN
     return CONFIRMED if direction > 0 else REFUTED
@@ -283,9 +282,8 @@ def _accuracy(run: Run) -> float:
 
 
 def _mlog(run: Run) -> float:
-    scores: dict[str, float] = {row["task"]: row["score"] for row in run.transfer}
-    table = {task: np.array([score]) for task, score in scores.items()}
-    return float(study.gains(table, np.array([_accuracy(run)]))[1][0])
+    scores, accuracy, _ = study.shares(run)
+    return odds.mlog(list(scores.values()), accuracy)
 
 
 def _range(values: Sequence[float]) -> str:

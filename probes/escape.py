@@ -53,6 +53,11 @@ def printable(text: str, keep: str = "") -> str:
     )
 
 
+def prose(text: str) -> str:
+    """Returns text of several lines as ``printable`` does, its line ends kept."""
+    return printable(text, keep="\n")
+
+
 def line(name: str) -> str:
     r"""Returns a name as one line of printable text, ``NAMELESS`` if there is nothing to see.
 

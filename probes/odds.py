@@ -56,7 +56,7 @@ def inside(score: float, size: int | None, what: str, field: str) -> tuple[float
       score: in [0, 1].
       size: n, or None if it is not known.
       what: the name of the score, for sentences.
-      field: where n is recorded, for sentences.
+      field: where n belongs, for sentences: '"samples" into metrics.jsonl'.
 
     Raises:
       ValueError: the score is no share, or it is 0 or 1 and n is not known. Says the remedy.
@@ -72,8 +72,8 @@ def inside(score: float, size: int | None, what: str, field: str) -> tuple[float
     end = round(score)
     if not size or size < 1:
         raise ValueError(
-            f"{what} is {end}, which has no log odds and would be taken half an image from there, "
-            f"but {field} does not say of how many images it is; write their number there."
+            f"{what} is {end}, which has no log odds. Of n images it would be taken half an image "
+            f"from there, but n is not recorded; write it as {field}."
         )
     moved = abs(end - 1 / (2 * size))
     digits = len(str(2 * size)) + 1  # As many as tell it from the end.
@@ -84,11 +84,11 @@ def inside(score: float, size: int | None, what: str, field: str) -> tuple[float
 
 def of_score(row: Mapping[str, Any]) -> tuple[float, str]:
     """Returns the score of a row of ``transfer.jsonl`` as it has log odds; see ``inside``."""
-    field = "test_size in transfer.jsonl"
+    field = '"test_size" into transfer.jsonl'
     return inside(row["score"], row.get("test_size"), escape.line(row["task"]), field)
 
 
 def of_accuracy(row: Mapping[str, Any]) -> tuple[float, str]:
     """Returns the accuracy of a row of ``metrics.jsonl`` as it has log odds; see ``inside``."""
-    field = "samples in metrics.jsonl"
+    field = '"samples" into metrics.jsonl'
     return inside(row["accuracy"], row.get("samples"), "its test accuracy", field)

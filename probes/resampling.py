@@ -90,9 +90,9 @@ def arrange(
     """Returns samples and settings, each ``[N]``, sorted by what the points are.
 
     Settings are sorted by how far their means lie from the centre, by the last sample first, and
-    seeds within a setting likewise: an order that is the same for ``a x + b`` with any ``a`` but 0.
-    Only points that mirror one another in a sample that mirrors itself keep the order they come in.
-    Values that are the same but for rounding are made equal.
+    seeds within a setting likewise: an order that is the same for ``a x + b`` with any ``a`` but 0
+    (a sample that is its own mirror image in one axis alone has none: its sign is chance). Values
+    that are the same but for rounding are made equal.
     """
     _, place = np.unique(settings, return_inverse=True)
     samples = [rounding.level(sample) for sample in samples]
@@ -110,7 +110,7 @@ def _keys(samples: Sequence[np.ndarray], whole: Sequence[np.ndarray]) -> list[np
         [(v - np.mean(w)) / scale for v, w, scale in zip(values, whole, scales, strict=True)]
         for values in (samples, whole)
     )
-    odd = (_direction(*(z * other**2 for other in (z, *centred))) for z in centred)
+    odd = (_direction(*(z * other**2 for other in (z, *centred))) or 1 for z in centred)
     alike = (_direction(z * centred[-1]) for z in centred[:-1])
     keys = [sign * z for sign, z in zip(odd, points, strict=True)]
     keys += [sign * z * points[-1] for sign, z in zip(alike, points, strict=False)]

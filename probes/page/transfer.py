@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from probes import odds, summary
+from probes import escape, odds, summary
 from probes.page.tables import DASH, number
 from probes.runs import Run
 from probes.study import measured
@@ -20,7 +20,9 @@ def table(runs: Sequence[Run]) -> dict[str, Any] | None:
     gain = all(measured(run, "test").get("accuracy") is not None for run in having)
     means = [transfer_score(run, shared, gain=gain) for run in having]
     return {
-        "tasks": [{"name": task, "score": _score_name(scored, task)} for task in tasks],
+        "tasks": [
+            {"name": escape.line(task), "score": _score_name(scored, task)} for task in tasks
+        ],
         "runs": [
             {"name": run.name, "cells": [_score(scored, i, task) for task in tasks]}
             for i, run in enumerate(having)

@@ -28,7 +28,9 @@ def metric_curves(runs: Sequence[Run], split: str) -> Figure:
     panels = figure.subplots(2, 2, sharex=True)
     entries = []
     for axes, metric in zip(panels.flat, METRICS, strict=True):
-        style.panel(axes, f"{style.title(metric)}, {style.text(split)}", style.direction(metric))
+        style.panel(
+            axes, f"{style.title(metric)}, {style.text(split, 12)}", style.direction(metric)
+        )
         entries += _curves(axes, runs, metric, split)
     for axes in panels[-1]:
         axes.set_xlabel("Epoch", fontsize=style.TEXT)
@@ -91,7 +93,7 @@ def _curves(axes: Axes, runs: Sequence[Run], metric: str, split: str) -> list[tu
 
 def _explain(axes: Axes, runs: Sequence[Run], metric: str, split: str) -> None:
     rows = sum(row["split"] == split for run in runs for row in run.rows)
-    split, metric = style.text(split), style.text(metric)
+    split, metric = style.text(split, 24), style.text(metric, 24)
     reason = f"none of the {rows} {split} rows has a {metric}" if rows else f"no {split} rows"
     # Where panels share an axis, the ticks of an empty one are those of its neighbours.
     if len(axes.get_shared_y_axes().get_siblings(axes)) == 1:

@@ -37,7 +37,7 @@ def within_parts(runs: Sequence[Run], split: str) -> Figure:
     figure, panels = _panels(runs)
     entries: list[tuple[str, Line2D]] = []
     for axes, name, run in zip(panels, _names(runs), runs, strict=True):
-        style.panel(axes, f"{name}, {split}", "within-class variability")
+        style.panel(axes, f"{name}, {style.text(split, 12)}", "within-class variability")
         axes.set_xlabel("Epoch", fontsize=style.TEXT)
         drawn = []
         for index, (part, label) in enumerate(_PARTS.items()):
@@ -70,7 +70,7 @@ def spectra(runs: Sequence[Run], split: str, epoch: float | None = None) -> Figu
     for axes, name, run in zip(panels, _names(runs), runs, strict=True):
         row = _nearest(run, split, epoch)
         at = f", epoch {row['epoch']:g}" if row else ""
-        style.panel(axes, f"{name}, {split}{at}")
+        style.panel(axes, f"{name}, {style.text(split, 12)}{at}")
         axes.set_xlabel("Rank of the eigenvalue", fontsize=style.TEXT)
         axes.set_ylabel("Eigenvalue", fontsize=style.TEXT)
         if row is None:
@@ -121,6 +121,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
 
 def _missing(run: Run, split: str, what: str) -> str:
     rows = sum(row["split"] == split for row in run.rows)
+    split = style.text(split, 24)
     return f"none of its {rows} {split} rows\nhas {what}" if rows else f"no {split} rows"
 
 

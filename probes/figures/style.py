@@ -188,11 +188,15 @@ def legend(made: Figure, entries: Iterable[tuple[str, Line2D]]) -> None:
         return
     # An entry is about as wide as its letters and the line before them.
     widest = max(map(len, named)) * SMALL * 0.55 + 40
+    columns = max(1, min(len(named), int(made.get_figwidth() * 72 / widest)))
+    # Panels keep their height: the figure grows by the rows that it has no room for.
+    rows = -(-len(named) // columns)
+    made.set_figheight(made.get_figheight() + max(0, rows - 4) * SMALL * 1.5 / 72)
     box = made.legend(
         list(named.values()),
         [f"entry {i}" for i in range(len(named))],
         loc="outside lower center",
-        ncols=max(1, min(len(named), int(made.get_figwidth() * 72 / widest))),
+        ncols=columns,
         fontsize=SMALL,
         frameon=False,
         handlelength=3.2,

@@ -236,7 +236,7 @@ def test_a_collapsed_frame_keeps_its_digits(x64):
     np.testing.assert_allclose(error, float(expected), rtol=1e-5)
 
 
-@pytest.mark.parametrize("gap", [2.0**-20, 2.0**-8, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("gap", [2.0**-20, 2.0**-14, 2.0**-8, 0.25, 0.5, 1.0])
 def test_near_neighbours_keep_their_digits(x64, gap):
     """Two classes a gap apart at distance one from a third: 2^-20 would lose 12 of 16 digits."""
     means = np.array([[1.0, 0.7, -0.3], [1.0, 0.7, gap - 0.3], [0, 0, 0]])

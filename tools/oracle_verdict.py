@@ -22,6 +22,7 @@ STATISTICAL = frozenset(
         "small_sample",
         "too_few_samples",
         "noisy_means",
+        "unchecked_size",
         "few_directions",
         "label_out_of_range",
         "non_finite",
@@ -246,25 +247,27 @@ def easy(case: Case) -> bool:
     """Whether the case is one that should be right without a word.
 
     The covariances, scaled to unit diagonal, have a condition number below 1e4 (float64) or 1e2
-    (float32), all means lie within 1e3 sd of the origin and differ by 1e-3 sd or more, squares stay
-    in the range of float32, and the moments can give the weighting that is asked for.
+    (float32); all samples lie within 1e3 sd of the origin, for the sd of every column and of every
+    class; any two class means differ by 1e-3 sd or more; squares stay in the range of float32; and
+    the moments can give the weighting that is asked for.
     """
     rows = case.features.astype(np.float64)
-    largest = np.max(np.abs(rows))
-    _, counts = np.unique(case.labels, return_counts=True)
+    names, places, counts = np.unique(case.labels, return_inverse=True, return_counts=True)
     unknown = case.weighting == "class" and not case.counted and len(set(counts)) > 1
-    if "narrowed" in case.kinds or unknown or len(counts) < 2 or not 1e-8 < largest < 1e8:
+    largest = np.max(np.abs(rows))
+    if "narrowed" in case.kinds or unknown or len(names) < 2 or not 1e-8 < largest < 1e8:
         return False
-    means = np.zeros_like(rows)
-    for label in np.unique(case.labels):
-        means[case.labels == label] = rows[case.labels == label].mean(axis=0)
-    sd = np.sqrt(np.mean((rows - means) ** 2, axis=0))
-    if np.any(sd == 0) or np.any(np.abs(means) > 1e3 * sd):
+    means = np.stack([rows[places == k].mean(axis=0) for k in range(len(names))])
+    away = rows - means[places]
+    sd = np.sqrt(np.mean(away**2, axis=0))
+    each = [np.sqrt(np.mean(away[places == k] ** 2)) for k in np.flatnonzero(counts > 1)]
+    if largest > 1e3 * min([*sd, *each]):
         return False
-    if np.any(np.max(np.abs(means - means[0]), axis=0) < 1e-3 * sd):
+    gaps = np.max(np.abs(means - means[:, None]) / sd, axis=2)
+    if np.min(gaps[~np.eye(len(names), dtype=bool)]) < 1e-3:
         return False
     limit = 1e4 if case.state == "float64" else 1e2
-    for part in (rows - means, rows - rows.mean(axis=0)):
+    for part in (away, rows - rows.mean(axis=0)):
         values = np.linalg.svd(part / np.sqrt(np.mean(part**2, axis=0)), compute_uv=False)
         if len(values) < rows.shape[1] or values[0] ** 2 >= limit * values[-1] ** 2:
             return False

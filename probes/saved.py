@@ -1,5 +1,6 @@
 """Features that were saved by any framework, read for a probe."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from probes.sweep import Samples
 from train.config import ConfigError
 from train.models import state_dict
 from vci_jax import cli
+from vci_jax.arrays import as_native, canonicalize_reals, labelled_rows
 
 _KINDS = (
     "X.npz or X.safetensors with the arrays features [N, D] and labels [N]; X_features.npy, with "
@@ -18,11 +20,13 @@ _KINDS = (
 def read(path: Path) -> Samples:
     """Returns the features and labels of a file, or of a pair of files.
 
-    ``.npy`` files are memory-mapped. Rows with the label -1, images that could not be read, are
-    left out; an ``.npz`` must have none.
+    ``.npy`` files are memory-mapped. Rows with the label -1 (an image that could not be read) or
+    -100 (``ignore_index`` of PyTorch) have none: they are left out, and their number is written to
+    stderr.
 
     Raises:
-      ConfigError: it is no such file, or its arrays do not fit each other; says what is wrong.
+      ConfigError: it is no such file, its arrays do not fit each other, or other labels are
+        negative; says what is wrong.
     """
     try:
         if path.is_dir():
@@ -64,18 +68,35 @@ def _named(arrays: dict[str, np.ndarray], path: Path) -> tuple[np.ndarray, np.nd
 
 
 def _checked(features: np.ndarray, labels: np.ndarray, path: Path) -> Samples:
+    try:
+        features = canonicalize_reals("features", features, np.float64)
+        labels = as_native("labels", labels)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
     fits = features.ndim == 2 and labels.shape == features.shape[:1] and len(labels)
     if not fits or labels.dtype.kind not in "iu":
         raise ConfigError(
             f"{path}: features are {features.dtype} {list(features.shape)} and labels "
             f"{labels.dtype} {list(labels.shape)}; they must be numbers [N, D] and integers [N]."
         )
-    present = labels >= 0
-    if not present.any():
-        raise ConfigError(f"{path}: all {len(labels)} labels are negative: nothing to probe.")
-    if present.all():
+    try:
+        labelled = labelled_rows(labels)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if labelled.all():
         return Samples(features, np.asarray(labels))
-    return Samples(features[present], labels[present])
+    if not labelled.any():
+        raise ConfigError(
+            f"{path}: all {len(labels)} rows have the label -1 or -100, which means none: nothing "
+            "to probe."
+        )
+    dropped = int(np.sum(~labelled))
+    print(
+        f"{path}: {dropped:,} of {len(labels):,} rows have the label -1 or -100, which means none, "
+        "and are left out.",
+        file=sys.stderr,
+    )
+    return Samples(features[labelled], labels[labelled])
 
 
 def num_classes(splits: dict[str, Samples]) -> int:

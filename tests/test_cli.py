@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import ml_dtypes
 import numpy as np
 import pytest
 import reference
@@ -108,8 +109,23 @@ BAD = np.where(np.arange(300)[:, None] < 7, np.nan, FEATURES)
         ({"x": FEATURES, "y": LABELS}, "no features and no labels: found x [300, 6], y [300]"),
         ({"features": FEATURES}, "has no labels"),
         ({"features": BAD, "labels": LABELS}, "7 of 300 rows of features hold NaN or infinity"),
-        ({"features": FEATURES, "labels": LABELS - 1}, "75 labels lie outside 0 .. 2, the"),
-        ({"features": FEATURES, "labels": LABELS, "logits": np.ones((300, 3))}, "outside 0 .. 2"),
+        ({"features": FEATURES, "labels": LABELS - 2}, "75 labels are negative, the first is -2"),
+        ({"features": FEATURES, "labels": 0 * LABELS - 100}, "all 300 rows have the label -1 or"),
+        ({"features": FEATURES, "labels": LABELS, "logits": np.ones((300, 3))},
+         "75 labels lie outside 0 .. 2"),
+        ({"features": FEATURES, "labels": LABELS + 2**40, "head_kernel": np.ones((6, 4))},
+         "300 labels lie outside 0 .. 3"),
+        ({"features": FEATURES * 1j, "labels": LABELS}, "must be real numbers, got complex"),
+        ({"features": FEATURES.astype(str), "labels": LABELS}, "must be real numbers, got <"),
+        ({"features": FEATURES.astype(ml_dtypes.bfloat16), "labels": LABELS}, "save float32"),
+        ({"features": FEATURES, "labels": LABELS, "logits": np.ones((300, 4)) * 1j},
+         "logits must be real numbers, got complex128"),
+        ({"features": FEATURES, "labels": LABELS, "logits": np.ones(300)}, "must be a matrix"),
+        ({"features": FEATURES, "labels": LABELS, "head_bias": np.ones(4)}, "without head_kernel"),
+        ({"features": FEATURES, "labels": LABELS, "head_kernel": np.full((6, 4), np.nan)},
+         "kernel holds NaN or infinity in 24 of 24 entries"),
+        ({"features": FEATURES, "labels": LABELS, "head_kernel": np.ones((6, 4)),
+          "head_bias": np.array([np.inf, 0, 0, 0])}, "bias holds NaN or infinity in 1 of 4"),
         ({"features": FEATURES, "labels": LABELS / 2}, "labels must be 300 integers"),
         ({"features": FEATURES[:5], "labels": LABELS}, "labels must be 5 integers"),
         ({"features": FEATURES[:, None], "labels": LABELS}, "features must be real numbers [N, D]"),
@@ -123,6 +139,84 @@ def test_bad_files_are_named_and_refused(tmp_path, capsys, arrays, words):
     assert (code, out) == (2, "")
     assert words in err
     assert err.count("\n") == 1
+
+
+def without_notes(result):
+    skipped = ("caveats", "warnings", "label_out_of_range", "spectrum", "vci_interval")
+    return {name: value for name, value in result.items() if name not in skipped}
+
+
+def agrees(result, expected, rtol=1e-9):
+    assert result.keys() == expected.keys()
+    for name, value in without_notes(expected).items():
+        if isinstance(value, float):
+            np.testing.assert_allclose(result[name], value, rtol=rtol, atol=1e-12, err_msg=name)
+        else:
+            assert result[name] == value, name
+
+
+def test_classes_are_the_labels_that_occur():
+    """Any integers name classes: K is how many there are, not the largest plus one."""
+    arrays = {"features": FEATURES, "labels": LABELS}
+    expected = cli.measure_arrays(arrays)
+    for names in (np.array([100_002, 0, 7, 2**62], np.int64), np.array([9, 8, 7, 2**64 - 1], "u8")):
+        result = cli.measure_arrays(arrays | {"labels": names[LABELS]})
+        assert result["classes"] == 4
+        agrees(result, expected)
+
+
+@pytest.mark.parametrize("mark", [-1, -100])
+def test_rows_without_a_label_are_left_out_and_counted(tmp_path, capsys, mark):
+    """Whatever their features hold, with and without a classifier; the count is in the caveat."""
+    kernel = np.random.default_rng(1).standard_normal((6, 4))
+    for classifier in ({}, {"head_kernel": kernel}):
+        some = {"features": FEATURES[8:], "labels": LABELS[8:], **classifier}
+        expected = cli.measure_arrays(some)
+        features, labels = FEATURES.copy(), LABELS.copy()
+        features[:8], labels[:8] = np.nan, mark
+        path = save(tmp_path / "some.npz", features=features, labels=labels, **classifier)
+        result = json.loads(run(capsys, path, "--json", "--blocks", "1")[1])
+        agrees(result, expected)
+        assert (result["label_out_of_range"], result["samples"]) == (8, 292)
+        (caveat,) = [c for c in result["caveats"] if c["code"] == "label_out_of_range"]
+        assert caveat["message"].startswith("8 rows")
+
+
+def test_logits_that_are_not_finite_are_counted_and_named():
+    logits = np.eye(4)[LABELS]
+    logits[:5, 0], logits[5, 1] = np.nan, -np.inf
+    arrays = {"features": FEATURES, "labels": LABELS, "logits": logits}
+    result = cli.measure_arrays(arrays)
+    means = np.stack([FEATURES[LABELS == k].mean(axis=0) for k in range(4)])
+    nearest = np.argmin(np.sum((FEATURES[:, None] - means) ** 2, axis=2), axis=1)
+    assert result["ncc_agreement"] == np.mean((nearest == LABELS)[6:])
+    assert result["logits_non_finite"] == 6
+    (caveat,) = [c for c in result["caveats"] if c["code"] == "logits_non_finite"]
+    assert caveat["metrics"] == ["ncc_agreement"]
+    assert caveat["message"] in result["warnings"]
+    assert "6 rows" in cli.as_table(result, "title")
+    assert cli.measure_arrays(arrays | {"logits": np.eye(4)[LABELS]})["logits_non_finite"] == 0
+
+
+@pytest.mark.parametrize("kind", [">f4", ">f8", "g", ">i8", "f2", "u1"])
+def test_every_dtype_is_read(tmp_path, kind):
+    """From a file and as arrays: features, labels, logits and head in another byte order."""
+    features = np.clip(np.round(3 * FEATURES + 20), 0, 60)
+    rng = np.random.default_rng(1)
+    rest = {
+        "head_kernel": np.round(5 * rng.random((6, 4))),
+        "logits": np.round(9 * rng.random((300, 4))),
+    }
+    expected = cli.measure_arrays({"features": features, "labels": LABELS, **rest})
+    arrays = {"features": features, **rest}
+    arrays = {name: array.astype(kind) for name, array in arrays.items()} | {
+        "labels": LABELS.astype(">i4")
+    }
+    agrees(cli.measure_arrays(arrays), expected, rtol=1e-7)
+    agrees(
+        cli.measure_arrays(cli.read_features(save(tmp_path / "a.npz", **arrays))), expected, 1e-7
+    )
+    assert arrays["labels"].dtype == ">i4"  # what is given stays as it is
 
 
 def test_files_of_another_kind(tmp_path, capsys):

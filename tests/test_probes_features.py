@@ -347,6 +347,36 @@ def test_features_of_others_are_read(tmp_path):
     assert 1 not in ours.labels
 
 
+def test_rows_without_a_label_are_counted_by_every_reader(tmp_path, capsys):
+    """-1 and -100 alike, in npz, safetensors and npy; the number is told once a file."""
+    labels = LABELS.copy()
+    labels[[0, 3]], labels[4] = -1, -100
+    np.savez(tmp_path / "a.npz", features=ROWS, labels=labels)
+    write_safetensors(tmp_path / "a.safetensors", {"features": ROWS, "labels": labels})
+    np.save(tmp_path / "a_features.npy", ROWS.astype(">f4"))
+    np.save(tmp_path / "a_labels.npy", labels.astype(">i8"))
+    for name in ("a.npz", "a.safetensors", "a_features.npy"):
+        read = saved.read(tmp_path / name)
+        assert np.array_equal(read.features, ROWS[labels >= 0]), name
+        assert np.array_equal(read.labels, labels[labels >= 0]), name
+        assert read.features.dtype.isnative
+        assert read.labels.dtype.isnative
+        assert f"{name}: 3 of {len(labels)} rows" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [(-LABELS - 2, "labels are negative, the first is -"), (0 * LABELS - 1, "which means none")],
+)
+def test_labels_that_name_no_class_are_refused(tmp_path, labels, message):
+    np.savez(tmp_path / "a.npz", features=ROWS, labels=labels)
+    np.save(tmp_path / "a_features.npy", ROWS)
+    np.save(tmp_path / "a_labels.npy", labels)
+    for name in ("a.npz", "a_features.npy"):
+        with pytest.raises(ConfigError, match=message):
+            saved.read(tmp_path / name)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

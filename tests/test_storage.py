@@ -8,6 +8,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 import vci_jax
+from vci_jax import ClassMoments
 
 CLASSES, DIM = 3, 4
 
@@ -101,3 +102,29 @@ def test_a_torn_file_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ValueError, match=r"torn\.npz is torn"):
         vci_jax.load(path)
+
+
+def test_files_of_another_byte_order_and_wide_counts_are_read(tmp_path):
+    """As other programs write them; a count beyond int32 is saturated, which report refuses."""
+    moments = stream(vci_jax.init(CLASSES, DIM), batches(2))
+    arrays = jax.device_get(moments)._asdict()
+    swapped = {name: leaf.astype(leaf.dtype.newbyteorder(">")) for name, leaf in arrays.items()}
+    np.savez(tmp_path / "swapped.npz", **swapped)
+    assert_identical(vci_jax.load(tmp_path / "swapped.npz"), ClassMoments(**arrays))
+    wide = swapped | {"count": np.full(CLASSES, 2**40)}
+    np.savez(tmp_path / "wide.npz", **wide)
+    loaded = vci_jax.load(tmp_path / "wide.npz")
+    np.testing.assert_array_equal(loaded.count, np.full(CLASSES, 2**31 - 1, np.int32))
+    with pytest.raises(ValueError, match="overflowed"):
+        vci_jax.report(loaded)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("mean", "f2"), ("scatter", "g"), ("count", "f4"), ("pivot", "c8"), ("mean", "f8")],
+)
+def test_moments_of_another_dtype_are_refused(tmp_path, name, kind):
+    arrays = jax.device_get(vci_jax.init(CLASSES, DIM))._asdict()
+    np.savez(tmp_path / "odd.npz", **(arrays | {name: arrays[name].astype(kind)}))
+    with pytest.raises(ValueError, match=f"does not hold moments.*{name} {np.dtype(kind)}"):
+        vci_jax.load(tmp_path / "odd.npz")

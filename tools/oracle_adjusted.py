@@ -19,7 +19,8 @@ def adjusted(
 
         y(t) = (N T + z e / t) / (w - z + (1 - t) T)
         t w + (1 - t)(z + t T) + y(t) + e = N
-        v = (y + rank - q) / rank,        vci_adjusted = v - v^2 (1 - v) / N
+        r = min(p, K - 1),   v = (y + r - q) / r,   u = v - v^2 (1 - v) / N
+        vci_adjusted = (r u + rank - r) / rank
 
     where the left side increases up to the first t at which the denominator of y vanishes;
     or what noise would give, VCI (N - 1) / (N - 1 - max(p, K - 1)), if that is less.
@@ -53,10 +54,12 @@ def adjusted(
     y = average(_boundary(too_far))
     if y is None:
         return None
-    value = (y + rank - found) / rank
+    inner = min(features, classes - 1)
+    value = (y + inner - found) / inner
     bounded = value.max(arb(0)).min(arb(1))
     noise = arb(vci * (count - 1) / (count - 1 - max(features, classes - 1)))
-    return (value - bounded**2 * (1 - bounded) / size).min(noise)
+    value -= bounded**2 * (1 - bounded) / size
+    return ((inner * value + rank - inner) / rank).min(noise)
 
 
 def _boundary(too_far: Callable[[arb], bool]) -> arb:

@@ -28,7 +28,6 @@ STATISTICAL = frozenset(
         "non_finite",
         "one_class",
         "no_variance",
-        "means_coincide",
         "class_counts",
     }
 )

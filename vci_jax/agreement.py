@@ -6,13 +6,16 @@ as the moments: ``init``, ``update``, ``merge``, ``merge_axis``.
 Legend: N samples in the batch, K classes, D feature dimension.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from vci_jax import linalg
+from vci_jax.arrays import canonicalize_mask, canonicalize_reals
 from vci_jax.batch import vet
+from vci_jax.counts import MAX_COUNT, add_counts, sum_counts
 from vci_jax.moments import ClassMoments
 
 
@@ -57,35 +60,62 @@ def update(
       mask: nonzero where a row counts.
 
     Raises:
-      ValueError: at trace time, for shapes or dtypes that do not fit.
+      ValueError: at trace time, for shapes or dtypes that do not fit, and for host arrays that
+        ``canonicalize_batch`` refuses.
     """
-    num_classes = agreement.means.shape[0]
-    if jnp.shape(logits) != (jnp.shape(features)[0], num_classes):
+    num_classes, dtype = agreement.means.shape[0], agreement.means.dtype
+    features = canonicalize_reals("features", features, dtype)
+    logits = canonicalize_reals("logits", logits, dtype)
+    if logits.shape != (jnp.shape(features)[0], num_classes):
         raise ValueError(
             f"logits must be [N, {num_classes}] with one row a feature row, got "
-            f"{list(jnp.shape(logits))} for features {list(jnp.shape(features))}."
+            f"{list(logits.shape)} for features {list(jnp.shape(features))}."
         )
-    no_labels = jnp.zeros(jnp.shape(features)[:1], jnp.int32)
+    no_labels = jnp.zeros(features.shape[:1], jnp.int32)
     batch = vet(features, no_labels, mask, agreement.means)
-    sound = jnp.all(jnp.isfinite(jnp.asarray(logits)), axis=1) & jnp.any(agreement.present)
+    logits = jnp.asarray(logits)
+    sound = jnp.all(jnp.isfinite(logits), axis=1) & jnp.any(agreement.present)
     shifted = batch.features - agreement.centre
     # ||h - mu||^2 less ||h||^2, which is the same for every class.
     distance = jnp.sum(agreement.means**2, axis=1) - 2 * linalg.matmul(shifted, agreement.means.T)
     nearest = jnp.argmin(jnp.where(agreement.present, distance, jnp.inf), axis=1)
-    agrees = (nearest == jnp.argmax(jnp.asarray(logits), axis=1)) & batch.used & sound
+    agrees = (nearest == jnp.argmax(logits, axis=1)) & batch.used & sound
+    broken = batch.non_finite + jnp.sum(batch.used & ~sound, dtype=jnp.int32)
     return agreement._replace(
-        agreed=agreement.agreed + jnp.sum(agrees, dtype=jnp.int32),
-        count=agreement.count + jnp.sum(batch.used & sound, dtype=jnp.int32),
-        non_finite=agreement.non_finite
-        + batch.non_finite
-        + jnp.sum(batch.used & ~sound, dtype=jnp.int32),
+        agreed=add_counts(agreement.agreed, jnp.sum(agrees, dtype=jnp.int32)),
+        count=add_counts(agreement.count, jnp.sum(batch.used & sound, dtype=jnp.int32)),
+        non_finite=add_counts(agreement.non_finite, broken),
     )
+
+
+_jit_update = jax.jit(update)
+
+
+def jit_update(agreement: Agreement, features: Any, logits: Any, mask: Any = None) -> Agreement:
+    """Adds one batch, as ``update`` does, in one compiled program that is safe for host arrays.
+
+    What ``vci_jax.jit_update`` is to ``vci_jax.update``; the state, small but for the class means,
+    is not donated.
+
+    Raises:
+      ValueError: for anything ``update`` refuses.
+    """
+    dtype = agreement.means.dtype
+    updated: Agreement = _jit_update(
+        agreement,
+        canonicalize_reals("features", features, dtype),
+        canonicalize_reals("logits", logits, dtype),
+        canonicalize_mask(mask),
+    )
+    return updated
 
 
 def merge(a: Agreement, b: Agreement) -> Agreement:
     """Adds the counts of two states that started from the same means."""
     return a._replace(
-        agreed=a.agreed + b.agreed, count=a.count + b.count, non_finite=a.non_finite + b.non_finite
+        agreed=add_counts(a.agreed, b.agreed),
+        count=add_counts(a.count, b.count),
+        non_finite=add_counts(a.non_finite, b.non_finite),
     )
 
 
@@ -95,17 +125,18 @@ def merge_axis(agreement: Agreement) -> Agreement:
         centre=agreement.centre[0],
         means=agreement.means[0],
         present=agreement.present[0],
-        agreed=jnp.sum(agreement.agreed),
-        count=jnp.sum(agreement.count),
-        non_finite=jnp.sum(agreement.non_finite),
+        agreed=sum_counts(agreement.agreed),
+        count=sum_counts(agreement.count),
+        non_finite=sum_counts(agreement.non_finite),
     )
 
 
 def ncc_agreement(agreement: Agreement) -> Float[Array, ""]:
-    """The share of rows on which both agree; NaN before the first row.
+    """The share of rows on which both agree; NaN before the first row and from 2^31 - 1 rows on.
 
     Reference:
       Papyan, Han & Donoho (2020), Fig. 7, which plots one minus this.
     """
     count = agreement.count.astype(agreement.means.dtype)
-    return agreement.agreed.astype(count.dtype) / jnp.where(count > 0, count, jnp.nan)
+    known = (agreement.count > 0) & (agreement.count < MAX_COUNT)
+    return agreement.agreed.astype(count.dtype) / jnp.where(known, count, jnp.nan)

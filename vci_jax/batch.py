@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer, Num
 
 from vci_jax import linalg
+from vci_jax.arrays import canonicalize_labels, canonicalize_mask, canonicalize_reals
 
 _State = TypeVar("_State")
 _NO_CLASS = np.iinfo(np.int32).max  # not -1, which would be the last class
@@ -54,20 +55,17 @@ def vet(
       wrong label and a NaN is counted once, as a wrong label.
 
     Raises:
-      ValueError: at trace time, for ranks, widths or dtypes that do not fit.
+      ValueError: at trace time, for ranks, widths or dtypes that do not fit, and for host arrays
+        that ``canonicalize_batch`` refuses.
     """
-    _check_features(features, like.shape[1])
+    num_classes, dim = like.shape
+    features = canonicalize_reals("features", features, like.dtype)
+    labels, mask = canonicalize_labels(labels), canonicalize_mask(mask)
+    _check_features(features, dim)
     _check_column("labels", labels, features.shape[0])
-    if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
-        raise ValueError(
-            f"labels must be integers 0 .. {like.shape[0] - 1}, got {jnp.result_type(labels)}. "
-            "Cast them with labels.astype(int), or take labels.argmax(-1) of one-hot rows."
-        )
     if mask is not None:
         _check_column("mask", mask, features.shape[0])
-    num_classes = like.shape[0]
-    features = jnp.asarray(narrow_features(features, like.dtype)).astype(like.dtype)
-    labels = jnp.asarray(narrow_labels(labels))
+    features, labels = jnp.asarray(features).astype(like.dtype), jnp.asarray(labels)
     if labels.dtype.itemsize <= 4:  # a narrow label type may not be able to hold it
         labels = labels.astype(jnp.int32)
     peak = jnp.max(jnp.abs(features), axis=1)
@@ -84,26 +82,6 @@ def vet(
         label_out_of_range=jnp.sum(offered & ~in_range, dtype=jnp.int32),
         non_finite=jnp.sum(offered & in_range & ~used, dtype=jnp.int32),
     )
-
-
-def narrow_labels(labels: Any) -> Any:
-    """Labels as int32 without wrapping: what int32 cannot hold is out of any range, so -1.
-
-    JAX arrays are left as they are: without x64 they were int32 from the start, and ``jit`` makes
-    such of NumPy's int64, wrapped, before any function sees them.
-    """
-    if isinstance(labels, jax.Array):
-        return labels
-    labels = np.asarray(labels)
-    if not np.issubdtype(labels.dtype, np.integer) or labels.dtype.itemsize < 4:
-        return labels
-    return np.where((labels >= 0) & (labels < 2**31), labels, -1).astype(np.int32)
-
-
-def narrow_features(features: Any, dtype: jax.typing.DTypeLike) -> Any:
-    """Features of 64-bit integers in NumPy as floats, which JAX would wrap; others as they are."""
-    wide = isinstance(features, np.ndarray) and features.dtype in (np.int64, np.uint64)
-    return features.astype(jnp.dtype(dtype)) if wide else features
 
 
 def in_pieces(add: Callable[[_State, Batch], _State], state: _State, batch: Batch) -> _State:
@@ -165,15 +143,12 @@ def unit_rows(batch: Batch) -> Float[Array, "N D"]:
     return batch.features / scale[:, None] / jnp.where(norm > 0, norm, 1)[:, None]
 
 
-def _check_features(features: jax.typing.ArrayLike, dim: int) -> None:
-    shape, dtype = jnp.shape(features), jnp.result_type(features)
-    if len(shape) != 2 or shape[1] != dim:
+def _check_features(features: Any, dim: int) -> None:
+    if features.ndim != 2 or features.shape[1] != dim:
         raise ValueError(
-            f"features must be [N, {dim}], got {tuple(shape)}. Pool or flatten feature maps to "
-            "one vector a sample, and give init the width of that vector."
+            f"features must be [N, {dim}], got {tuple(features.shape)}. Pool or flatten feature "
+            "maps to one vector a sample, and give init the width of that vector."
         )
-    if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
-        raise ValueError(f"features must be real numbers, got {dtype}.")
 
 
 def _check_column(name: str, column: jax.typing.ArrayLike, size: int) -> None:

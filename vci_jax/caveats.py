@@ -66,8 +66,8 @@ def _degenerate(result: dict[str, Any], facts: dict[str, Any]) -> Iterator[Cavea
         text = "All features are equal: there is no variance to compare, and VCI is undefined."
         yield Caveat("no_variance", (*TRACE, *MEANS), text)
     elif result["between_rank"] == 0:
-        text = "All class means coincide: fuzziness and squared distance are undefined."
-        yield Caveat("means_coincide", ("fuzziness", "squared_distance"), text)
+        text = "All class means coincide to rounding: what divides by their distance is undefined."
+        yield Caveat("means_coincide", (*MEANS, *_OF_BETWEEN, "squared_distance_adjusted"), text)
     if 0 < rank < limit:
         text = (
             f"The features span {rank} directions, fewer than the {limit} of {classes} classes: "
@@ -126,7 +126,7 @@ def _cut(result: dict[str, Any], facts: dict[str, Any], data_eps: float) -> Iter
         if data_eps > 1e-12
         else "Remove features that are (nearly) linear functions of others."
     )
-    if classes > 1 and 0 < rank < expected:
+    if classes > 1 and rank < expected:
         bounds = ""
         if math.isfinite(value := result.get("vci", math.nan)):
             low = max(0.0, value - min(expected - rank, limit) / limit)
@@ -136,7 +136,7 @@ def _cut(result: dict[str, Any], facts: dict[str, Any], data_eps: float) -> Iter
             f"the moments, and were cut.{bounds} {remedy}"
         )
         yield Caveat("directions_cut", _OF_TOTAL, text)
-    if 0 < result["between_rank"] < limit and not facts["spanned"]:
+    if classes > 1 and result["between_rank"] < limit and not facts["spanned"]:
         text = (
             f"{limit - result['between_rank']} of {limit} directions of Sigma_B are zero to the "
             f"rounding of the moments, and were cut. {remedy}"

@@ -17,7 +17,10 @@ import jax
 import numpy as np
 
 from vci_jax import agreement, moments
+from vci_jax.arrays import canonicalize_reals, check_head, labelled_rows
+from vci_jax.errors import Caveat
 from vci_jax.geometry import Weighting
+from vci_jax.jit_update import jit_update
 from vci_jax.report import report
 
 _ROWS = 4096  # a batch: large enough for a fast product, small enough for any memory
@@ -57,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m vci_jax",
         description="Every collapse metric of features saved in an .npz file.",
         epilog="Arrays: features [N, D], labels [N]; optional head_kernel [D, K], head_bias [K], "
-        "logits [N, K].",
+        "logits [N, K]. Labels are any integers from 0 on, or columns of the head and the logits "
+        "if there are any; rows with the label -1 or -100 have none and are left out.",
     )
     parser.add_argument("file", help="an .npz file")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -77,11 +81,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_features(path: str) -> dict[str, np.ndarray]:
-    """Reads and checks the arrays of a features file.
+    """Reads and checks the arrays of a features file, and brings them to native byte order.
+
+    Labels of -1 and -100 stand for rows without one and stay.
 
     Raises:
-      ValueError: for a file of another kind, missing arrays, shapes that do not fit, labels
-        outside the classes, or rows with NaN or infinity; says which and how many.
+      ValueError: for a file of another kind, missing arrays, shapes or dtypes that do not fit,
+        labels outside the classes, rows with a label whose features hold NaN or infinity, or a
+        head with such values; says which and how many.
       OSError: if the file cannot be read.
     """
     try:
@@ -101,19 +108,33 @@ def read_features(path: str) -> dict[str, np.ndarray]:
             f"{path} has no {' and no '.join(missing)}: found {found or 'no arrays'}. "
             "Save it with numpy.savez(path, features=..., labels=...)."
         )
-    _check_arrays(path, arrays)
+    try:
+        _check_arrays(arrays)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return arrays
 
 
 def measure_arrays(
     arrays: dict[str, np.ndarray], *, weighting: Weighting = "sample", blocks: int = 1
 ) -> dict[str, Any]:
-    """Reports on checked arrays, in float64, with NC3 and NC4 if there is a classifier."""
+    """Reports on the arrays of ``read_features``, in float64, with NC3 and NC4 for a classifier.
+
+    K is the number of distinct labels, or of columns of the head or the logits. Rows with the label
+    -1 or -100 are left out and counted in ``label_out_of_range``; rows whose logits hold NaN or
+    infinity are left out of ``ncc_agreement``, counted in ``logits_non_finite``, and named in a
+    caveat of that code.
+
+    Raises:
+      ValueError: for the arrays that ``read_features`` refuses, or fewer blocks than one.
+    """
     if blocks < 1:
         raise ValueError(f"--blocks must be at least 1, got {blocks}.")
-    features, labels = arrays["features"], arrays["labels"].astype(np.int32)
-    num_classes = _num_classes(arrays)
-    counts = np.bincount(labels, minlength=num_classes)
+    arrays = dict(arrays)
+    _check_arrays(arrays)
+    features, (labels, num_classes) = arrays["features"], _columns(arrays)
+    labelled = labels >= 0
+    counts = np.bincount(labels[labelled], minlength=num_classes)
     # Blocks with equal shares of every class: deal the samples out in the order of their labels.
     block = np.empty(len(labels), np.int32)
     block[np.argsort(labels, kind="stable")] = np.arange(len(labels)) % blocks
@@ -132,7 +153,7 @@ def measure_arrays(
         if logits is None and head is not None:
             logits = features.astype(np.float64) @ head[0].astype(np.float64) + head[1]
         if logits is not None:
-            result["ncc_agreement"] = _agreement(stack, features, logits)
+            _add_agreement(result, _agreement(stack, features[labelled], logits[labelled]))
     return result
 
 
@@ -157,30 +178,54 @@ def as_table(result: dict[str, Any], title: str) -> str:
     return "\n".join(lines)
 
 
-def _check_arrays(path: str, arrays: dict[str, np.ndarray]) -> None:
+def _check_arrays(arrays: dict[str, np.ndarray]) -> None:
+    """Refuses what cannot be measured; converts the others in place to native real numbers."""
+    for name in ("features", "head_kernel", "head_bias", "logits"):
+        if name in arrays:
+            arrays[name] = canonicalize_reals(name, arrays[name], np.float64)
     features, labels = arrays["features"], arrays["labels"]
-    if features.ndim != 2 or 0 in features.shape or features.dtype.kind not in "fiu":
+    if features.ndim != 2 or 0 in features.shape:
         raise ValueError(
-            f"{path}: features must be real numbers [N, D], got {features.dtype} "
-            f"{list(features.shape)}."
+            f"features must be real numbers [N, D], got {features.dtype} {list(features.shape)}."
         )
     if labels.shape != features.shape[:1] or labels.dtype.kind not in "iu":
         raise ValueError(
-            f"{path}: labels must be {features.shape[0]} integers, one a row of features, got "
+            f"labels must be {features.shape[0]} integers, one a row of features, got "
             f"{labels.dtype} {list(labels.shape)}."
         )
-    num_classes = _num_classes(arrays)
-    outside = np.flatnonzero((labels < 0) | (labels.astype(np.float64) >= num_classes))
-    if outside.size:
-        raise ValueError(
-            f"{path}: {outside.size:,} labels lie outside 0 .. {num_classes - 1}, the first is "
-            f"{labels[outside[0]]} in row {outside[0]}. Remove those rows or renumber the classes."
-        )
-    broken = np.flatnonzero(~np.isfinite(features.astype(np.float64)).all(axis=1))
+    arrays["labels"] = labels = labels.astype(labels.dtype.newbyteorder("="))
+    labelled = labelled_rows(labels)
+    if not labelled.any():
+        raise ValueError(f"all {len(labels):,} rows have the label -1 or -100, which means none.")
+    finite = np.concatenate(
+        [
+            np.isfinite(features[low : low + _ROWS].astype(np.float64)).all(axis=1)
+            for low in range(0, len(features), _ROWS)
+        ]
+    )
+    broken = np.flatnonzero(labelled & ~finite)
     if broken.size:
         raise ValueError(
-            f"{path}: {broken.size:,} of {len(features):,} rows of features hold NaN or infinity, "
-            f"the first is row {broken[0]}. Remove them, or find out why the network makes them."
+            f"{broken.size:,} of {len(features):,} rows of features hold NaN or infinity, the "
+            f"first is row {broken[0]}. Remove them, or find out why the network makes them."
+        )
+    _check_classifier(arrays, labelled)
+
+
+def _check_classifier(arrays: dict[str, np.ndarray], labelled: np.ndarray) -> None:
+    """Refuses a head and logits that do not fit, and labels that are no column of theirs."""
+    features, labels = arrays["features"], arrays["labels"]
+    num_classes = _num_columns(arrays)
+    if num_classes is None:
+        if "head_bias" in arrays:
+            raise ValueError("head_bias without head_kernel: a classifier needs its kernel.")
+        return
+    outside = np.flatnonzero(labelled & (labels >= num_classes))
+    if outside.size:
+        raise ValueError(
+            f"{outside.size:,} labels lie outside 0 .. {num_classes - 1}, the columns of the "
+            f"classifier; the first is {labels[outside[0]]} in row {outside[0]}. Remove those rows "
+            "or renumber the classes."
         )
     shapes = {
         "head_kernel": (features.shape[1], num_classes),
@@ -189,37 +234,59 @@ def _check_arrays(path: str, arrays: dict[str, np.ndarray]) -> None:
     }
     for name, shape in shapes.items():
         if name in arrays and arrays[name].shape != shape:
-            raise ValueError(
-                f"{path}: {name} must be {list(shape)}, got {list(arrays[name].shape)}."
-            )
+            raise ValueError(f"{name} must be {list(shape)}, got {list(arrays[name].shape)}.")
+    if "head_kernel" in arrays:
+        head = (arrays["head_kernel"], arrays.get("head_bias"))
+        check_head(head, features.shape[1], num_classes)
 
 
-def _num_classes(arrays: dict[str, np.ndarray]) -> int:
-    """As many as the classifier has, or as the labels name."""
+def _num_columns(arrays: dict[str, np.ndarray]) -> int | None:
+    """How many classes the classifier has; None without one."""
     for name in ("head_kernel", "logits"):
-        if name in arrays and arrays[name].ndim == 2:
+        if name in arrays:
+            if arrays[name].ndim != 2 or not arrays[name].shape[1]:
+                raise ValueError(f"{name} must be a matrix, got {list(arrays[name].shape)}.")
             return int(arrays[name].shape[1])
-    return max(int(arrays["labels"].max()) + 1, 1)
+    return None
 
 
-_update = jax.jit(moments.update, donate_argnums=0)
-_update_agreement = jax.jit(agreement.update)
+def _columns(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, int]:
+    """Labels as 0 .. K-1, or -1 for none, and K. Without a classifier they are any integers."""
+    labels = arrays["labels"]
+    labelled, num_classes = labelled_rows(labels), _num_columns(arrays)
+    columns = np.full(len(labels), -1, np.int32)
+    if num_classes is None:
+        names, columns[labelled] = np.unique(labels[labelled], return_inverse=True)
+        return columns, len(names)
+    columns[labelled] = labels[labelled]
+    return columns, num_classes
 
 
 def _pass(state: moments.ClassMoments, features: np.ndarray, labels: np.ndarray) -> Any:
     state = jax.tree.map(lambda leaf: leaf + 0, state)  # the donated copy
     for low in range(0, len(labels), _ROWS):
         rows, names, mask = _padded(features[low : low + _ROWS], labels[low : low + _ROWS])
-        state = _update(state, rows, names, mask)
+        state = jit_update(state, rows, names, mask)
     return jax.device_get(state)
 
 
-def _agreement(stack: Any, features: np.ndarray, logits: np.ndarray) -> float:
+def _agreement(stack: Any, features: np.ndarray, logits: np.ndarray) -> agreement.Agreement:
     state = agreement.init(moments.merge_axis(stack))
     for low in range(0, len(features), _ROWS):
         rows, scores, mask = _padded(features[low : low + _ROWS], logits[low : low + _ROWS])
-        state = _update_agreement(state, rows, scores, mask)
-    return float(agreement.ncc_agreement(state))
+        state = agreement.jit_update(state, rows, scores, mask)
+    return state
+
+
+def _add_agreement(result: dict[str, Any], state: agreement.Agreement) -> None:
+    """Adds NC4 to a report, with the number of rows it leaves out and a caveat about them."""
+    result["ncc_agreement"] = float(agreement.ncc_agreement(state))
+    result["logits_non_finite"] = broken = int(state.non_finite)
+    if broken:
+        text = f"{broken:,} rows with NaN or infinity in their logits were left out of it."
+        caveat = Caveat("logits_non_finite", ("ncc_agreement",), f"ncc_agreement: {text}")
+        result["caveats"].append(caveat.to_dict())
+        result["warnings"].append(caveat.message)
 
 
 def _padded(*columns: np.ndarray) -> tuple[np.ndarray, ...]:

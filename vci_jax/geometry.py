@@ -30,7 +30,7 @@ class Canonical(NamedTuple):
     infinite for directions without any variance within; c_j / (1 + c_j) are the squared canonical
     correlations of features and labels, the eigenvalues of Sigma_T^+ Sigma_B. Only entries that
     are ``kept`` count. ``share`` is sum_k p_k q_k^2 for the direction's unit vector q over the
-    classes. ``rank`` is that of Sigma_T, of ``varying`` coordinates that are not constant.
+    classes. ``rank`` is that of Sigma_T, of ``varying`` coordinates that may not be constant.
     ``doubt`` is about by how much rounding may have changed sum_j 1 / (1 + c_j), and
     ``doubt_inverse`` by which part it may have changed sum_j 1 / c_j.
     """
@@ -216,13 +216,16 @@ def _canonical(
     size = min(dim, max(num_classes - 1, 1))
     rows, noise = jnp.sqrt(pooled) * rows, pooled * noise
     scatter = jnp.where(usable, moments.scatter, 0)
+    samples = jnp.sum(moments.count.astype(rows.dtype))
     # A variance this small is the rounding of a constant.
-    floor = (
-        jnp.sum(moments.count.astype(rows.dtype))
-        * (8 * data_eps * jnp.max(_magnitude(moments), axis=0)) ** 2
-    )
-    scale = _scale(jnp.diagonal(scatter), jnp.sum(rows**2, axis=0), floor)
-    whitener = linalg.whiten(scatter, moments.scatter_residual, scale, data_eps)
+    floor = samples * (8 * data_eps * jnp.max(_magnitude(moments), axis=0)) ** 2
+    within, between = jnp.diagonal(scatter), jnp.sum(rows**2, axis=0)
+    # And a variance within classes this small that of their means.
+    reach = jnp.max(jnp.abs(jnp.where(moments.count[:, None] > 0, moments.mean, 0)), axis=0)
+    of_means = samples * (8 * data_eps * reach) ** 2
+    scale = _scale(within, between, floor, of_means)
+    noise_within = jnp.max(jnp.where(within > of_means, of_means * scale**2, 0))
+    whitener = linalg.whiten(scatter, moments.scatter_residual, scale, data_eps, noise_within)
     white = linalg.matmul(rows, whitener.map)
     white_noise = linalg.matmul(noise, whitener.map**2)
     fixed, beyond = _without_variance(white, whitener.kept, size, white_noise, data_eps)
@@ -238,13 +241,18 @@ def _canonical(
     ratios = jnp.concatenate([jnp.where(is_fixed, jnp.inf, 0), space.squares])
     directions = jnp.concatenate([fixed, scores], axis=1)
     inverses = jnp.where(kept, 1 / jnp.where(kept, space.squares, 1), 0)
-    doubt = partial(_doubt, whitener.map, scale, space, white_noise, data_eps)
+    usual = jnp.where(within > of_means, within, jnp.inf)
+    entries = data_eps * (4 if data_eps > 1e-12 else 4 * 2.0**-20) + of_means / (16 * usual)
+    if data_eps > 1e-12:  # rounding of the features on their way into float32
+        cast = data_eps * jnp.sqrt(samples) * jnp.max(_magnitude(moments), axis=0)
+        entries += (cast / jnp.sqrt(samples) + cast**2 / jnp.sqrt(usual)) / jnp.sqrt(usual)
+    doubt = partial(_doubt, whitener.map, scale, space, white_noise, entries)
     return Canonical(
         ratios=jnp.where(usable, ratios, jnp.nan),
         share=linalg.matmul(proportion, directions**2),
         kept=jnp.concatenate([is_fixed, kept]),
         rank=rank,
-        varying=jnp.sum(scale > 0, dtype=jnp.int32),
+        varying=jnp.sum((scale > 0) | (within + between > floor / 16), dtype=jnp.int32),
         doubt=doubt(jnp.where(kept, space.squares / (1 + space.squares) ** 2, 0)),
         doubt_inverse=doubt(inverses / jnp.where(jnp.any(kept), jnp.sum(inverses), 1)),
     )
@@ -255,26 +263,25 @@ def _doubt(
     scale: Float[Array, " D"],
     space: linalg.RowSpace,
     noise: Float[Array, " D"],
-    data_eps: float,
+    entries: Float[Array, " D"],
     weight: Float[Array, " r"],
 ) -> Float[Array, ""]:
     """About how large the rounding of sum_j w_j log c_j may be.
 
     A direction x_j, in units of the coordinates' standard deviations, has x_j^T Sigma_W x_j = 1;
-    relative errors e of the entries of Sigma_W change that by e ||x_j||^2, and errors nu_j of the
-    class means along x_j change c_j by 2 nu_j c_j^(1/2), so it is
+    relative errors e_d of the rows of Sigma_W change that by sum_d e_d x_jd^2, and errors nu_j of
+    the class means along x_j change c_j by 2 nu_j c_j^(1/2), so it is
 
-        sum_j w_j (e ||x_j||^2 + 2 nu_j c_j^(-1/2)).
+        sum_j w_j (sum_d e_d x_jd^2 + 2 nu_j c_j^(-1/2)).
 
     The first sum is a trace, estimated with a few vectors of signs (Hutchinson 1990) for the cost
     of as many products of a matrix and a vector. Entries are sums with 20 more bits in float64.
     """
-    entries = data_eps * (4 if data_eps > 1e-12 else 4 * 2.0**-20)
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (space.squares.shape[0], _PROBES))
     probes = jnp.sqrt(weight)[:, None] * jnp.asarray(signs, weight.dtype)
     unscaled = jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1), 0)
     lengths = linalg.matmul(whitening, linalg.matmul(space.basis, probes)) * unscaled[:, None]
-    of_scatter = entries * jnp.sum(lengths**2) / _PROBES
+    of_scatter = jnp.sum(entries[:, None] * lengths**2) / _PROBES
     along = jnp.sqrt(linalg.matmul(noise, space.basis**2))
     of_means = 2 * along / jnp.sqrt(jnp.where(space.kept, space.squares, 1))
     return of_scatter + jnp.sum(weight * of_means)
@@ -310,12 +317,16 @@ def _without_variance(
 
 
 def _scale(
-    within: Float[Array, " D"], between: Float[Array, " D"], floor: Float[Array, " D"]
+    within: Float[Array, " D"],
+    between: Float[Array, " D"],
+    floor: Float[Array, " D"],
+    of_means: Float[Array, " D"],
 ) -> Float[Array, " D"]:
     """About (variance of each coordinate)^(-1/2), as a power of two; zero if it is constant.
 
-    The variance within classes, or between them if there is none within.
+    The variance within classes, or between them if there is none within but rounding.
     """
     constant = within + between <= floor
-    variance = jnp.where(constant, 1, jnp.where(within > 0, within, between))
+    usual = (within > of_means) | (between <= 0)
+    variance = jnp.where(constant, 1, jnp.where(usual, within, between))
     return jnp.where(constant, 0, linalg.power_of_two(jax.lax.rsqrt(variance)))

@@ -154,6 +154,7 @@ def whiten(
     tail: Float[Array, "D D"],
     scale: Float[Array, " D"],
     data_eps: float,
+    noise: Float[Array, ""] | float = 0.0,
 ) -> Whitener:
     """Whitens the covariance ``matrix + tail``, known to ``data_eps`` relative to its diagonal.
 
@@ -172,14 +173,16 @@ def whiten(
       tail: the low-order part of its entries, or zeros.
       scale: powers of two, so that scaling is exact, near diag(A)^(-1/2); zero drops a coordinate.
       data_eps: unit roundoff of the sums that made the matrix.
+      noise: what else the scaled matrix may be off by in the spectral norm; added to the cutoff.
     """
     dim, dtype = matrix.shape[0], matrix.dtype
     square = scale * scale[:, None]
     matrix, tail = matrix * square, tail * square
-    relative, absolute = dim * float(np.finfo(dtype).eps), max(8.0, dim**0.5) * data_eps
+    relative = dim * float(np.finfo(dtype).eps)
+    absolute = max(8.0, dim**0.5) * data_eps + jnp.asarray(noise, dtype)
     root, kept = _inverse_root(matrix + tail, relative, absolute)
     if dtype == jnp.float64 and data_eps < 1e-12:
-        root, kept = _whiten_again(root, matrix, tail)
+        root, kept = _whiten_again(root, matrix, tail, noise / absolute)
     return Whitener(map=scale[:, None] * root, kept=kept)
 
 
@@ -307,7 +310,7 @@ def _upper_triangle(rows: Float[Array, "N D"]) -> Float[Array, "D D"]:
 
 
 def _inverse_root(
-    matrix: Float[Array, "D D"], relative: float, absolute: float
+    matrix: Float[Array, "D D"], relative: float, absolute: Float[Array, ""] | float
 ) -> tuple[Float[Array, "D D"], Bool[Array, " D"]]:
     """X with X^T A X = I on directions kept: eigenvalues above relative * largest + absolute.
 
@@ -340,19 +343,23 @@ def _inverse_root(
 
 
 def _whiten_again(
-    root: Float[Array, "D D"], matrix: Float[Array, "D D"], tail: Float[Array, "D D"]
+    root: Float[Array, "D D"],
+    matrix: Float[Array, "D D"],
+    tail: Float[Array, "D D"],
+    noise: Float[Array, ""],
 ) -> tuple[Float[Array, "D D"], Bool[Array, " D"]]:
     """Whitens what a first, rounded whitening left: root^T A root, near the identity.
 
     One eigensolver is lost below eps times the largest eigenvalue. Dividing the resolved
     directions out and solving again resolves the rest, if root^T A root is good to more digits
     than were cancelled: A root is formed from exact leading products, which leaves an error of
-    2^-20 times the first cutoff. Below 8 times that, directions are not kept.
+    2^-20 times the first cutoff. Below 8 times that, or below the part of the cutoff that was
+    ``noise``, directions are not kept.
     """
     lead, rest = (part.T for part in _split(matrix, matrix.shape[0]))  # units by row
     root_lead, root_rest = _split(root, root.shape[0])
     image = matmul(lead, root_lead) + (matmul(lead, root_rest) + matmul(rest + tail, root))
-    again, kept = _inverse_root(matmul(root.T, image), 0, 8 * 2.0**-20)
+    again, kept = _inverse_root(matmul(root.T, image), 0, jnp.maximum(8 * 2.0**-20, noise))
     return matmul(root, again), kept
 
 

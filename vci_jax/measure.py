@@ -10,11 +10,11 @@ from typing import Any, TextIO
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from vci_jax.batch import narrow_features, narrow_labels
+from vci_jax.arrays import as_native, check_head
 from vci_jax.geometry import Weighting
-from vci_jax.moments import ClassMoments, init, update
+from vci_jax.jit_update import jit_update
+from vci_jax.moments import ClassMoments, init
 from vci_jax.report import Head, check_options, report
 
 
@@ -55,7 +55,8 @@ def measure(
       The dictionary of ``report``.
 
     Raises:
-      ValueError: for no batches, a batch of another form, or anything ``update`` refuses.
+      ValueError: for no batches, a batch of another form, a head that is not finite or does not
+        fit, or anything ``jit_update`` refuses.
     """
     if blocks < 1:
         raise ValueError(f"blocks must be at least 1, got {blocks}.")
@@ -65,17 +66,17 @@ def measure(
     for step, batch in enumerate(batches):
         inputs, labels, mask = _unpack(batch)
         features = feature_fn(inputs)
-        features = features if isinstance(features, jax.Array) else np.asarray(features)
+        features = as_native("features", features)
         if features.ndim != 2:
             raise ValueError(f"feature_fn must return [N, D], got shape {tuple(features.shape)}.")
+        if not states and head is not None:
+            head = check_head(head, features.shape[1], num_classes)
         if len(states) < blocks:
             states.append(
                 init(num_classes, features.shape[1], class_counts=class_counts, dtype=dtype)
             )
         slot = step % blocks
-        states[slot] = _update(
-            states[slot], narrow_features(features, dtype), narrow_labels(labels), mask
-        )
+        states[slot] = jit_update(states[slot], features, labels, mask)
         meter.add(features.shape[0])
     meter.close()
     if not states:
@@ -84,9 +85,6 @@ def measure(
         raise ValueError(f"{len(states)} batches cannot fill blocks={blocks}: use fewer blocks.")
     stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     return report(stack, weighting=weighting, head=head, only=only)
-
-
-_update = jax.jit(update, donate_argnums=0)
 
 
 def _unpack(batch: Any) -> tuple[Any, Any, Any]:

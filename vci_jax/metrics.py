@@ -50,6 +50,7 @@ def geometry_metrics(
     geometry: Geometry, head: tuple[Float[Array, "D K"], Float[Array, " K"]] | None = None
 ) -> dict[str, Scalar]:
     """The metrics of ``collapse_metrics``, for moments that are factorised already."""
+    pairs = structure.cdnv_and_adjusted(geometry)
     metrics = {
         "vci": vci(geometry),
         "vci_adjusted": vci_adjusted(geometry),
@@ -64,7 +65,8 @@ def geometry_metrics(
         "probe_mse_adjusted": probe_mse_adjusted(geometry),
         "h_score": h_score(geometry),
         "h_score_adjusted": h_score_adjusted(geometry),
-        "cdnv": structure.cdnv(geometry),
+        "cdnv": pairs[0],
+        "cdnv_adjusted": pairs[1],
         "equinorm": structure.equinorm(geometry),
         "equiangularity": structure.equiangularity(geometry),
         "etf_error": structure.etf_error(geometry),

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int, Integer, Num
 
 from vci_jax import linalg
 from vci_jax.batch import Batch, in_pieces, unit_rows, vet
+from vci_jax.counts import add_counts, class_weight, sum_counts
 
 
 class ClassMoments(NamedTuple):
@@ -35,7 +36,8 @@ class ClassMoments(NamedTuple):
     the first batch's, so that features far from the origin keep the angles between them;
     ``unit_square`` sums their squared distances to it, and ``directed`` counts the rows of a class
     that have a direction (are not zero). The radial sums are the third and fourth moments that
-    Ledoit-Wolf shrinkage needs. The last two fields count rows that were refused.
+    Ledoit-Wolf shrinkage needs. The last two fields count rows that were refused. Counts saturate
+    at 2^31 - 1 instead of wrapping around (``counts.py``).
     """
 
     count: Int[Array, " K"]  # type: ignore[assignment]  # shadows tuple.count, on purpose
@@ -85,7 +87,7 @@ def init(
         raise ValueError("float64 moments need jax.enable_x64(True), or JAX_ENABLE_X64=1.")
     weight = jnp.ones(num_classes, dtype)
     if class_counts is not None:
-        weight = _class_weight(class_counts, num_classes, dtype)
+        weight = class_weight(class_counts, num_classes, dtype)
     return ClassMoments(
         count=jnp.zeros(num_classes, jnp.int32),
         pivot=jnp.zeros(dim, dtype),
@@ -125,7 +127,8 @@ def update(
     Args:
       moments: the state so far; donate it (``donate_argnums=0``) to update in place.
       features: any real dtype; converted to the dtype of the state. Images of shape
-        [N, H, W, C] must be pooled or flattened first.
+        [N, H, W, C] must be pooled or flattened first. NumPy arrays that are arguments of your own
+        ``jax.jit`` must pass ``canonicalize_batch`` first, see there; or call ``jit_update``.
       labels: integers 0 .. K-1. Rows with another label are left out and counted in
         ``label_out_of_range``; rows with NaN or infinity are left out and counted in
         ``non_finite``. Neither is ever folded into a class.
@@ -150,8 +153,8 @@ def update(
         moments, batch, cpu=partial(in_pieces, _accumulate), default=_accumulate
     )
     return added._replace(
-        label_out_of_range=moments.label_out_of_range + batch.label_out_of_range,
-        non_finite=moments.non_finite + batch.non_finite,
+        label_out_of_range=add_counts(moments.label_out_of_range, batch.label_out_of_range),
+        non_finite=add_counts(moments.non_finite, batch.non_finite),
     )
 
 
@@ -178,7 +181,7 @@ def merge(a: ClassMoments, b: ClassMoments) -> ClassMoments:
     scatter, residual = linalg.two_sum(a.scatter, b.scatter)
     scatter, residual = linalg.add_gram(scatter, residual, rows)
     return ClassMoments(
-        count=a.count + b.count,
+        count=add_counts(a.count, b.count),
         pivot=pivot,
         mean=a.mean + share[:, None] * delta,
         scatter=jnp.where(poolable, scatter, jnp.nan),
@@ -188,11 +191,11 @@ def merge(a: ClassMoments, b: ClassMoments) -> ClassMoments:
         unit_pivot=unit_pivot,
         unit_sum=a.unit_sum + b.unit_sum,
         unit_square=a.unit_square + b.unit_square,
-        directed=a.directed + b.directed,
+        directed=add_counts(a.directed, b.directed),
         radial_cubic=a.radial_cubic + b.radial_cubic,
         radial_quartic=a.radial_quartic + b.radial_quartic,
-        label_out_of_range=a.label_out_of_range + b.label_out_of_range,
-        non_finite=a.non_finite + b.non_finite,
+        label_out_of_range=add_counts(a.label_out_of_range, b.label_out_of_range),
+        non_finite=add_counts(a.non_finite, b.non_finite),
     )
 
 
@@ -222,7 +225,7 @@ def merge_axis(moments: ClassMoments) -> ClassMoments:
     parts = jax.vmap(rebase, in_axes=(0, None))(moments, pivot)
     parts = jax.vmap(rebase_units, in_axes=(0, None))(parts, unit_pivot)
     size = parts.count.astype(pivot.dtype)
-    count = jnp.sum(parts.count, axis=0)
+    count = sum_counts(parts.count)
     share = size / jnp.maximum(count, 1).astype(pivot.dtype)
     mean = jnp.sum(share[:, :, None] * parts.mean, axis=0)
     delta = jnp.where((parts.count > 0)[:, :, None], parts.mean - mean, 0)
@@ -240,6 +243,9 @@ def merge_axis(moments: ClassMoments) -> ClassMoments:
         scatter_residual=residual,
         class_scatter=totals.class_scatter + jnp.sum(size * jnp.sum(delta**2, axis=2), axis=0),
         class_weight=weight,
+        directed=sum_counts(parts.directed),
+        label_out_of_range=sum_counts(parts.label_out_of_range),
+        non_finite=sum_counts(parts.non_finite),
     )
 
 
@@ -268,12 +274,12 @@ def _accumulate(moments: ClassMoments, batch: Batch) -> ClassMoments:
         lambda: moments.pivot,
     )
     shifted = jnp.where(used[:, None], batch.features - pivot, 0)
-    anchor = _anchors(moments, shifted, labels)
-    offsets = jnp.where(used[:, None], shifted - of_class(anchor), 0)
-    delta = per_class(offsets) / jnp.maximum(batch_count, 1).astype(dtype)[:, None]
+    point, mean, rounding = _points(moments, batch, pivot)
+    offsets = jnp.where(used[:, None], batch.features - of_class(point), 0)
+    delta = per_class(offsets) / jnp.maximum(batch_count, 1).astype(dtype)[:, None] - rounding
     share, _ = _shares(moments.count, batch_count, dtype)
     # 1 - sqrt(n / (n + m)), written without its cancellation for m << n.
-    shift = (share / (1 + jnp.sqrt(1 - share)))[:, None] * delta
+    shift = (share / (1 + jnp.sqrt(1 - share)))[:, None] * delta + rounding
     rows = jnp.where(used[:, None], offsets - of_class(shift), 0)
     weighted = jnp.sqrt(of_class(moments.class_weight))[:, None] * rows
     scatter, residual = linalg.add_gram(moments.scatter, moments.scatter_residual, weighted)
@@ -287,28 +293,39 @@ def _accumulate(moments: ClassMoments, batch: Batch) -> ClassMoments:
     units -= unit_pivot
     directed = per_class((batch.peak > 0).astype(jnp.int32))
     return moments._replace(
-        count=moments.count + batch_count,
+        count=add_counts(moments.count, batch_count),
         pivot=pivot,
-        mean=jnp.where((batch_count > 0)[:, None], anchor + share[:, None] * delta, moments.mean),
+        mean=jnp.where((batch_count > 0)[:, None], mean + share[:, None] * delta, moments.mean),
         scatter=scatter,
         scatter_residual=residual,
         class_scatter=moments.class_scatter + per_class(jnp.sum(rows**2, axis=1)),
         unit_pivot=unit_pivot,
         unit_sum=moments.unit_sum + per_class(units),
         unit_square=moments.unit_square + per_class(jnp.sum(units**2, axis=1)),
-        directed=moments.directed + directed,
+        directed=add_counts(moments.directed, directed),
         radial_cubic=moments.radial_cubic + linalg.matmul(radius, shifted),
         radial_quartic=moments.radial_quartic + jnp.sum(radius**2),
     )
 
 
-def _anchors(
-    moments: ClassMoments, shifted: Float[Array, "N D"], labels: Int[Array, " N"]
-) -> Float[Array, "K D"]:
-    """Where each class is measured from: its running mean, or its last sample if it is new."""
-    last = jax.ops.segment_max(jnp.arange(labels.shape[0]), labels, moments.mean.shape[0])
-    sample = jnp.take(shifted, jnp.maximum(last, 0), axis=0, mode="clip")
-    return jnp.where((moments.count > 0)[:, None], moments.mean, sample)
+def _points(
+    moments: ClassMoments, batch: Batch, pivot: Float[Array, " D"]
+) -> tuple[Float[Array, "K D"], Float[Array, "K D"], Float[Array, "K D"]]:
+    """Where each class is measured from: its running mean, or its last sample if it is new.
+
+    Returns the points themselves, the means relative to the pivot that they stand for, and what
+    rounding took off their sums: pivot + mean = point + rounding. Samples near a point differ from
+    it without rounding (Sterbenz), however far both lie from the pivot.
+    """
+    labels, size = batch.labels, moments.mean.shape[0]
+    last = jax.ops.segment_max(jnp.arange(labels.shape[0]), labels, size)
+    sample = jnp.take(batch.features, jnp.maximum(last, 0), axis=0, mode="clip")
+    seen = (moments.count > 0)[:, None]
+    total, rounding = linalg.two_sum(pivot, moments.mean)
+    met = (last >= 0)[:, None]  # a class without a row takes nobody's sample, NaN perhaps
+    point = jnp.where(seen, total, jnp.where(met, sample, pivot))
+    mean = jnp.where(seen, moments.mean, point - pivot)
+    return point, mean, jnp.where(seen, rounding, 0)
 
 
 def rebase(moments: ClassMoments, pivot: Float[Array, " D"]) -> ClassMoments:
@@ -371,7 +388,7 @@ def _shares(
     old: Int[Array, " K"], new: Int[Array, " K"], dtype: jax.typing.DTypeLike
 ) -> tuple[Float[Array, " K"], Float[Array, " K"]]:
     """The factors m / (n + m) and n m / (n + m), both zero for an empty class."""
-    total = jnp.maximum(old + new, 1).astype(dtype)
+    total = jnp.maximum(add_counts(old, new), 1).astype(dtype)
     share = new.astype(dtype) / total
     return share, old.astype(dtype) * share
 
@@ -384,17 +401,3 @@ def _check_same(a: ClassMoments, b: ClassMoments) -> None:
                 f"{right.dtype} {right.shape} in the other. Give both the same num_classes, "
                 "dim and dtype."
             )
-
-
-def _class_weight(
-    class_counts: jax.typing.ArrayLike, num_classes: int, dtype: jax.typing.DTypeLike
-) -> Array:
-    counts = jnp.asarray(class_counts)
-    if counts.shape != (num_classes,) or not jnp.issubdtype(counts.dtype, jnp.integer):
-        raise ValueError(
-            f"class_counts must be integers of shape ({num_classes},), "
-            f"got {counts.dtype} of shape {counts.shape}."
-        )
-    present = counts > 0
-    mean = jnp.sum(counts).astype(dtype) / jnp.maximum(jnp.sum(present), 1).astype(dtype)
-    return jnp.where(present, mean / jnp.where(present, counts, 1).astype(dtype), 1)

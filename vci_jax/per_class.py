@@ -15,6 +15,10 @@ from jaxtyping import Array, Float, Int, Num
 from vci_jax import linalg
 from vci_jax.geometry import Geometry, Weighting, factorize
 from vci_jax.moments import ClassMoments, unit_means
+from vci_jax.pairs import split
+from vci_jax.structure import mean_rounding
+
+_PAIRS = 2**22  # pairs of classes compared at once: 32 MiB in float64
 
 
 @functools.partial(jax.jit, static_argnames="weighting")  # so that no eigenproblem is ever solved
@@ -32,12 +36,13 @@ def per_class(
         ``count``: n_k;
         ``variance``: (1 / n_k) sum_i ||h_i - mu_k||^2, the trace of the class' covariance;
         ``distance``: ||mu_k - mu_G||;
-        ``squared_distance``: variance / distance^2, infinite for a class mean at the centre;
+        ``squared_distance``: variance / distance^2, infinite for a class mean that is at the
+        centre to rounding (``structure.mean_rounding``);
         ``cosine_similarity``: ||(1 / n_k) sum_i h_i / ||h_i|| ||^2, the mean cosine of two of its
         samples, self-pairs included;
         ``nearest``: the other class whose mean is closest, the lower index among equals;
         ``nearest_cdnv``: (var_k + var_j) / (2 ||mu_k - mu_j||^2) for j = ``nearest``, infinite if
-        the means coincide.
+        the means coincide to rounding.
       A class without samples has count 0, nearest -1 and NaN elsewhere; so have ``nearest`` and
       ``nearest_cdnv`` if no other class is present.
 
@@ -50,11 +55,14 @@ def per_class(
     """
     geometry = factorize(moments, weighting=weighting)
     distance = jnp.sqrt(jnp.sum(geometry.offsets**2, axis=1))
+    away = distance > mean_rounding(geometry)
     nearest = _nearest(geometry)
     values = {
         "variance": geometry.variance,
         "distance": distance,
-        "squared_distance": geometry.variance / distance**2,
+        "squared_distance": jnp.where(
+            away, geometry.variance / jnp.where(away, distance, 1) ** 2, jnp.inf
+        ),
         "cosine_similarity": _cosine_similarity(moments),
         "nearest_cdnv": _cdnv(geometry, nearest),
     }
@@ -67,17 +75,36 @@ def _cosine_similarity(moments: ClassMoments) -> Float[Array, " K"]:
 
 
 def _nearest(geometry: Geometry) -> Int[Array, " K"]:
-    """Index of the closest other class mean; -1 where there is none."""
-    # ||m_j - m_k||^2 less ||m_k||^2, which is the same for all j.
-    products = linalg.matmul(geometry.offsets, geometry.offsets.T)
-    distance = jnp.diagonal(products) - 2 * products
-    others = geometry.present & ~jnp.eye(products.shape[0], dtype=bool)
-    nearest = jnp.argmin(jnp.where(others, distance, jnp.inf), axis=1).astype(jnp.int32)
-    return jnp.where(geometry.present & jnp.any(others, axis=1), nearest, -1)
+    """Index of the closest other class mean; -1 where there is none. Takes O(K D) memory."""
+    size = geometry.offsets.shape[0]
+    classes = (geometry.offsets, jnp.arange(size))
+
+    def closest(products: Array, own: Array, squares: Array) -> Array:
+        # ||m_j - m_k||^2 less ||m_k||^2, which is the same for all j.
+        others = geometry.present & (classes[1] != own[:, None])
+        distance = jnp.where(others, squares - 2 * products, jnp.inf)
+        nearest = jnp.argmin(distance, axis=1).astype(jnp.int32)
+        return jnp.where(jnp.any(others, axis=1), nearest, -1)
+
+    if size**2 <= _PAIRS:
+        products = linalg.matmul(geometry.offsets, geometry.offsets.T)
+        # XLA for CPU would sum the squares of the offsets anew for every pair.
+        nearest = closest(products, classes[1], jnp.diagonal(products))
+    else:
+        squares = jnp.sum(geometry.offsets**2, axis=1)
+        blocks, _ = split(classes, max(1, _PAIRS // size))
+        nearest = jax.lax.map(
+            lambda block: closest(linalg.matmul(block[0], geometry.offsets.T), block[1], squares),
+            blocks,
+        ).reshape(-1)[:size]
+    return jnp.where(geometry.present, nearest, -1)
 
 
 def _cdnv(geometry: Geometry, other: Int[Array, " K"]) -> Float[Array, " K"]:
     """CDNV of each class with the one named; distances from differences, so nothing cancels."""
     gap = jnp.sum((geometry.offsets - geometry.offsets[other]) ** 2, axis=1)
+    rounding = mean_rounding(geometry)
+    apart = gap > rounding**2 + rounding[other] ** 2
     variance = (geometry.variance + geometry.variance[other]) / 2
-    return jnp.where(other >= 0, variance / gap, jnp.nan)
+    value = jnp.where(apart, variance / jnp.where(apart, gap, 1), jnp.inf)
+    return jnp.where(other >= 0, value, jnp.nan)

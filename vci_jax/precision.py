@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vci_jax import linalg, metrics
+from vci_jax import linalg, metrics, structure
 from vci_jax.geometry import Geometry
 
 Scalar = Float[Array, ""]
@@ -25,6 +25,20 @@ def relative_errors(geometry: Geometry) -> dict[str, Scalar]:
     Infinity stands for a value that is all rounding.
     """
     return {**_of_trace(geometry), **_of_means(geometry), **_of_angles(geometry)}
+
+
+def of_cdnv(geometry: Geometry, value: Scalar) -> Scalar:
+    """The relative error of ``cdnv``, from its value: 2 rho / d for the closest pair of means.
+
+    The term of the closest pair is at most the sum of all P pairs, so d^2 >= var / (P ``cdnv``)
+    with the smallest variance of a class that has one.
+    """
+    rounding = jnp.max(jnp.where(geometry.present, structure.mean_rounding(geometry), 0))
+    classes = jnp.sum(geometry.present).astype(value.dtype)
+    spread = jnp.where(geometry.variance > 0, geometry.variance, jnp.inf)
+    pairs = classes * (classes - 1) / 2
+    shortest = jnp.sqrt(jnp.min(spread) / jnp.maximum(pairs * value, 1e-300))
+    return jnp.where(value > 0, 2 * rounding / shortest, 0) + 8 * geometry.data_eps
 
 
 def _of_trace(geometry: Geometry) -> dict[str, Scalar]:

@@ -14,7 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vci_jax import caveats, errors, linalg, metrics, precision, transferability
+from vci_jax import caveats, linalg, metrics, precision, transferability
+from vci_jax.arrays import check_head
+from vci_jax.counts import MAX_COUNT
+from vci_jax.errors import messages
 from vci_jax.geometry import Geometry, Weighting, factorize, underflows
 from vci_jax.interval import jackknife_interval
 from vci_jax.moments import ClassMoments, merge_axis
@@ -56,7 +59,7 @@ def report(
 
     Raises:
       ValueError: for moments of no data, counts that overflowed, an unknown weighting, unknown
-        names in ``only``, or a head of another shape.
+        names in ``only``, or a head of another shape, of complex numbers or with NaN or infinity.
       RuntimeError: on a TPU, if JAX_PLATFORMS leaves the CPU out.
     """
     stack = to_host(moments)
@@ -70,9 +73,12 @@ def report(
     data_eps = float(np.finfo(np.asarray(moments.mean).dtype).eps)
     with jax.enable_x64(True), jax.default_device(linalg.host()):
         wide = jax.tree.map(_widen, stack)
+        parts: Any = None
         if head is not None:
-            head = jax.tree.map(lambda leaf: _widen(np.asarray(leaf)), tuple(head))
-        values = jax.device_get(_finish(wide, head, wanted, weighting=weighting, data_eps=data_eps))
+            parts = tuple(map(_widen, check_head(head, stack.mean.shape[-1], stack.mean.shape[-2])))
+        values = jax.device_get(
+            _finish(wide, parts, wanted, weighting=weighting, data_eps=data_eps)
+        )
         result = _plain(values, stack, weighting)
         if states > 1 and (only is None or "vci_interval" in only):
             result["vci_interval"] = list(
@@ -82,7 +88,7 @@ def report(
             )
     found = caveats.find(result, values, data_eps)
     result["caveats"] = [caveat.to_dict() for caveat in found]
-    result["warnings"] = errors.messages(found)
+    result["warnings"] = messages(found)
     return result
 
 
@@ -117,15 +123,18 @@ def _finish(
     geometry = factorize(moments, weighting=weighting, data_eps=data_eps)
     between, total = metrics.spectrum(geometry)
     values: dict[str, Any] = metrics.geometry_metrics(geometry, head)
-    values |= transferability.transferability_metrics(geometry)
+    scores, score_errors = transferability.scores_and_errors(geometry)
+    values |= scores
     values["spectrum"] = {"between": between, "total": total}
     wanted = tuple(values) if wanted is None else wanted
     if unknown := set(wanted) - set(values):
         raise ValueError(f"There is no metric {sorted(unknown)}; there are {', '.join(values)}.")
+    errors = precision.relative_errors(geometry) | score_errors
+    errors["cdnv"] = precision.of_cdnv(geometry, values["cdnv"])
     return {
         # Under jit what is not returned is not computed.
         "metrics": {name: values[name] for name in wanted},
-        "errors": precision.relative_errors(geometry),
+        "errors": {name: error for name, error in errors.items() if name in wanted},
         "kept_rank": geometry.canonical.rank,
         "expected_rank": jnp.minimum(geometry.canonical.varying, jnp.sum(moments.count) - 1),
         "mean_noise": _mean_noise(geometry),
@@ -162,8 +171,11 @@ def _plain(values: dict[str, Any], stack: ClassMoments, weighting: Weighting) ->
 
 
 def _check(stack: ClassMoments) -> None:
-    if np.any(stack.count < 0) or np.any(stack.count.astype(np.int64).sum(axis=0) >= 2**31):
-        raise ValueError("More than 2^31 - 1 samples in one class: the int32 counts overflowed.")
+    if np.any(stack.count < 0) or np.any(stack.count.astype(np.int64).sum(axis=0) >= MAX_COUNT):
+        raise ValueError(
+            "2^31 - 1 samples or more in one class: the int32 counts overflowed, and no metric "
+            "is known. Report on parts of the data."
+        )
     if not np.any(stack.count):
         refused = int(stack.label_out_of_range.sum() + stack.non_finite.sum())
         raise ValueError(
@@ -173,4 +185,6 @@ def _check(stack: ClassMoments) -> None:
 
 
 def _widen(leaf: np.ndarray) -> Array:
-    return jnp.asarray(leaf, jnp.float64 if np.issubdtype(leaf.dtype, np.floating) else leaf.dtype)
+    return jnp.asarray(
+        leaf, jnp.float64 if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
+    )

@@ -10,6 +10,8 @@ import zipfile
 import jax
 import numpy as np
 
+from vci_jax.arrays import as_native
+from vci_jax.counts import MAX_COUNT
 from vci_jax.moments import ClassMoments
 
 
@@ -33,7 +35,7 @@ def load(path: str | os.PathLike[str]) -> ClassMoments:
     """Reads moments written by ``save``, as NumPy arrays that every function here accepts.
 
     Raises:
-      ValueError: if the file holds something else, naming what is missing.
+      ValueError: if the file holds something else, naming what is missing or of another dtype.
     """
     try:
         opened = np.load(path, allow_pickle=False)
@@ -46,7 +48,25 @@ def load(path: str | os.PathLike[str]) -> ClassMoments:
                 f"{path} does not hold moments: it lacks {', '.join(missing)} and has "
                 f"{', '.join(file.files) or 'nothing'}. Write it with vci_jax.save."
             )
-        return ClassMoments(**{name: file[name] for name in ClassMoments._fields})
+        return _checked(path, {name: file[name] for name in ClassMoments._fields})
+
+
+def _checked(path: str | os.PathLike[str], arrays: dict[str, np.ndarray]) -> ClassMoments:
+    """The moments in native byte order, with int32 counts; refused if some are of another kind."""
+    moments = ClassMoments(**{name: as_native(name, array) for name, array in arrays.items()})
+    whole = ("count", "label_out_of_range", "non_finite")
+    kinds = {leaf.dtype for name, leaf in moments._asdict().items() if name not in whole}
+    counts = {name: getattr(moments, name) for name in whole}
+    odd = [name for name, leaf in counts.items() if leaf.dtype.kind not in "iu"]
+    if odd or kinds not in ({np.dtype(np.float32)}, {np.dtype(np.float64)}):
+        found = ", ".join(f"{name} {leaf.dtype}" for name, leaf in moments._asdict().items())
+        raise ValueError(
+            f"{path} does not hold moments: counts must be integers, all else float32 or all "
+            f"float64, got {found}."
+        )
+    return moments._replace(
+        **{name: np.clip(leaf, -1, MAX_COUNT).astype(np.int32) for name, leaf in counts.items()}
+    )
 
 
 def to_host(moments: ClassMoments) -> ClassMoments:
@@ -63,4 +83,5 @@ def to_host(moments: ClassMoments) -> ClassMoments:
                 f"moments.{name} is spread over several processes: merge it first, e.g. with "
                 "jax.jit(merge_axis, out_shardings=replicated), so that each process holds it."
             )
-    return ClassMoments(*jax.device_get(tuple(moments)))
+    leaves = jax.device_get(moments._asdict())
+    return ClassMoments(**{name: as_native(name, leaf) for name, leaf in leaves.items()})

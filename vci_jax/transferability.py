@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from vci_jax import linalg
 from vci_jax.geometry import Geometry
@@ -21,22 +21,33 @@ Scalar = Float[Array, ""]
 class RawAxes(NamedTuple):
     """Eigenvalues of F^T F, descending, and the sums F^T y_k along its eigenvectors.
 
-    Only values that are ``kept`` are above rounding.
+    Only values that are ``kept`` are above rounding; ``rounding`` is about by how much a value may
+    be off, and ``cut`` how many of them were not kept that may not be zero.
     """
 
     values: Float[Array, " D"]
     sums: Float[Array, "K D"]
     kept: Bool[Array, " D"]
+    rounding: Float[Array, ""]
+    cut: Int[Array, ""]
 
 
 def transferability_metrics(geometry: Geometry) -> dict[str, Scalar]:
     """Returns the scores of this module by name; one D x D eigenproblem beyond ``geometry``."""
+    return scores_and_errors(geometry)[0]
+
+
+def scores_and_errors(geometry: Geometry) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
+    """Returns the scores of this module, and about how large their rounding errors are."""
     axes = raw_axes(geometry)
-    return {
+    rank, rank_error = _effective_rank(axes)
+    evidence, evidence_error = _logme(geometry, axes)
+    values = {
         "shrinkage_h_score": shrinkage_h_score(geometry),
-        "effective_rank": effective_rank(axes),
-        "logme": logme(geometry, axes),
+        "effective_rank": rank,
+        "logme": evidence,
     }
+    return values, {"effective_rank": rank_error, "logme": evidence_error}
 
 
 def raw_axes(geometry: Geometry) -> RawAxes:
@@ -62,6 +73,7 @@ def raw_axes(geometry: Geometry) -> RawAxes:
     scatter = moments.scatter + moments.scatter_residual
     scatter += linalg.matmul((count[:, None] * offsets).T, offsets)
     scatter = jnp.where(jnp.all(moments.class_weight == 1), scatter, jnp.nan)
+    spread = jnp.diagonal(scatter)
     mean = moments.pivot + inner
     length = jnp.sqrt(jnp.sum(mean**2))
     # The reflection x - 2 (w.x) w takes m to -sign(m_1) ||m|| e_1.
@@ -96,11 +108,15 @@ def raw_axes(geometry: Geometry) -> RawAxes:
     values, vectors = linalg.principal_axes(whole)
     scale = values[jnp.where(far & (dim > 1), 1, 0)]
     eps = jnp.maximum(dim * float(np.finfo(dtype).eps), 8 * geometry.data_eps)
+    kept = values > eps * scale
+    nonzero = jnp.sum((jnp.abs(mean) > 0) | (spread > 0), dtype=jnp.int32)
     along = (-first * length) * basis[0] + linalg.matmul(offsets, basis)
     return RawAxes(
         values=values.at[0].set(jnp.where(far, largest, values[0])),
         sums=count[:, None] * linalg.matmul(along, vectors),
-        kept=values > eps * scale,
+        kept=kept,
+        rounding=4 * geometry.data_eps * scale,
+        cut=jnp.maximum(jnp.minimum(nonzero, jnp.sum(moments.count)) - jnp.sum(kept), 0),
     )
 
 
@@ -114,11 +130,23 @@ def effective_rank(axes: RawAxes) -> Scalar:
     Reference:
       Roy & Vetterli (2007); RankMe of Garrido et al. (2023), which adds 1e-7 to every p_i.
     """
+    return _effective_rank(axes)[0]
+
+
+def _effective_rank(axes: RawAxes) -> tuple[Scalar, Scalar]:
+    """The rank, and about which part of it may be rounding."""
     singular = jnp.sqrt(jnp.where(axes.kept, axes.values, 0))
     total = jnp.sum(singular)
     share = singular / jnp.where(total > 0, total, jnp.nan)
     logs = jnp.log(jnp.where(share > 0, share, 1))
-    return jnp.exp(-jnp.sum(share * logs))
+    entropy = -jnp.sum(share * logs)
+    # A value off by d takes its root off by d / (2 s^(1/2)), at most d^(1/2), and the entropy by
+    # |log p + entropy| times that over the sum.
+    safe = jnp.where(axes.kept, singular, 1)
+    off = jnp.where(axes.kept, axes.rounding / (2 * safe), 0) * jnp.abs(logs + entropy)
+    least = jnp.sqrt(axes.rounding) / jnp.where(total > 0, total, 1)
+    cut = axes.cut * least * (1 + jnp.abs(jnp.log(jnp.maximum(least, 1e-30))))
+    return jnp.exp(entropy), jnp.sum(off) / jnp.where(total > 0, total, 1) + cut
 
 
 def shrinkage_h_score(geometry: Geometry) -> Scalar:
@@ -171,9 +199,14 @@ def logme(geometry: Geometry, axes: RawAxes) -> Scalar:
 
     Reference:
       You, Liu, Wang & Long (2021), Algorithm 3; the constants 1e-5 in both denominators are those
-      of thuml/LogME, which stops at a relative change of 1e-3 in a / b, here at rounding. It agrees to
-      1e-5 for features of full rank; below, it omits (D - rank) / 2 log a (docs/definitions.md).
+      of thuml/LogME, which stops at a relative change of 1e-3 in a / b, here at rounding. It agrees
+      to 1e-5 for features of full rank; below, it omits (D - rank) / 2 log a (docs/definitions.md).
     """
+    return _logme(geometry, axes)[0]
+
+
+def _logme(geometry: Geometry, axes: RawAxes) -> tuple[Scalar, Scalar]:
+    """The evidence, and about by how much rounding may have changed it."""
     moments, dtype = geometry.moments, axes.values.dtype
     class_count = moments.count.astype(dtype)
     count = jnp.sum(class_count)
@@ -217,4 +250,8 @@ def logme(geometry: Geometry, axes: RawAxes) -> Scalar:
     evidence = squares.shape[0] * jnp.log(prior) + count * jnp.log(noise / (2 * jnp.pi))
     evidence = (evidence - determinant - noise * residual - prior * norm) / (2 * count)
     classes = jnp.sum(geometry.present)
-    return jnp.sum(jnp.where(geometry.present, evidence, 0)) / classes
+    value = jnp.sum(jnp.where(geometry.present, evidence, 0)) / classes
+    explained = jnp.sum(jnp.where(geometry.present[:, None], noise[:, None] * energy, 0), axis=0)
+    off = jnp.where(kept, axes.rounding / jnp.where(kept, squares, 1), 0)
+    error = jnp.sum(off * (1 + explained / classes)) / (2 * count)
+    return value, jnp.where(axes.cut > 0, jnp.inf, error)

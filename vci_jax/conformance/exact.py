@@ -133,7 +133,8 @@ def _adjusted_vci(data: Summary, axes: list[int], plain: Fraction, rank: int) ->
 
         T(t) = sum_j 1 / (t + c_j),     y(t) = (N T + z e / t) / (w - z + (1 - t) T)
         t w + (1 - t)(z + t T) + y(t) + e = N
-        v = (y + rank - q) / rank,      vci_adjusted = v - v^2 (1 - v) / N
+        r = min(p, K - 1),   v = (y + r - q) / r,   u = v - v^2 (1 - v) / N
+        vci_adjusted = (r u + rank - r) / rank
 
     where the left side increases up to the first t at which the denominator of y vanishes;
     and at most what noise would give, VCI (N - 1) / (N - 1 - max(p, K - 1)).
@@ -169,10 +170,12 @@ def _adjusted_vci(data: Summary, axes: list[int], plain: Fraction, rank: int) ->
     y, _ = average(low)
     if y is None:
         return None
-    value = (y + rank - number) / rank
+    inner = min(features, classes - 1)
+    value = (y + inner - number) / inner
     share = min(max(value, decimal.Decimal(0)), decimal.Decimal(1))
+    value -= share**2 * (1 - share) / n
     noise = _decimal(plain * (size - 1) / spare)
-    return min(value - share**2 * (1 - share) / n, noise)
+    return min((inner * value + rank - inner) / rank, noise)
 
 
 def _ratio_polynomial(data: Summary, axes: list[int], number: int) -> list[decimal.Decimal]:

@@ -148,15 +148,15 @@ def _lists(
     data: oracle_exact.Summary,
     named: set[str],
 ) -> list[Finding]:
-    """Spectra, compared in units of their largest eigenvalue, and the entries of each class."""
+    """Spectra, in units of the largest eigenvalue of Sigma_T, and the entries of each class."""
     findings, tolerance = [], TOLERANCE[case.state]
+    scale = max(spectrum["total"], default=0.0)
     for name, exact in spectrum.items():
         key = f"spectrum.{name}"
         if any(map(is_nan, lists[key])):
             findings.append(Finding(key, NAN, "spectrum" in named, math.nan, math.nan))
             continue
         padded = exact + [0.0] * (len(lists[key]) - len(exact))
-        scale = max(exact, default=0.0)
         pairs = zip(padded, lists[key], strict=False)
         findings.append(_worst([
             compare(key, "spectrum" in named, e, g, tolerance, scale) for e, g in pairs
@@ -168,13 +168,13 @@ def _lists(
         if name == "nearest":
             findings.append(_nearest(case, entries, data, doubted))
             continue
-        scale = 1.0 if name == "cosine_similarity" else 0.0
+        floor = 1.0 if name == "cosine_similarity" else 0.0
         if name == "nearest_cdnv":
             exact = _pair_cdnv(case, lists["per_class.nearest"], data)
         else:
             exact = truth[name]
         findings.append(_worst([
-            compare(key, doubted, e, g, tolerance, scale)
+            compare(key, doubted, e, g, tolerance, floor)
             for e, g in zip(exact, entries, strict=True)
         ]))  # fmt: skip
     return findings
@@ -193,8 +193,7 @@ def _classwise(data: oracle_exact.Summary) -> dict[str, list[float | None]]:
         "variance": [number(v) for v in data.variances],
         "distance": [number(oracle_exact.arb(s).sqrt()) for s in squares],
         "squared_distance": [
-            number(v / s) if s else (math.inf if v else None)
-            for v, s in zip(data.variances, squares, strict=True)
+            number(v / s) if s else math.inf for v, s in zip(data.variances, squares, strict=True)
         ],
         "cosine_similarity": oracle_exact.class_cosines(data),
     }
@@ -238,7 +237,7 @@ def _pair_cdnv(case: Case, nearest: list[float], data: oracle_exact.Summary) -> 
         j = present.index(name)
         gap = products[k, k] + products[j, j] - 2 * products[k, j]
         blur = (data.variances[k] + data.variances[j]) / 2
-        values.append(oracle_exact.number(blur / gap) if gap else math.inf if blur else None)
+        values.append(oracle_exact.number(blur / gap) if gap else math.inf)
     return values
 
 

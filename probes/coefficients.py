@@ -2,7 +2,8 @@
 
 Each equals its namesake in ``scipy.stats`` (``pearsonr``, ``spearmanr``, ``kendalltau``,
 ``weightedtau``), which takes one pair of samples a call; resampling asks for ten thousand. A
-coefficient of a constant sample is NaN.
+coefficient of a constant sample is NaN. Values that are the same but for rounding are ties
+(``rounding.level``), so that a coefficient is the same in every unit.
 """
 
 from collections.abc import Callable
@@ -10,12 +11,14 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
+from probes import rounding
+
 Coefficient = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Returns the linear correlation of ``[..., N]`` and ``[..., N]``, ``[...]``."""
-    x, y = _centred(x), _centred(y)
+    x, y = centred(x), centred(y)
     squares = np.sum(x * x, axis=-1) * np.sum(y * y, axis=-1)
     safe = np.where(squares > 0, squares, 1.0)
     return np.where(squares > 0, np.clip(np.sum(x * y, axis=-1) / np.sqrt(safe), -1, 1), np.nan)
@@ -23,12 +26,14 @@ def pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Returns the correlation of the ranks; equal values share their mean rank."""
+    x, y = rounding.level(x), rounding.level(y)
     return pearson(stats.rankdata(x, axis=-1), stats.rankdata(y, axis=-1))
 
 
 def kendall(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Returns tau-b: concordant less discordant pairs, over the geometric mean of untied ones."""
-    return _tau(x, y, np.ones(np.broadcast_shapes(np.shape(x), np.shape(y))))
+    x, y = rounding.level(x), rounding.level(y)
+    return _tau(x, y, np.ones(np.broadcast_shapes(x.shape, y.shape)))
 
 
 def weighted_kendall(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -38,7 +43,7 @@ def weighted_kendall(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
     Reference: S. Vigna, A weighted correlation index for rankings with ties, WWW 2015.
     """
-    x, y = np.broadcast_arrays(x, y)
+    x, y = np.broadcast_arrays(rounding.level(x), rounding.level(y))
     return (_tau(x, y, 1 / _descending(x, y)) + _tau(x, y, 1 / _descending(y, x))) / 2
 
 
@@ -50,11 +55,13 @@ COEFFICIENTS: dict[str, Coefficient] = {
 }
 
 
-def _centred(x: np.ndarray) -> np.ndarray:
-    """Without its mean; exactly zero where all values are equal, which rounding would hide."""
+def centred(x: np.ndarray) -> np.ndarray:
+    """Returns ``[..., N]`` less its mean, over the largest deviation; zeros for a constant."""
     x = np.asarray(x, np.float64)
-    constant = np.all(x == x[..., :1], axis=-1, keepdims=True)
-    return np.where(constant, 0.0, x - np.mean(x, axis=-1, keepdims=True))
+    deviations = x - np.mean(x, axis=-1, keepdims=True)
+    largest = np.max(np.abs(deviations), axis=-1, keepdims=True)
+    constant = rounding.is_constant(x)[..., None]
+    return np.where(constant, 0.0, deviations / np.where(constant, 1.0, largest))
 
 
 def _tau(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:

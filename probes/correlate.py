@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from probes import coefficients, resampling
+from probes import coefficients, resampling, rounding
 from probes.coefficients import COEFFICIENTS, Coefficient
 from probes.resampling import Interval, Permutation, Plan
 from probes.study import Study
@@ -112,19 +112,27 @@ def partial(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> tuple[float, flo
     """Returns Pearson's correlation of x and y given a third sample, and its p-value.
 
     The correlation of the residuals of two least-squares lines, tested by Student's t with S - 3
-    degrees of freedom: the test of x in the regression of y on x and the third.
+    degrees of freedom: the test of x in the regression of y on x and the third. NaN below four
+    settings, where the third is constant, and where x or y is a line of it to six digits.
     """
     if len(x) < 4:
         return math.nan, math.nan
-    xy = float(coefficients.pearson(x, y))
-    xz, yz = (float(coefficients.pearson(sample, given)) for sample in (x, y))
-    rest = (1 - xz**2) * (1 - yz**2)
-    if not rest > 1e-12:
-        return math.nan, math.nan
-    r = max(-1.0, min(1.0, (xy - xz * yz) / math.sqrt(rest)))
+    r = float(coefficients.pearson(*(_residuals(sample, given) for sample in (x, y))))
     freedom = len(x) - 3
     t = r * math.sqrt(freedom / max(1 - r * r, 1e-300))
     return r, 2 * float(stats.t.sf(abs(t), freedom))
+
+
+def _residuals(sample: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """Returns what the line through a third sample leaves; zeros where six digits of it are gone.
+
+    Of the sixteen digits of a sample its unit may cost four, see ``rounding.SHARE``; with fewer
+    than six left, no coefficient is good to four.
+    """
+    sample, given = coefficients.centred(sample), coefficients.centred(given)
+    square = np.sum(given * given)
+    rest = sample - np.sum(sample * given) / square * given if square > 0 else np.zeros_like(sample)
+    return np.where(np.max(np.abs(rest)) > 1e-6, rest, 0.0)
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
@@ -139,11 +147,11 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 
 def _gain(samples: list[np.ndarray], settings: np.ndarray, plan: Plan) -> tuple[float, Interval]:
     *metrics, mlog = (resampling.means(sample, settings) for sample in samples)
-    signs = [np.sign(coefficients.pearson(metric, mlog)) for metric in metrics]
+    signs = [rounding.sign(float(coefficients.pearson(metric, mlog))) for metric in metrics]
 
     def gain(x: np.ndarray, other: np.ndarray, y: np.ndarray) -> np.ndarray:
         ours, theirs = coefficients.pearson(x, y), coefficients.pearson(other, y)
-        return signs[0] * ours - signs[1] * theirs
+        return rounding.snap(signs[0] * ours - signs[1] * theirs, 0.0)
 
     return float(gain(*metrics, mlog)), resampling.bootstrap(gain, samples, settings, plan)
 

@@ -6,9 +6,20 @@ Prints the table of correlations and what it allows one to say, and writes figur
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from probes import correlate, figures, figures_main, published, runs, study, tables, verdicts
+from probes import (
+    correlate,
+    escape,
+    figures,
+    figures_main,
+    published,
+    runs,
+    study,
+    tables,
+    verdicts,
+)
 from probes.correlate import Correlation
 from probes.resampling import Plan
 from probes.study import Study
@@ -30,9 +41,9 @@ def main(arguments: list[str]) -> int:
         print(report(compared, found, plan, latex=options.latex, all_tables=options.tables))
         figure = figures.transfer_scatter(compared, found)
         for path in figures.save_both(figure, options.out / "figure7_transfer"):
-            print(f"figure: {path}")
+            print(f"figure: {escape.line(str(path))}")
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {escape.prose(str(error))}", file=sys.stderr)
         return 2
     return 0
 
@@ -46,7 +57,7 @@ def report(
       compared: the runs.
       found: their correlations.
       plan: of the resampling.
-      latex: tables in LaTeX rather than in Markdown.
+      latex: in LaTeX rather than in Markdown.
       all_tables: tables 1 and 2 before the table of correlations.
     """
     chosen = [tables.scores(compared), tables.metrics(compared, found)] if all_tables else []
@@ -60,8 +71,15 @@ def report(
         f"Intervals of {100 * plan.confidence:g} %; BCa and random permutations from "
         f"{plan.resamples} resamples, seed {plan.seed}."
     )
-    listing = "\n".join(f"- {sentence}" for sentence in (how, *compared.notes, *said))
-    return "\n\n".join([*map(write, chosen), listing])
+    sentences = (how, *compared.notes, *said)
+    return "\n\n".join([*map(write, chosen), _listing(sentences, latex=latex)])
+
+
+def _listing(sentences: Sequence[str], *, latex: bool) -> str:
+    if not latex:
+        return "\n".join(f"- {escape.markdown(sentence)}" for sentence in sentences)
+    items = [rf"\item {{}}{escape.latex(sentence)}" for sentence in sentences]
+    return "\n".join([r"\begin{itemize}", *items, r"\end{itemize}"])
 
 
 def _read(paths: list[str], split: str) -> Study:
@@ -78,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", choices=("train", "test"), default="train", help="of metrics")
     parser.add_argument("--out", type=Path, default=Path("figures"), help="where figure 7 goes")
     parser.add_argument("--tables", action="store_true", help="tables 1 and 2 too")
-    parser.add_argument("--latex", action="store_true", help="tables in LaTeX")
+    parser.add_argument("--latex", action="store_true", help="LaTeX, not Markdown")
     parser.add_argument("--resamples", type=int, default=Plan.resamples)
     parser.add_argument("--seed", type=int, default=Plan.seed, help="of the resampling")
     return parser

@@ -6,7 +6,9 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from probes import escape, runs
 from probes.summary import Result, best
 
 
@@ -17,7 +19,7 @@ class Display:
         """Takes where to print; the live bar appears only if it is a terminal."""
         self._console = console
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.completed:,}/{task.total:,} {task.fields[unit]}"),
             TimeRemainingColumn(compact=True),
@@ -39,10 +41,11 @@ class Display:
 
     def say(self, message: str) -> None:
         """Prints a line above the bar."""
-        self._console.print(message, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(escape.prose(message), highlight=False, markup=False, soft_wrap=True)
 
     def begin(self, about: str) -> None:
         """Says what the bar is about from now on."""
+        about = escape.line(about)
         self._about = about
         self._progress.update(
             self._bar, description=about, total=1, completed=0, unit="", visible=True
@@ -73,16 +76,14 @@ def print_table(
     table.add_column("task")
     names = _names(results)
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(Text(name), justify="right")
     for task in tasks:
         leading = best(results, task) if len(results) > 1 else set()
         cells = [
-            f"{result.rows[task]['score']:.4f}{'*' if number in leading else ''}"
-            if task in result.rows
-            else "-"
+            _number(result.rows.get(task, {}).get("score")) + ("*" if number in leading else "")
             for number, result in enumerate(results)
         ]
-        table.add_row(task, *cells)
+        table.add_row(Text(escape.line(task)), *cells)
     shared = len(summaries[0]["tasks"])
     of = "" if shared == len(tasks) else f" ({shared} of {len(tasks)} tasks)"
     table.add_section()
@@ -91,18 +92,16 @@ def print_table(
     console.print(table)
     for name, summary in zip(names, summaries, strict=True):
         for note in summary["notes"]:
-            console.print(f"{name}: {note}", highlight=False, markup=False, soft_wrap=True)
+            said = escape.prose(f"{name}: {note}")
+            console.print(said, highlight=False, markup=False, soft_wrap=True)
 
 
 _OWN = "pretraining_accuracy"
 
 
 def _names(results: Sequence[Result]) -> list[str]:
-    """Returns the directories' names, with those above them where two are the same."""
-    names = [result.run.resolve().name for result in results]
-    if len(set(names)) == len(names):
-        return names
-    return ["/".join(result.run.resolve().parts[-2:]) for result in results]
+    """Returns the directories' names, as lines, with those above them where two are the same."""
+    return escape.lines(runs.told_apart([result.run.resolve() for result in results]))
 
 
 def _number(value: float | None) -> str:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from probes import correlate, figures, runs, study, sweep
+from probes import correlate, escape, figures, runs, study, sweep
 from probes.resampling import Plan
 from probes.runs import Run
 
@@ -27,9 +27,9 @@ def main(arguments: list[str]) -> int:
         for sentence in notes(found):
             print(sentence, file=sys.stderr)
         for path in draw(found, options.out, options.epoch):
-            print(path)
+            print(escape.line(str(path)))
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {escape.prose(str(error))}", file=sys.stderr)
         return 2
     return 0
 
@@ -50,11 +50,11 @@ def draw(found: list[Run], out: Path, epoch: float | None) -> list[Path]:
             coefficients = correlate.correlate(compared, Plan())
             made["figure7_transfer"] = figures.transfer_scatter(compared, coefficients)
         except ValueError as error:
-            print(f"no figure 7: {error}", file=sys.stderr)
+            print(f"no figure 7: {escape.prose(str(error))}", file=sys.stderr)
     for run in found:
         chosen = [row for row in run.transfer if row.get("validation_curve")]
         if chosen:
-            stem = f"penalties_{run.name.replace('/', '_')}"
+            stem = f"penalties_{escape.stem(run.name)}"
             made[stem] = figures.validation_curves(chosen, sweep.VALUES)
     return [path for stem, figure in made.items() for path in figures.save_both(figure, out / stem)]
 
@@ -68,7 +68,7 @@ def notes(found: list[Run]) -> list[str]:
             f"{group}: {field} is {_listing(values, members)}"
             for field, values in runs.differences(members).items()
         ]
-    return said
+    return list(map(escape.line, said))
 
 
 def _listing(values: list[Any], members: list[Run]) -> str:

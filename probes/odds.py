@@ -1,12 +1,18 @@
 """Mean log odds, by which accuracies on unequal tasks are put together.
 
+0 and 1 have no log odds. Everywhere in the probes they are taken half an image from there, see
+``inside``: n images cannot tell a share of 1 from one above 1 - 1/2n.
+
 Reference: Xu & Liu (2023), equation 6; S. Kornblith et al. (2019), section 3.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from probes import escape
 
 
 def mlo(scores: ArrayLike) -> float:
@@ -23,7 +29,7 @@ def mlo(scores: ArrayLike) -> float:
     if len(wrong) or not scores.size:
         raise ValueError(
             f"scores must lie strictly between 0 and 1, got {wrong.tolist() or 'none'}; divide "
-            "percentages by 100, and leave out tasks that are solved or failed entirely."
+            "percentages by 100, and take 0 and 1 half an image from there (odds.inside)."
         )
     return float(np.mean(np.log(scores / (1 - scores))))
 
@@ -39,3 +45,50 @@ def mlog(scores: Sequence[float], pretraining_accuracy: float) -> float:
       ValueError: as ``mlo``.
     """
     return mlo(scores) - mlo([pretraining_accuracy])
+
+
+def inside(score: float, size: int | None, what: str, field: str) -> tuple[float, str]:
+    """Returns a share of images as it has log odds, and a note if it was moved, else nothing.
+
+    0 becomes 1/2n and 1 becomes 1 - 1/2n, half of one of n images away; the rest stays.
+
+    Args:
+      score: in [0, 1].
+      size: n, or None if it is not known.
+      what: the name of the score, for sentences.
+      field: where n belongs, for sentences: '"samples" into metrics.jsonl'.
+
+    Raises:
+      ValueError: the score is no share, or it is 0 or 1 and n is not known. Says the remedy.
+
+    >>> inside(1.0, 50, "pets", "test_size")
+    (0.99, 'pets is 1, taken as 0.99: half of one of its 50 images below 1.')
+    """
+    near = 1e-12  # Sums of ratios that make up 1 differ from it by rounding.
+    if not -near <= score <= 1 + near:
+        raise ValueError(f"{what} is {score}, which is no share of images; divide per cent by 100.")
+    if near < score < 1 - near:
+        return score, ""
+    end = round(score)
+    if not size or size < 1:
+        raise ValueError(
+            f"{what} is {end}, which has no log odds. Of n images it would be taken half an image "
+            f"from there, but n is not recorded; write it as {field}."
+        )
+    moved = abs(end - 1 / (2 * size))
+    digits = len(str(2 * size)) + 1  # As many as tell it from the end.
+    said = f"{moved:.{digits}f}".rstrip("0")
+    side = "below 1" if end else "above 0"
+    return moved, f"{what} is {end}, taken as {said}: half of one of its {size} images {side}."
+
+
+def of_score(row: Mapping[str, Any]) -> tuple[float, str]:
+    """Returns the score of a row of ``transfer.jsonl`` as it has log odds; see ``inside``."""
+    field = '"test_size" into transfer.jsonl'
+    return inside(row["score"], row.get("test_size"), escape.line(row["task"]), field)
+
+
+def of_accuracy(row: Mapping[str, Any]) -> tuple[float, str]:
+    """Returns the accuracy of a row of ``metrics.jsonl`` as it has log odds; see ``inside``."""
+    field = '"samples" into metrics.jsonl'
+    return inside(row["accuracy"], row.get("samples"), "its test accuracy", field)

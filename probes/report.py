@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from probes import escape
 from probes.page.render import render
 from probes.page.tables import is_finished
 from probes.runs import Run, read_runs
@@ -32,9 +33,9 @@ def main(arguments: Sequence[str]) -> int:
         else:
             write(runs, out)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {escape.prose(str(error))}", file=sys.stderr)
         return 2
-    print(f"Report: {out}")
+    print(f"Report: {escape.line(str(out))}")
     return 0
 
 

@@ -4,6 +4,10 @@ Runs that differ in nothing but the seed are no further evidence about the setti
 takes the means of the settings, and the bootstrap draws settings, then seeds within each. With
 one seed a setting this is the ordinary bootstrap of pairs, and equals ``scipy.stats.bootstrap``.
 
+Everything is a function of the points alone: neither the units and the signs of the samples nor the
+order of the runs moves it. Numbers that differ by rounding are ties, and what chance draws from is
+sorted first (``arrange``).
+
 Legend: N runs, S settings, R resamples, Q seeds of the setting that has most.
 
 Reference: B. Efron & R. Tibshirani, An Introduction to the Bootstrap (1993), chapter 14 (BCa);
@@ -18,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special, stats
 
+from probes import rounding
 from probes.coefficients import Coefficient
 
 # Floating-point numbers an intermediate array of a statistic may hold: 80 MB.
@@ -44,6 +49,13 @@ class Plan:
                 f"resamples is {self.resamples} and confidence {self.confidence}; there must be 99 "
                 "resamples or more, and the confidence must lie between 0 and 1."
             )
+
+    def rejects(self, p_value: float) -> bool:
+        """Whether a p-value is significant: at most 1 - confidence, which has a rounding error.
+
+        Ratios of counts that differ at all differ by more than what is added.
+        """
+        return p_value <= 1 - self.confidence + 1e-9
 
 
 class Draw(NamedTuple):
@@ -72,6 +84,47 @@ def means(values: np.ndarray, settings: Sequence[int]) -> np.ndarray:
     return np.bincount(place, values) / sizes
 
 
+def arrange(
+    samples: Sequence[np.ndarray], settings: Sequence[int]
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Returns samples and settings, each ``[N]``, sorted by what the points are.
+
+    Settings are sorted by how far their means lie from the centre, by the last sample first, and
+    seeds within a setting likewise: an order that is the same for ``a x + b`` with any ``a`` but 0
+    (a sample that is its own mirror image in one axis alone has none: its sign is chance). Values
+    that are the same but for rounding are made equal.
+    """
+    _, place = np.unique(settings, return_inverse=True)
+    samples = [rounding.level(sample) for sample in samples]
+    whole = [means(sample, place) for sample in samples]
+    rank = np.empty(len(whole[0]), int)
+    rank[np.lexsort(_keys(whole, whole))] = np.arange(len(rank))
+    rows = np.lexsort([*_keys(samples, whole), rank[place]])
+    return [sample[rows] for sample in samples], rank[place][rows]
+
+
+def _keys(samples: Sequence[np.ndarray], whole: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """What ``arrange`` sorts by, the most important last; ``whole`` has centre and direction."""
+    scales = [float(np.max(np.abs(values - np.mean(values)))) or 1.0 for values in whole]
+    points, centred = (
+        [(v - np.mean(w)) / scale for v, w, scale in zip(values, whole, scales, strict=True)]
+        for values in (samples, whole)
+    )
+    odd = (_direction(*(z * other**2 for other in (z, *centred))) or 1 for z in centred)
+    alike = (_direction(z * centred[-1]) for z in centred[:-1])
+    keys = [sign * z for sign, z in zip(odd, points, strict=True)]
+    keys += [sign * z * points[-1] for sign, z in zip(alike, points, strict=False)]
+    return [rounding.level(key) for key in [*keys, *map(np.abs, points)]]
+
+
+def _direction(*several: np.ndarray) -> int:
+    """Returns the sign of the first sum that is not zero but for rounding, or 0."""
+    for terms in several:
+        if abs(np.sum(terms)) > rounding.SHARE * np.sum(np.abs(terms)):
+            return int(np.sign(np.sum(terms)))
+    return 0
+
+
 def draw(settings: Sequence[int], plan: Plan, *, seeds_only: bool) -> Draw:
     """Returns the rows of resampled runs.
 
@@ -98,8 +151,10 @@ def bca(distribution: np.ndarray, estimate: float, jackknife: np.ndarray, plan: 
     """Returns the bias-corrected and accelerated bootstrap interval.
 
     Resamples without a value (all their points are one) are left out and counted: SciPy's
-    interval would be NaN with the first of them. If no resample lies to one side of the estimate,
-    or the jackknife never changes it (a perfect order of ranks), there is no interval.
+    interval would be NaN with the first of them. Resamples that equal the estimate but for
+    rounding, as each permutation of the sample does, count half below it. If no resample lies to
+    one side of the estimate, or the jackknife never changes it (a perfect order of ranks), there is
+    no interval.
 
     Args:
       distribution: the statistic of every resample, ``[R]``.
@@ -113,11 +168,12 @@ def bca(distribution: np.ndarray, estimate: float, jackknife: np.ndarray, plan: 
     nothing = Interval(math.nan, math.nan, undefined)
     if not len(values) or len(jackknife) < 2 or not np.isfinite(estimate):
         return nothing
-    below = (np.mean(values < estimate) + np.mean(values <= estimate)) / 2
+    same = rounding.SHARE * max(float(np.max(np.abs(values))), abs(estimate))
+    below = (np.mean(values < estimate - same) + np.mean(values <= estimate + same)) / 2
+    if not 0 < below < 1 or np.ptp(jackknife) <= same:
+        return nothing
     influence = np.mean(jackknife) - jackknife
     spread = float(np.sum(influence**2))
-    if not 0 < below < 1 or spread <= 1e-24:
-        return nothing
     bias = special.ndtri(below)
     acceleration = float(np.sum(influence**3)) / (6 * spread**1.5)
     tails = np.array([(1 - plan.confidence) / 2, (1 + plan.confidence) / 2])
@@ -139,21 +195,22 @@ def bootstrap(
 
     Args:
       statistic: of arrays ``[..., S]``, one per sample, along the last axis.
-      samples: each ``[N]``.
+      samples: each ``[N]``; see ``arrange`` for what their order decides.
       settings: see ``draw``.
       plan: resamples, confidence, seed.
       seeds_only: see ``draw``; the interval is then the plain percentile one, for the estimate is
         not shifted by leaving settings out.
     """
+    samples, settings = arrange(samples, settings)
     taken = draw(settings, plan, seeds_only=seeds_only)
     resampled = [taken.means(sample) for sample in samples]
     whole = [means(sample, settings) for sample in samples]
     distribution = _in_batches(statistic, resampled)
     if seeds_only:
-        low, high = np.nanquantile(
-            distribution, [(1 - plan.confidence) / 2, (1 + plan.confidence) / 2]
-        )
-        return Interval(float(low), float(high), float(np.mean(np.isnan(distribution))))
+        known = distribution[np.isfinite(distribution)]
+        tails = [(1 - plan.confidence) / 2, (1 + plan.confidence) / 2]
+        low, high = np.quantile(known, tails) if len(known) else (math.nan, math.nan)
+        return Interval(float(low), float(high), 1 - len(known) / len(distribution))
     jackknife = statistic(*(without_each(sample) for sample in whole))
     return bca(distribution, float(statistic(*whole)), jackknife, plan)
 
@@ -183,7 +240,10 @@ class Permutation(NamedTuple):
 def permute(coefficient: Coefficient, x: np.ndarray, y: np.ndarray, plan: Plan) -> Permutation:
     """Returns the permutation test of no association, and the interval that inverts it.
 
-    The p-value is that of ``scipy.stats.permutation_test``. The interval takes the permutation
+    The p-value is that of ``scipy.stats.permutation_test``, but that of two coefficients which
+    differ by rounding each is as far out as the other, whatever their size.
+
+    The interval takes the permutation
     distribution of Fisher's z = atanh(r) as that of z - zeta, whatever the true zeta (z is made to
     have one variance everywhere), and keeps each zeta that the test does not reject. So it has 0
     inside exactly if p > 1 - confidence. A perfect order of ranks has no z, hence no interval.
@@ -194,6 +254,7 @@ def permute(coefficient: Coefficient, x: np.ndarray, y: np.ndarray, plan: Plan) 
       y: ``[S]``.
       plan: resamples, permutations, confidence, seed.
     """
+    (x, y), _ = arrange((x, y), range(len(x)))
     estimate, size = float(coefficient(x, y)), len(x)
     if not np.isfinite(estimate):
         return Permutation(math.nan, math.nan, math.nan, False)
@@ -207,7 +268,9 @@ def permute(coefficient: Coefficient, x: np.ndarray, y: np.ndarray, plan: Plan) 
         batch=max(1, _BATCH // size**2),
         rng=np.random.default_rng(plan.seed),
     )
-    null = test.null_distribution if exact else np.append(test.null_distribution, estimate)
+    null = rounding.snap(test.null_distribution, estimate)
+    null = null if exact else np.append(null, estimate)
+    p_value = min(1.0, 2 * min(np.mean(null <= estimate), np.mean(null >= estimate)))
     with np.errstate(divide="ignore", invalid="ignore"):
         null, z = np.sort(np.arctanh(_rounded(null))), np.arctanh(_rounded(estimate))
         # At most this many of the null distribution are as far out as what the test rejects.
@@ -215,11 +278,11 @@ def permute(coefficient: Coefficient, x: np.ndarray, y: np.ndarray, plan: Plan) 
         low, high = np.tanh([z - null[-1 - outside], z - null[outside]])
     if not np.isfinite(z):
         low, high = math.nan, math.nan
-    return Permutation(float(test.pvalue), float(low), float(high), exact)
+    return Permutation(float(p_value), float(low), float(high), exact)
 
 
 def _rounded(r: np.ndarray | float) -> np.ndarray:
-    """One that differs from 1 by rounding is 1."""
+    """One that differs from 1 by rounding is 1, which has no z."""
     return np.where(np.abs(r) > 1 - 1e-12, np.sign(r), r)
 
 

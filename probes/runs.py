@@ -60,7 +60,8 @@ def read_run(path: Path | str) -> Run:
 
     Raises:
       ValueError: there is neither ``metrics.jsonl`` nor ``transfer.jsonl``; or a line other than
-        the last of a file is not a JSON object, or lacks the fields of every row. Names both.
+        the last of a file is not a JSON object, or lacks the fields of every row; or a task is no
+        string or its score no number. Names both.
     """
     path = Path(path)
     path = path.parent if path.is_file() else path
@@ -72,6 +73,7 @@ def read_run(path: Path | str) -> Run:
     config = _read_config(path / "config.json", notes)
     rows = read_rows(path / "metrics.jsonl", notes, required=("epoch", "split"))
     scores = read_rows(path / "transfer.jsonl", notes, required=("task", "score"))
+    _check_scores(path / "transfer.jsonl", scores)
     latest = {row["task"]: row for row in scores}
     if len(latest) < len(scores):
         notes.append("transfer.jsonl: of tasks scored more than once, the last score counts.")
@@ -91,20 +93,16 @@ def read_run(path: Path | str) -> Run:
 def read_runs(paths: Iterable[Path | str]) -> list[Run]:
     """Returns the runs of work directories, and of all those below a directory that is none.
 
-    Names that occur twice are given their directory as well, ``seed_1/tau_0.05``.
+    Names that occur twice are given the directories above them, as many as tell them apart:
+    ``seed_1/tau_0.05``.
 
     Raises:
       ValueError: as ``read_run``; or there is no run at all below a path.
     """
     found = {run.resolve(): run for path in paths for run in _find(Path(path))}
     runs = [read_run(path) for path in found.values()]
-    names = [run.name for run in runs]
-    return [
-        run._replace(name=f"{run.path.resolve().parent.name}/{run.name}")
-        if names.count(run.name) > 1
-        else run
-        for run in runs
-    ]
+    names = told_apart([run.path.resolve() for run in runs])
+    return [run._replace(name=name) for run, name in zip(runs, names, strict=True)]
 
 
 def read_rows(path: Path, notes: list[str], *, required: Sequence[str] = ()) -> list[Row]:
@@ -180,6 +178,22 @@ def settings(runs: Sequence[Run]) -> list[int]:
     return [order.index(key) for key in keys]
 
 
+def told_apart(paths: Sequence[Path]) -> list[str]:
+    """Returns the last parts of paths, one or as many as it takes for no two to be the same."""
+    depths = [1] * len(paths)
+    while True:
+        names = ["/".join(path.parts[-depth:]) for path, depth in zip(paths, depths, strict=True)]
+        twice = [
+            i
+            for i, name in enumerate(names)
+            if names.count(name) > 1 and depths[i] < len(paths[i].parts)
+        ]
+        if not twice:
+            return names
+        for i in twice:
+            depths[i] += 1
+
+
 def _is_run(path: Path) -> bool:
     return (path / "metrics.jsonl").is_file() or (path / "transfer.jsonl").is_file()
 
@@ -193,6 +207,17 @@ def _find(path: Path) -> list[Path]:
     if not files:
         raise ValueError(f"there is no metrics.jsonl below {path}; give work directories of runs.")
     return sorted({file.parent for file in files})
+
+
+def _check_scores(path: Path, rows: Iterable[Row]) -> None:
+    for row in rows:
+        score = row["score"]
+        is_number = isinstance(score, int | float) and not isinstance(score, bool)
+        if not isinstance(row["task"], str) or not (score is None or is_number):
+            raise ValueError(
+                f"{path} has a row with the task {row['task']!r} and the score {score!r}; a task "
+                "is a string, and a score a number or null."
+            )
 
 
 def _parse(text: str) -> tuple[Any, bool]:

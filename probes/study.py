@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from probes import odds, runs
+from probes import escape, odds, runs
 from probes.runs import Row, Run
 
 # The four metrics that the paper compares.
@@ -19,20 +19,22 @@ METRICS = ("fuzziness", "squared_distance", "cosine_similarity", "vci")
 # The group of all runs.
 ALL = "all"
 
+_UNPROBED = "it has no scores in transfer.jsonl"
+
 
 class Study(NamedTuple):
     """N runs of one or more groups.
 
     Attributes:
-      names: of the runs.
+      names: of the runs, no two the same.
       groups: the group of each.
       settings: a number for each, the same for runs that differ in the seed alone.
-      scores: test scores in (0, 1) by task, ``[N]``.
+      scores: test scores in (0, 1) by task, ``[N]``; 0 and 1 are half an image from there.
       metrics: by name, ``[N]``; NaN where a run does not have one.
-      accuracy: on the test split of the data of pretraining, ``[N]``.
+      accuracy: the same on the test split of the data of pretraining, ``[N]``.
       mlo: mean log odds of the scores, ``[N]``.
       mlog: the same less the log odds of the accuracy, ``[N]``.
-      notes: sentences about what was left out.
+      notes: sentences about what was left out or moved.
     """
 
     names: list[str]
@@ -50,19 +52,25 @@ class Study(NamedTuple):
         return np.array([odds.mlo([accuracy]) for accuracy in self.accuracy])
 
     def members(self) -> dict[str, np.ndarray]:
-        """Returns the rows of each group; of all runs too, last, where there are several groups."""
-        groups = np.array(self.groups)
-        rows = {group: np.flatnonzero(groups == group) for group in dict.fromkeys(self.groups)}
-        return rows if len(rows) == 1 else rows | {ALL: np.arange(len(groups))}
+        """Returns the rows of each group; of all runs too, last, where there are several groups.
+
+        A group that is itself called ``ALL`` is told apart by its name here, ``group "all"``.
+        """
+        rows: dict[str, list[int]] = {}
+        for i, group in enumerate(self.groups):
+            rows.setdefault(_told_apart(group), []).append(i)
+        members = {group: np.array(numbers) for group, numbers in rows.items()}
+        return members if len(rows) == 1 else members | {ALL: np.arange(len(self.groups))}
 
 
 def from_runs(found: Sequence[Run], split: str) -> Study:
     """Returns the runs that can be compared, with the tasks that all of them were scored on.
 
     Scores are compared with the metrics of the step they were taken at where that step was
-    measured, else with the last ones, with a note. A run is left out, with a note, if it was not
-    probed at all, if its test accuracy is missing or has no log odds (0 or 1), or if one of its
-    scores has none. A null score is none.
+    measured, else with the last ones, with a note. Scores and accuracies of 0 and 1 are taken half
+    an image from there, with a note (``odds.inside``). A run is left out, with a note, if it was
+    not probed at all, or if its test accuracy or a score is missing or no share of images. A null
+    score is none. Names become lines, no two the same (``escape.lines``).
 
     Args:
       found: as read from work directories.
@@ -71,22 +79,27 @@ def from_runs(found: Sequence[Run], split: str) -> Study:
     Raises:
       ValueError: fewer than two runs are left, or they have no task in common; names the reasons.
     """
-    notes = [f"{run.name}: left out, {reason}." for run in found if (reason := _unfit(run))]
-    kept = [run for run in found if not _unfit(run)]
+    names = escape.lines([run.name for run in found])
+    notes, kept, read = [], [], []
+    for name, run in zip(names, found, strict=True):
+        try:
+            scores, accuracy, said = shares(run)
+        except ValueError as error:
+            notes.append(f"{name}: left out, {str(error).rstrip('.')}.")
+        else:
+            kept.append(run._replace(name=name, group=_told_apart(escape.line(run.group))))
+            read.append((scores, accuracy))
+            notes += [f"{name}: {sentence}" for sentence in said]
     notes += [note for run in kept for note in _doubts(run, split)]
-    scores = [_scores(run) for run in kept]
+    scores = [row for row, _ in read]
     tasks = [task for task in scores[0] if all(task in other for other in scores)] if kept else []
     if len(kept) < 2 or not tasks:
-        why = "\n".join(notes) or "the runs have no task in common."
-        raise ValueError(
-            f"{len(kept)} of {len(found)} run(s) can be compared, and two are needed that were "
-            f"scored on the same tasks:\n{why}\nProbe them: python -m probes transfer RUN"
-        )
+        raise ValueError(_too_few(found, len(kept), notes))
     dropped = sorted({task for other in scores for task in other} - set(tasks))
     if dropped:
         notes.append(f"tasks that not every run was scored on are left out: {', '.join(dropped)}.")
     table = {task: np.array([row[task] for row in scores]) for task in tasks}
-    accuracy = np.array([measured(run, "test")["accuracy"] for run in kept])
+    accuracy = np.array([share for _, share in read])
     mlo, mlog = gains(table, accuracy)
     return Study(
         names=[run.name for run in kept],
@@ -99,6 +112,24 @@ def from_runs(found: Sequence[Run], split: str) -> Study:
         mlog=mlog,
         notes=notes,
     )
+
+
+def shares(run: Run) -> tuple[dict[str, float], float, list[str]]:
+    """Returns the scores of a run by task, its test accuracy, and what of them was moved and why.
+
+    Raises:
+      ValueError: there are no scores or no accuracy, or one of them is no share; says which.
+    """
+    rows = [row for row in run.transfer if row["score"] is not None]
+    if not rows:
+        raise ValueError(_UNPROBED)
+    own = measured(run, "test")
+    if own.get("accuracy") is None:
+        raise ValueError("it has no test accuracy in metrics.jsonl")
+    taken = {escape.line(row["task"]): odds.of_score(row) for row in rows}
+    accuracy, said = odds.of_accuracy(own)
+    notes = [note for note in (*(note for _, note in taken.values()), said) if note]
+    return {task: score for task, (score, _) in taken.items()}, accuracy, notes
 
 
 def gains(scores: dict[str, np.ndarray], accuracy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -122,10 +153,6 @@ def _column(found: Sequence[Run], split: str, metric: str) -> np.ndarray:
     return np.array([math.nan if value is None else value for value in values], np.float64)
 
 
-def _scores(run: Run) -> dict[str, float]:
-    return {row["task"]: row["score"] for row in run.transfer if row["score"] is not None}
-
-
 def _steps(run: Run) -> list[int]:
     """The steps at which the scores were taken, where they say so."""
     found = {row.get("step") for row in run.transfer if row["score"] is not None}
@@ -134,7 +161,7 @@ def _steps(run: Run) -> list[int]:
 
 def _doubts(run: Run, split: str) -> list[str]:
     """What of a run may not belong together, in sentences."""
-    missing = [row["task"] for row in run.transfer if row["score"] is None]
+    missing = [escape.line(row["task"]) for row in run.transfer if row["score"] is None]
     notes = [f"{run.name}: its score on {', '.join(missing)} is null."] if missing else []
     steps = _steps(run)
     for one in dict.fromkeys((split, "test")):
@@ -150,12 +177,16 @@ def _doubts(run: Run, split: str) -> list[str]:
     return notes
 
 
-def _unfit(run: Run) -> str:
-    """Why a run has no MLOG, or nothing."""
-    accuracy, scores = measured(run, "test").get("accuracy"), _scores(run)
-    solved = [task for task, score in scores.items() if not 0 < score < 1]
-    if not scores:
-        return "it has no scores in transfer.jsonl"
-    if accuracy is None or not 0 < accuracy < 1:
-        return f"its test accuracy is {accuracy}, which has no log odds"
-    return f"a score has no log odds on {', '.join(solved)}" if solved else ""
+def _told_apart(group: str) -> str:
+    return f'group "{ALL}"' if group == ALL else group
+
+
+def _too_few(found: Sequence[Run], kept: int, notes: Sequence[str]) -> str:
+    """Why runs cannot be compared, and what to do where probing them would help."""
+    why = "\n".join(notes) or "the runs have no task in common."
+    said = f"{kept} of {len(found)} run(s) can be compared, and two are needed that were "
+    said += f"scored on the same tasks:\n{why}"
+    probed = all(any(row["score"] is not None for row in run.transfer) for run in found)
+    if not probed or kept > 1:
+        said += "\nProbe them on the same tasks: python -m probes transfer RUN..."
+    return said

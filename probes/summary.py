@@ -1,15 +1,15 @@
 """The scores of several runs put together: mean log odds over the tasks that all of them have.
 
 A mean over other tasks is another number, so a task that one run lacks is left out for all, and
-said. A score of exactly 0 or 1 has no log odds; for the mean alone it is taken to be half a test
-image away from there, 1 / 2n or 1 - 1 / 2n of n, which is also said.
+said. A score of exactly 0 or 1 has no log odds; for the mean alone it is taken half an image from
+there (``odds.inside``), which is also said.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from probes import odds
+from probes import odds, rounding
 
 Row = dict[str, Any]
 
@@ -38,7 +38,7 @@ def summarise(results: Sequence[Result], tasks: Sequence[str]) -> list[Row]:
       results: of the runs.
       tasks: those that were asked for.
     """
-    shared = [task for task in tasks if all(task in result.rows for result in results)]
+    shared = [task for task in tasks if all(_score(result, task) is not None for result in results)]
     return [_summary(result, tasks, shared) for result in results]
 
 
@@ -47,38 +47,54 @@ def _summary(result: Result, tasks: Sequence[str], shared: Sequence[str]) -> Row
     notes = []
     if missing:
         notes.append(f"left out, as not every run has a score: {', '.join(missing)}.")
-    scores = [
-        _inside(result.rows[task]["score"], result.rows[task]["test_size"], task, notes)
-        for task in shared
-    ]
-    own, size = result.test.get("accuracy"), result.test.get("samples")
-    if own is None:
+    scores, own, mlo, mlog = [], None, None, None
+    try:
+        for task in shared:
+            scores.append(_taken(odds.of_score({**result.rows[task], "task": task}), notes))
+        mlo = odds.mlo(scores) if shared else None
+    except ValueError as error:
+        notes.append(f"no MLO: {error}")
+    if result.test.get("accuracy") is None:
         notes.append("no MLOG: metrics.jsonl has no test accuracy at this step.")
     else:
-        own = _inside(own, size, "its own test split", notes)
+        try:
+            own = _taken(odds.of_accuracy(result.test), notes)
+            mlog = odds.mlog(scores, own) if mlo is not None else None
+        except ValueError as error:
+            notes.append(f"no MLOG: {error}")
     return {
         "run": result.run.resolve().name,
         "tasks": list(shared),
-        "mlo": odds.mlo(scores) if shared else None,
-        "mlog": odds.mlog(scores, own) if shared and own is not None else None,
+        "mlo": mlo,
+        "mlog": mlog,
         "pretraining_accuracy": result.test.get("accuracy"),
         "notes": notes,
     }
 
 
-def _inside(score: float, size: int, what: str, notes: list[str]) -> float:
-    if 0 < score < 1:
-        return score
-    moved = abs(score - 1 / (2 * size))
-    notes.append(f"{what} is {score:g}, taken as {moved:.4g}: half of its {size} images away.")
-    return moved
+def _taken(found: tuple[float, str], notes: list[str]) -> float:
+    value, note = found
+    notes += [note] if note else []
+    return value
+
+
+def _score(result: Result, task: str) -> float | None:
+    return result.rows[task]["score"] if task in result.rows else None
 
 
 def best(results: Sequence[Result], task: str) -> set[int]:
     """Returns which results have the highest score of a task."""
-    scores: Mapping[int, float] = {
-        number: result.rows[task]["score"]
-        for number, result in enumerate(results)
-        if task in result.rows
-    }
-    return {number for number, score in scores.items() if score == max(scores.values())}
+    return leading([_score(result, task) for result in results])
+
+
+def leading(values: Sequence[float | None]) -> set[int]:
+    """Returns the places of the highest value, which several have if they differ by rounding.
+
+    >>> leading([0.3, None, 0.1 + 0.2, 0.2])
+    {0, 2}
+    """
+    known = [value for value in values if value is not None]
+    if not known:
+        return set()
+    near = rounding.SHARE * max(1.0, abs(max(known)))
+    return {i for i, value in enumerate(values) if value is not None and value >= max(known) - near}

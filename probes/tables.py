@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from probes import escape
 from probes.correlate import Correlation
 from probes.study import Study
 
@@ -13,6 +14,10 @@ _SHORT = {
     "cosine_similarity": "Cos. sim.",
     "vci": "VCI",
 }
+
+
+class Raw(str):
+    """A cell that is Markdown already; every other cell is text, and is shown as it is."""
 
 
 class Table(NamedTuple):
@@ -27,29 +32,29 @@ def scores(study: Study) -> Table:
     """Returns the test scores of every run in per cent, and MLO (table 1)."""
     percent = [100 * column for column in study.scores.values()]
     rows = [
-        [study.groups[i], name, *(f"{column[i]:.2f}" for column in percent), f"{study.mlo[i]:.3f}"]
-        for i, name in enumerate(study.names)
+        [*_named(study, i), *(f"{column[i]:.2f}" for column in percent), f"{study.mlo[i]:.3f}"]
+        for i in range(len(study.names))
     ]
-    return Table("Transfer", ["Group", "Run", *study.scores, "MLO"], rows)
+    tasks = map(escape.line, study.scores)
+    return Table("Transfer", ["Group", "Run", *tasks, "MLO"], rows)
 
 
 def metrics(study: Study, correlations: Sequence[Correlation]) -> Table:
     """Returns the metrics, accuracy and MLOG of every run, and Pearson's r below (table 2)."""
     rows = [
         [
-            study.groups[i],
-            name,
+            *_named(study, i),
             *(_digits(column[i]) for column in study.metrics.values()),
             f"{100 * study.accuracy[i]:.2f}",
             f"{study.mlog[i]:.4f}",
         ]
-        for i, name in enumerate(study.names)
+        for i in range(len(study.names))
     ]
     found = {(one.group, one.metric): one for one in correlations}
     for group in dict.fromkeys(one.group for one in correlations):
         values = [_value(found[group, metric]) for metric in study.metrics]
-        rows.append([group, "r with MLOG", *values, "", ""])
-    names = [_SHORT.get(name, name) for name in study.metrics]
+        rows.append([escape.line(group), "r with MLOG", *values, "", ""])
+    names = map(_short, study.metrics)
     return Table("Metrics", ["Group", "Run", *names, "Accuracy", "MLOG"], rows)
 
 
@@ -64,8 +69,8 @@ def seeds(found: Sequence[Correlation]) -> Table:
     """Returns, where settings have several seeds, how far new seeds alone would move r."""
     rows = [
         [
-            one.group,
-            _SHORT.get(one.metric, one.metric),
+            escape.line(one.group),
+            _short(one.metric),
             f"{one.settings} ({one.runs} runs)",
             _value(one),
             _interval(one.seeds.low, one.seeds.high),
@@ -79,7 +84,10 @@ def seeds(found: Sequence[Correlation]) -> Table:
 
 def markdown(table: Table) -> str:
     """Returns a table of Markdown, its columns aligned."""
-    rows = [table.header, *table.rows]
+    rows = [
+        [cell if isinstance(cell, Raw) else escape.cell(cell) for cell in row]
+        for row in (table.header, *table.rows)
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(table.header))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
@@ -90,14 +98,19 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    r"""Returns a table of LaTeX; it takes ``\usepackage{booktabs}``."""
-    lines = [" & ".join(map(_escape, row)) + r" \\" for row in (table.header, *table.rows)]
+    r"""Returns a table of LaTeX; it takes ``\usepackage{booktabs}``.
+
+    A row that begins with a bracket or a star would be read as an argument of the row before.
+    """
+    cells = [list(map(_latex, row)) for row in (table.header, *table.rows)]
+    lines = [("{}" if row[0][:1] in ("[", "*") else "") + " & ".join(row) for row in cells]
+    lines = [line + r" \\" for line in lines]
     columns = "ll" + "r" * (len(table.header) - 2)
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_escape(table.title)}}}",
+            rf"\caption{{{escape.latex(table.title)}}}",
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
             lines[0],
@@ -112,7 +125,7 @@ def latex(table: Table) -> str:
 
 def _row(one: Correlation) -> list[str]:
     count = str(one.runs) if one.runs == one.settings else f"{one.settings} ({one.runs} runs)"
-    start = [one.group, _SHORT.get(one.metric, one.metric), count]
+    start = [escape.line(one.group), _short(one.metric), count]
     if not one.estimates:
         return [*start, *["undefined"] * 9]
     pearson = one.pearson
@@ -150,8 +163,15 @@ def _digits(value: float) -> str:
     return f"{value:#.4g}" if math.isfinite(value) else "none"
 
 
-def _escape(text: str) -> str:
-    r"""For LaTeX; a minus sign is one, and an underscore is no subscript."""
-    for character in "&%$#_{}":
-        text = text.replace(character, "\\" + character)
-    return f"${text}$" if text[:1] in "+-" and text[1:].replace(".", "").isdigit() else text
+def _named(study: Study, run: int) -> list[str]:
+    return [escape.line(study.groups[run]), escape.line(study.names[run])]
+
+
+def _short(metric: str) -> str:
+    return _SHORT.get(metric, escape.line(metric))
+
+
+def _latex(text: str) -> str:
+    """A number has the sign of mathematics, not a hyphen."""
+    is_number = text[:1] in ("+", "-") and text[1:].replace(".", "", 1).isdecimal()
+    return f"${text}$" if is_number and text.isascii() else escape.latex(text)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from probes import rounding
 from probes.correlate import Comparison, Correlation, holm
 from probes.resampling import Plan
 from probes.study import ALL
@@ -36,7 +37,8 @@ class Signs(NamedTuple):
 
     Attributes:
       metric: its name.
-      signs: by group, +1 or -1; groups without a coefficient are not there.
+      signs: by group, +1 or -1, or 0 where rounding alone would give the coefficient its sign;
+        groups without a coefficient are not there.
       significant: by group, whether the permutation test rejects that there is none, by itself.
       surviving: by group, whether it still does after Holm's correction.
       tests: that Holm's correction is for.
@@ -50,8 +52,8 @@ class Signs(NamedTuple):
 
     @property
     def consistent(self) -> bool:
-        """Whether all groups have the same sign."""
-        return len(set(self.signs.values())) == 1
+        """Whether all groups have the same sign, which 0 is not."""
+        return set(self.signs.values()) in ({1}, {-1})
 
     @property
     def established(self) -> bool:
@@ -76,7 +78,7 @@ def signs(correlations: Sequence[Correlation], plan: Plan) -> list[Signs]:
     return [
         Signs(
             metric=metric,
-            signs={one.group: int(np.sign(one.pearson.value)) for one in members},
+            signs={one.group: rounding.sign(one.pearson.value) for one in members},
             significant={one.group: _rejects(one, plan) for one in members},
             surviving={one.group: any(one is other for other in survivors) for one in members},
             tests=len(tested),
@@ -110,8 +112,7 @@ def statements(
 
 def _say_signs(one: Signs) -> str:
     listing = ", ".join(
-        f"{'+' if sign > 0 else '-'} in {group}"
-        + ("" if one.significant[group] else " (not significant)")
+        f"{'0+-'[sign]} in {group}" + ("" if one.significant[group] else " (not significant)")
         for group, sign in one.signs.items()
     )
     if one.consistent:
@@ -176,7 +177,7 @@ def _say_thin(one: Correlation, plan: Plan) -> str:
         f"{one.group}: n = {one.settings} is thin evidence ({seeds}). No permutation test can give "
         f"p below {smallest:.2g}"
     )
-    if smallest > 1 - plan.confidence:
+    if not plan.rejects(smallest):
         said += ", so that none can be significant"
     size = max((size for size in _COVERAGE if size <= one.settings), default=None)
     if size is None:
@@ -210,12 +211,11 @@ def _holm(
     """The correlations that are defined, and those of them that differ from zero by Holm."""
     tested = [one for one in correlations if _is_defined(one)]
     adjusted = holm(np.array([one.pearson.permutation.p_value for one in tested]))
-    level = 1 - plan.confidence
-    return tested, [one for one, p in zip(tested, adjusted, strict=True) if p <= level]
+    return tested, [one for one, p in zip(tested, adjusted, strict=True) if plan.rejects(p)]
 
 
 def _rejects(one: Correlation, plan: Plan) -> bool:
-    return one.pearson.permutation.p_value <= 1 - plan.confidence + 1e-12
+    return plan.rejects(one.pearson.permutation.p_value)
 
 
 def _names(found: Sequence[Correlation]) -> str:

@@ -124,8 +124,16 @@ def structure(features, labels, offsets):
     norms = np.linalg.norm(offsets, axis=1)
     cosines = [offsets[j] @ offsets[k] / norms[j] / norms[k] for j, k in pairs]
     gram, size = offsets @ offsets.T, len(classes)
+    counts = np.array([np.sum(labels == k) for k in classes])
+    unbiased = np.array(variance) * counts / np.where(counts > 1, counts - 1, np.nan)
+    apart = [np.sum((offsets[j] - offsets[k]) ** 2) - unbiased[j] / counts[j]
+             - unbiased[k] / counts[k] for j, k in pairs]  # fmt: skip
+    adjusted = [
+        (unbiased[j] + unbiased[k]) / (2 * d) for (j, k), d in zip(pairs, apart, strict=True)
+    ]
     simplex = (np.eye(size) - 1 / size) / np.sqrt(size - 1)
     return {
+        "cdnv_adjusted": np.mean(adjusted) if np.all(np.array(apart) > 0) else np.nan,
         "cdnv": np.mean(
             [
                 (variance[j] + variance[k]) / (2 * np.sum((offsets[j] - offsets[k]) ** 2))

@@ -25,6 +25,41 @@ def test_scores_without_odds_are_refused(scores):
         odds.mlo(scores)
 
 
+@pytest.mark.parametrize("size", [1, 7, 50, 360, 10_000, 1_281_167])
+def test_half_of_one_image_from_the_end(size):
+    """1 - 1/2n and 1/2n; the sentence has as many digits as tell the number from 1."""
+    high, note = odds.inside(1.0, size, "pets", "n")
+    low, _ = odds.inside(0.0, size, "pets", "n")
+    assert (high, low) == (pytest.approx(1 - 1 / (2 * size), rel=1e-15), 1 / (2 * size))
+    said = float(note.partition("taken as ")[2].partition(":")[0])
+    assert said < 1
+    assert said == pytest.approx(high, abs=0.1 / (2 * size))
+    assert f"half of one of its {size} images below 1" in note
+
+
+def test_only_the_ends_are_moved():
+    """What differs from 1 by rounding is 1; the last count below n is not."""
+    assert odds.inside(49 / 50, 50, "pets", "n") == (0.98, "")
+    assert odds.inside(1 / 50, None, "pets", "n") == (0.02, "")
+    for one in (1 - 2**-53, 1 + 2**-52, sum([0.1] * 10)):
+        assert odds.inside(one, 50, "pets", "n")[0] == 0.99
+
+
+@pytest.mark.parametrize(
+    ("score", "size", "message"),
+    [
+        (1.0, None, "pets is 1, which has no log odds.*but n is not recorded; write it as N"),
+        (0.0, 0, "pets is 0, which has no log odds"),
+        (91.7, 50, "pets is 91.7, which is no share of images; divide per cent by 100"),
+        (-0.1, 50, "pets is -0.1, which is no share"),
+        (float("nan"), 50, "pets is nan, which is no share"),
+    ],
+)
+def test_what_has_no_log_odds_is_refused_with_the_remedy(score, size, message):
+    with pytest.raises(ValueError, match=message):
+        odds.inside(score, size, "pets", "N")
+
+
 def draw(size, seed):
     rng = np.random.default_rng(seed)
     labels = np.arange(size) % 4

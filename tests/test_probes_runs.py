@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from probes import correlate_main, odds, runs, study
+from probes import correlate_main, odds, runs, study, summary
+from probes.page import transfer
 from train.config import Config, LossConfig, MeshConfig
 
 ROW = {"step": 0, "epoch": 0, "split": "train", "vci": 0.5}
@@ -179,24 +180,66 @@ def test_a_study_takes_last_metrics_and_common_tasks(tmp_path):
     assert list(side.members()) == [tmp_path.name]
 
 
-def test_a_study_leaves_out_what_has_no_odds_and_says_so(tmp_path):
+def test_a_study_leaves_out_what_is_no_share_and_says_so(tmp_path):
+    """1 of an unknown number of images, more than 1, no accuracy; each with its remedy."""
     for index in range(2):
         scored(tmp_path / f"good_{index}", index)
+    scored(tmp_path / "blank", 1, accuracy=None)
     scored(tmp_path / "perfect", 1, accuracy=1.0)
     write(tmp_path / "unprobed")
     scored(tmp_path / "solved", 10)  # Pets: 0.9 + 0.1.
+    rescore(scored(tmp_path / "percent", 1), score=91.7)
     side = study.from_runs(runs.read_runs([tmp_path]), "train")
     assert side.names == ["good_0", "good_1"]
+    unknown = "which has no log odds. Of n images it would be taken half an image from there, but n"
     assert side.notes == [
-        "perfect: left out, its test accuracy is 1.0, which has no log odds.",
-        "solved: left out, a score has no log odds on pets.",
+        "blank: left out, it has no test accuracy in metrics.jsonl.",
+        "percent: left out, pets is 91.7, which is no share of images; divide per cent by 100.",
+        f"perfect: left out, its test accuracy is 1, {unknown} is not recorded; write it as "
+        '"samples" into metrics.jsonl.',
+        f'solved: left out, pets is 1, {unknown} is not recorded; write it as "test_size" into '
+        "transfer.jsonl.",
         "unprobed: left out, it has no scores in transfer.jsonl.",
     ]
     alone = runs.read_runs([tmp_path / "good_0", tmp_path / "perfect"])
     with pytest.raises(
         ValueError, match=r"1 of 2 run\(s\) can be compared(.|\n)*perfect: left out"
-    ):
+    ) as caught:
         study.from_runs(alone, "train")
+    assert "python -m probes transfer" not in str(caught.value), "both are probed"
+
+
+def test_correlate_and_transfer_take_a_perfect_accuracy_alike(tmp_path):
+    """Half of one of 360 images below 1; and a score of 0 of 50; on the page, too."""
+    paths = [scored(tmp_path / f"run_{index}", index) for index in range(3)]
+    lines = (paths[0] / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) | {"accuracy": 1.0, "samples": 360} for line in lines]
+    (paths[0] / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for index in range(3):
+        rescore(paths[0], index, score=(0.0, 0.7, 0.6)[index], test_size=50)
+    found = runs.read_runs(paths)
+    side = study.from_runs(found, "train")
+    assert side.names == ["run_0", "run_1", "run_2"]
+    assert side.notes == [
+        "run_0: pets is 0, taken as 0.01: half of one of its 50 images above 0.",
+        "run_0: its test accuracy is 1, taken as 0.9986: half of one of its 360 images below 1.",
+    ]
+    expected = odds.mlog([0.01, 0.7, 0.6], 1 - 1 / 720)
+    assert side.mlog[0] == pytest.approx(expected, abs=1e-12)
+    scores = {row["task"]: row for row in found[0].transfer}
+    result = summary.Result(paths[0], scores, found[0].last("test"))
+    (row,) = summary.summarise([result], list(scores))
+    assert row["mlog"] == pytest.approx(expected, abs=1e-12)
+    assert transfer.transfer_score(found[0], list(scores), gain=True) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "row", [{"task": None, "score": 0.5}, {"task": "pets", "score": "0.5"}, {"task": 3, "score": 1}]
+)
+def test_a_score_that_is_none_names_its_file(tmp_path, row):
+    path = write(tmp_path / "run", transfer=[row])
+    with pytest.raises(ValueError, match=r"transfer.jsonl has a row with the task .* a task is a"):
+        runs.read_run(path)
 
 
 def rescore(path, index=0, **fields):

@@ -226,9 +226,38 @@ def test_perfect_scores_are_half_an_image_away_and_said(tmp_path):
     (found,) = summary.summarise([perfect], ["a", "b", "c"])
     assert found["mlo"] == pytest.approx(odds.mlo([0.99, 0.01, 0.5]))
     assert found["notes"] == [
-        "a is 1, taken as 0.99: half of its 50 images away.",
-        "b is 0, taken as 0.01: half of its 50 images away.",
+        "a is 1, taken as 0.99: half of one of its 50 images below 1.",
+        "b is 0, taken as 0.01: half of one of its 50 images above 0.",
     ]
+
+
+def test_a_perfect_score_of_unknown_images_leaves_the_mean_out_and_says_why(tmp_path):
+    """The probes of hours are not lost to a traceback; the same for the run's own accuracy."""
+    unknown = summary.Result(tmp_path, {"a": {"score": 1.0}}, {"accuracy": 1.0})
+    other = result(tmp_path, {"a": 0.5}, test={"accuracy": 1.0, "samples": 360})
+    one, two = summary.summarise([unknown, other], ["a"])
+    assert one["mlo"] is one["mlog"] is None
+    why = "which has no log odds. Of n images it would be taken half an image from there, but n is"
+    assert one["notes"] == [
+        f'no MLO: a is 1, {why} not recorded; write it as "test_size" into transfer.jsonl.',
+        f"no MLOG: its test accuracy is 1, {why} not recorded; write it as "
+        '"samples" into metrics.jsonl.',
+    ]
+    assert two["mlog"] == pytest.approx(-math.log(719))
+    assert two["notes"] == [
+        "its test accuracy is 1, taken as 0.9986: half of one of its 360 images below 1."
+    ]
+
+
+def test_a_score_that_is_null_is_none(tmp_path):
+    """As a ledger writes what is not finite."""
+    one, two = (result(tmp_path, {"a": score, "b": 0.5}) for score in (None, 0.5))
+    found = summary.summarise([one, two], ["a", "b"])
+    assert [row["tasks"] for row in found] == [["b"], ["b"]]
+    assert summary.best([one, two], "a") == {1}
+    console = Console(file=io.StringIO(), width=120)
+    display.print_table(console, [one, two], found, ["a", "b"])
+    assert "-" in console.file.getvalue()
 
 
 def test_without_a_test_row_there_is_mlo_and_no_mlog(tmp_path):
@@ -240,10 +269,10 @@ def test_without_a_test_row_there_is_mlo_and_no_mlog(tmp_path):
 
 
 def test_the_table_marks_the_best_of_a_row(tmp_path):
-    """Ties are both best; runs of one name are told apart by the directory above."""
+    """Ties are both best, by rounding too; one name is told apart by the directory above."""
     results = [
         result(tmp_path / "s1" / "tau", {"a": 0.9, "b": 0.6}),
-        result(tmp_path / "s2" / "tau", {"a": 0.8, "b": 0.6}),
+        result(tmp_path / "s2" / "tau", {"a": 0.8, "b": 0.1 + 0.2 + 0.3}),
     ]
     console = Console(file=io.StringIO(), width=120)
     summaries = summary.summarise(results, ["a", "b"])

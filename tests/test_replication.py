@@ -18,6 +18,7 @@ from rich.console import Console
 
 import configs
 import vci_jax
+from probes import correlate, published
 from probes.__main__ import main
 from probes.replication import claims, document, jobs, records, small_samples
 from probes.runs import Run
@@ -110,6 +111,9 @@ def test_the_change_is_from_the_first_pass_after_training_began():
         ([True, False] * 7, claims.OPEN),
         ([True] * 5, claims.OPEN),  # 2 / 2^5 = 0.0625
         ([True] * 6, claims.CONFIRMED),  # 2 / 2^6 = 0.03125
+        ([False] * 6, claims.REFUTED),
+        ([True] * 6 + [None] * 8, claims.CONFIRMED),  # Where nothing changes is no evidence.
+        ([None] * 14, claims.OPEN),
     ],
 )
 def test_a_statement_about_runs_takes_an_exact_sign_test(holds, verdict):
@@ -131,6 +135,26 @@ def test_a_statement_about_a_setting_takes_an_exact_permutation_test(values, sig
         "", "", runs, lambda run: run.config["loss"]["temperature"], claims._last("vci"), sign
     )
     assert found.verdict == verdict
+
+
+def test_significant_against_a_statement_is_contradicted():
+    """Of all kinds of statements, and in the words that the study prints."""
+    assert (claims.CONFIRMED, claims.REFUTED, claims.OPEN) == (
+        "confirmed", "contradicted", "not decidable",
+    )  # fmt: skip
+    found = correlate.correlate(published.study(), claims.PLAN)
+    (one,) = [c for c in found if (c.group, c.metric) == ("regulariser", "squared_distance")]
+    assert claims._positive("", "", one).verdict == "contradicted"
+    (one,) = [c for c in found if (c.group, c.metric) == ("regulariser", "fuzziness")]
+    assert claims._positive("", "", one).verdict == "not decidable"
+
+
+def test_what_does_not_change_moves_neither_way():
+    """A part of the variability that is 0 from the first pass on neither rises nor falls."""
+    assert claims._moves(0.0, 0.0, 1) is None
+    assert claims._moves(0.3, 0.1 + 0.2, 1) is None
+    assert claims._moves(0.3, 0.31, 1) is True
+    assert claims._moves(0.3, 0.31, -1) is False
 
 
 def test_seeds_of_one_setting_are_one_point():

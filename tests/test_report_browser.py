@@ -4,6 +4,7 @@ Screenshots go to the folder that ``VCI_SCREENSHOTS`` names, else to pytest's ow
 """
 
 import contextlib
+import csv
 import json
 import os
 import pathlib
@@ -286,6 +287,30 @@ def test_the_data_can_be_read_as_a_table_and_downloaded(open_page, pages):
     lines = pathlib.Path(download.value.path()).read_text().splitlines()
     assert lines[:2] == ["run,split,epoch,vci", "run,train,0,0.5"]
     assert len(lines) == 11
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_names_are_shown_as_they_are(open_page, tmp_path, width):
+    """In legends, beside the pointer, in tables and in the CSV; however long, on a phone, too."""
+    names = ["=1+1", "_b|$c$ <i>&amp;", 'a "q", b', "שלום\u202egnp", "w" * 120]
+    for run, name in zip(made_runs.write_group(tmp_path / "group"), names, strict=True):
+        run.rename(run.with_name(name))
+    page = open_page(_write(tmp_path / "group"), width)
+    shown = [run.name.replace("\u202e", "\\u202e") for run in read_runs([tmp_path / "group"])]
+    assert page.locator("#legend button").all_inner_texts()[-5:] == shown
+    assert page.locator("table.runs tbody th").all_inner_texts() == shown
+    assert page.locator("i:not(#tip i)").count() == 0
+    over = page.locator("#chart-vci .u-over")
+    over.scroll_into_view_if_needed()
+    over.hover(position={"x": 2, "y": 50})
+    said = page.locator("#tip").inner_text()
+    assert all(f"{name}, train" in said for name in shown)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    with page.expect_download() as download:
+        page.locator("#chart-vci").get_by_role("button", name="CSV").click()
+    with open(download.value.path(), newline="") as file:
+        rows = list(csv.reader(file))
+    assert {row[0] for row in rows[1:]} == {f"'{n}" if n[0] == "=" else n for n in shown}
 
 
 def test_light_and_dark(open_page, pages):

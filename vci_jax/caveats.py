@@ -31,13 +31,14 @@ def find(result: dict[str, Any], facts: dict[str, Any], data_eps: float) -> list
     Args:
       result: the metrics and counts of ``report``.
       facts: how they were made: ``overflowed``, ``underflowed``, ``scatter_known``, the relative
-        ``errors`` of metrics, the ``expected_rank`` of Sigma_T, and ``mean_noise``, the share of
-        Tr Sigma_B that is sampling noise.
+        ``errors`` of metrics, the ``expected_rank`` of Sigma_T, ``mean_noise``, the share of
+        Tr Sigma_B that is sampling noise, and ``inequality``, K sum_k (n_k / N)^2 and the relative
+        spread of the classes' variances.
       data_eps: roundoff of the moments.
     """
     found = [*_rows(result), *_degenerate(result, facts)]
     if not (facts["overflowed"] or facts["underflowed"]):
-        found += [*_sample_size(result), *_class_size(result, facts)]
+        found += [*_sample_size(result), *_class_size(result, facts), *_unequal(result, facts)]
         found += [*_cut(result, facts, data_eps), *_precision(result, facts, data_eps)]
     found += _undefined(result, facts)
     return [caveat for caveat in found if caveat.metrics]
@@ -67,7 +68,18 @@ def _degenerate(result: dict[str, Any], facts: dict[str, Any]) -> Iterator[Cavea
         yield Caveat("no_variance", (*TRACE, *MEANS), text)
     elif result["between_rank"] == 0:
         text = "All class means coincide to rounding: what divides by their distance is undefined."
-        yield Caveat("means_coincide", (*MEANS, *_OF_BETWEEN, "squared_distance_adjusted"), text)
+        concerned = (*MEANS, *_OF_BETWEEN, "squared_distance_adjusted", "probe_mse_adjusted")
+        yield Caveat("means_coincide", (*concerned, "spectrum"), text)
+    if math.isinf(result.get("cdnv", 0.0)):
+        text = "Two class means coincide to rounding: cdnv is infinite."
+        yield Caveat("two_means_coincide", ("cdnv", "cdnv_adjusted"), text)
+    if number := int(facts["vanishing"]):
+        text = (
+            f"{number} features vary within classes by no more than the rounding of the class "
+            "means, which counts as not at all: near complete collapse the last digits, or all, "
+            "of what compares variances are lost."
+        )
+        yield Caveat("vanishing_variance", (*TRACE, *DISTANCES, *_OF_BETWEEN), text)
     if 0 < rank < limit:
         text = (
             f"The features span {rank} directions, fewer than the {limit} of {classes} classes: "
@@ -117,6 +129,17 @@ def _class_size(result: dict[str, Any], facts: dict[str, Any]) -> Iterator[Cavea
         yield Caveat("noisy_means", concerned, text + rest)
 
 
+def _unequal(result: dict[str, Any], facts: dict[str, Any]) -> Iterator[Caveat]:
+    """Sizes and covariances may be unequal, each by itself; docs/error_bars.md has the measures."""
+    sizes, spread = map(float, facts["inequality"])
+    if result["classes"] > 1 and sizes > 1.5 and spread > 0.25:
+        text = (
+            "Classes are unequal in size and in spread. The adjusted values and vci_interval "
+            "assume one of the two, and may be off by some hundredths."
+        )
+        yield Caveat("unequal_classes", (*ADJUSTED, "vci_interval"), text)
+
+
 def _cut(result: dict[str, Any], facts: dict[str, Any], data_eps: float) -> Iterator[Caveat]:
     """Directions in which features may vary, but not visibly above rounding."""
     rank, expected, classes = result["kept_rank"], int(facts["expected_rank"]), result["classes"]
@@ -150,7 +173,7 @@ def _precision(result: dict[str, Any], facts: dict[str, Any], data_eps: float) -
     doubtful = {
         name: float(error)
         for name, error in facts["errors"].items()
-        if not float(error) <= promised and math.isfinite(result.get(name, math.nan))
+        if not float(error) <= promised and _is_number(result.get(name))
     }
     if doubtful:
         remedy = (
@@ -161,6 +184,11 @@ def _precision(result: dict[str, Any], facts: dict[str, Any], data_eps: float) -
         )
         text = f"Rounding may have changed, by about this part: {shown}; {remedy}."
         yield Caveat("precision", tuple(doubtful), text)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether there is a value that may be wrong; a spectrum is one."""
+    return isinstance(value, dict) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _undefined(result: dict[str, Any], facts: dict[str, Any]) -> Iterator[Caveat]:
@@ -179,7 +207,8 @@ def _undefined(result: dict[str, Any], facts: dict[str, Any]) -> Iterator[Caveat
             "The class means differ by so little that squares are lost: scale the features, or use "
             "dtype=float64."
         )
-        yield Caveat("underflow", missing, text)
+        lost = ("effective_rank", "logme", "shrinkage_h_score", "spectrum")
+        yield Caveat("underflow", tuple(dict.fromkeys((*missing, *DISTANCES, *lost))), text)
     elif not facts["scatter_known"]:
         text = (
             'weighting="class" on imbalanced data needs moments from init(..., class_counts=...); '

@@ -70,6 +70,8 @@ class Geometry(NamedTuple):
     rank: Int[Array, ""]
     data_eps: Float[Array, ""]
     noise: Float[Array, " D"]
+    within_noise: Float[Array, " D"]
+    vanishing: Int[Array, ""]
 
 
 def factorize(
@@ -114,7 +116,9 @@ def factorize(
     usable, variance = usable & ~lost, jnp.where(lost, jnp.nan, variance)
     rows = jnp.sqrt(proportion)[:, None] * offsets
     within = (moments.scatter + moments.scatter_residual) / pooled
-    noise = _noise(moments, rows, jnp.diagonal(within), data_eps)
+    variances = jnp.diagonal(within)
+    noise = _noise(moments, rows, variances, data_eps)
+    vanishing = (variances > 0) & (variances <= _mean_rounding(moments, data_eps))
     canonical = _canonical(moments, rows, pooled, proportion, usable, noise, data_eps)
     within = jnp.where(usable, within, jnp.nan)
     return Geometry(
@@ -125,12 +129,25 @@ def factorize(
         variance=variance,
         within=within,
         within_trace=jnp.sum(proportion * variance),
-        between=linalg.row_space(rows, min(dim, max(num_classes - 1, 1)), data_eps, noise),
+        between=_first(
+            linalg.row_space(rows, min(dim, max(num_classes - 1, 1)), data_eps, noise),
+            jnp.sum(present) - 1,
+        ),
         total=linalg.principal_axes(within + linalg.matmul(rows.T, rows)),
         canonical=canonical,
         rank=jnp.minimum(dim, jnp.sum(present, dtype=jnp.int32) - 1),
         data_eps=jnp.asarray(data_eps, offsets.dtype),
         noise=noise,
+        within_noise=_within_noise(moments, variances, data_eps),
+        vanishing=jnp.sum(vanishing, dtype=jnp.int32),
+    )
+
+
+def _first(space: linalg.RowSpace, number: Int[Array, ""]) -> linalg.RowSpace:
+    """The first directions alone: K means less their mean span K - 1, what is beyond is noise."""
+    kept = space.kept & (jnp.arange(space.kept.shape[0]) < number)
+    return linalg.RowSpace(
+        basis=jnp.where(kept, space.basis, 0), squares=jnp.where(kept, space.squares, 0), kept=kept
     )
 
 
@@ -191,6 +208,27 @@ def _noise(
     return jnp.where(jnp.isfinite(noise), noise, 0)
 
 
+def _mean_rounding(moments: ClassMoments, data_eps: float) -> Float[Array, " D"]:
+    """Largest squared rounding of a class mean about the pivot, in each coordinate."""
+    means = jnp.where(moments.count[:, None] > 0, moments.mean, 0)
+    return (data_eps * jnp.max(jnp.abs(means), axis=0)) ** 2
+
+
+def _within_noise(
+    moments: ClassMoments, within: Float[Array, " D"], data_eps: float
+) -> Float[Array, " D"]:
+    """By how much each diagonal entry of Sigma_W may be off: by what means and features lost.
+
+    Moments in float32 may stand for features of more digits, each off by one roundoff of its size.
+    """
+    noise = _mean_rounding(moments, data_eps)
+    if data_eps > 1e-12:
+        lost = data_eps * jnp.max(_magnitude(moments), axis=0)
+        size = jnp.maximum(jnp.sum(moments.count), 1).astype(lost.dtype)
+        noise += lost**2 + 2 * lost * jnp.sqrt(jnp.maximum(within, 0) / size)
+    return noise
+
+
 def _magnitude(moments: ClassMoments) -> Float[Array, "K D"]:
     """|mu_k|, zero for classes without samples."""
     return jnp.abs(moments.pivot + moments.mean) * (moments.count > 0)[:, None]
@@ -220,9 +258,7 @@ def _canonical(
     # A variance this small is the rounding of a constant.
     floor = samples * (8 * data_eps * jnp.max(_magnitude(moments), axis=0)) ** 2
     within, between = jnp.diagonal(scatter), jnp.sum(rows**2, axis=0)
-    # And a variance within classes this small that of their means.
-    reach = jnp.max(jnp.abs(jnp.where(moments.count[:, None] > 0, moments.mean, 0)), axis=0)
-    of_means = samples * (8 * data_eps * reach) ** 2
+    of_means = samples * _mean_rounding(moments, data_eps)  # and one within classes, of their means
     scale = _scale(within, between, floor, of_means)
     noise_within = jnp.max(jnp.where(within > of_means, of_means * scale**2, 0))
     whitener = linalg.whiten(scatter, moments.scatter_residual, scale, data_eps, noise_within)
@@ -242,17 +278,15 @@ def _canonical(
     directions = jnp.concatenate([fixed, scores], axis=1)
     inverses = jnp.where(kept, 1 / jnp.where(kept, space.squares, 1), 0)
     usual = jnp.where(within > of_means, within, jnp.inf)
-    entries = data_eps * (4 if data_eps > 1e-12 else 4 * 2.0**-20) + of_means / (16 * usual)
-    if data_eps > 1e-12:  # rounding of the features on their way into float32
-        cast = data_eps * jnp.sqrt(samples) * jnp.max(_magnitude(moments), axis=0)
-        entries += (cast / jnp.sqrt(samples) + cast**2 / jnp.sqrt(usual)) / jnp.sqrt(usual)
+    sums = data_eps * (4 if data_eps > 1e-12 else 4 * 2.0**-20)
+    entries = sums + _within_noise(moments, within / samples, data_eps) * samples / usual
     doubt = partial(_doubt, whitener.map, scale, space, white_noise, entries)
     return Canonical(
         ratios=jnp.where(usable, ratios, jnp.nan),
         share=linalg.matmul(proportion, directions**2),
         kept=jnp.concatenate([is_fixed, kept]),
         rank=rank,
-        varying=jnp.sum((scale > 0) | (within + between > floor / 16), dtype=jnp.int32),
+        varying=jnp.sum((scale > 0) | (within + between > floor / 4096), dtype=jnp.int32),
         doubt=doubt(jnp.where(kept, space.squares / (1 + space.squares) ** 2, 0)),
         doubt_inverse=doubt(inverses / jnp.where(jnp.any(kept), jnp.sum(inverses), 1)),
     )

@@ -326,13 +326,18 @@ def spectrum(geometry: Geometry) -> tuple[Float[Array, " r"], Float[Array, " D"]
 
 
 def _probe_parts(geometry: Geometry) -> tuple[Scalar, Scalar]:
-    """The parts of twice ``probe_mse``: label variance out of reach, and lost to Sigma_W."""
+    """The parts of twice ``probe_mse``: label variance out of reach, and lost to Sigma_W.
+
+    With fewer features than K - 1, some of the labels' variance is out of reach of any probe.
+    """
     canonical = geometry.canonical
     share = jnp.where(canonical.kept, canonical.share, 0)
-    missing = 1 - jnp.sum(geometry.proportion**2) - jnp.sum(share)
-    complete = jnp.sum(canonical.kept) == jnp.sum(geometry.present) - 1
+    rest = 1 - jnp.sum(geometry.proportion**2) - jnp.sum(share)
+    classes = jnp.sum(geometry.present)
+    rest = jnp.where(jnp.sum(canonical.kept) == classes - 1, 0, rest)
     lost = jnp.sum(share * (1 / (1 + canonical.ratios)))
-    return jnp.where(complete, 0, missing), lost
+    few = canonical.rank < classes - 1
+    return jnp.where(few, rest, 0), lost + jnp.where(few, 0, rest)
 
 
 def _unbiased_variance(geometry: Geometry) -> Float[Array, " K"]:

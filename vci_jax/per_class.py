@@ -54,7 +54,9 @@ def per_class(
       ValueError: at trace time, for an unknown weighting or for a stack of partial states.
     """
     geometry = factorize(moments, weighting=weighting)
-    distance = jnp.sqrt(jnp.sum(geometry.offsets**2, axis=1))
+    largest = jnp.max(jnp.abs(geometry.offsets))
+    unit = linalg.power_of_two(jnp.where(largest > 0, largest, 1))  # squares may overflow
+    distance = unit * jnp.sqrt(jnp.sum((geometry.offsets / unit) ** 2, axis=1))
     away = distance > mean_rounding(geometry)
     nearest = _nearest(geometry)
     values = {

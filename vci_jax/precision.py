@@ -38,7 +38,10 @@ def of_cdnv(geometry: Geometry, value: Scalar) -> Scalar:
     spread = jnp.where(geometry.variance > 0, geometry.variance, jnp.inf)
     pairs = classes * (classes - 1) / 2
     shortest = jnp.sqrt(jnp.min(spread) / jnp.maximum(pairs * value, 1e-300))
-    return jnp.where(value > 0, 2 * rounding / shortest, 0) + 8 * geometry.data_eps
+    of_within = _ratio(jnp.sum(geometry.within_noise), geometry.within_trace)
+    finite = jnp.isfinite(value) & (value > 0)
+    apart = jnp.where(finite, 2 * rounding / shortest, 0)
+    return apart + of_within + 8 * geometry.data_eps
 
 
 def _of_trace(geometry: Geometry) -> dict[str, Scalar]:
@@ -77,7 +80,8 @@ def _of_means(geometry: Geometry) -> dict[str, Scalar]:
     relative = jnp.where(kept, rounding / size_of, 0)
     variances = jnp.maximum(jnp.diagonal(geometry.within), 0)
     forms = jnp.maximum(linalg.quadratic_forms(geometry.within, between.basis), 0)
-    entries = 8 * geometry.data_eps * linalg.matmul(variances, between.basis**2)
+    diagonal = 8 * geometry.data_eps * variances + geometry.within_noise
+    entries = linalg.matmul(diagonal, between.basis**2)
     # A basis vector is turned towards another by its rounding over the larger of both lengths, and
     # out of the span by that over its own.
     longer = jnp.maximum(size_of, size_of[:, None])
@@ -91,7 +95,8 @@ def _of_means(geometry: Geometry) -> dict[str, Scalar]:
     of_terms = jnp.where(kept, (2 * relative * forms + turned + entries) / squares, 0)
     noise = jnp.sqrt(jnp.sum(geometry.noise))
     size = jnp.sqrt(jnp.sum(geometry.proportion[:, None] * geometry.offsets**2))
-    traces = _ratio(2 * noise, size) + 8 * geometry.data_eps
+    of_within = _ratio(jnp.sum(diagonal), geometry.within_trace)
+    traces = _ratio(2 * noise, size) + of_within
     norms = jnp.sqrt(jnp.sum(geometry.offsets**2, axis=1))
     shortest = jnp.min(jnp.where(geometry.present, norms, jnp.inf))
     smallest = jnp.sqrt(jnp.min(jnp.where(geometry.present, geometry.proportion, 1)))
@@ -106,11 +111,20 @@ def _of_means(geometry: Geometry) -> dict[str, Scalar]:
             across > 0, _ratio(part + 8 * geometry.data_eps * geometry.within_trace, across), 0
         ),
         "squared_distance": traces,
+        "squared_distance_adjusted": _adjusted(geometry, traces),
+        "shrinkage_h_score": of_within,
+        "spectrum": traces,
         "equinorm": _ratio(noise, size * smallest),
         "etf_error": _ratio(noise, size),
         "self_duality": _ratio(noise, size),
         "equiangularity": _ratio(noise, shortest * smallest),
     }
+
+
+def _adjusted(geometry: Geometry, error: Scalar) -> Scalar:
+    """An error of Tr Sigma_B, relative to what the adjusted form leaves of it."""
+    plain = metrics.squared_distance(geometry)
+    return error * jnp.maximum(metrics.squared_distance_adjusted(geometry) / plain, 1)
 
 
 def _of_angles(geometry: Geometry) -> dict[str, Scalar]:

@@ -138,7 +138,9 @@ def _finish(
         "kept_rank": geometry.canonical.rank,
         "expected_rank": jnp.minimum(geometry.canonical.varying, jnp.sum(moments.count) - 1),
         "mean_noise": _mean_noise(geometry),
+        "inequality": _inequality(geometry),
         "spanned": metrics.spanned(geometry),
+        "vanishing": geometry.vanishing,
         "between_rank": jnp.sum(geometry.between.kept),
         "scatter_known": jnp.isfinite(geometry.within[0, 0]),
         "overflowed": ~jnp.isfinite(jnp.sum(moments.scatter)),
@@ -153,6 +155,20 @@ def _mean_noise(geometry: Geometry) -> Array:
     between = jnp.sum(share[:, None] * geometry.offsets**2)
     noise = jnp.sum(share * (1 - share) * geometry.variance / jnp.maximum(count - 1, 1))
     return noise / jnp.where(between > 0, between, jnp.nan)
+
+
+def _inequality(geometry: Geometry) -> tuple[Array, Array]:
+    """How unequal classes are: K sum_k (n_k / N)^2, and the relative spread of their variances."""
+    number = geometry.moments.count.astype(geometry.variance.dtype)
+    share = number / jnp.maximum(jnp.sum(number), 1)
+    sizes = jnp.sum(geometry.present) * jnp.sum(share**2)
+    repeated = number > 1
+    spread = geometry.variance * number / jnp.where(repeated, number - 1, 1)
+    weight = jnp.where(repeated, share, 0)
+    weight /= jnp.maximum(jnp.sum(weight), 1e-30)
+    mean = jnp.sum(weight * spread)
+    deviation = jnp.sqrt(jnp.sum(weight * (spread - mean) ** 2))
+    return sizes, deviation / jnp.where(mean > 0, mean, jnp.nan)
 
 
 def _plain(values: dict[str, Any], stack: ClassMoments, weighting: Weighting) -> dict[str, Any]:

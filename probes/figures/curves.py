@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from probes import escape
 from probes.figures import style
 from probes.runs import Run
 
@@ -24,12 +26,15 @@ def metric_curves(runs: Sequence[Run], split: str) -> Figure:
     _check(runs)
     figure = style.figure(style.PAGE, 4.3)
     panels = figure.subplots(2, 2, sharex=True)
+    entries = []
     for axes, metric in zip(panels.flat, METRICS, strict=True):
-        style.panel(axes, f"{style.title(metric)}, {split}", style.direction(metric))
-        _curves(axes, runs, metric, split)
+        style.panel(
+            axes, f"{style.title(metric)}, {style.text(split, 12)}", style.direction(metric)
+        )
+        entries += _curves(axes, runs, metric, split)
     for axes in panels[-1]:
         axes.set_xlabel("Epoch", fontsize=style.TEXT)
-    style.legend(figure, panels.flat)
+    style.legend(figure, entries)
     return figure
 
 
@@ -48,13 +53,14 @@ def train_and_test(runs: Sequence[Run], metrics: Sequence[str]) -> Figure:
         raise ValueError("there are no metrics to draw; name one or more.")
     figure = style.figure(style.PAGE, 0.6 + 1.7 * len(metrics))
     panels = figure.subplots(len(metrics), 2, sharex=True, sharey="row", squeeze=False)
+    entries = []
     for row, metric in zip(panels, metrics, strict=True):
         for axes, split in zip(row, ("train", "test"), strict=True):
             style.panel(axes, f"{style.title(metric)}, {split}", style.direction(metric))
-            _curves(axes, runs, metric, split)
+            entries += _curves(axes, runs, metric, split)
     for axes in panels[-1]:
         axes.set_xlabel("Epoch", fontsize=style.TEXT)
-    style.legend(figure, panels.flat)
+    style.legend(figure, entries)
     return figure
 
 
@@ -63,16 +69,18 @@ def _check(runs: Sequence[Run]) -> None:
         raise ValueError("there are no runs to draw; give work directories that have rows.")
 
 
-def _curves(axes: Axes, runs: Sequence[Run], metric: str, split: str) -> None:
-    """Draws what can be drawn; on a logarithmic axis zero cannot."""
+def _curves(axes: Axes, runs: Sequence[Run], metric: str, split: str) -> list[tuple[str, Line2D]]:
+    """Draws what can be drawn, and returns the named lines; zero has no place on a logarithm."""
     scale = style.LABELS[metric].scale if metric in style.LABELS else "linear"
-    drawn = []
-    for index, run in enumerate(runs):
+    names = style.names([run.name for run in runs])
+    drawn, entries = [], []
+    for index, (name, run) in enumerate(zip(names, runs, strict=True)):
         epochs, values = run.curve(metric, split)
         points = [(e, v) for e, v in zip(epochs, values, strict=True) if scale == "linear" or v > 0]
         if points:
             look = style.line(index) | {"markevery": max(1, len(points) // 12)}
-            axes.plot(*zip(*points, strict=True), label=run.name, **look)
+            (line,) = axes.plot(*zip(*points, strict=True), label=name, **look)
+            entries.append((name, line))
             drawn += points
     if not drawn:
         _explain(axes, runs, metric, split)
@@ -80,10 +88,12 @@ def _curves(axes: Axes, runs: Sequence[Run], metric: str, split: str) -> None:
         style.plain_log(axes)
     elif metric == "vci":
         axes.set_ylim(bottom=0.0)  # An index: its zero is full collapse.
+    return entries
 
 
 def _explain(axes: Axes, runs: Sequence[Run], metric: str, split: str) -> None:
     rows = sum(row["split"] == split for run in runs for row in run.rows)
+    split, metric = style.text(split, 24), style.text(metric, 24)
     reason = f"none of the {rows} {split} rows has a {metric}" if rows else f"no {split} rows"
     # Where panels share an axis, the ticks of an empty one are those of its neighbours.
     if len(axes.get_shared_y_axes().get_siblings(axes)) == 1:
@@ -91,7 +101,7 @@ def _explain(axes: Axes, runs: Sequence[Run], metric: str, split: str) -> None:
     axes.text(
         0.5,
         0.5,
-        f"{reason}\nin {', '.join(run.name for run in runs)[:60]}",
+        f"{reason}\nin {style.text(', '.join(escape.lines([run.name for run in runs])), 60)}",
         transform=axes.transAxes,
         ha="center",
         va="center",

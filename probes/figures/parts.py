@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from probes.figures import style
 from probes.runs import Row, Run
@@ -34,20 +35,22 @@ def within_parts(runs: Sequence[Run], split: str) -> Figure:
       ValueError: there are no runs.
     """
     figure, panels = _panels(runs)
-    for axes, run in zip(panels, runs, strict=True):
-        style.panel(axes, f"{run.name}, {split}", "within-class variability")
+    entries: list[tuple[str, Line2D]] = []
+    for axes, name, run in zip(panels, _names(runs), runs, strict=True):
+        style.panel(axes, f"{name}, {style.text(split, 12)}", "within-class variability")
         axes.set_xlabel("Epoch", fontsize=style.TEXT)
         drawn = []
         for index, (part, label) in enumerate(_PARTS.items()):
             epochs, values = run.curve(part, split)
             drawn += values
             if values:
-                axes.plot(epochs, values, label=label, **style.line(index))
+                (line,) = axes.plot(epochs, values, label=label, **style.line(index))
+                entries.append((label, line))
         if not drawn:
             style.empty(axes, _missing(run, split, " or ".join(_PARTS)))
         elif min(drawn) > 0 and max(drawn) / min(drawn) > _LONG:
             style.plain_log(axes)
-    style.legend(figure, panels)
+    style.legend(figure, entries)
     return figure
 
 
@@ -63,31 +66,35 @@ def spectra(runs: Sequence[Run], split: str, epoch: float | None = None) -> Figu
       ValueError: there are no runs.
     """
     figure, panels = _panels(runs)
-    for axes, run in zip(panels, runs, strict=True):
+    entries: list[tuple[str, Line2D]] = []
+    for axes, name, run in zip(panels, _names(runs), runs, strict=True):
         row = _nearest(run, split, epoch)
         at = f", epoch {row['epoch']:g}" if row else ""
-        style.panel(axes, f"{run.name}, {split}{at}")
+        style.panel(axes, f"{name}, {style.text(split, 12)}{at}")
         axes.set_xlabel("Rank of the eigenvalue", fontsize=style.TEXT)
         axes.set_ylabel("Eigenvalue", fontsize=style.TEXT)
         if row is None:
             style.empty(axes, _missing(run, split, "spectrum"))
         else:
-            _spectrum(axes, row["spectrum"])
-    style.legend(figure, panels)
+            entries += _spectrum(axes, row["spectrum"])
+    style.legend(figure, entries)
     return figure
 
 
-def _spectrum(axes: Axes, spectrum: dict[str, list[float | None]]) -> None:
+def _spectrum(axes: Axes, spectrum: dict[str, list[float | None]]) -> list[tuple[str, Line2D]]:
     kept = {name: _above_rounding(spectrum.get(name) or []) for name in _SPECTRA}
     if not any(kept.values()):
         style.empty(axes, "no eigenvalue of its spectrum\nis positive")
-        return
+        return []
+    entries = []
     for index, (name, label) in enumerate(_SPECTRA.items()):
         if values := kept[name]:
             marks = _spread(len(values)).tolist()
             look = style.line(index) | {"markevery": marks, "markersize": 2.4}
-            axes.plot(range(1, len(values) + 1), values, label=label, **look)
+            (line,) = axes.plot(range(1, len(values) + 1), values, label=label, **look)
+            entries.append((label, line))
     style.plain_log_log(axes)
+    return entries
 
 
 def _above_rounding(values: Sequence[float | None]) -> list[float]:
@@ -107,8 +114,14 @@ def _nearest(run: Run, split: str, epoch: float | None) -> Row | None:
     return rows[-1] if epoch is None else min(rows, key=lambda row: abs(row["epoch"] - epoch))
 
 
+def _names(runs: Sequence[Run]) -> list[str]:
+    """As much of the names as leaves the right half of a title free."""
+    return style.names([run.name for run in runs], 20)
+
+
 def _missing(run: Run, split: str, what: str) -> str:
     rows = sum(row["split"] == split for row in run.rows)
+    split = style.text(split, 24)
     return f"none of its {rows} {split} rows\nhas {what}" if rows else f"no {split} rows"
 
 

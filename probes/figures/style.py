@@ -4,16 +4,22 @@ Colours are those of Okabe and Ito, told apart under every common colour blindne
 also differ in dashes and markers, and points in shape, nothing hangs on colour.
 """
 
-from collections.abc import Iterable
+import functools
+import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from probes import escape
 
 # Inches: a column and the text width of a two-column page.
 COLUMN, PAGE = 3.25, 6.75
@@ -53,6 +59,51 @@ def figure(width: float, height: float) -> Figure:
     return made
 
 
+def text(name: str, limit: int = 48) -> str:
+    r"""Returns a name of the user as a figure shows it: as it is, on one line, nothing typeset.
+
+    A name that is wider than ``limit`` letters loses its middle; letters that the font does not
+    have stand as escapes, which can be told apart where boxes cannot.
+
+    >>> text("lr$0.1$"), text("very_long_name", 8)
+    ('lr\\$0.1\\$', 'very…ame')
+    """
+    return _shortened(_drawable(escape.line(name)), limit).replace("$", r"\$")
+
+
+def names(of_runs: Sequence[str], limit: int = 48) -> list[str]:
+    """Returns names as ``text`` does, no two of them the same."""
+    shown = [_shortened(_drawable(name), limit) for name in escape.lines(of_runs)]
+    return [name.replace("$", r"\$") for name in escape.lines(shown)]
+
+
+@functools.cache
+def _letters(family: str) -> set[int]:
+    """Code points that a family has, upright and bold."""
+    weights = (font_manager.FontProperties(family=family, weight=w) for w in ("normal", "bold"))
+    fonts = [font_manager.get_font(font_manager.findfont(weight)) for weight in weights]
+    return set.intersection(*(set(font.get_charmap()) for font in fonts))
+
+
+def _drawable(name: str) -> str:
+    """Returns a name whose letters the font has; an invisible joiner needs no letter."""
+    letters = _letters(font_manager.FontProperties().get_name())
+    return "".join(
+        c if ord(c) in letters or unicodedata.category(c) == "Cf" else _escaped(c) for c in name
+    )
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def _shortened(name: str, limit: int) -> str:
+    if len(name) <= limit:
+        return name
+    tail = (limit - 1) // 2
+    return f"{name[: limit - 1 - tail]}…{name[len(name) - tail :]}"
+
+
 def line(index: int) -> dict[str, Any]:
     """Returns the colour, dashes and marker of the so-manieth line; 280 differ."""
     return {
@@ -86,7 +137,8 @@ def direction(metric: str) -> str:
 
 def title(metric: str) -> str:
     """Returns the name of a metric as it is printed."""
-    return LABELS[metric].title if metric in LABELS else metric.replace("_", " ").capitalize()
+    known = LABELS.get(metric)
+    return known.title if known else text(metric.replace("_", " ").capitalize(), 22)
 
 
 def empty(axes: Axes, reason: str) -> None:
@@ -127,25 +179,31 @@ def _plain(axis: Axis, low: float, high: float) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def legend(made: Figure, axes: Iterable[Axes]) -> None:
-    """Puts one legend of all lines of the panels, each name once, below the figure."""
-    named = {}
-    for one in axes:
-        handles, labels = one.get_legend_handles_labels()
-        named |= dict(zip(labels, handles, strict=True))
+def legend(made: Figure, entries: Iterable[tuple[str, Line2D]]) -> None:
+    """Puts one legend below the figure: each name once, as ``text`` or mathematics."""
+    named: dict[str, Line2D] = {}
+    for name, drawn in entries:
+        named.setdefault(name, drawn)
     if not named:
         return
     # An entry is about as wide as its letters and the line before them.
     widest = max(map(len, named)) * SMALL * 0.55 + 40
-    made.legend(
-        named.values(),
-        named.keys(),
+    columns = max(1, min(len(named), int(made.get_figwidth() * 72 / widest)))
+    # Panels keep their height: the figure grows by the rows that it has no room for.
+    rows = -(-len(named) // columns)
+    made.set_figheight(made.get_figheight() + max(0, rows - 4) * SMALL * 1.5 / 72)
+    box = made.legend(
+        list(named.values()),
+        [f"entry {i}" for i in range(len(named))],
         loc="outside lower center",
-        ncols=max(1, min(len(named), int(made.get_figwidth() * 72 / widest))),
+        ncols=columns,
         fontsize=SMALL,
         frameon=False,
         handlelength=3.2,
     )
+    # Set here, for a legend leaves out what is labelled with an underscore first.
+    for said, name in zip(box.get_texts(), named, strict=True):
+        said.set_text(name)
 
 
 def save(made: Figure, path: Path) -> Path:

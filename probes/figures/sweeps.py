@@ -49,7 +49,10 @@ def validation_curves(scores: Sequence[Mapping[str, Any]], values: ArrayLike) ->
     panels = figure.subplots(rows, columns, squeeze=False)
     for axes, row in zip(panels.flat, scores, strict=False):
         curve = np.array(row["validation_curve"], np.float64)
-        _choice(axes, row["task"], values, curve, row["value"])
+        task = style.text(row["task"], 24)
+        # A long name stands above the note at its right.
+        title = task if len(task) <= 12 else f"{task}\n"
+        _choice(axes, title, values, curve, row["value"])
     for axes in panels.flat[len(scores) :]:
         axes.set_visible(False)
     figure.supxlabel("Penalty (1/C)", fontsize=style.TEXT)

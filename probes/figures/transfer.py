@@ -34,7 +34,7 @@ def transfer_scatter(study: Study, correlations: Sequence[Correlation]) -> Figur
                 axes.set_title(title, fontsize=style.TEXT, fontweight="bold", pad=14)
             _points(axes, values[members], study.mlog[members], index)
             _write(axes, found.get((group, metric)))
-        row[0].set_ylabel(f"{group}\nMLOG", fontsize=style.TEXT)
+        row[0].set_ylabel(f"{style.text(group, 24)}\nMLOG", fontsize=style.TEXT)
     for axes, metric in zip(panels[-1], study.metrics, strict=True):
         axes.set_xlabel(style.direction(metric), fontsize=style.SMALL, color=style.GREY)
     figure.align_ylabels(panels[:, 0])

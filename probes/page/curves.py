@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from probes import escape
 from probes.page.metrics import BY_NAME, FURTHER, MAIN, Metric
 from probes.page.wary import why_undefined
 from probes.runs import Run
@@ -74,7 +75,7 @@ def _chart(metric: Metric, runs: Sequence[Run], most: int) -> dict[str, Any]:
     ]
     series = [one for one in series if one["x"]]
     return {
-        "id": metric.name,
+        "id": escape.line(metric.name),
         "title": metric.title,
         "direction": metric.direction,
         "scale": metric.scale,

@@ -39,9 +39,14 @@
     return node;
   };
   const show = (v) => (v == null ? "–" : Number.isInteger(v) ? String(v) : String(+v.toPrecision(5)));
+  // A text that a spreadsheet would take for a formula begins with an apostrophe.
+  const csvCell = (v) => {
+    if (v == null || typeof v === "number") return v ?? "";
+    const text = /^[=+\-@\t\r]/.test(v) ? "'" + v : String(v);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
   const download = (name, rows) => {
-    const quote = (v) => (v == null ? "" : /[",\n]/.test(v) ? `"${String(v).replaceAll('"', '""')}"` : v);
-    const text = rows.map((row) => row.map(quote).join(",")).join("\n") + "\n";
+    const text = rows.map((row) => row.map(csvCell).join(",")).join("\n") + "\n";
     const link = make("a", { href: URL.createObjectURL(new Blob([text], { type: "text/csv" })), download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);

@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 import markupsafe
 
+from probes import escape
 from probes.page import classes, curves, scatter, tables, transfer
 from probes.runs import Run, settings
 
@@ -23,9 +24,15 @@ def render(runs: Sequence[Run], *, title: str, refresh: int) -> str:
       title: of the page.
       refresh: seconds after which the open page loads itself again; 0 is never.
     """
+    names = escape.lines([run.name for run in runs])
+    runs = [
+        run._replace(name=name, group=escape.line(run.group))
+        for run, name in zip(runs, names, strict=True)
+    ]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
+        finalize=_printable,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -34,7 +41,7 @@ def render(runs: Sequence[Run], *, title: str, refresh: int) -> str:
     scatters, statements = scatter.scatters(runs) if len(runs) > 1 else ([], [])
     data = {
         "refresh": refresh,
-        "runs": [run.name for run in runs],
+        "runs": names,
         "charts": curves.charts(runs),
         "spectra": curves.spectra(runs),
         "classes": class_tables,
@@ -42,7 +49,7 @@ def render(runs: Sequence[Run], *, title: str, refresh: int) -> str:
         "scatters": scatters,
     }
     return environment.get_template("page.html.j2").render(
-        title=title,
+        title=escape.line(title),
         runs=runs,
         data=_embed(data),
         charts=data["charts"],
@@ -71,6 +78,12 @@ def _embed(data: dict[str, Any]) -> markupsafe.Markup:
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return markupsafe.Markup(text)
+
+
+def _printable(value: Any) -> Any:
+    """What a file of HTML can hold of text; the assets and the JSON are markup."""
+    is_text = isinstance(value, str) and not isinstance(value, markupsafe.Markup)
+    return escape.prose(value) if is_text else value
 
 
 def _asset(name: str) -> markupsafe.Markup:

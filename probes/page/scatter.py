@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from probes import escape
 from probes.correlate import Correlation, correlate
 from probes.page.curves import short
 from probes.page.metrics import BY_NAME, COLLAPSE
@@ -29,7 +30,8 @@ def scatters(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[str]]:
         return [_empty(name, str(error)) for name in COLLAPSE], []
     plan = Plan()
     found = correlate(study, plan)
-    numbers = {run.name: number for number, run in enumerate(runs)}
+    names = escape.lines([run.name for run in runs])  # As the study has them.
+    numbers = {name: number for number, name in enumerate(names)}
     charts = [_scatter(study, [c for c in found if c.metric == name], numbers) for name in COLLAPSE]
     some = any(chart["strengths"] for chart in charts)
     return charts, [*study.notes, *statements(found, [], plan)] if some else []

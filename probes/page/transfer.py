@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from probes.odds import mlo, mlog
+from probes import escape, odds, summary
 from probes.page.tables import DASH, number
 from probes.runs import Run
 from probes.study import measured
@@ -20,14 +20,15 @@ def table(runs: Sequence[Run]) -> dict[str, Any] | None:
     gain = all(measured(run, "test").get("accuracy") is not None for run in having)
     means = [transfer_score(run, shared, gain=gain) for run in having]
     return {
-        "tasks": [{"name": task, "score": _score_name(scored, task)} for task in tasks],
+        "tasks": [
+            {"name": escape.line(task), "score": _score_name(scored, task)} for task in tasks
+        ],
         "runs": [
             {"name": run.name, "cells": [_score(scored, i, task) for task in tasks]}
             for i, run in enumerate(having)
         ],
         "means": [
-            {"text": number(mean), "best": mean is not None and _is_best(mean, means)}
-            for mean in means
+            {"text": number(mean), "best": i in _best(means)} for i, mean in enumerate(means)
         ],
         "mean_name": "MLOG" if gain else "MLO",
         "shared": len(shared),
@@ -49,13 +50,14 @@ def transfer_score(run: Run, tasks: Sequence[str], *, gain: bool) -> float | Non
       tasks: all of which it must have.
       gain: take off the log odds of the accuracy on its own test split (MLOG rather than MLO).
     """
-    scores = {row["task"]: row["score"] for row in run.transfer}
-    if not tasks or any(task not in scores for task in tasks):
+    rows = {row["task"]: row for row in run.transfer if row["score"] is not None}
+    if not tasks or any(task not in rows for task in tasks):
         return None
-    chosen = [scores[task] for task in tasks]
+    own = measured(run, "test")
     try:
-        return mlog(chosen, measured(run, "test").get("accuracy")) if gain else mlo(chosen)
-    except (ValueError, TypeError):  # A score of 0 or 1 has no finite odds, null none at all.
+        scores = [odds.of_score(rows[task])[0] for task in tasks]
+        return odds.mlog(scores, odds.of_accuracy(own)[0]) if gain else odds.mlo(scores)
+    except (ValueError, KeyError):  # Of 0 or 1 it is not known how many images they are of.
         return None
 
 
@@ -67,7 +69,8 @@ def _score(scored: list[dict[str, Any]], which: int, task: str) -> dict[str, Any
     row = scored[which].get(task)
     if row is None or row["score"] is None:
         return {"text": DASH, "best": False, "detail": "not probed"}
-    best = _is_best(row["score"], [s[task]["score"] for s in scored if task in s])
+    among = [s[task]["score"] if task in s else None for s in scored]
+    best = which in _best(among)
     detail = [
         f"{name} {number(row[key])}"
         for key, name in (("validation_score", "validation"), ("l2", "l2"))
@@ -76,6 +79,7 @@ def _score(scored: list[dict[str, Any]], which: int, task: str) -> dict[str, Any
     return {"text": number(row["score"]), "best": best, "detail": ", ".join(detail)}
 
 
-def _is_best(value: float, among: Sequence[float | None]) -> bool:
-    known = [other for other in among if other is not None]
-    return len(known) > 1 and value == max(known)
+def _best(values: Sequence[float | None]) -> set[int]:
+    """Returns the places of the highest value, where there is more than one."""
+    known = [value for value in values if value is not None]
+    return summary.leading(values) if len(known) > 1 else set()

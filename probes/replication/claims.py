@@ -1,9 +1,11 @@
 """The paper's statements, one by one, held against the runs: a verdict and the numbers behind it.
 
-A statement about single runs is confirmed if it holds in more of them than chance would allow (an
-exact sign test at 5 %), not confirmed if it fails in as many, else not decidable. One about how a
-setting moves a quantity is confirmed if Spearman's correlation has that sign and an exact
-permutation test rejects that there is none. Runs of two seeds count as one setting, by their mean.
+A verdict takes a test at 5 %. A statement is confirmed if the result is significant for it,
+contradicted if it is significant against it, and not decidable if it is not significant.
+
+A statement about single runs takes the exact sign test of the runs in which it holds; runs in which
+nothing changes are in neither count. One about how a setting moves a quantity takes Spearman's
+correlation and its exact permutation test. Runs of two seeds count as one setting, by their mean.
 """
 
 import math
@@ -13,15 +15,15 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from probes import coefficients, correlate, resampling, study, verdicts
+from probes import coefficients, correlate, odds, resampling, rounding, study, verdicts
 from probes.correlate import Correlation
 from probes.replication.records import Evidence
 from probes.resampling import Plan
 from probes.runs import Row, Run
 from probes.study import ALL, METRICS, Study
 
-CONFIRMED, REFUTED, OPEN = "confirmed", "not confirmed", "not decidable"
-LEVEL = 0.05
+CONFIRMED, REFUTED, OPEN = "confirmed", "contradicted", "not decidable"
+PLAN = Plan(confidence=0.95)
 
 # Which way each metric moves as features collapse.
 COLLAPSE = {"fuzziness": -1, "squared_distance": -1, "cosine_similarity": 1, "vci": -1}
@@ -64,9 +66,8 @@ def change(run: Run, metric: str, split: str) -> tuple[float, float]:
 
 
 def _of_single_runs(runs: Sequence[Run]) -> list[Claim]:
-    def moves(metric: str, sign: int, split: str = "train") -> list[bool]:
-        pairs = [change(run, metric, split) for run in runs]
-        return [sign * (last - first) > 0 for first, last in pairs]
+    def moves(metric: str, sign: int, split: str = "train") -> list[bool | None]:
+        return [_moves(*change(run, metric, split), sign) for run in runs]
 
     def parts(metric: str) -> str:
         ratios = [last / first for first, last in (change(run, metric, "train") for run in runs)]
@@ -118,7 +119,7 @@ def _inside(runs: Sequence[Run]) -> Claim:
     return _counted(
         "Figure 1, without scale",
         "The share of the within-class variability that lies inside C(Σ_B) falls",
-        [last < first for first, last in shares],
+        [_moves(first, last, -1) for first, last in shares],
         f"median {medians[0]:.2f} to {medians[1]:.2f}",
     )
 
@@ -134,7 +135,7 @@ def _gentler(runs: Sequence[Run]) -> Claim:
     return _counted(
         "Figure 2",
         "The eigenvalues of Σ_T decay more gently than those of Σ_B",
-        [t > b for t, b in zip(total, between, strict=True)],
+        [_moves(b, t, 1) for t, b in zip(total, between, strict=True)],
         f"of the first eigenvalue, the ninth is {_range(total)} (Σ_T) and {_range(between)} (Σ_B)",
     )
 
@@ -168,33 +169,32 @@ def _setting(field: str) -> Callable[[Run], float]:
 
 
 def _of_transfer(compared: Study, found: list[Correlation]) -> list[Claim]:
-    plan = Plan()
     vci = {one.group: one for one in found if one.metric == "vci"}
     claims = [
-        _positive("Figure 7", f"VCI rises with MLOG, {group}", one, plan)
-        for group, one in vci.items()
+        _positive("Figure 7", f"VCI rises with MLOG, {group}", one) for group, one in vci.items()
     ]
-    signs = {one.metric: one for one in verdicts.signs(found, plan)}
+    signs = {one.metric: one for one in verdicts.signs(found, PLAN)}
     kept = [TITLES[name] for name, one in signs.items() if one.consistent]
     lost = [name for name, one in signs.items() if not one.consistent and one.established]
     listing = "; ".join(
         f"{TITLES[name]} "
         + ", ".join(
-            f"{'+' if sign > 0 else '-'} in {group}{'' if one.significant[group] else ' (n.s.)'}"
+            f"{'0+-'[sign]} in {group}{'' if one.significant[group] else ' (n.s.)'}"
             for group, sign in one.signs.items()
         )
         for name, one in signs.items()
     )
     others = [one.consistent and one.established for m, one in signs.items() if m != "vci"]
-    if signs["vci"].consistent and signs["vci"].established and len(lost) == len(METRICS) - 1:
+    ours = signs["vci"]
+    if ours.consistent and ours.established and len(lost) == len(METRICS) - 1:
         verdict = CONFIRMED
-    elif signs["vci"].consistent < signs["vci"].established or any(others):
+    elif (ours.established and not ours.consistent) or any(others):
         verdict = REFUTED
     else:
         verdict = OPEN
     only = f"one sign: {', '.join(kept) or 'none'}; {listing}"
     claims.append(Claim("Figure 7", "Only VCI keeps its sign over the groups", verdict, only))
-    comparisons = [one for one in correlate.compare(compared, "vci", plan) if one.group == ALL]
+    comparisons = [one for one in correlate.compare(compared, "vci", PLAN) if one.group == ALL]
     stronger = [one.interval.low > 0 for one in comparisons]
     weaker = [one.interval.high < 0 for one in comparisons]
     listing = "; ".join(
@@ -209,11 +209,25 @@ def _of_transfer(compared: Study, found: list[Correlation]) -> list[Claim]:
     return claims
 
 
-def _counted(exhibit: str, statement: str, holds: Sequence[bool], numbers: str) -> Claim:
-    count, size = sum(holds), len(holds)
-    p = float(stats.binomtest(count, size).pvalue)
-    verdict = OPEN if p > LEVEL else CONFIRMED if 2 * count > size else REFUTED
+def _moves(first: float, last: float, sign: int) -> bool | None:
+    """Whether a number moves as said; None if it does not move but for rounding."""
+    first, last = rounding.level(np.array([first, last]))
+    return None if first == last else bool(sign * (last - first) > 0)
+
+
+def _counted(exhibit: str, statement: str, holds: Sequence[bool | None], numbers: str) -> Claim:
+    decided = [one for one in holds if one is not None]
+    count, size = sum(decided), len(decided)
+    p = float(stats.binomtest(count, size).pvalue) if size else 1.0
+    verdict = _verdict(p, 2 * count - size)
     return Claim(exhibit, statement, verdict, f"{count} of {size} runs ({_p(p)}); {numbers}")
+
+
+def _verdict(p_value: float, direction: float) -> str:
+    """Returns what a test says of a statement; the result is for it if ``direction`` > 0."""
+    if not PLAN.rejects(p_value):
+        return OPEN
+    return CONFIRMED if direction > 0 else REFUTED
 
 
 def _monotone(
@@ -232,9 +246,9 @@ def _monotone(
     y = np.array([np.mean(values[key]) for key in sorted(values)])
     if len(x) < 3:
         return Claim(exhibit, statement, OPEN, f"{len(x)} settings")
-    test = resampling.permute(coefficients.spearman, x, y, Plan())
+    test = resampling.permute(coefficients.spearman, x, y, PLAN)
     rho = float(coefficients.spearman(x, y))
-    verdict = OPEN if test.p_value > LEVEL else CONFIRMED if rho * sign > 0 else REFUTED
+    verdict = _verdict(test.p_value, rho * sign)
     ends = f"{y[0]:.4g} at {x[0]:g}, {y[-1]:.4g} at {x[-1]:g}"
     return Claim(
         exhibit,
@@ -244,14 +258,12 @@ def _monotone(
     )
 
 
-def _positive(exhibit: str, statement: str, one: Correlation, plan: Plan) -> Claim:
+def _positive(exhibit: str, statement: str, one: Correlation) -> Claim:
     if not one.estimates:
         return Claim(exhibit, statement, OPEN, f"{one.settings} settings")
     estimate = one.pearson
     test = estimate.permutation
-    verdict = OPEN if test.p_value > 1 - plan.confidence else CONFIRMED
-    if verdict == CONFIRMED and estimate.value < 0:
-        verdict = REFUTED
+    verdict = _verdict(test.p_value, estimate.value)
     interval = f" [{test.low:+.3f}, {test.high:+.3f}]" if math.isfinite(test.low) else ""
     return Claim(
         exhibit,
@@ -270,9 +282,8 @@ def _accuracy(run: Run) -> float:
 
 
 def _mlog(run: Run) -> float:
-    scores: dict[str, float] = {row["task"]: row["score"] for row in run.transfer}
-    table = {task: np.array([score]) for task, score in scores.items()}
-    return float(study.gains(table, np.array([_accuracy(run)]))[1][0])
+    scores, accuracy, _ = study.shares(run)
+    return odds.mlog(list(scores.values()), accuracy)
 
 
 def _range(values: Sequence[float]) -> str:

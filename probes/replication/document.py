@@ -9,7 +9,7 @@ from typing import TextIO
 
 import numpy as np
 
-from probes import correlate, figures, published, study, tables
+from probes import correlate, figures, odds, published, study, tables
 from probes.correlate import Correlation
 from probes.replication import claims, questions
 from probes.replication.claims import Claim
@@ -17,7 +17,7 @@ from probes.replication.records import Evidence
 from probes.resampling import Plan
 from probes.runs import Run
 from probes.study import ALL, Study
-from probes.tables import Table
+from probes.tables import Raw, Table
 
 BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
 _NAME = re.compile(r"\{\{(\w+)\}\}")
@@ -160,7 +160,9 @@ def _compared(evidence: Evidence) -> tuple[Evidence, Study, list[Correlation]]:
 
 
 def _table_of(verdicts: list[Claim]) -> str:
-    rows = [[one.exhibit, one.statement, f"**{one.verdict}**", one.numbers] for one in verdicts]
+    rows = [
+        [one.exhibit, one.statement, Raw(f"**{one.verdict}**"), one.numbers] for one in verdicts
+    ]
     header = ["Exhibit", "Statement", "Here", "Numbers"]
     return tables.markdown(Table("The paper's statements, one by one", header, rows))
 
@@ -228,9 +230,10 @@ def _mlog_error(run: Run) -> float:
     def variance(share: float, size: int) -> float:
         return 1 / (size * share * (1 - share))
 
-    tasks = [variance(row["score"], row["test_size"]) for row in run.transfer]
+    tasks = [variance(odds.of_score(row)[0], row["test_size"]) for row in run.transfer]
     own = run.last("test")
-    return float(np.sqrt(sum(tasks) / len(tasks) ** 2 + variance(own["accuracy"], own["samples"])))
+    last = variance(odds.of_accuracy(own)[0], own["samples"])
+    return float(np.sqrt(sum(tasks) / len(tasks) ** 2 + last))
 
 
 def _scalars(

@@ -79,7 +79,8 @@ def cheap_ranking(evidence: Evidence, compared: Study) -> tuple[Table, dict[str,
         one_sign = np.mean(np.all(signs == signs[0], axis=0) & np.all(signs != 0, axis=0))
         rows.append([metric, *cells, f"{100 * one_sign:.0f} %"])
     strength = {m: float(np.mean(np.abs(taus[ALL]))) for m, taus in measured.items()}
-    best = sorted(strength, key=lambda metric: -strength[metric])
+    # Means that are equal but for rounding keep the order of METRICS.
+    best = sorted(strength, key=lambda metric: -round(strength[metric], 9))
     facts = {
         "cheap_best": f"`{best[0]}`",
         "cheap_best_tau": f"{strength[best[0]]:.2f}",

@@ -1,0 +1,131 @@
+r"""What a user has named, for the media that read it: one function for each.
+
+A run, a group, a task, a metric and a file are called whatever a directory or a JSON string can be
+called: ``_baseline``, ``lr$0.1$``, ``a|b``, ``C:\new``, ``=1+1``, nothing at all. A name that goes
+to a terminal goes through ``line``, to Markdown through ``markdown`` or ``cell``, to LaTeX through
+``latex``, to a file's name through ``stem``. Figures have ``figures.style.text``; the page escapes
+all that it shows (``page.render``), and the CSV that it offers has ``csvCell`` in ``page.js``.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Sequence
+
+NAMELESS = "(no name)"
+
+# Turn the direction of what follows, or end a line.
+_MARKS = set("\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+# In Markdown: always; where a tag, an entity or the address of a link would begin; and underscores
+# that are not within a word.
+_MARKDOWN = re.compile(
+    r"[\\`*~$]|<(?=[A-Za-z/!?])|&(?=[#A-Za-z])|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])"
+)
+# What would begin a heading, a quotation or a list.
+_BLOCK = re.compile(r"^(\d*)(?=(?<!\d)[#>+=\[-]|(?<=\d)[.)](?:\s|$))")
+
+_LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "|": r"\textbar{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "`": r"\textasciigrave{}",
+}
+
+# Bytes a file's name may have are 255; a suffix and what stands before the name need some.
+_LONGEST = 80
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Returns text whose control characters, and what cannot be encoded, stand as escapes.
+
+    >>> printable("a\tb\x1b[0m")
+    'a\\tb\\x1b[0m'
+    """
+    return "".join(
+        c.encode("unicode_escape").decode()
+        if c not in keep and (unicodedata.category(c) in ("Cc", "Cs") or c in _MARKS)
+        else c
+        for c in text
+    )
+
+
+def prose(text: str) -> str:
+    """Returns text of several lines as ``printable`` does, its line ends kept."""
+    return printable(text, keep="\n")
+
+
+def line(name: str) -> str:
+    r"""Returns a name as one line of printable text, ``NAMELESS`` if there is nothing to see.
+
+    >>> line("a\nb"), line(" ")
+    ('a\\nb', '(no name)')
+    """
+    return printable(name) if name.strip() else NAMELESS
+
+
+def lines(names: Sequence[str]) -> list[str]:
+    """Returns names as ``line`` does, those that occurred before with a number.
+
+    >>> lines(["a", "", "a"])
+    ['a', '(no name)', 'a (2)']
+    """
+    taken: dict[str, None] = {}
+    for name in map(line, names):
+        other, number = name, 1
+        while other in taken:
+            number += 1
+            other = f"{name} ({number})"
+        taken[other] = None
+    return list(taken)
+
+
+def markdown(text: str) -> str:
+    r"""Returns a line of Markdown that shows text, whatever block it would begin.
+
+    >>> print(markdown("# *a*: |r| of tau_1"))
+    \# \*a\*: |r| of tau_1
+    """
+    return _BLOCK.sub(r"\1\\", _inline(text))
+
+
+def cell(text: str) -> str:
+    r"""Returns a cell of a Markdown table that shows text.
+
+    >>> print(cell("a|b"), cell("-0.5"))
+    a\|b -0.5
+    """
+    return _inline(text).replace("|", r"\|")
+
+
+def latex(text: str) -> str:
+    r"""Returns LaTeX that shows text.
+
+    >>> print(latex(r"50% of \a_1"))
+    50\% of \textbackslash{}a\_1
+    """
+    escaped = "".join(_LATEX.get(c, c) for c in printable(text))
+    return re.sub(r"-(?=-)", "-{}", escaped)  # Two hyphens would be a dash.
+
+
+def stem(name: str) -> str:
+    """Returns the name of a file, without a suffix; different names have different files.
+
+    >>> stem("tau_1.0"), stem("seed_1/tau_1.0")
+    ('tau_1.0', 'seed_1_tau_1.0-eb972eb1')
+    """
+    safe = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:_LONGEST]
+    if safe == name and safe.strip("."):
+        return name
+    return f"{safe}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def _inline(text: str) -> str:
+    """Escapes what Markdown reads within a line, and spaces at its ends, which it would drop."""
+    text = _MARKDOWN.sub(r"\\\g<0>", printable(text))
+    inner = text.strip(" ")
+    before, _, after = text.partition(inner) if inner else ("", "", text)
+    return before.replace(" ", "&#32;") + inner + after.replace(" ", "&#32;")

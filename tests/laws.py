@@ -3,7 +3,7 @@
 A law names public functions, data, a change of the data, and what the answer must then be: the
 same, or known factors of it. It holds if ``answer(change(data))`` equals ``expect(answer(data))``.
 To show that a law can fail, each has a mistake: how a wrong implementation would see the changed
-data. The tables are in ``laws_library``, ``laws_probes`` and ``laws_studies``.
+data. The tables are in ``laws_library``, ``laws_numerics``, ``laws_probes`` and ``laws_studies``.
 """
 
 import functools

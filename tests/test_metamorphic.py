@@ -1,6 +1,7 @@
 """Every public function obeys laws: what may be done to its input, and what becomes of the answer.
 
-The tables are documents, a sentence a law: ``laws_library``, ``laws_probes``, ``laws_studies``.
+The tables are documents, a sentence a law: ``laws_library``, ``laws_numerics``, ``laws_probes`` and
+``laws_studies``.
 """
 
 import ast
@@ -12,6 +13,7 @@ from laws import violations
 from laws_library import EXEMPT as LIBRARY_EXEMPT
 from laws_library import EXEMPT_MODULES as LIBRARY_MODULES
 from laws_library import LIBRARY
+from laws_numerics import NUMERICS
 from laws_probes import EXEMPT as PROBES_EXEMPT
 from laws_probes import EXEMPT_MODULES as PROBES_MODULES
 from laws_probes import PROBES
@@ -21,7 +23,7 @@ from laws_studies import STUDY
 import vci_jax
 
 ROOT = pathlib.Path(__file__).parents[1]
-LAWS = (*LIBRARY, *PROBES, *STUDY)
+LAWS = (*LIBRARY, *NUMERICS, *PROBES, *STUDY)
 EXEMPT = LIBRARY_EXEMPT | PROBES_EXEMPT | STUDY_EXEMPT
 EXEMPT_MODULES = LIBRARY_MODULES | PROBES_MODULES
 

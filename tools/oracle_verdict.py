@@ -22,6 +22,7 @@ STATISTICAL = frozenset(
         "small_sample",
         "too_few_samples",
         "noisy_means",
+        "unchecked_size",
         "few_directions",
         "label_out_of_range",
         "non_finite",
@@ -147,15 +148,15 @@ def _lists(
     data: oracle_exact.Summary,
     named: set[str],
 ) -> list[Finding]:
-    """Spectra, compared in units of their largest eigenvalue, and the entries of each class."""
+    """Spectra, in units of the largest eigenvalue of Sigma_T, and the entries of each class."""
     findings, tolerance = [], TOLERANCE[case.state]
+    scale = max(spectrum["total"], default=0.0)
     for name, exact in spectrum.items():
         key = f"spectrum.{name}"
         if any(map(is_nan, lists[key])):
             findings.append(Finding(key, NAN, "spectrum" in named, math.nan, math.nan))
             continue
         padded = exact + [0.0] * (len(lists[key]) - len(exact))
-        scale = max(exact, default=0.0)
         pairs = zip(padded, lists[key], strict=False)
         findings.append(_worst([
             compare(key, "spectrum" in named, e, g, tolerance, scale) for e, g in pairs
@@ -167,13 +168,13 @@ def _lists(
         if name == "nearest":
             findings.append(_nearest(case, entries, data, doubted))
             continue
-        scale = 1.0 if name == "cosine_similarity" else 0.0
+        floor = 1.0 if name == "cosine_similarity" else 0.0
         if name == "nearest_cdnv":
             exact = _pair_cdnv(case, lists["per_class.nearest"], data)
         else:
             exact = truth[name]
         findings.append(_worst([
-            compare(key, doubted, e, g, tolerance, scale)
+            compare(key, doubted, e, g, tolerance, floor)
             for e, g in zip(exact, entries, strict=True)
         ]))  # fmt: skip
     return findings
@@ -192,8 +193,7 @@ def _classwise(data: oracle_exact.Summary) -> dict[str, list[float | None]]:
         "variance": [number(v) for v in data.variances],
         "distance": [number(oracle_exact.arb(s).sqrt()) for s in squares],
         "squared_distance": [
-            number(v / s) if s else (math.inf if v else None)
-            for v, s in zip(data.variances, squares, strict=True)
+            number(v / s) if s else math.inf for v, s in zip(data.variances, squares, strict=True)
         ],
         "cosine_similarity": oracle_exact.class_cosines(data),
     }
@@ -237,7 +237,7 @@ def _pair_cdnv(case: Case, nearest: list[float], data: oracle_exact.Summary) -> 
         j = present.index(name)
         gap = products[k, k] + products[j, j] - 2 * products[k, j]
         blur = (data.variances[k] + data.variances[j]) / 2
-        values.append(oracle_exact.number(blur / gap) if gap else math.inf if blur else None)
+        values.append(oracle_exact.number(blur / gap) if gap else math.inf)
     return values
 
 
@@ -245,25 +245,27 @@ def easy(case: Case) -> bool:
     """Whether the case is one that should be right without a word.
 
     The covariances, scaled to unit diagonal, have a condition number below 1e4 (float64) or 1e2
-    (float32), all means lie within 1e3 sd of the origin and differ by 1e-3 sd or more, squares stay
-    in the range of float32, and the moments can give the weighting that is asked for.
+    (float32); all samples lie within 1e3 sd of the origin, for the sd of every column and of every
+    class; any two class means differ by 1e-3 sd or more; squares stay in the range of float32; and
+    the moments can give the weighting that is asked for.
     """
     rows = case.features.astype(np.float64)
-    largest = np.max(np.abs(rows))
-    _, counts = np.unique(case.labels, return_counts=True)
+    names, places, counts = np.unique(case.labels, return_inverse=True, return_counts=True)
     unknown = case.weighting == "class" and not case.counted and len(set(counts)) > 1
-    if "narrowed" in case.kinds or unknown or len(counts) < 2 or not 1e-8 < largest < 1e8:
+    largest = np.max(np.abs(rows))
+    if "narrowed" in case.kinds or unknown or len(names) < 2 or not 1e-8 < largest < 1e8:
         return False
-    means = np.zeros_like(rows)
-    for label in np.unique(case.labels):
-        means[case.labels == label] = rows[case.labels == label].mean(axis=0)
-    sd = np.sqrt(np.mean((rows - means) ** 2, axis=0))
-    if np.any(sd == 0) or np.any(np.abs(means) > 1e3 * sd):
+    means = np.stack([rows[places == k].mean(axis=0) for k in range(len(names))])
+    away = rows - means[places]
+    sd = np.sqrt(np.mean(away**2, axis=0))
+    each = [np.sqrt(np.mean(away[places == k] ** 2)) for k in np.flatnonzero(counts > 1)]
+    if largest > 1e3 * min([*sd, *each]):
         return False
-    if np.any(np.max(np.abs(means - means[0]), axis=0) < 1e-3 * sd):
+    gaps = np.max(np.abs(means - means[:, None]) / sd, axis=2)
+    if np.min(gaps[~np.eye(len(names), dtype=bool)]) < 1e-3:
         return False
     limit = 1e4 if case.state == "float64" else 1e2
-    for part in (rows - means, rows - rows.mean(axis=0)):
+    for part in (away, rows - rows.mean(axis=0)):
         values = np.linalg.svd(part / np.sqrt(np.mean(part**2, axis=0)), compute_uv=False)
         if len(values) < rows.shape[1] or values[0] ** 2 >= limit * values[-1] ** 2:
             return False

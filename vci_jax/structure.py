@@ -149,15 +149,17 @@ def pairwise_cdnv(geometry: Geometry) -> Float[Array, "K K"]:
 def mean_rounding(geometry: Geometry) -> Float[Array, " K"]:
     """Length below which the offset of a class mean, or a difference of two, may be rounding.
 
-        data_eps (||mu_k|| + 4 max_j ||mu_j - mu_G||)
+        data_eps (||mu_k|| + 4 max_j ||mu_j - mu_G|| + sd_k)
 
     The first term is the rounding of the features themselves, the second that of their differences
-    from the pivot and the centre. Two means coincide if the square of their distance does not
+    from the pivot and the centre, the third that of sums over a class, sd_k^2 the trace of its
+    covariance. Two means coincide if the square of their distance does not
     exceed the sum of the squares of both lengths.
     """
     means = jnp.where(geometry.present[:, None], geometry.moments.pivot + geometry.moments.mean, 0)
     size, offset = (jnp.sqrt(jnp.sum(rows**2, axis=1)) for rows in (means, geometry.offsets))
-    return geometry.data_eps * (size + 4 * jnp.max(offset))
+    spread = jnp.sqrt(jnp.where(jnp.isfinite(geometry.variance), geometry.variance, 0))
+    return geometry.data_eps * (size + 4 * jnp.max(offset) + spread)
 
 
 def equinorm(geometry: Geometry) -> Scalar:
@@ -226,7 +228,7 @@ def etf_error(geometry: Geometry) -> Scalar:
 
     # || M M^T ||_F = || M^T M ||_F: from the smaller of the two.
     num_classes, dim = geometry.offsets.shape
-    rows = geometry.offsets if num_classes <= dim else geometry.offsets.T
+    rows = classes[1] if num_classes <= dim else classes[1].T
     norm = jnp.sqrt(jnp.sum(linalg.matmul(rows, rows.T) ** 2))
     norm = jnp.where(_apart(geometry), norm, jnp.nan)
     scale = jnp.sqrt(jnp.maximum(size - 1, 1))

@@ -348,7 +348,7 @@ def test_a_terminal_shows_the_name(name, tmp_path):
     console = Console(file=io.StringIO(), width=1000, force_terminal=True, color_system=None)
     display.print_table(console, results, summary.summarise(results, [name]), [name])
     assert escape.line(name) in console.file.getvalue()
-    assert "[bold]run" in console.file.getvalue()
+    assert console.file.getvalue().count("[bold]run") == 2, "in the head, and before the note"
     with display.Display(console) as shown:
         shown.begin(name)
         shown.say(name)

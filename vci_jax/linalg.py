@@ -41,7 +41,9 @@ class Whitener(NamedTuple):
 
 
 class RowSpace(NamedTuple):
-    """Orthonormal ``basis`` of the span of rows, with squared singular values, descending.
+    """Orthonormal ``basis`` of the span of rows, with squared singular values.
+
+    They descend, but for those that are equal to rounding.
 
     Columns that are not ``kept``, and their ``squares``, are zero.
     """
@@ -217,8 +219,6 @@ def row_space(
         noise = (8 * data_eps) ** 2 * jnp.sum(rows**2, axis=0)
     vectors, scores = _right_vectors(rows.T if wide else rows, size)
     squares = jnp.sum(scores**2, axis=0)
-    order = jnp.argsort(-squares)
-    vectors, scores, squares = vectors[:, order], scores[:, order], squares[order]
     basis = scores * jax.lax.rsqrt(jnp.where(squares > 0, squares, 1)) if wide else vectors
     rounding = ((num_rows + dim) * float(np.finfo(rows.dtype).eps)) ** 2 * jnp.max(squares)
     kept = squares > jnp.maximum(rounding, matmul(noise, basis**2))  # strict: zeros keep nothing
@@ -232,42 +232,54 @@ def _right_vectors(
     dtype = tall.dtype
     eps = float(np.finfo(dtype).eps)
     resolved = eps * (1e5 if dtype == jnp.float64 else 1e2)
-    width = tall.shape[1]
 
     def unfinished(state: Any) -> Array:
-        filled, _, _, _, largest, rest_largest = state
-        left: Array = (filled < size) & (rest_largest > (eps * sum(tall.shape)) ** 2 * largest)
-        return left
+        filled, _, _, largest, left = state
+        more: Array = (filled < size) & (left > (eps * sum(tall.shape)) ** 2 * largest)
+        return more
 
-    def deflate(state: Any) -> Any:
-        filled, basis, images, rest, largest, _ = state
+    def another_round(state: Any) -> Any:
+        filled, basis, images, largest, _ = state
+
+        def without_resolved() -> Array:
+            rest = tall
+            for _ in range(2):  # what the first leaves of the large directions, the second takes
+                rest = rest - matmul(matmul(rest, basis), basis.T)
+            return rest
+
+        rest: Array = jax.lax.cond(filled > 0, without_resolved, lambda: tall)
         _, vectors = eigh(matmul(rest.T, rest))
         vectors = vectors[:, :size]
         scores = matmul(rest, vectors)
         squares = jnp.sum(scores**2, axis=0)
         top = jnp.max(squares)
-        place = jnp.arange(size)
-        good = jnp.cumprod(squares > resolved * top).astype(bool) & (place < size - filled)
-        put = jnp.roll(good, filled)
-        basis = jnp.where(put, jnp.roll(vectors, filled, axis=1), basis)
-        images = jnp.where(put, jnp.roll(scores, filled, axis=1), images)
-        for _ in range(2):  # what the first leaves of the large directions, the second takes
-            rest = rest - matmul(matmul(rest, basis), basis.T)
+        good = jnp.cumprod(squares > resolved * top).astype(bool)
+        good &= jnp.arange(size) < size - filled
+
+        def appended() -> tuple[Array, Array]:
+            put = jnp.roll(good, filled)
+            columns = (jnp.roll(part, filled, axis=1) for part in (vectors, scores))
+            pairs = zip(columns, (basis, images), strict=True)
+            first, second = (jnp.where(put, new, old) for new, old in pairs)
+            return first, second
+
+        def alone() -> tuple[Array, Array]:
+            return jnp.where(good, vectors, 0), jnp.where(good, scores, 0)
+
+        both: tuple[Array, Array] = jax.lax.cond(filled > 0, appended, alone)
         number = jnp.sum(good, dtype=jnp.int32)
         # Without progress (NaN, or nothing left) the loop ends.
-        left = jnp.where(number > 0, jnp.max(jnp.sum(rest**2, axis=0)), 0)
-        return filled + number, basis, images, rest, jnp.maximum(largest, top), left
+        left = jnp.where(number > 0, jnp.max(jnp.where(good, 0, squares)), 0)
+        return filled + number, *both, jnp.maximum(largest, top), left
 
-    zero = jnp.zeros((), dtype)
     start = (
         jnp.zeros((), jnp.int32),
-        jnp.zeros((width, size), dtype),
+        jnp.zeros((tall.shape[1], size), dtype),
         jnp.zeros((tall.shape[0], size), dtype),
-        tall,
-        zero,
+        jnp.zeros((), dtype),
         jnp.max(jnp.sum(tall**2, axis=0)),
     )
-    _, basis, images, _, _, _ = jax.lax.while_loop(unfinished, deflate, start)
+    _, basis, images, _, _ = jax.lax.while_loop(unfinished, another_round, start)
     return basis, images
 
 

@@ -327,7 +327,7 @@ def spectrum(geometry: Geometry) -> tuple[Float[Array, " r"], Float[Array, " D"]
     Reference:
       Xu & Liu (2023), Figure 2.
     """
-    return geometry.between.squares, geometry.total.values
+    return -jnp.sort(-geometry.between.squares), geometry.total.values
 
 
 def _probe_parts(geometry: Geometry) -> tuple[Scalar, Scalar]:

@@ -96,10 +96,11 @@ def raw_axes(geometry: Geometry) -> RawAxes:
     square = jnp.sum(y**2)
     root = jnp.sqrt(1 + square)
     shrink = 1 / (root * (1 + root))  # R = I - shrink y y^T
-    complement = jnp.eye(dim - 1, dtype=dtype) - shrink * jnp.outer(y, y)
-    basis = jnp.block([[1 / root, -y[None] / root], [y[:, None] / root, complement]])
     rest = core - jnp.outer(border, y) - jnp.outer(y, border) + top * jnp.outer(y, y)
-    rest = linalg.matmul(linalg.matmul(complement, rest), complement)
+    pulled = shrink * (
+        linalg.matmul(rest, y) - shrink / 2 * jnp.sum(y * linalg.matmul(rest, y)) * y
+    )
+    rest = rest - jnp.outer(pulled, y) - jnp.outer(y, pulled)  # R (.) R, without its products
     largest = top + jnp.sum(border * y)
     # Uncoupled, the first value may be any number above the others until they are solved.
     above = 2 * jnp.max(jnp.sum(jnp.abs(rest), axis=1), initial=0) + jnp.asarray(1e-30, dtype)
@@ -110,7 +111,12 @@ def raw_axes(geometry: Geometry) -> RawAxes:
     eps = jnp.maximum(dim * float(np.finfo(dtype).eps), 8 * geometry.data_eps)
     kept = values > eps * scale
     nonzero = jnp.sum((jnp.abs(mean) > 0) | (spread > 0), dtype=jnp.int32)
-    along = (-first * length) * basis[0] + linalg.matmul(offsets, basis)
+    # m and the offsets in the basis of [1; y] / root and the columns of [-y^T; I] R.
+    lead = offsets[:, 0] - first * length
+    tail = offsets[:, 1:]
+    along_y = linalg.matmul(tail, y)
+    tail = tail - (lead / root + shrink * along_y)[:, None] * y
+    along = jnp.concatenate([((lead + along_y) / root)[:, None], tail], axis=1)
     return RawAxes(
         values=values.at[0].set(jnp.where(far, largest, values[0])),
         sums=count[:, None] * linalg.matmul(along, vectors),

@@ -415,7 +415,7 @@ EXEMPT_MODULES = {
     **dict.fromkeys((f"probes.{name}" for name in (
         "path", "problem", "span", "intercept", "memory", "line_search")), _SOLVER_PART),
     **dict.fromkeys((f"probes.{name}" for name in (
-        "page", "figures", "tables", "report", "figures_main", "correlate_main")), _TEXT),
+        "page", "figures", "tables", "report", "escape", "figures_main", "correlate_main")), _TEXT),
     **dict.fromkeys((f"probes.{name}" for name in (
         "network", "features", "task_features", "tasks", "transfer")), _IMAGES),
     "probes.identity": "digests of bytes, which must change with byte order and type",

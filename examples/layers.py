@@ -38,7 +38,8 @@ def step(network, moments, variables, images, labels):
 def main():
     """Prints one row a layer."""
     images, labels = load_digits(return_X_y=True)
-    images = jnp.asarray(images / 16, jnp.float32).reshape(-1, 8, 8, 1)
+    images, labels, _ = vci_jax.canonicalize_batch(images / 16, labels)  # they enter a jax.jit
+    images = jnp.asarray(images, jnp.float32).reshape(-1, 8, 8, 1)
     network = Network()
     variables = network.init(jax.random.key(0), images[:1])
     shapes = jax.eval_shape(lambda x: network.apply(variables, x)[1], images[:1])

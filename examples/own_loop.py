@@ -35,7 +35,8 @@ def eval_step(moments, params, images, labels):
 def main(epochs=16):
     """Prints VCI every few epochs, and returns the values."""
     images, labels = load_digits(return_X_y=True)
-    batches = [(images[i : i + 64] / 16, labels[i : i + 64]) for i in range(0, 1792, 64)]
+    images, labels, _ = vci_jax.canonicalize_batch(images / 16, labels)  # they enter a jax.jit
+    batches = [(images[i : i + 64], labels[i : i + 64]) for i in range(0, 1792, 64)]
     one, two = jax.random.split(jax.random.key(0))
     params = {
         "hidden": jax.random.normal(one, (64, 48)) / 8,

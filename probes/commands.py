@@ -67,8 +67,9 @@ def probe(arguments: Sequence[str]) -> int:
     splits = {"train": saved.read(parsed.train), "test": saved.read(parsed.test)}
     if parsed.validation is not None:
         splits["validation"] = saved.read(parsed.validation)
+    splits, num_classes = saved.renumber(splits)
     try:
-        row = sweeping.probe(splits, saved.num_classes(splits), parsed.score, parsed.options)
+        row = sweeping.probe(splits, num_classes, parsed.score, parsed.options)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if parsed.json:

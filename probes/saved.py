@@ -99,6 +99,20 @@ def _checked(features: np.ndarray, labels: np.ndarray, path: Path) -> Samples:
     return Samples(features[labelled], labels[labelled])
 
 
-def num_classes(splits: dict[str, Samples]) -> int:
-    """Returns the largest label of all splits, plus one."""
-    return max(int(split.labels.max()) for split in splits.values()) + 1
+def renumber(splits: dict[str, Samples]) -> tuple[dict[str, Samples], int]:
+    """Returns the splits with labels 0 .. K-1 in the order of the old ones, and K.
+
+    The labels of a file are any integers: K is the number of different ones in all splits.
+    """
+    found = {name: np.unique(split.labels, return_inverse=True) for name, split in splits.items()}
+    names = sorted({label for labels, _ in found.values() for label in labels.tolist()})
+    if names[-1] + 1 == len(names):
+        return splits, len(names)
+    numbers = {label: number for number, label in enumerate(names)}
+    renumbered = {
+        name: splits[name]._replace(
+            labels=np.array([numbers[label] for label in labels.tolist()], np.int32)[inverse]
+        )
+        for name, (labels, inverse) in found.items()
+    }
+    return renumbered, len(names)

@@ -85,9 +85,13 @@ def population_vci(within, between, samples, classes, total_rank):
 
     plugin = (np.sum(1 / (1 + ratios)) - (dim - rank)) / rank
     noise = plugin * (samples - 1) / (samples - 1 - max(dim, classes - 1))
-    if level(1e-6)[0] >= 1 or level(1e6)[0] <= 1:
+    if level(1e-6)[0] >= 1:
         return noise
-    t = scipy.optimize.brentq(lambda t: level(t)[0] - 1, 1e-6, 1e6, xtol=1e-15, rtol=1e-15)
+    t = (
+        1e12
+        if level(1e6)[0] <= 1
+        else scipy.optimize.brentq(lambda t: level(t)[0] - 1, 1e-6, 1e6, xtol=1e-15, rtol=1e-15)
+    )
     value = (level(t)[1] - (dim - rank)) / rank
     value -= np.clip(value, 0, 1) ** 2 * (1 - np.clip(value, 0, 1)) / samples
     return min(value, noise)

@@ -343,10 +343,12 @@ def test_a_csv_has_every_name_and_no_formula():
 @PARAMETERS
 def test_a_terminal_shows_the_name(name, tmp_path):
     """The table of scores: rich would read [bold], and stop at [/nothing]."""
-    results = [summary.Result(tmp_path, {name: {"score": 0.5, "test_size": 10}}, {})]
+    rows = {name: {"score": 0.5, "test_size": 10}}
+    results = [summary.Result(tmp_path / "[bold]run", rows, {})]
     console = Console(file=io.StringIO(), width=1000, force_terminal=True, color_system=None)
     display.print_table(console, results, summary.summarise(results, [name]), [name])
     assert escape.line(name) in console.file.getvalue()
+    assert console.file.getvalue().count("[bold]run") == 2, "in the head, and before the note"
     with display.Display(console) as shown:
         shown.begin(name)
         shown.say(name)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from probed_run import make_run, moved
 
-from probes import features, identity, network, saved, task_features
+from probes import features, identity, network, saved, sweep, task_features
 from probes.config import TransferConfig
 from probes.tasks import Task
 from train import data, loop
@@ -362,6 +362,19 @@ def test_rows_without_a_label_are_counted_by_every_reader(tmp_path, capsys):
         assert read.features.dtype.isnative
         assert read.labels.dtype.isnative
         assert f"{name}: 3 of {len(labels)} rows" in capsys.readouterr().err
+
+
+def test_labels_of_files_are_any_integers():
+    """K is the number of different labels in all splits; those that are 0 .. K-1 stay."""
+    train = sweep.Samples(ROWS[:4], np.array([7, 100_002, 7, 2**40]))
+    test = sweep.Samples(ROWS[:2], np.array([9, 7], np.uint64))
+    splits, num_classes = saved.renumber({"train": train, "test": test})
+    assert num_classes == 4
+    assert splits["train"].labels.tolist() == [0, 2, 0, 3]
+    assert splits["test"].labels.tolist() == [1, 0]
+    assert splits["train"].features is train.features
+    same = {"train": sweep.Samples(ROWS[:3], np.array([2, 0, 1]))}
+    assert saved.renumber(same) == (same, 3)
 
 
 @pytest.mark.parametrize(

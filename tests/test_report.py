@@ -147,7 +147,8 @@ def test_interval_refuses_what_makes_no_sense():
         (np.tile(FEATURES[:100], (4, 1)), np.repeat(range(4), 100), "fuzziness", "coincide"),
         (FEATURES[:7], LABELS[:7], "vci_adjusted", "7 samples are too few for 6 directions"),
         (FEATURES[:20], LABELS[:20], None, "vci of pure noise would be 0.68"),
-        (FEATURES[:, :1], LABELS, None, None),
+        (FEATURES[:, :1], LABELS, "cdnv_adjusted", "Undefined here: cdnv_adjusted."),
+        (FEATURES, LABELS, None, None),
         (FEATURES[:, [0, 0, 0]], LABELS, None, "span 1 directions, fewer than the 3"),
     ],
 )

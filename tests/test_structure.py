@@ -234,3 +234,17 @@ def test_a_collapsed_frame_keeps_its_digits(x64):
     expected = np.sqrt(np.sum((gram / np.sqrt(np.sum(gram**2)) - ideal) ** 2))
     assert 1e-10 < expected < 1e-8
     np.testing.assert_allclose(error, float(expected), rtol=1e-5)
+
+
+@pytest.mark.parametrize("gap", [2.0**-20, 2.0**-14, 2.0**-8, 0.25, 0.5, 1.0])
+def test_near_neighbours_keep_their_digits(x64, gap):
+    """Two classes a gap apart at distance one from a third: 2^-20 would lose 12 of 16 digits."""
+    means = np.array([[1.0, 0.7, -0.3], [1.0, 0.7, gap - 0.3], [0, 0, 0]])
+    wobble = np.tile([[2.0**-9], [-(2.0**-9)]], (3, 1)) * np.eye(3)[1]
+    geometry = geometry_of(np.repeat(means, 2, axis=0) + wobble, np.repeat(np.arange(3), 2))
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    squares = [float(np.sum((means[j] - means[k]).astype(np.longdouble) ** 2)) for j, k in pairs]
+    expected = np.mean(2.0**-18 / np.array(squares))
+    np.testing.assert_allclose(structure.cdnv(geometry), expected, rtol=1e-9)
+    table = structure.pairwise_cdnv(geometry)
+    np.testing.assert_allclose(table[0, 1], 2.0**-18 / squares[0], rtol=1e-9)

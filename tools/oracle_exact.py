@@ -315,7 +315,9 @@ def _raw_metrics(data: Summary) -> Values:
     total = sum(roots, arb(0))
     entropy = -sum((r / total * (r / total).log() for r in roots), arb(0))
     sums = [[x * n for x in row] for row, n in zip(data.means.tolist(), data.counts, strict=True)]
-    energies = [_energies(second, fmpq_mat([row]), distinct) for row in sums]
+    with ctx.workprec(8 * BITS):  # their powers, up to D, must keep their digits
+        precise = eigenvalues(second, repeated=False)
+        energies = [_energies(second, fmpq_mat([row]), precise) for row in sums]
     evidence = oracle_adjusted.logme(
         np.array([float((root**2).mid()) for root in roots]),
         np.array([float(value.mid()) for value in distinct]),
@@ -338,9 +340,8 @@ def _energies(second: fmpq_mat, vector: fmpq_mat, distinct: list[arb]) -> tuple[
     for _ in range(size):
         powers.append(arb((vector * image)[0, 0]))
         image = second * image
-    with ctx.workprec(64 * BITS):  # the system is as ill-conditioned as can be
-        grid = arb_mat([[value**m for value in distinct] for m in range(size)])
-        weights = grid.solve(arb_mat(size, 1, powers)).entries()
+    grid = arb_mat([[value**m for value in distinct] for m in range(size)])
+    weights = grid.solve(arb_mat(size, 1, powers)).entries()
     energy = [w / s for w, s in zip(weights, distinct, strict=True)]
     axes = independent(second)
     chosen = fmpq_mat(1, len(axes), [vector[0, d] for d in axes])

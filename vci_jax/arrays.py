@@ -75,7 +75,7 @@ def canonicalize_reals(name: str, values: Any, dtype: jax.typing.DTypeLike) -> A
         return array.astype(jnp.dtype(dtype))
 
 
-def canonicalize_labels(labels: Any) -> Any:
+def canonicalize_labels(labels: Any, num_classes: int | None = None) -> Any:
     """Labels as int32 or narrower without wrapping: what int32 cannot hold becomes -1.
 
     Raises:
@@ -83,8 +83,9 @@ def canonicalize_labels(labels: Any) -> Any:
     """
     labels = as_native("labels", labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.dtype.kind in "mM":
+        largest = "K-1" if num_classes is None else num_classes - 1
         raise ValueError(
-            f"labels must be integers 0 .. K-1, got {labels.dtype}. Cast them with "
+            f"labels must be integers 0 .. {largest}, got {labels.dtype}. Cast them with "
             "labels.astype(int), or take labels.argmax(-1) of one-hot rows."
         )
     if isinstance(labels, jax.Array) or labels.dtype.itemsize < 4:

@@ -60,7 +60,7 @@ def vet(
     """
     num_classes, dim = like.shape
     features = canonicalize_reals("features", features, like.dtype)
-    labels, mask = canonicalize_labels(labels), canonicalize_mask(mask)
+    labels, mask = canonicalize_labels(labels, num_classes), canonicalize_mask(mask)
     _check_features(features, dim)
     _check_column("labels", labels, features.shape[0])
     if mask is not None:

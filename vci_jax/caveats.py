@@ -159,6 +159,13 @@ def _cut(result: dict[str, Any], facts: dict[str, Any], data_eps: float) -> Iter
             f"the moments, and were cut.{bounds} {remedy}"
         )
         yield Caveat("directions_cut", _OF_TOTAL, text)
+    reach = min(rank, classes - 1)
+    if classes > 1 and 0 < facts["canonical_rank"] < reach:
+        text = (
+            f"{reach - int(facts['canonical_rank'])} of {reach} discriminant directions separate "
+            "class means by no more than rounding, and count as not at all."
+        )
+        yield Caveat("indistinct_means", ("probe_mse_adjusted",), text)
     if classes > 1 and result["between_rank"] < limit and not facts["spanned"]:
         text = (
             f"{limit - result['between_rank']} of {limit} directions of Sigma_B are zero to the "
@@ -201,7 +208,7 @@ def _undefined(result: dict[str, Any], facts: dict[str, Any]) -> Iterator[Caveat
             "The scatter is not finite: squares of the features leave the range of the moments, or "
             "states of other class_counts were merged. Scale the features, or use dtype=float64."
         )
-        yield Caveat("overflow", missing, text)
+        yield Caveat("overflow", tuple(dict.fromkeys((*missing, *DISTANCES))), text)
     elif facts["underflowed"]:
         text = (
             "The class means differ by so little that squares are lost: scale the features, or use "

@@ -264,7 +264,7 @@ def _canonical(
     whitener = linalg.whiten(scatter, moments.scatter_residual, scale, data_eps, noise_within)
     white = linalg.matmul(rows, whitener.map)
     white_noise = linalg.matmul(noise, whitener.map**2)
-    fixed, beyond = _without_variance(white, whitener.kept, size, white_noise, data_eps)
+    fixed, beyond, unsure = _without_variance(white, whitener.kept, size, white_noise, data_eps)
     white -= linalg.matmul(fixed, linalg.matmul(fixed.T, white))
     space = linalg.row_space(white, size, data_eps, white_noise)
     scores = linalg.matmul(white, space.basis) * jax.lax.rsqrt(
@@ -287,8 +287,8 @@ def _canonical(
         kept=jnp.concatenate([is_fixed, kept]),
         rank=rank,
         varying=jnp.sum((scale > 0) | (within + between > floor / 4096), dtype=jnp.int32),
-        doubt=doubt(jnp.where(kept, space.squares / (1 + space.squares) ** 2, 0)),
-        doubt_inverse=doubt(inverses / jnp.where(jnp.any(kept), jnp.sum(inverses), 1)),
+        doubt=unsure + doubt(jnp.where(kept, space.squares / (1 + space.squares) ** 2, 0)),
+        doubt_inverse=unsure + doubt(inverses / jnp.where(jnp.any(kept), jnp.sum(inverses), 1)),
     )
 
 
@@ -327,26 +327,29 @@ def _without_variance(
     size: int,
     noise: Float[Array, " D"],
     data_eps: float,
-) -> tuple[Float[Array, "K r"], Int[Array, ""]]:
+) -> tuple[Float[Array, "K r"], Int[Array, ""], Float[Array, ""]]:
     """Directions over the classes that features without variance within a class tell apart.
 
-    Returns their orthonormal columns (others are zero) and how many features carry more than
-    rounding there. Whitened rows have squared norm one at the rounding of Sigma_W; at 1e4 times
-    that a direction is taken as free of variance, which changes VCI by less than 1e-4 / rank.
+    Returns their orthonormal columns (others are zero), how many features carry more than rounding
+    there, and by how much sum_j 1 / (1 + c_j) is unsure for that. Whitened rows have squared norm
+    one at the rounding of Sigma_W, so that their square is the least that c_j can be; at 1e4 a
+    direction is taken as free of variance, which changes VCI by less than 1e-4 / rank.
     Rounding of the class means counts as well: features that are copies of each other differ by it.
     """
-    none = jnp.zeros((white.shape[0], size), white.dtype), jnp.zeros((), jnp.int32)
+    zero = jnp.zeros((), white.dtype)
+    none = jnp.zeros((white.shape[0], size), white.dtype), jnp.zeros((), jnp.int32), zero
 
-    def find() -> tuple[Array, Array]:
+    def find() -> tuple[Array, Array, Array]:
         # The row space of the transpose, so that its basis lies in the space of the classes.
         cut = jnp.where(kept, 0, white)
         space = linalg.row_space(cut.T, size, data_eps)
         rounding = jnp.sum(jnp.where(kept, 0, noise))
-        beyond = jnp.sum(space.squares > jnp.maximum(1, rounding), dtype=jnp.int32)
+        visible = space.squares > jnp.maximum(1, rounding)
         free = space.squares > jnp.maximum(1e4, 4 * rounding)
-        return jnp.where(free, space.basis, 0), beyond
+        unsure = jnp.sum(jnp.where(visible, 1 / (1 + space.squares), 0))
+        return jnp.where(free, space.basis, 0), jnp.sum(visible, dtype=jnp.int32), unsure
 
-    found: tuple[Array, Array] = jax.lax.cond(jnp.all(kept), lambda: none, find)
+    found: tuple[Array, Array, Array] = jax.lax.cond(jnp.all(kept), lambda: none, find)
     return found
 
 

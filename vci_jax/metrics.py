@@ -28,7 +28,11 @@ def collapse_metrics(
     head: tuple[Float[Array, "D K"], Float[Array, " K"]] | None = None,
     data_eps: float | None = None,
 ) -> dict[str, Scalar]:
-    """Returns every metric that one factorisation gives, by name, and ``kept_rank``.
+    """Returns every metric that one factorisation gives, by name, with the ranks that were kept.
+
+    ``kept_rank`` is that of Sigma_T, ``between_rank`` that of Sigma_B: where they are smaller than
+    the data should have, directions were cut that float32 cannot tell from rounding. ``report``
+    says so in its caveats.
 
     Runs in the dtype of the moments on the device they are on. ``report`` runs this same function
     in float64 on the host, which is what to print; call this one inside jitted code.
@@ -72,6 +76,7 @@ def geometry_metrics(
         "etf_error": structure.etf_error(geometry),
     }
     metrics["kept_rank"] = geometry.canonical.rank
+    metrics["between_rank"] = jnp.sum(geometry.between.kept)
     if head is not None:
         metrics["self_duality"] = structure.self_duality(geometry, *head)
     return metrics

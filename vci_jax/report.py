@@ -130,7 +130,8 @@ def _finish(
     if unknown := set(wanted) - set(values):
         raise ValueError(f"There is no metric {sorted(unknown)}; there are {', '.join(values)}.")
     errors = precision.relative_errors(geometry) | score_errors
-    errors["cdnv"] = precision.of_cdnv(geometry, values["cdnv"])
+    for name in ("cdnv", "cdnv_adjusted"):
+        errors[name] = precision.of_cdnv(geometry, values[name])
     return {
         # Under jit what is not returned is not computed.
         "metrics": {name: values[name] for name in wanted},
@@ -141,9 +142,10 @@ def _finish(
         "inequality": _inequality(geometry),
         "spanned": metrics.spanned(geometry),
         "vanishing": geometry.vanishing,
+        "canonical_rank": jnp.sum(geometry.canonical.kept),
         "between_rank": jnp.sum(geometry.between.kept),
         "scatter_known": jnp.isfinite(geometry.within[0, 0]),
-        "overflowed": ~jnp.isfinite(jnp.sum(moments.scatter)),
+        "overflowed": ~jnp.isfinite(jnp.sum(moments.scatter) + jnp.sum(moments.class_scatter)),
         "underflowed": underflows(geometry.offsets, data_eps),
     }
 

@@ -66,6 +66,7 @@ class _Class(NamedTuple):
 
     present: Bool[Array, "..."]
     offset: Float[Array, "... D"]
+    norm: Float[Array, "..."]  # squared, of the offset
     rounding: Float[Array, "..."]
     variance: Float[Array, "..."]
     unbiased: Float[Array, "..."]  # s_k
@@ -79,6 +80,7 @@ def _classes(geometry: Geometry) -> _Class:
     return _Class(
         present=geometry.present,
         offset=geometry.offsets,
+        norm=jnp.sum(geometry.offsets**2, axis=1),
         rounding=mean_rounding(geometry),
         variance=geometry.variance,
         unbiased=unbiased,
@@ -86,10 +88,8 @@ def _classes(geometry: Geometry) -> _Class:
     )
 
 
-def _pair_cdnv(one: _Class, other: _Class) -> tuple[Array, Array]:
-    """CDNV and adjusted CDNV of one class with each of the others."""
-    # From differences: ||a||^2 + ||b||^2 - 2 a.b cancels for near neighbours.
-    square = jnp.sum((other.offset - one.offset) ** 2, axis=-1)
+def _cdnv_of(square: Array, one: _Class, other: _Class) -> tuple[Array, Array]:
+    """CDNV and adjusted CDNV of classes whose means have that squared distance."""
     apart = square > one.rounding**2 + other.rounding**2
     variance = (one.variance + other.variance) / 2
     plain = jnp.where(apart, variance / jnp.where(apart, square, 1), jnp.inf)
@@ -103,45 +103,63 @@ def cdnv_and_adjusted(geometry: Geometry) -> tuple[Scalar, Scalar]:
     """``cdnv`` and ``cdnv_adjusted``, in one pass over the pairs; apart they take two."""
 
     def term(left: _Class, right: _Class, different: Array) -> tuple[Array, Array, Array]:
-        def row(arguments: tuple[_Class, Array]) -> tuple[Array, Array, Array]:
-            one, chosen = arguments
-            chosen = chosen & one.present & right.present
-            plain, adjusted = _pair_cdnv(one, right)
-            return (
-                jnp.sum(jnp.where(chosen, plain, 0)),
-                jnp.sum(jnp.where(chosen, adjusted, 0)),
-                jnp.sum(chosen.astype(plain.dtype)),
-            )
+        column: _Class = jax.tree.map(lambda leaf: leaf[:, None], left)
+        chosen = different & column.present & right.present
+        plain, adjusted = _cdnv_of(_squared_distances(left, right, chosen), column, right)
+        return (
+            jnp.sum(jnp.where(chosen, plain, 0)),
+            jnp.sum(jnp.where(chosen, adjusted, 0)),
+            jnp.sum(chosen.astype(plain.dtype)),
+        )
 
-        rows: tuple[Array, ...] = jax.lax.map(row, (left, different))
-        plain, adjusted, pairs = (jnp.sum(part) for part in rows)
-        return plain, adjusted, pairs
-
-    # A block of 256 classes and its row stay in the cache of a core.
+    # A block of 256 classes stays in the cache of a core.
     plain, adjusted, pairs = sum_over_pairs(term, _classes(geometry), block=256)
     pairs = jnp.where(pairs > 0, pairs, jnp.nan)
     return plain / pairs, adjusted / pairs
 
 
+def _squared_distances(left: _Class, right: _Class, chosen: Bool[Array, "B B"]) -> Array:
+    """||m_j - m_k||^2 for all pairs of two blocks; those not chosen may be anything.
+
+    As ||m_j||^2 + ||m_k||^2 - 2 m_j.m_k, a matrix product, unless that cancels for a chosen pair:
+    where it loses a factor of 8, and so 3 bits, all of the block is summed from differences.
+    """
+    norms = left.norm[:, None] + right.norm
+    square = norms - 2 * linalg.matmul(left.offset, right.offset.T)
+    cancelled = jnp.any(chosen & (square < norms / 8))
+    exact: Array = jax.lax.cond(
+        cancelled, lambda: _differences(left.offset, right.offset), lambda: square
+    )
+    return exact
+
+
+def _differences(left: Float[Array, "B D"], right: Float[Array, "B D"]) -> Float[Array, "B B"]:
+    squares: Array = jax.lax.map(lambda one: jnp.sum((right - one) ** 2, axis=1), left)
+    return squares
+
+
 def pairwise_cdnv(geometry: Geometry) -> Float[Array, "K K"]:
     """CDNV of every pair of classes; zero on the diagonal, infinite where means coincide."""
-    classes = _classes(geometry)
-    value: Array = jax.lax.map(lambda one: _pair_cdnv(one, classes)[0], classes)
+    row = _classes(geometry)
+    column: _Class = jax.tree.map(lambda leaf: leaf[:, None], row)
+    value, _ = _cdnv_of(_differences(row.offset, row.offset), column, row)
     return jnp.where(jnp.eye(value.shape[0], dtype=bool), 0, value)
 
 
 def mean_rounding(geometry: Geometry) -> Float[Array, " K"]:
     """Length below which the offset of a class mean, or a difference of two, may be rounding.
 
-        data_eps (||mu_k|| + 4 max_j ||mu_j - mu_G||)
+        data_eps (||mu_k|| + 4 max_j ||mu_j - mu_G|| + sd_k)
 
     The first term is the rounding of the features themselves, the second that of their differences
-    from the pivot and the centre. Two means coincide if the square of their distance does not
+    from the pivot and the centre, the third that of sums over a class, sd_k^2 the trace of its
+    covariance. Two means coincide if the square of their distance does not
     exceed the sum of the squares of both lengths.
     """
     means = jnp.where(geometry.present[:, None], geometry.moments.pivot + geometry.moments.mean, 0)
     size, offset = (jnp.sqrt(jnp.sum(rows**2, axis=1)) for rows in (means, geometry.offsets))
-    return geometry.data_eps * (size + 4 * jnp.max(offset))
+    spread = jnp.sqrt(jnp.where(jnp.isfinite(geometry.variance), geometry.variance, 0))
+    return geometry.data_eps * (size + 4 * jnp.max(offset) + spread)
 
 
 def equinorm(geometry: Geometry) -> Scalar:
@@ -183,7 +201,13 @@ def equiangularity(geometry: Geometry) -> Scalar:
         total, pairs = sum_over_pairs(term, classes, _BLOCK)
         return total / jnp.where(pairs > 0, pairs, jnp.nan)
 
-    average = mean(lambda cosines: cosines)
+    if norms.size <= _BLOCK:
+        average = mean(lambda cosines: cosines)
+    else:  # The same without a second pass: (||sum of units||^2 - their squares) / pairs.
+        units = jnp.where(geometry.present[:, None], classes[1], 0)
+        size = jnp.sum(geometry.present).astype(units.dtype)
+        average = jnp.sum(jnp.sum(units, axis=0) ** 2) - jnp.sum(units**2)
+        average = average / jnp.where(size > 1, size * (size - 1), jnp.nan)
     return jnp.sqrt(mean(lambda cosines: (cosines - average) ** 2))
 
 
@@ -202,24 +226,20 @@ def etf_error(geometry: Geometry) -> Scalar:
     classes = (geometry.present.astype(geometry.offsets.dtype), geometry.offsets / unit)
     size = jnp.maximum(jnp.sum(classes[0]), 1)
 
-    def square(of: Callable[[Array, Array, Array], Array]) -> Array:
-        """Sum of the squares of a function of the entries of M M^T, I and 1 1^T."""
-
-        def term(left: tuple[Array, Array], right: tuple[Array, Array], different: Array) -> Array:
-            both = left[0][:, None] * right[0]
-            products = linalg.matmul(left[1], right[1].T)
-            return jnp.sum(of(products, jnp.where(different, 0, both), both) ** 2)
-
-        return sum_over_pairs(term, classes, _BLOCK)
-
-    norm = jnp.sqrt(square(lambda products, identity, ones: products))
+    # || M M^T ||_F = || M^T M ||_F: from the smaller of the two.
+    num_classes, dim = geometry.offsets.shape
+    rows = classes[1] if num_classes <= dim else classes[1].T
+    norm = jnp.sqrt(jnp.sum(linalg.matmul(rows, rows.T) ** 2))
     norm = jnp.where(_apart(geometry), norm, jnp.nan)
     scale = jnp.sqrt(jnp.maximum(size - 1, 1))
-    # Entry by entry: expanded, the square is 2 - 2 <.,.>, which cancels near an ETF.
-    error = square(
-        lambda products, identity, ones: products / norm - (identity - ones / size) / scale
-    )
-    return jnp.sqrt(error)
+
+    def term(left: tuple[Array, Array], right: tuple[Array, Array], different: Array) -> Array:
+        both = left[0][:, None] * right[0]
+        simplex = (jnp.where(different, 0, both) - both / size) / scale
+        # Entry by entry: expanded, the square is 2 - 2 <.,.>, which cancels near an ETF.
+        return jnp.sum((linalg.matmul(left[1], right[1].T) / norm - simplex) ** 2)
+
+    return jnp.sqrt(sum_over_pairs(term, classes, _BLOCK))
 
 
 def self_duality(

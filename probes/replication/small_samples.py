@@ -11,7 +11,6 @@ import json
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 from rich.console import Console
 
@@ -78,12 +77,12 @@ def measure(samples: Samples, num_classes: int) -> list[dict[str, float | None]]
     """
     if len(samples.labels) < SIZE:
         raise ValueError(f"{len(samples.labels)} images are too few to draw {SIZE} from.")
-    update = jax.jit(vci_jax.update)
     empty = vci_jax.init(num_classes, samples.features.shape[1])
     found = []
     for draw in range(DRAWS):
         rows = np.sort(np.random.default_rng(draw).permutation(len(samples.labels))[:SIZE])
-        moments = update(empty, samples.features[rows], samples.labels[rows])
+        batch = samples.features[rows], samples.labels[rows]
+        moments = vci_jax.jit_update(empty, *batch, donate=False)
         values = vci_jax.report(moments, only=METRICS)
         found.append({name: _plain(values[name]) for name in METRICS})
     return found

@@ -23,6 +23,7 @@ STATISTICAL = frozenset(
         "too_few_samples",
         "noisy_means",
         "unchecked_size",
+        "unequal_classes",
         "few_directions",
         "label_out_of_range",
         "non_finite",

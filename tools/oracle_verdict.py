@@ -50,6 +50,10 @@ UNIT_SCALE = frozenset(
     }
 )
 
+TRACE = frozenset({"vci", "vci_adjusted", "probe_mse", "probe_mse_adjusted", "h_score",
+                   "h_score_adjusted"})  # fmt: skip
+OF_BETWEEN = frozenset({"fuzziness", "within_between_part", "within_orthogonal_part"})
+
 # Of which metric of the report a caveat must speak to concern an entry of per_class.
 PER_CLASS = {
     "variance": "squared_distance",
@@ -89,14 +93,26 @@ def judge(case: Case) -> Outcome:
     )
     got, lists, report = measure(case)
     named = concerned(report, STATISTICAL)
+    cut = _cut_on_device(got)
     findings = [
-        _finding(case, name, values, value, named, data)
+        _finding(case, name, values, value, named | (cut if "." in name else set()), data)
         for name, value in got.items()
         if name.removeprefix("collapse_metrics.") in values
     ]
     findings += _ranks(got, data, named)
     findings += _lists(case, lists, spectrum, data, named)
     return Outcome(case, easy(case), findings, broken_laws(got, data), report["caveats"])
+
+
+def _cut_on_device(got: dict[str, float]) -> set[str]:
+    """Metrics that a rank of ``collapse_metrics`` speaks of: lower than that of the report."""
+    concerned_by = {"kept_rank": TRACE, "between_rank": OF_BETWEEN}
+    return {
+        metric
+        for rank, metrics in concerned_by.items()
+        if got.get(f"collapse_metrics.{rank}", got[rank]) < got[rank]
+        for metric in metrics
+    }
 
 
 def _finding(

@@ -32,7 +32,8 @@ class Canonical(NamedTuple):
     are ``kept`` count. ``share`` is sum_k p_k q_k^2 for the direction's unit vector q over the
     classes. ``rank`` is that of Sigma_T, of ``varying`` coordinates that may not be constant.
     ``doubt`` is about by how much rounding may have changed sum_j 1 / (1 + c_j), and
-    ``doubt_inverse`` by which part it may have changed sum_j 1 / c_j.
+    ``doubt_inverse`` by which part it may have changed sum_j 1 / c_j. ``faintness`` is
+    the largest part of the length of a direction that may be rounding of the class means.
     """
 
     ratios: Float[Array, " 2r"]
@@ -42,6 +43,7 @@ class Canonical(NamedTuple):
     varying: Int[Array, ""]
     doubt: Float[Array, ""]
     doubt_inverse: Float[Array, ""]
+    faintness: Float[Array, ""]
 
 
 class Geometry(NamedTuple):
@@ -270,6 +272,7 @@ def _canonical(
     scores = linalg.matmul(white, space.basis) * jax.lax.rsqrt(
         jnp.where(space.kept, space.squares, 1)
     )
+    unsure += whitener.grey
     is_fixed = jnp.sum(fixed**2, axis=0) > 0
     rank = jnp.sum(whitener.kept, dtype=jnp.int32) + beyond
     room = jnp.minimum(rank, jnp.sum(moments.count > 0) - 1) - jnp.sum(is_fixed)
@@ -289,6 +292,10 @@ def _canonical(
         varying=jnp.sum((scale > 0) | (within + between > floor / 4096), dtype=jnp.int32),
         doubt=unsure + doubt(jnp.where(kept, space.squares / (1 + space.squares) ** 2, 0)),
         doubt_inverse=unsure + doubt(inverses / jnp.where(jnp.any(kept), jnp.sum(inverses), 1)),
+        faintness=jnp.max(
+            jnp.where(kept, jnp.sqrt(linalg.matmul(white_noise, space.basis**2) * inverses), 0),
+            initial=0,
+        ),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 _Solver = Callable[[Array], tuple[Array, Array]]
@@ -32,11 +32,12 @@ class Whitener(NamedTuple):
     """``map`` with map^T A map = I on the ``kept`` directions.
 
     The other columns are scaled by the cutoff^(-1/2) instead: A is known to be small there, but no
-    better than that.
+    better than that. ``grey`` of them lie within a factor of four of the cutoff.
     """
 
     map: Float[Array, "D D"]
     kept: Bool[Array, " D"]
+    grey: Int[Array, ""]
 
 
 class RowSpace(NamedTuple):
@@ -180,10 +181,10 @@ def whiten(
     matrix, tail = matrix * square, tail * square
     relative = dim * float(np.finfo(dtype).eps)
     absolute = max(8.0, dim**0.5) * data_eps + jnp.asarray(noise, dtype)
-    root, kept = _inverse_root(matrix + tail, relative, absolute)
+    root, kept, grey = _inverse_root(matrix + tail, relative, absolute)
     if dtype == jnp.float64 and data_eps < 1e-12:
-        root, kept = _whiten_again(root, matrix, tail, noise / absolute)
-    return Whitener(map=scale[:, None] * root, kept=kept)
+        root, kept, grey = _whiten_again(root, matrix, tail, noise / absolute)
+    return Whitener(map=scale[:, None] * root, kept=kept, grey=grey)
 
 
 def row_space(
@@ -311,8 +312,10 @@ def _upper_triangle(rows: Float[Array, "N D"]) -> Float[Array, "D D"]:
 
 def _inverse_root(
     matrix: Float[Array, "D D"], relative: float, absolute: Float[Array, ""] | float
-) -> tuple[Float[Array, "D D"], Bool[Array, " D"]]:
+) -> tuple[Float[Array, "D D"], Bool[Array, " D"], Int[Array, ""]]:
     """X with X^T A X = I on directions kept: eigenvalues above relative * largest + absolute.
+
+    And how many of the others lie within a factor of four of that cutoff.
 
     Eigenvectors are only needed where something is cut. With A = L L^T and X = L^(-T),
 
@@ -323,10 +326,12 @@ def _inverse_root(
     eigensolver alone: one program less to compile.
     """
 
-    def spectral() -> tuple[Array, Array]:
+    def spectral() -> tuple[Array, Array, Array]:
         values, vectors = eigh(matrix)
         cutoff = relative * values[0] + absolute
-        return vectors * jax.lax.rsqrt(jnp.maximum(values, cutoff)), values > cutoff
+        kept = values > cutoff
+        grey = jnp.sum(~kept & (values > cutoff / 4), dtype=jnp.int32)
+        return vectors * jax.lax.rsqrt(jnp.maximum(values, cutoff)), kept, grey
 
     if matrix.dtype != jnp.float64:
         return spectral()
@@ -338,7 +343,8 @@ def _inverse_root(
     proven = 1 / (jnp.sum(inverse**2) - jnp.sum(empty)) > cutoff  # NaN if L does not exist
     floor = relative * jnp.max(jnp.diagonal(matrix)) + absolute
     root = jnp.where(empty, jax.lax.rsqrt(floor), 1) * inverse.T
-    found: tuple[Array, Array] = jax.lax.cond(proven, lambda: (root, ~empty), spectral)
+    none = jnp.zeros((), jnp.int32)
+    found: tuple[Array, Array, Array] = jax.lax.cond(proven, lambda: (root, ~empty, none), spectral)
     return found
 
 
@@ -347,7 +353,7 @@ def _whiten_again(
     matrix: Float[Array, "D D"],
     tail: Float[Array, "D D"],
     noise: Float[Array, ""],
-) -> tuple[Float[Array, "D D"], Bool[Array, " D"]]:
+) -> tuple[Float[Array, "D D"], Bool[Array, " D"], Int[Array, ""]]:
     """Whitens what a first, rounded whitening left: root^T A root, near the identity.
 
     One eigensolver is lost below eps times the largest eigenvalue. Dividing the resolved
@@ -359,8 +365,8 @@ def _whiten_again(
     lead, rest = (part.T for part in _split(matrix, matrix.shape[0]))  # units by row
     root_lead, root_rest = _split(root, root.shape[0])
     image = matmul(lead, root_lead) + (matmul(lead, root_rest) + matmul(rest + tail, root))
-    again, kept = _inverse_root(matmul(root.T, image), 0, jnp.maximum(8 * 2.0**-20, noise))
-    return matmul(root, again), kept
+    again, kept, grey = _inverse_root(matmul(root.T, image), 0, jnp.maximum(8 * 2.0**-20, noise))
+    return matmul(root, again), kept, grey
 
 
 def _split(matrix: Float[Array, "N D"], terms: int) -> tuple[Array, Array]:

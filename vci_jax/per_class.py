@@ -16,7 +16,7 @@ from vci_jax import linalg
 from vci_jax.geometry import Geometry, Weighting, factorize
 from vci_jax.moments import ClassMoments, unit_means
 from vci_jax.pairs import split
-from vci_jax.structure import mean_rounding
+from vci_jax.structure import lengths, mean_rounding
 
 _PAIRS = 2**22  # pairs of classes compared at once: 32 MiB in float64
 
@@ -34,7 +34,8 @@ def per_class(
     Returns:
       A dictionary of arrays with one entry a class:
         ``count``: n_k;
-        ``variance``: (1 / n_k) sum_i ||h_i - mu_k||^2, the trace of the class' covariance;
+        ``variance``: (1 / n_k) sum_i ||h_i - mu_k||^2, the trace of the class' covariance, NaN
+        where the rounding of the class mean is more than a thousandth of it;
         ``distance``: ||mu_k - mu_G||;
         ``squared_distance``: variance / distance^2, infinite for a class mean that is at the
         centre to rounding (``structure.mean_rounding``);
@@ -54,9 +55,8 @@ def per_class(
       ValueError: at trace time, for an unknown weighting or for a stack of partial states.
     """
     geometry = factorize(moments, weighting=weighting)
-    largest = jnp.max(jnp.abs(geometry.offsets))
-    unit = linalg.power_of_two(jnp.where(largest > 0, largest, 1))  # squares may overflow
-    distance = unit * jnp.sqrt(jnp.sum((geometry.offsets / unit) ** 2, axis=1))
+    geometry = geometry._replace(variance=_resolved(geometry))
+    distance = lengths(geometry.offsets)
     away = distance > mean_rounding(geometry)
     nearest = _nearest(geometry)
     values = {
@@ -70,6 +70,13 @@ def per_class(
     }
     masked = {name: jnp.where(geometry.present, v, jnp.nan) for name, v in values.items()}
     return {"count": moments.count, "nearest": nearest, **masked}
+
+
+def _resolved(geometry: Geometry) -> Float[Array, " K"]:
+    """Variances, NaN where that of the class mean's own rounding is not far below."""
+    rounding = (geometry.data_eps * lengths(geometry.moments.mean)) ** 2
+    lost = (geometry.variance > 0) & (geometry.variance < 1e3 * rounding)
+    return jnp.where(lost, jnp.nan, geometry.variance)
 
 
 def _cosine_similarity(moments: ClassMoments) -> Float[Array, " K"]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vci_jax import linalg, metrics, structure
+from vci_jax import adjusted, linalg, metrics, structure
 from vci_jax.geometry import Geometry
 
 Scalar = Float[Array, ""]
@@ -51,19 +51,35 @@ def _of_trace(geometry: Geometry) -> dict[str, Scalar]:
     found = jnp.sum(jnp.where(canonical.kept, 1, 0) - lost)
     kept = jnp.sum(lost) + limit - jnp.sum(canonical.kept)
     vci, score = _ratio(canonical.doubt, kept), _ratio(canonical.doubt, found)
-    spare = metrics.sample(geometry)
-    # The adjusted form magnifies by at most what pure noise is magnified by.
-    factor = spare.size / jnp.maximum(spare.size - 1 - jnp.maximum(spare.rank, spare.classes), 1)
+    estimate, off = metrics.vci_adjusted(geometry), _of_adjusted(geometry)
+    lost_part = estimate / jnp.where(kept > 0, kept / limit, 1) - 1
     return {
         "vci": vci,
         "probe_mse": vci,
         "h_score": score,
-        "vci_adjusted": vci * factor,
-        "probe_mse_adjusted": vci * factor,
-        "h_score_adjusted": _ratio(
-            canonical.doubt * factor, jnp.abs(metrics.h_score_adjusted(geometry))
-        ),
+        "vci_adjusted": _ratio(off, jnp.abs(estimate)),
+        "probe_mse_adjusted": _ratio(off, jnp.abs(estimate))
+        + canonical.faintness * jnp.abs(lost_part),
+        "h_score_adjusted": _ratio(limit * off, jnp.abs(metrics.h_score_adjusted(geometry))),
     }
+
+
+def _of_adjusted(geometry: Geometry) -> Scalar:
+    """By how much ``vci_adjusted`` changes if all ratios are off by as much as they may be.
+
+    Near the pole of its equation a small error of the ratios is a large one of the root.
+    """
+    canonical, plain = geometry.canonical, metrics.vci(geometry)
+    kept = jnp.where(canonical.kept, 1 / (1 + canonical.ratios), 0)
+    weight = jnp.sum(kept * (1 - kept))
+    part = jnp.minimum(_ratio(canonical.doubt, weight), 0.5) + 4 * geometry.data_eps
+    sample = metrics.sample(geometry)
+    value = adjusted.adjusted_vci(sample, plain)
+    moved = [
+        adjusted.adjusted_vci(sample._replace(ratios=sample.ratios * (1 + sign * part)), plain)
+        for sign in (-1, 1)
+    ]
+    return jnp.maximum(jnp.abs(moved[0] - value), jnp.abs(moved[1] - value))
 
 
 def _of_means(geometry: Geometry) -> dict[str, Scalar]:

@@ -157,9 +157,25 @@ def mean_rounding(geometry: Geometry) -> Float[Array, " K"]:
     exceed the sum of the squares of both lengths.
     """
     means = jnp.where(geometry.present[:, None], geometry.moments.pivot + geometry.moments.mean, 0)
-    size, offset = (jnp.sqrt(jnp.sum(rows**2, axis=1)) for rows in (means, geometry.offsets))
+    size, offset = lengths(means), lengths(geometry.offsets)
     spread = jnp.sqrt(jnp.where(jnp.isfinite(geometry.variance), geometry.variance, 0))
     return geometry.data_eps * (size + 4 * jnp.max(offset) + spread)
+
+
+def scaled_offsets(geometry: Geometry) -> Float[Array, "K D"]:
+    """Offsets over a power of two near the largest: their squares stay in the range of float32."""
+    return geometry.offsets / _unit(geometry.offsets)
+
+
+def lengths(rows: Float[Array, "K D"]) -> Float[Array, " K"]:
+    """Euclidean norms of rows whose squares may leave the range of the dtype."""
+    unit = _unit(rows)
+    return unit * jnp.sqrt(jnp.sum((rows / unit) ** 2, axis=1))
+
+
+def _unit(rows: Float[Array, "K D"]) -> Scalar:
+    largest = jnp.max(jnp.abs(rows))
+    return linalg.power_of_two(jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1))
 
 
 def equinorm(geometry: Geometry) -> Scalar:
@@ -170,7 +186,7 @@ def equinorm(geometry: Geometry) -> Scalar:
     Reference:
       Papyan, Han & Donoho (2020), Fig. 2.
     """
-    norms = jnp.sqrt(jnp.sum(geometry.offsets**2, axis=1))
+    norms = jnp.sqrt(jnp.sum(scaled_offsets(geometry) ** 2, axis=1))
     mean = _mean_over(norms, geometry.present)
     variance = _mean_over((norms - mean) ** 2, geometry.present)
     return jnp.sqrt(variance) / jnp.where(_apart(geometry), mean, jnp.nan)
@@ -185,7 +201,7 @@ def equiangularity(geometry: Geometry) -> Scalar:
     Reference:
       Papyan, Han & Donoho (2020), Fig. 3. Zero for K = 2, where there is one pair.
     """
-    norms = jnp.sqrt(jnp.sum(geometry.offsets**2, axis=1))
+    norms = lengths(geometry.offsets)
     known = norms > mean_rounding(geometry)
     safe = jnp.where(known, norms, jnp.where(geometry.present, jnp.nan, 1))
     classes = (geometry.present, geometry.offsets / safe[:, None])
@@ -220,10 +236,7 @@ def etf_error(geometry: Geometry) -> Scalar:
     Reference:
       Zhu et al. (2021), Section 4, with the class means in place of the classifier.
     """
-    # Fourth powers leave the range of float32 long before the offsets do.
-    largest = jnp.max(jnp.abs(geometry.offsets))
-    unit = linalg.power_of_two(jnp.where(largest > 0, largest, 1))
-    classes = (geometry.present.astype(geometry.offsets.dtype), geometry.offsets / unit)
+    classes = (geometry.present.astype(geometry.offsets.dtype), scaled_offsets(geometry))
     size = jnp.maximum(jnp.sum(classes[0]), 1)
 
     # || M M^T ||_F = || M^T M ||_F: from the smaller of the two.
@@ -270,13 +283,13 @@ def self_duality(
         norm = jnp.sqrt(jnp.sum(matrix**2))
         return matrix / jnp.where(norm > 0, norm, jnp.nan)
 
-    offsets = jnp.where(_apart(geometry), geometry.offsets, jnp.nan)
+    offsets = jnp.where(_apart(geometry), scaled_offsets(geometry), jnp.nan)
     return jnp.sqrt(jnp.sum((unit(weights) - unit(offsets)) ** 2))
 
 
 def _apart(geometry: Geometry) -> Bool[Array, ""]:
     """Whether any class mean is farther from the centre than rounding puts it."""
-    return jnp.any(jnp.sum(geometry.offsets**2, axis=1) > mean_rounding(geometry) ** 2)
+    return jnp.any(lengths(geometry.offsets) > mean_rounding(geometry))
 
 
 def _mean_over(values: Array, where: Array) -> Scalar:

@@ -240,7 +240,7 @@ def _logme(geometry: Geometry, axes: RawAxes) -> tuple[Scalar, Scalar]:
     tolerance = 1e-6 if dtype == jnp.float64 else 1e-4
     zeros = jnp.zeros_like(class_count)
     start = (jnp.zeros((), jnp.int32), zeros, zeros, jnp.asarray(jnp.inf, dtype))
-    _, logs, _, _ = jax.lax.while_loop(moving, refine, start)
+    _, logs, _, left = jax.lax.while_loop(moving, refine, start)
     ratio = jnp.exp(logs)
     prior, noise, residual, norm = fit(ratio)
     determinant = jnp.sum(jnp.log(prior[:, None] + noise[:, None] * squares), axis=1)
@@ -251,4 +251,4 @@ def _logme(geometry: Geometry, axes: RawAxes) -> tuple[Scalar, Scalar]:
     explained = jnp.sum(jnp.where(geometry.present[:, None], noise[:, None] * energy, 0), axis=0)
     off = jnp.where(kept, axes.rounding / jnp.where(kept, squares, 1), 0)
     error = jnp.sum(off * (1 + explained / classes)) / (2 * count)
-    return value, jnp.where(axes.cut > 0, jnp.inf, error)
+    return value, jnp.where((axes.cut > 0) | ~(left <= tolerance), jnp.inf, error)

@@ -362,6 +362,8 @@ EXEMPT = {
     "vci_jax.pairs.sum_over_pairs": "a part of structure.cdnv and of its adjusted form",
     "vci_jax.precision.of_cdnv": "how much rounding moves; tests/test_oracle.py judges it",
     "vci_jax.transferability.scores_and_errors": "transferability_metrics with its rounding",
+    "vci_jax.structure.lengths": "a part of structure.equinorm, and of others of its file",
+    "vci_jax.structure.scaled_offsets": "a part of structure.equinorm, and of others of its file",
     "vci_jax.structure.mean_rounding": "how much rounding moves; tests/test_oracle.py judges it",
     "vci_jax.moments.unit_means": "a part of metrics.cosine_similarity",
     "vci_jax.precision.relative_errors": "how much rounding moves; tests/test_oracle.py judges it",

@@ -361,7 +361,13 @@ def _saved(data):
             np.save(pathlib.Path(folder, "x_labels.npy"), labels)
         found = saved.read(place)
         return {"features": np.array(found.features, float), "labels": np.array(found.labels, int),
-                "classes": saved.num_classes({"x": found})}  # fmt: skip
+                "classes": saved.renumber({"x": found})[1]}  # fmt: skip
+
+
+def _renumbered(data):
+    split = sweep.Samples(data["features"], np.asarray(data["labels"]))
+    splits, classes = saved.renumber({"train": split})
+    return {"labels": splits["train"].labels, "classes": classes}
 
 
 def _with_form():
@@ -387,7 +393,9 @@ def _weighed(data):
 
 
 INPUTS = (
-    Law(("probes.saved.read", "probes.saved.num_classes"),
+    Law(("probes.saved.renumber",), "Labels may be any integers, with holes between them.", samples,
+        _renumbered, changed(labels=renamed(np.array([3, 40, 1000]))), merges_labels()),
+    Law(("probes.saved.read", "probes.saved.renumber"),
         "Neither the form of the file, nor byte order, nor type matters.", _with_form, _saved,
         lambda d: d | {"form": "npy", "features": big_endian(d["features"]),
                        "labels": typed(np.uint8)(d["labels"])},
@@ -415,7 +423,7 @@ EXEMPT_MODULES = {
     **dict.fromkeys((f"probes.{name}" for name in (
         "path", "problem", "span", "intercept", "memory", "line_search")), _SOLVER_PART),
     **dict.fromkeys((f"probes.{name}" for name in (
-        "page", "figures", "tables", "report", "figures_main", "correlate_main")), _TEXT),
+        "page", "figures", "tables", "report", "escape", "figures_main", "correlate_main")), _TEXT),
     **dict.fromkeys((f"probes.{name}" for name in (
         "network", "features", "task_features", "tasks", "transfer")), _IMAGES),
     "probes.identity": "digests of bytes, which must change with byte order and type",

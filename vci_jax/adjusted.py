@@ -68,7 +68,7 @@ def adjusted_vci(sample: Sample, plugin: Scalar) -> Scalar:
     """
     spent = jnp.maximum(sample.rank, sample.classes - 1)
     spare = sample.size - 1 - spent
-    noise = plugin * (sample.size - 1) / jnp.maximum(spare, 1)
+    noise = plugin * (sample.size - 1) / jnp.where(spare > 0, spare, 1)
 
     def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bracket
@@ -116,7 +116,8 @@ def jackknife_inflation(sample: Sample, count: Int[Array, " K"], vci: Scalar) ->
     quadratic = inner * ((inner - 1) / 2 * both + outer * mixed + beyond * 2 * v**4) / sample.size
     twice = (linear + 2 * quadratic) / (linear + quadratic)
     spent = jnp.maximum(sample.rank, jnp.sum(count > 1) - 1)
-    return twice * (sample.size - 1) / jnp.maximum(sample.size - 1 - spent, 1)
+    spare = sample.size - 1 - spent
+    return twice * (sample.size - 1) / jnp.where(spare > 0, spare, 1)
 
 
 def _at(sample: Sample, t: Scalar) -> tuple[Scalar, Scalar]:

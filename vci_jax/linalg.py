@@ -233,54 +233,44 @@ def _right_vectors(
     eps = float(np.finfo(dtype).eps)
     resolved = eps * (1e5 if dtype == jnp.float64 else 1e2)
 
-    def unfinished(state: Any) -> Array:
-        filled, _, _, largest, left = state
-        more: Array = (filled < size) & (left > (eps * sum(tall.shape)) ** 2 * largest)
-        return more
+    least = (eps * sum(tall.shape)) ** 2
 
-    def another_round(state: Any) -> Any:
-        filled, basis, images, largest, _ = state
-
-        def without_resolved() -> Array:
-            rest = tall
-            for _ in range(2):  # what the first leaves of the large directions, the second takes
-                rest = rest - matmul(matmul(rest, basis), basis.T)
-            return rest
-
-        rest: Array = jax.lax.cond(filled > 0, without_resolved, lambda: tall)
+    def solve(rest: Array, room: Array | int) -> tuple[Array, ...]:
+        """Vectors and images of what is left, which of them are resolved, and the largest not."""
         _, vectors = eigh(matmul(rest.T, rest))
         vectors = vectors[:, :size]
         scores = matmul(rest, vectors)
         squares = jnp.sum(scores**2, axis=0)
-        top = jnp.max(squares)
-        good = jnp.cumprod(squares > resolved * top).astype(bool)
-        good &= jnp.arange(size) < size - filled
+        good = jnp.cumprod(squares > resolved * jnp.max(squares)).astype(bool)
+        good &= jnp.arange(size) < room
+        # Without progress (NaN, or nothing left) there is no next round.
+        left = jnp.where(jnp.any(good), jnp.max(jnp.where(good, 0, squares)), 0)
+        return vectors, scores, good, left, jnp.max(squares)
 
-        def appended() -> tuple[Array, Array]:
-            put = jnp.roll(good, filled)
-            columns = (jnp.roll(part, filled, axis=1) for part in (vectors, scores))
-            pairs = zip(columns, (basis, images), strict=True)
-            first, second = (jnp.where(put, new, old) for new, old in pairs)
-            return first, second
+    vectors, scores, good, left, largest = solve(tall, size)
 
-        def alone() -> tuple[Array, Array]:
-            return jnp.where(good, vectors, 0), jnp.where(good, scores, 0)
+    def another_round(state: Any) -> Any:
+        filled, basis, images, _ = state
+        rest = tall
+        for _ in range(2):  # what the first leaves of the large directions, the second takes
+            rest = rest - matmul(matmul(rest, basis), basis.T)
+        vectors, scores, good, left, _ = solve(rest, size - filled)
+        put = jnp.roll(good, filled)
+        basis = jnp.where(put, jnp.roll(vectors, filled, axis=1), basis)
+        images = jnp.where(put, jnp.roll(scores, filled, axis=1), images)
+        return filled + jnp.sum(good, dtype=jnp.int32), basis, images, left
 
-        both: tuple[Array, Array] = jax.lax.cond(filled > 0, appended, alone)
+    def further_rounds() -> tuple[Array, Array]:
         number = jnp.sum(good, dtype=jnp.int32)
-        # Without progress (NaN, or nothing left) the loop ends.
-        left = jnp.where(number > 0, jnp.max(jnp.where(good, 0, squares)), 0)
-        return filled + number, *both, jnp.maximum(largest, top), left
+        start = number, jnp.where(good, vectors, 0), jnp.where(good, scores, 0), left
+        _, basis, images, _ = jax.lax.while_loop(
+            lambda state: (state[0] < size) & (state[3] > least * largest), another_round, start
+        )
+        return basis, images
 
-    start = (
-        jnp.zeros((), jnp.int32),
-        jnp.zeros((tall.shape[1], size), dtype),
-        jnp.zeros((tall.shape[0], size), dtype),
-        jnp.zeros((), dtype),
-        jnp.max(jnp.sum(tall**2, axis=0)),
-    )
-    _, basis, images, _, _ = jax.lax.while_loop(unfinished, another_round, start)
-    return basis, images
+    graded = ~jnp.all(good) & (left > least * largest)
+    found: tuple[Array, Array] = jax.lax.cond(graded, further_rounds, lambda: (vectors, scores))
+    return found
 
 
 def power_of_two(values: Array) -> Array:

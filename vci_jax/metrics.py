@@ -149,7 +149,7 @@ def fuzziness(geometry: Geometry) -> Scalar:
       D. A pinv with NumPy's default cutoff can invert rounding noise (docs/definitions.md).
     """
     space = geometry.between
-    forms = linalg.quadratic_forms(geometry.within, space.basis)
+    forms = jnp.maximum(linalg.quadratic_forms(geometry.within, space.basis), 0)
     terms = jnp.where(space.kept, forms / jnp.where(space.kept, space.squares, 1), 0)
     ratios = jnp.where(geometry.canonical.kept, geometry.canonical.ratios, jnp.inf)
     total = jnp.where(spanned(geometry), jnp.sum(1 / ratios), jnp.sum(terms))
@@ -251,7 +251,8 @@ def within_between_part(geometry: Geometry) -> Scalar:
     Reference:
       Xu & Liu (2023), Figure 1.
     """
-    part = jnp.sum(linalg.quadratic_forms(geometry.within, geometry.between.basis))
+    forms = linalg.quadratic_forms(geometry.within, geometry.between.basis)
+    part = jnp.sum(jnp.maximum(forms, 0))
     return jnp.where(spanned(geometry), jnp.trace(geometry.within), part)
 
 

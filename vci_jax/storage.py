@@ -54,7 +54,7 @@ def load(path: str | os.PathLike[str]) -> ClassMoments:
 def _checked(path: str | os.PathLike[str], arrays: dict[str, np.ndarray]) -> ClassMoments:
     """The moments in native byte order, with int32 counts; refused if some are of another kind."""
     moments = ClassMoments(**{name: as_native(name, array) for name, array in arrays.items()})
-    whole = ("count", "label_out_of_range", "non_finite")
+    whole = ("count", "directed", "label_out_of_range", "non_finite")
     kinds = {leaf.dtype for name, leaf in moments._asdict().items() if name not in whole}
     counts = {name: getattr(moments, name) for name in whole}
     odd = [name for name, leaf in counts.items() if leaf.dtype.kind not in "iu"]

@@ -133,14 +133,16 @@ def unit_rows(batch: Batch) -> Float[Array, "N D"]:
     low, high = 2.0**-extreme, 2.0**extreme
     peak = batch.peak
     safe = jnp.all((peak == 0) | ((low < peak) & (peak < high)))
-    scale = jnp.where(safe | (peak == 0), 1, linalg.power_of_two(peak))
+    largest = 2.0 ** (np.finfo(batch.features.dtype).maxexp - 2)  # whose inverse is no subnormal
+    scale = jnp.where(safe | (peak == 0), 1, jnp.minimum(linalg.power_of_two(peak), largest))
 
     def squares(divisor: Array | None) -> Array:
         rows = batch.features if divisor is None else batch.features / divisor[:, None]
         return jnp.sum(rows**2, axis=1)
 
     norm = jnp.sqrt(jax.lax.cond(safe, lambda: squares(None), lambda: squares(scale)))
-    return batch.features / scale[:, None] / jnp.where(norm > 0, norm, 1)[:, None]
+    # Products with inverses, a third of the time of quotients; that of a power of two is exact.
+    return batch.features * (1 / scale)[:, None] * (1 / jnp.where(norm > 0, norm, 1))[:, None]
 
 
 def _check_features(features: Any, dim: int) -> None:

@@ -20,6 +20,9 @@ _LARGEST_RATIO = 10**0.5
 # Columns are padded to a multiple of D over this, so that features with a few dead directions more
 # or less share a program.
 _GRANULES = 16
+# Data are uneven if a sample makes more than this part of a variance, has less than this part of
+# the mean weight, a class of the mean frequency, or a direction of the largest variance.
+_SHARE, _LIGHT, _GRADED = 0.25, 0.02, 1e-12
 
 
 class ProbeFit(NamedTuple):
@@ -75,10 +78,18 @@ class Job(NamedTuple):
         block[: len(some)] = some
         return block
 
-    def found(self, start: int, optima: path.Optimum) -> tuple[np.ndarray, ProbeFit]:
+    def found(
+        self, start: int, optima: path.Optimum, tolerance: float
+    ) -> tuple[np.ndarray, ProbeFit]:
         """Returns places among the penalties asked for, and what a call found at those."""
         places = np.flatnonzero((self.wanted >= start) & (self.wanted < start + BLOCK))
         optima = path.Optimum(*(np.asarray(x)[self.wanted[places] - start] for x in optima))
+        # The gradient in the directions left out has a square of at most 2 min(1, f) their variance.
+        unseen = self.rotation.lost / self.visited[self.wanted[places]]
+        optima = optima._replace(
+            gap=optima.gap.astype(np.float64) + unseen,
+            converged=optima.converged & (unseen <= tolerance),
+        )
         return places, _restore(optima, self.rotation, self.present, self.num_classes)
 
 
@@ -152,10 +163,14 @@ def _problem(
     chunks, parts, size = layout
     design = np.zeros((chunks, parts, columns + 1, size), dtype)
     design[:, :, -1] = 1
-    for index, place in enumerate(np.ndindex(chunks, parts)):
-        found.apply(features[index * size : (index + 1) * size], design[place])
     padded = np.zeros(layout, dtype)
     padded.ravel()[: len(weights)] = weights
+    largest = np.zeros(kept)
+    for index, place in enumerate(np.ndindex(chunks, parts)):
+        found.apply(features[index * size : (index + 1) * size], design[place])
+        squares = design[place][:kept] ** 2 * padded[place]
+        largest = np.maximum(largest, squares.max(axis=1, initial=0))
+    uneven = _uneven(rows, weights, found, largest)
     places = np.pad(rows, (0, padded.size - len(rows))).reshape(chunks, parts, 1, size)
     ends = np.zeros(columns - kept)
     divided, whole = placement(mesh, None, mesh and mesh.axis_names), placement(mesh)
@@ -165,7 +180,29 @@ def _problem(
         targets=jax.device_put(places == np.arange(num_classes)[:, None], divided),
         squares=jax.device_put(np.concatenate([found.squares, ends, [1]]).astype(dtype), whole),
         penalised=jax.device_put(np.append(np.ones(columns), 0).astype(dtype), whole),
+        uneven=jax.device_put(np.zeros((), dtype), whole) if uneven else None,
     )
+
+
+def _uneven(
+    rows: np.ndarray, weights: np.ndarray, found: rotation.Rotation, largest: np.ndarray
+) -> bool:
+    """Returns whether the curvature may be far from what the variances lead to expect.
+
+    For a sample that alone makes a direction, one or a class of little weight, or directions that
+    only just rise above the rounding of others.
+
+    Args:
+      rows: the classes of the samples.
+      weights: of the samples.
+      found: their rotation.
+      largest: the part of each variance that is a single sample's, ``[Q]``.
+    """
+    some = weights[weights > 0]
+    frequencies = np.bincount(rows, weights)
+    alone = np.any(largest > max(_SHARE, 10 / len(some)) * found.squares)
+    light = some.min() < _LIGHT / len(some) or frequencies.min() < _LIGHT / len(frequencies)
+    return bool(alone or light or np.min(found.squares, initial=1) < _GRADED)
 
 
 def placement(mesh: Any, *axes: Any) -> NamedSharding | None:

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from probes import intercept, span
+from probes import intercept, newton, span
 from probes import memory as memories
 from probes.line_search import search
 from probes.memory import Memory
@@ -150,11 +150,10 @@ def _solve(
 ) -> tuple[State, jax.Array, Optimum]:
     """Minimises at one penalty: the span, L-BFGS, and the intercept. Returns the logits as well."""
     ridge = (problem.penalised * l2)[:, None]
-    spread = intercept.spread(state.hessian)
-    inverse = _inverse(problem, spread, ridge)
-    memory = memories.shift(state.memory, (l2 - state.l2) * problem.penalised[:, None], inverse)
     params = span.best(problem, state.params, images, l2)
     here = logits(problem, params)  # Afresh: carried sums would drift along the path.
+    inverse = _inverse(problem, state.hessian, ridge, here)
+    memory = memories.shift(state.memory, (l2 - state.l2) * problem.penalised[:, None], inverse)
     objective, gradient = _evaluate(problem, ridge, params, _as_is, here)
     direction, slope = _descent(memory, gradient, inverse)
     zero = jnp.int32(0)
@@ -163,9 +162,9 @@ def _solve(
 
     def reached(point: _Point) -> jax.Array:
         """By the bound, where the intercept's part is taken to second order; or by prediction."""
-        square = jnp.sum(point.gradient**2, axis=1)
-        bound = jnp.sum(problem.penalised * square) / (2 * l2)
-        bound += jnp.sum((1 - problem.penalised) * square) / (2 * spread)
+        kernel = problem.penalised[:, None]
+        bound = jnp.sum(kernel * (point.gradient / jnp.sqrt(l2)) ** 2) / 2
+        bound += jnp.sum((1 - kernel) * point.gradient**2 * inverse) / 2
         believed = point.calm > jnp.minimum(point.steps // _SLOW, _MOST_POINTS)
         return (bound <= stop.tolerance * point.objective) | believed
 
@@ -176,10 +175,63 @@ def _solve(
 
     step = partial(_step, problem, ridge, inverse, stop)
     point = jax.lax.while_loop(unfinished, step, point)
-    optimum, here, hessian = _settle(problem, ridge, l2, stop, state.hessian, point, reached(point))
+    converged, excess = reached(point), jnp.inf * objective
+    if problem.uneven is not None:
+        point, excess = _proven(problem, inverse, l2, stop, point, unfinished, step)
+        converged = excess <= stop.tolerance * point.objective
+    end = _settle(problem, ridge, l2, stop, state.hessian, point, converged)
+    optimum, here, hessian = end
+    optimum = optimum._replace(gap=jnp.minimum(optimum.gap, excess / optimum.objective))
     params = jnp.concatenate([optimum.params[None], state.params[:-1]])
     state = State(params, point.memory, l2, hessian)
     return state, here, optimum
+
+
+def _proven(
+    problem: Problem,
+    inverse: jax.Array,
+    l2: jax.Array,
+    stop: Stop,
+    point: _Point,
+    unfinished: Callable[[_Point], jax.Array],
+    step: Callable[[_Point], _Point],
+) -> tuple[_Point, jax.Array]:
+    """Goes on, by Newton's steps and those of L-BFGS, until the proof of an optimum is given.
+
+    Or until it gets no better three times in a row. Returns the bound on the excess, too.
+    """
+
+    def prove(point: _Point) -> tuple[jax.Array, _Point]:
+        enough = stop.tolerance * point.objective
+        move, excess = newton.prove(
+            problem, point.logits, point.gradient, inverse, l2, jnp.where(l2 > 0, enough, jnp.inf)
+        )
+        fresh = {"calm": jnp.int32(0), "failures": jnp.int32(0)}
+        slope = jnp.sum(point.gradient * move)
+        usable = slope < 0
+        direction = jnp.where(usable, move, point.direction)
+        slope = jnp.where(usable, slope, point.slope)
+        return excess, point._replace(direction=direction, slope=slope, **fresh)
+
+    def unproven(carry: Any) -> jax.Array:
+        point, excess, best, stalled = carry
+        going = (l2 > 0) & (excess > stop.tolerance * point.objective) & (stalled < 3)
+        return going & (point.steps < stop.max_steps) & (point.failures < 3)
+
+    def go_on(carry: Any) -> Any:
+        point, _, best, stalled = carry
+        wanted = point.objective - _SAFETY * stop.tolerance * point.objective
+        point = jax.lax.while_loop(unfinished, step, step(point))
+        excess, point = prove(point)
+        gained = (excess < 0.5 * best) | (point.objective < wanted)
+        stalled = jnp.where(gained, 0, stalled + 1)
+        return point, excess, jnp.minimum(best, excess), stalled
+
+    excess, point = prove(point)
+    point, excess, *_ = jax.lax.while_loop(
+        unproven, go_on, (point, excess, excess, jnp.int32(0))
+    )
+    return point, excess
 
 
 def _settle(
@@ -276,8 +328,14 @@ def _as_is(logits: jax.Array) -> jax.Array:
     return logits
 
 
-def _inverse(problem: Problem, spread: jax.Array, ridge: jax.Array) -> jax.Array:
-    return 1 / (spread * problem.squares[:, None] + ridge)
+def _inverse(
+    problem: Problem, hessian: jax.Array, ridge: jax.Array, here: jax.Array
+) -> jax.Array:
+    """Returns the preconditioner, ``[Q 1]``; ``[Q K]``, of the very diagonal, for uneven data."""
+    squares = problem.squares[:, None]
+    if problem.uneven is None:
+        return 1 / (intercept.spread(hessian) * squares + ridge)
+    return 1 / (jnp.maximum(newton.diagonal(problem, here), 1e-12 * squares) + ridge)
 
 
 def _descent(

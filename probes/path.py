@@ -45,6 +45,8 @@ _MOST_DOUBT = {"float32": 4, "float64": 16}
 # After more steps than this the logits of an optimum are computed afresh: as sums of all the steps'
 # they would show in the sixth digit of the objective.
 _FRESH = 8
+# After more than this an optimum is doubtful, and has to be proved.
+_LONG = 24
 # The intercept may spoil this part of the certificate that the tolerance asks for.
 _INTERCEPT = 0.02
 
@@ -175,10 +177,10 @@ def _solve(
 
     step = partial(_step, problem, ridge, inverse, stop)
     point = jax.lax.while_loop(unfinished, step, point)
-    converged, excess = reached(point), jnp.inf * objective
-    if problem.uneven is not None:
-        point, excess = _proven(problem, inverse, l2, stop, point, unfinished, step)
-        converged = excess <= stop.tolerance * point.objective
+    doubtful = (point.steps > _LONG) if problem.uneven is None else jnp.bool_(True)
+    converged = reached(point)
+    point, excess = _prove(problem, inverse, l2, stop, point, unfinished, step, doubtful)
+    converged = jnp.where(doubtful, excess <= stop.tolerance * point.objective, converged)
     end = _settle(problem, ridge, l2, stop, state.hessian, point, converged)
     optimum, here, hessian = end
     optimum = optimum._replace(gap=jnp.minimum(optimum.gap, excess / optimum.objective))
@@ -187,7 +189,7 @@ def _solve(
     return state, here, optimum
 
 
-def _proven(
+def _prove(
     problem: Problem,
     inverse: jax.Array,
     l2: jax.Array,
@@ -195,42 +197,46 @@ def _proven(
     point: _Point,
     unfinished: Callable[[_Point], jax.Array],
     step: Callable[[_Point], _Point],
+    doubtful: jax.Array,
 ) -> tuple[_Point, jax.Array]:
-    """Goes on, by Newton's steps and those of L-BFGS, until the proof of an optimum is given.
+    """Goes on, by a step of Newton's and then L-BFGS, until a doubtful optimum is proved.
 
-    Or until it gets no better three times in a row. Returns the bound on the excess, too.
+    Or until neither the proof nor the objective gets better three times in a row.
+
+    Returns:
+      The point, and a bound on its excess, infinite without a doubt.
     """
 
-    def prove(point: _Point) -> tuple[jax.Array, _Point]:
-        enough = stop.tolerance * point.objective
-        move, excess = newton.prove(
-            problem, point.logits, point.gradient, inverse, l2, jnp.where(l2 > 0, enough, jnp.inf)
-        )
-        fresh = {"calm": jnp.int32(0), "failures": jnp.int32(0)}
-        slope = jnp.sum(point.gradient * move)
-        usable = slope < 0
-        direction = jnp.where(usable, move, point.direction)
-        slope = jnp.where(usable, slope, point.slope)
-        return excess, point._replace(direction=direction, slope=slope, **fresh)
-
     def unproven(carry: Any) -> jax.Array:
-        point, excess, best, stalled = carry
-        going = (l2 > 0) & (excess > stop.tolerance * point.objective) & (stalled < 3)
-        return going & (point.steps < stop.max_steps) & (point.failures < 3)
+        point, excess, _, stalled = carry
+        going = doubtful & (l2 > 0) & (excess > stop.tolerance * point.objective)
+        return going & (stalled < 3) & (point.steps < stop.max_steps)
 
     def go_on(carry: Any) -> Any:
-        point, _, best, stalled = carry
-        wanted = point.objective - _SAFETY * stop.tolerance * point.objective
-        point = jax.lax.while_loop(unfinished, step, step(point))
-        excess, point = prove(point)
-        gained = (excess < 0.5 * best) | (point.objective < wanted)
-        stalled = jnp.where(gained, 0, stalled + 1)
-        return point, excess, jnp.minimum(best, excess), stalled
+        point, best, before, stalled = carry
+        enough = stop.tolerance * point.objective
+        move, excess = newton.prove(
+            problem, point.logits, point.gradient, inverse, l2, enough
+        )
+        gained = (excess < best / 2) | (point.objective < before - _SAFETY * enough)
+        slope = jnp.sum(point.gradient * move)
+        point = point._replace(
+            direction=jnp.where(slope < 0, move, point.direction),
+            slope=jnp.where(slope < 0, slope, point.slope),
+            failures=jnp.int32(0),
+            calm=jnp.int32(0),
+        )
+        before = point.objective
+        point, _ = jax.lax.while_loop(
+            lambda c: (excess > enough) & (c[1] | unfinished(c[0])),
+            lambda c: (step(c[0]), jnp.bool_(False)),
+            (point, jnp.bool_(True)),
+        )
+        return point, jnp.minimum(excess, best), before, jnp.where(gained, 0, stalled + 1)
 
-    excess, point = prove(point)
-    point, excess, *_ = jax.lax.while_loop(
-        unproven, go_on, (point, excess, excess, jnp.int32(0))
-    )
+    infinite = jnp.inf * point.objective
+    carry = (point, infinite, infinite, jnp.int32(0))
+    point, excess, *_ = jax.lax.while_loop(unproven, go_on, carry)
     return point, excess
 
 

@@ -4,6 +4,7 @@ Legend: N samples, D features, K classes, P penalties.
 """
 
 import itertools
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,8 @@ _LARGEST_RATIO = 10**0.5
 # Columns are padded to a multiple of D over this, so that features with a few dead directions more
 # or less share a program.
 _GRANULES = 16
+# What the directions left out may cost of the objective before it is said.
+_UNSEEN = 1e-10
 # Data are uneven if a sample makes more than this part of a variance, has less than this part of
 # the mean weight, a class of the mean frequency, or a direction of the largest variance.
 _SHARE, _LIGHT, _GRADED = 0.25, 0.02, 1e-12
@@ -111,6 +114,7 @@ def prepare(
     if len(present) == 1:
         return _only_one(features.shape[1], num_classes, present[0], len(l2s))
     found = rotation.fit(features, weights)
+    _say_what_is_lost(found, l2s)
     visited, wanted = _bridged(inputs.in_range(l2s, found.scale, dtype))
     # Samples of classes without weight may stand in any row.
     rows = np.minimum(np.searchsorted(present, labels), len(present) - 1)
@@ -118,6 +122,17 @@ def prepare(
         data = _problem(features, rows, weights, len(present), found, dtype, mesh)
         state = _begin(np.bincount(rows, weights), data, visited[0])
     return Job(data, state, visited, wanted, found, present, num_classes)
+
+
+def _say_what_is_lost(found: rotation.Rotation, l2s: np.ndarray) -> None:
+    share = float(found.lost * np.square(found.scale) / l2s.min())
+    if share > _UNSEEN:
+        warnings.warn(
+            f"{found.dropped} of {found.dropped + len(found.squares)} directions of the features "
+            f"vary less than rounding resolves and were left out, which may cost {share:.1g} of "
+            f"the objective at l2 = {l2s.min():.3g}; bring the features to one unit.",
+            stacklevel=4,
+        )
 
 
 def _only_one(dim: int, num_classes: int, present: int, penalties: int) -> ProbeFit:

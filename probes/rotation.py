@@ -23,7 +23,7 @@ from vci_jax import linalg
 # Below this part of the largest variance the rounding of second moments shows in a direction.
 _RESOLVED = 1e-12
 # The same between the scales of ``_by_scales``: what is clear of the rounding of the rest.
-_CLEAR = 1e-8
+_CLEAR, _TURN = 1e-8, 1e-7
 # Axes made from N x N inner products are orthonormal to eps over this.
 _ORTHONORMAL = 1e-6
 # Rounding of an inner product of features with an axis, in units of the sizes of its terms.
@@ -79,7 +79,7 @@ def fit(features: np.ndarray, weights: np.ndarray) -> Rotation:
         return Rotation(mean, np.zeros((len(mean), 0)), 1.0, np.zeros(0), 0, 0.0)
     table = _Centred(features, weights, mean, unit, varying)
     rank = min(count - 1, dim)
-    variances, axes = table.axes_by_samples() if len(features) < dim else table.axes(np.eye(dim))
+    variances, axes = table.axes_by_samples() if len(features) < dim else table.axes(None)
     lost = 0.0 if rank == dim else dim * _ROUNDING**2 * np.sum(variances)
     if variances[rank - 1] > _RESOLVED * variances[0]:
         variances, axes = variances[:rank], axes[:, :rank]
@@ -129,14 +129,22 @@ class _Centred(NamedTuple):
         centred = (self.features[rows] - self.mean)[:, self.varying] / self.unit
         return centred * np.sqrt(self.weights[rows])[:, None]
 
-    def axes(self, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns variances and principal axes in the span of a basis ``[D' m]``."""
-        total = np.zeros(2 * basis.shape[1:])
+    def products(self, some: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Returns the covariances of two sets of directions, ``[D' a]`` and ``[D' b]``."""
+        total = np.zeros((some.shape[1], others.shape[1]))
         for rows in _chunks(len(self.features)):
-            part = self.rows(rows) if basis.shape[0] == basis.shape[1] else self.rows(rows) @ basis
-            total += part.T @ part
-        variances, vectors = _eigh(total)
-        return variances, vectors if basis.shape[0] == basis.shape[1] else basis @ vectors
+            part = self.rows(rows)
+            left = part @ some
+            total += left.T @ (left if others is some else part @ others)
+        return total
+
+    def axes(self, basis: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Returns variances and principal axes in the span of a basis ``[D' m]``, or of all."""
+        if basis is not None:
+            variances, vectors = _eigh(self.products(basis, basis))
+            return variances, basis @ vectors
+        parts = map(self.rows, _chunks(len(self.features)))
+        return _eigh(sum(part.T @ part for part in parts))
 
     def axes_by_samples(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the same by way of N x N inner products: X = U S V^T, V = X^T U / S."""
@@ -164,23 +172,25 @@ def _by_scales(table: _Centred) -> tuple[np.ndarray, np.ndarray, float]:
     its axis, which is small where the axis avoids the columns of large units.
     """
     deviations = table.deviations()
-    dim = len(deviations)
-    basis = np.eye(dim)
+    dim, lost = len(deviations), 0.0
+    basis, axes, variances = np.eye(dim), np.zeros((dim, 0)), np.zeros(0)
     if len(table.features) < dim:
         basis, _ = np.linalg.qr(table.rows(slice(None)).T)
-    kept: list[tuple[np.ndarray, np.ndarray]] = []
-    lost = 0.0
     while basis.shape[1]:
-        variances, axes = table.axes(basis)
-        floor = (_ROUNDING * (deviations @ np.abs(axes))) ** 2
-        clear = variances > _CLEAR * max(variances[0], 0)
+        # Turned until what is left is uncorrelated with what was found: by the rounding of axes, of
+        # eps / _CLEAR at most. More than that is what the features have of it, where they are zero.
+        turn = table.products(axes, basis) / variances[:, None]
+        turn[np.abs(turn) > _TURN] = 0
+        axes, basis = axes + basis @ turn.T, basis - axes @ turn
+        here, new = table.axes(basis)
+        floor = (_ROUNDING * (deviations @ np.abs(new))) ** 2
+        clear = here > _CLEAR * max(here[0], 0)
         clear[0] = True
-        sound = clear & (variances > floor)
-        kept.append((variances[sound], axes[:, sound]))
-        lost += float(np.sum((np.maximum(variances, 0) + floor)[clear & ~sound]))
-        basis = axes[:, ~clear]
-    variances, parts = zip(*kept, strict=True)
-    variances, axes = np.concatenate(variances), np.concatenate(parts, axis=1)
+        sound = clear & (here > floor)
+        lost += float(np.sum((np.maximum(here, 0) + floor)[clear & ~sound]))
+        axes = np.concatenate([axes, new[:, sound]], axis=1)
+        variances = np.concatenate([variances, here[sound]])
+        basis = new[:, ~clear]
     order = np.argsort(-variances)
     return variances[order], axes[:, order], lost
 

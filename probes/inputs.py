@@ -12,6 +12,7 @@ _REAL = (np.floating, np.integer, np.bool_)
 # classes: kernels of that many would be in vain.
 _SPARSE, _FEW, _MOST = 10, 1000, 2**24
 
+
 def samples(
     features: ArrayLike, labels: ArrayLike, num_classes: int | None
 ) -> tuple[np.ndarray, np.ndarray, int]:

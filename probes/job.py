@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
+from scipy.special import logsumexp
 
 from probes import inputs, path, problem, rotation
 
@@ -21,6 +22,10 @@ _LARGEST_RATIO = 10**0.5
 # Columns are padded to a multiple of D over this, so that features with a few dead directions more
 # or less share a program.
 _GRANULES = 16
+# Lost digits of the logits, in units of the tolerance, from which the objective is computed anew;
+# and by how many tolerances it may then lie above what the path had: it is in float32.
+_DIGITS, _NOISE = 0.1, 4
+_CHUNK = 4096
 # What the directions left out may cost of the objective before it is said.
 _UNSEEN = 1e-10
 # Data are uneven if a sample makes more than this part of a variance, has less than this part of
@@ -64,6 +69,7 @@ class Job(NamedTuple):
       rotation: of the features.
       present: the classes with a sample that counts.
       num_classes: K.
+      samples: features, labels and weights as given.
     """
 
     data: problem.Problem
@@ -73,6 +79,7 @@ class Job(NamedTuple):
     rotation: rotation.Rotation
     present: np.ndarray
     num_classes: int
+    samples: tuple[np.ndarray, np.ndarray, np.ndarray]
 
     def block(self, start: int) -> np.ndarray:
         """Returns the penalties of a call, filled up with zeros, ``[BLOCK]``."""
@@ -93,7 +100,28 @@ class Job(NamedTuple):
             gap=optima.gap.astype(np.float64) + unseen,
             converged=optima.converged & (unseen <= tolerance),
         )
-        return places, _restore(optima, self.rotation, self.present, self.num_classes)
+        fit = _restore(optima, self.rotation, self.present, self.num_classes)
+        l2s = self.visited[self.wanted[places]] * self.rotation.scale**2
+        return places, self._as_given(fit, l2s, tolerance)
+
+    def _as_given(self, fit: ProbeFit, l2s: np.ndarray, tolerance: float) -> ProbeFit:
+        """Holds objectives against float64 and the features as given, where rounding may tell.
+
+        For data that are uneven, and for features so far from zero that the kernel times their mean
+        has lost digits of the logits.
+        """
+        lost = np.finfo(np.float64).eps * np.abs(self.rotation.mean) @ np.abs(fit.kernel)
+        if self.data.uneven is None and (lost <= _DIGITS * tolerance).all():
+            return fit
+        values = [
+            _objective(*self.samples, *one) for one in zip(fit.kernel, fit.bias, l2s, strict=True)
+        ]
+        above = np.maximum(np.array(values) / fit.objective - 1, 0)
+        return fit._replace(
+            objective=np.array(values),
+            gap=fit.gap + above,
+            converged=fit.converged & (above <= _NOISE * tolerance),
+        )
 
 
 def prepare(
@@ -121,7 +149,28 @@ def prepare(
     with jax.enable_x64(dtype == np.float64):
         data = _problem(features, rows, weights, len(present), found, dtype, mesh)
         state = _begin(np.bincount(rows, weights), data, visited[0])
-    return Job(data, state, visited, wanted, found, present, num_classes)
+    samples = features, labels, weights
+    return Job(data, state, visited, wanted, found, present, num_classes, samples)
+
+
+def _objective(
+    features: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    l2: float,
+) -> float:
+    total = l2 * np.sum(kernel**2) / 2
+    for start in range(0, len(labels), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        counted = weights[rows] > 0
+        logits = features[rows][counted].astype(np.float64) @ kernel + bias
+        place = np.arange(len(logits)), labels[rows][counted]
+        behind = logits - logits[place][:, None]
+        behind[place] = -np.inf
+        total += weights[rows][counted] @ np.logaddexp(0, logsumexp(behind, axis=1))
+    return float(total)
 
 
 def _say_what_is_lost(found: rotation.Rotation, l2s: np.ndarray) -> None:

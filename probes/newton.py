@@ -87,7 +87,7 @@ def prove(
         left = carry.residual - ridge * carry.step
         curved = jnp.sum(carry.step * (carry.residual - gradient - ridge * carry.step))
         free = jnp.sum((1 - penalised) * carry.residual**2 * inverse)
-        proved = kernel_part(left) + curved + free <= enough / 4
+        proved = kernel_part(left) + curved + free <= enough / 2
         first = jnp.sum(gradient**2 * inverse)
         solved = (carry.gained > 2 * enough) & (carry.square <= _RESIDUAL * first)
         return proved | solved | ~(carry.square > 0)

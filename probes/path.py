@@ -45,8 +45,9 @@ _MOST_DOUBT = {"float32": 4, "float64": 16}
 # After more steps than this the logits of an optimum are computed afresh: as sums of all the steps'
 # they would show in the sixth digit of the objective.
 _FRESH = 8
-# After more than this an optimum is doubtful, and has to be proved.
-_LONG = 24
+# After more than this, or with a bound of more than this part of the objective, an optimum is
+# doubtful, and has to be proved.
+_LONG, _LOOSE = 24, 0.1
 # The intercept may spoil this part of the certificate that the tolerance asks for.
 _INTERCEPT = 0.02
 
@@ -162,13 +163,16 @@ def _solve(
     calm = _is_calm(stop, slope, objective, 0).astype(jnp.int32)
     point = _Point(params, here, objective, gradient, direction, slope, memory, zero, zero, calm)
 
-    def reached(point: _Point) -> jax.Array:
-        """By the bound, where the intercept's part is taken to second order; or by prediction."""
+    def bound(point: _Point) -> jax.Array:
+        """On what is left to gain; the intercept's part is taken to second order."""
         kernel = problem.penalised[:, None]
-        bound = jnp.sum(kernel * (point.gradient / jnp.sqrt(l2)) ** 2) / 2
-        bound += jnp.sum((1 - kernel) * point.gradient**2 * inverse) / 2
+        square = kernel * (point.gradient / jnp.sqrt(l2)) ** 2
+        return jnp.sum(square + (1 - kernel) * point.gradient**2 * inverse) / 2
+
+    def reached(point: _Point) -> jax.Array:
+        """By the bound, or by prediction."""
         believed = point.calm > jnp.minimum(point.steps // _SLOW, _MOST_POINTS)
-        return (bound <= stop.tolerance * point.objective) | believed
+        return (bound(point) <= stop.tolerance * point.objective) | believed
 
     def unfinished(point: _Point) -> jax.Array:
         # In a batch a penalty of zero is not passed over; it ends at once.
@@ -177,7 +181,8 @@ def _solve(
 
     step = partial(_step, problem, ridge, inverse, stop)
     point = jax.lax.while_loop(unfinished, step, point)
-    doubtful = (point.steps > _LONG) if problem.uneven is None else jnp.bool_(True)
+    doubtful = (point.steps > _LONG) | (bound(point) > _LOOSE * point.objective)
+    doubtful |= problem.uneven is not None
     converged = reached(point)
     point, excess = _prove(problem, inverse, l2, stop, point, unfinished, step, doubtful)
     converged = jnp.where(doubtful, excess <= stop.tolerance * point.objective, converged)
@@ -215,9 +220,7 @@ def _prove(
     def go_on(carry: Any) -> Any:
         point, best, before, stalled = carry
         enough = stop.tolerance * point.objective
-        move, excess = newton.prove(
-            problem, point.logits, point.gradient, inverse, l2, enough
-        )
+        move, excess = newton.prove(problem, point.logits, point.gradient, inverse, l2, enough)
         gained = (excess < best / 2) | (point.objective < before - _SAFETY * enough)
         slope = jnp.sum(point.gradient * move)
         point = point._replace(
@@ -334,9 +337,7 @@ def _as_is(logits: jax.Array) -> jax.Array:
     return logits
 
 
-def _inverse(
-    problem: Problem, hessian: jax.Array, ridge: jax.Array, here: jax.Array
-) -> jax.Array:
+def _inverse(problem: Problem, hessian: jax.Array, ridge: jax.Array, here: jax.Array) -> jax.Array:
     """Returns the preconditioner, ``[Q 1]``; ``[Q K]``, of the very diagonal, for uneven data."""
     squares = problem.squares[:, None]
     if problem.uneven is None:

@@ -94,7 +94,7 @@ class Job(NamedTuple):
         """Returns places among the penalties asked for, and what a call found at those."""
         places = np.flatnonzero((self.wanted >= start) & (self.wanted < start + BLOCK))
         optima = path.Optimum(*(np.asarray(x)[self.wanted[places] - start] for x in optima))
-        # The gradient in the directions left out has a square of at most 2 min(1, f) their variance.
+        # The gradient there has a square of at most 2 min(1, f) times the variance left out.
         unseen = self.rotation.lost / self.visited[self.wanted[places]]
         optima = optima._replace(
             gap=optima.gap.astype(np.float64) + unseen,

@@ -2,8 +2,15 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+
+# What numbers may be; JAX knows bfloat16 and its like as well.
+_REAL = (np.floating, np.integer, np.bool_)
+# Labels this many times as far apart as there are different ones, and more, are not numbers of
+# classes: kernels of that many would be in vain.
+_SPARSE, _FEW, _MOST = 10, 1000, 2**24
 
 
 def samples(
@@ -14,54 +21,108 @@ def samples(
     Raises:
       ValueError: shapes, dtypes or values are not those of ``[N D]`` and ``[N]`` in [0, K).
     """
-    features = features if isinstance(features, np.memmap) else np.asarray(features)
-    labels = np.asarray(labels)
-    if features.ndim != 2 or labels.shape != features.shape[:1] or not features.size:
+    features, labels = matrix(features, "features"), _native(np.asarray(labels))
+    if labels.shape != features.shape[:1]:
         raise ValueError(
             f"features have shape {features.shape} and labels {labels.shape}; expected [N D] and "
-            "[N] with N > 0 and D > 0."
+            "[N]."
         )
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels are {labels.dtype}; expected integers in [0, K).")
-    if np.issubdtype(features.dtype, np.complexfloating):
-        raise ValueError(f"features are {features.dtype}; expected real numbers.")
-    if not np.issubdtype(features.dtype, np.floating):
-        # Integers in all their digits; what else there is, such as bfloat16, has fewer.
-        features = features.astype(np.float64 if features.dtype.kind in "iub" else np.float32)
-    bad = sum(
-        int((~np.isfinite(features[i : i + 4096])).sum()) for i in range(0, len(features), 4096)
-    )
-    if bad:
-        raise ValueError(
-            f"{bad} of {features.size} feature values are NaN or infinite; remove their samples, "
-            "or find out why the network makes them."
-        )
-    num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
+    smallest, largest = int(labels.min()), int(labels.max())
+    num_classes = classes(labels) if num_classes is None else num_classes
+    if not 0 < num_classes <= _MOST:
+        raise ValueError(f"num_classes is {num_classes}; expected 1 to {_MOST}.")
     outside = int(((labels < 0) | (labels >= num_classes)).sum())
     if outside:
         raise ValueError(
-            f"{outside} labels lie outside [0, {num_classes}), from {labels.min()} to "
-            f"{labels.max()}; pass num_classes, or renumber them."
+            f"{outside} labels lie outside [0, {num_classes}), from {smallest} to {largest}; pass "
+            "num_classes, or renumber them with numpy.unique(labels, return_inverse=True)."
         )
     return features, labels.astype(np.int64), num_classes
 
 
-def splits(named: dict[str, Any], num_classes: int) -> None:
-    """Refuses splits, pairs of features and labels, by the same rules, and if sizes differ.
+def classes(*labels: np.ndarray) -> int:
+    """Returns the largest label plus one, if so many classes can be meant.
+
+    Raises:
+      ValueError: they cannot, since far fewer labels occur.
+    """
+    different = np.unique(np.concatenate([np.unique(some) for some in labels]))
+    seen, largest = len(different), int(np.max(different, initial=0))
+    if largest >= _SPARSE * seen + _FEW:
+        raise ValueError(
+            f"labels go up to {largest}, and {seen} different ones occur; renumber them with "
+            "numpy.unique(labels, return_inverse=True), or pass num_classes if so many are meant."
+        )
+    return largest + 1
+
+
+def matrix(features: ArrayLike, name: str) -> np.ndarray:
+    """Returns features ``[N D]`` in float64 or less, and native byte order.
+
+    Args:
+      features: real numbers; they stay memory-mapped if they are and need no change.
+      name: what an error calls them.
+
+    Raises:
+      ValueError: they have another shape or dtype, or not all are finite.
+    """
+    features = features if isinstance(features, np.memmap) else np.asarray(features)
+    if features.ndim != 2 or not features.size:
+        raise ValueError(
+            f"{name} have shape {features.shape}; expected [N D] with N > 0 and D > 0."
+        )
+    if not any(jnp.issubdtype(features.dtype, kind) for kind in _REAL):
+        raise ValueError(f"{name} are {features.dtype}; expected real numbers.")
+    bad = sum(
+        int((~np.isfinite(_wide(features[i : i + 4096]))).sum())
+        for i in range(0, len(features), 4096)
+    )
+    if bad:
+        raise ValueError(
+            f"{bad} of {features.size} {name[:-1]} values are NaN, infinite or beyond float64; "
+            "remove their samples, or find out why the network makes them."
+        )
+    return _wide(features)
+
+
+def _wide(features: np.ndarray) -> np.ndarray:
+    """Returns features in a type of NumPy's that has all their digits, of longdouble float64's.
+
+    Integers have all theirs in float64; what else there is, such as bfloat16, in float32.
+    """
+    features = _native(features)
+    if features.dtype in (np.float16, np.float32, np.float64):
+        return features
+    wide = features.dtype.kind in "iub" or features.dtype.itemsize > 8
+    with np.errstate(over="ignore"):
+        return features.astype(np.float64 if wide else np.float32)
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """Returns an array in the processor's byte order, which is the one that JAX takes."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def splits(named: dict[str, Any], num_classes: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Returns splits, pairs of features and labels, by the same rules and of one size.
 
     Raises:
       ValueError: as ``samples``, with the name of the split.
     """
+    checked = {}
     for name, (features, labels) in named.items():
         try:
-            samples(features, labels, num_classes)
+            checked[name] = samples(features, labels, num_classes)[:2]
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-    dims = {name: np.shape(features)[1] for name, (features, _) in named.items()}
+    dims = {name: features.shape[1] for name, (features, _) in checked.items()}
     if len(set(dims.values())) > 1:
         raise ValueError(
             f"the splits have features of different sizes: {dims}; take them from one network."
         )
+    return checked
 
 
 def settings(dtype: np.dtype, tolerance: float, max_steps: int) -> None:

@@ -80,7 +80,7 @@ def settle(
 
         residual, *parts = each(part, problem, logits)
         loss, gradient, products = (jnp.sum(x, axis=(0, 1)) for x in parts)
-        hessian = _laplacian(products)
+        hessian = laplacian(products)
         step = _newton(gradient, hessian)
         rest = -jnp.vdot(gradient, step)
         return move, loss, step, rest, hessian, residual
@@ -114,10 +114,17 @@ def excess(problem: Problem, gradient: jax.Array, rest: jax.Array, l2: jax.Array
     """Returns the certificate: a bound on the objective's excess over its minimum."""
     norm = jnp.sqrt(jnp.sum(problem.penalised[:, None] * gradient**2))
     largest = jnp.sqrt(jnp.max(problem.penalised * problem.squares))
-    return rest + (norm + largest * jnp.sqrt(rest)) ** 2 / (2 * l2)
+    return rest + ((norm + largest * jnp.sqrt(rest)) / jnp.sqrt(l2)) ** 2 / 2
 
 
-def _laplacian(products: jax.Array) -> jax.Array:
+def tilt(hessian: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns c and t above for a gradient in b; t is infinite if no tilt is a distribution."""
+    step = _newton(gradient, hessian)
+    rest = -jnp.vdot(gradient, step)
+    return step, jnp.where(_range(step) <= 1, jnp.maximum(rest, 0), jnp.inf)
+
+
+def laplacian(products: jax.Array) -> jax.Array:
     """Returns the Hessian H = sum_i w_i (diag(p_i) - p_i p_i^T), from the sum of w_i p_i p_i^T.
 
     The rows of H sum to zero, as those of a graph's Laplacian: its diagonal is the sum of the

@@ -4,12 +4,14 @@ Legend: N samples, D features, K classes, P penalties.
 """
 
 import itertools
+import warnings
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
+from scipy.special import logsumexp
 
 from probes import inputs, path, problem, rotation
 
@@ -20,6 +22,15 @@ _LARGEST_RATIO = 10**0.5
 # Columns are padded to a multiple of D over this, so that features with a few dead directions more
 # or less share a program.
 _GRANULES = 16
+# Lost digits of the logits, in units of the tolerance, from which the objective is computed anew;
+# and by how many tolerances it may then lie above what the path had: it is in float32.
+_DIGITS, _NOISE = 0.1, 4
+_CHUNK = 4096
+# What the directions left out may cost of the objective before it is said.
+_UNSEEN = 1e-10
+# Data are uneven if a sample makes more than this part of a variance, has less than this part of
+# the mean weight, a class of the mean frequency, or a direction of the largest variance.
+_SHARE, _LIGHT, _GRADED = 0.25, 0.02, 1e-12
 
 
 class ProbeFit(NamedTuple):
@@ -58,6 +69,7 @@ class Job(NamedTuple):
       rotation: of the features.
       present: the classes with a sample that counts.
       num_classes: K.
+      samples: features, labels and weights as given.
     """
 
     data: problem.Problem
@@ -67,6 +79,7 @@ class Job(NamedTuple):
     rotation: rotation.Rotation
     present: np.ndarray
     num_classes: int
+    samples: tuple[np.ndarray, np.ndarray, np.ndarray]
 
     def block(self, start: int) -> np.ndarray:
         """Returns the penalties of a call, filled up with zeros, ``[BLOCK]``."""
@@ -75,11 +88,40 @@ class Job(NamedTuple):
         block[: len(some)] = some
         return block
 
-    def found(self, start: int, optima: path.Optimum) -> tuple[np.ndarray, ProbeFit]:
+    def found(
+        self, start: int, optima: path.Optimum, tolerance: float
+    ) -> tuple[np.ndarray, ProbeFit]:
         """Returns places among the penalties asked for, and what a call found at those."""
         places = np.flatnonzero((self.wanted >= start) & (self.wanted < start + BLOCK))
         optima = path.Optimum(*(np.asarray(x)[self.wanted[places] - start] for x in optima))
-        return places, _restore(optima, self.rotation, self.present, self.num_classes)
+        # The gradient there has a square of at most 2 min(1, f) times the variance left out.
+        unseen = self.rotation.lost / self.visited[self.wanted[places]]
+        optima = optima._replace(
+            gap=optima.gap.astype(np.float64) + unseen,
+            converged=optima.converged & (unseen <= tolerance),
+        )
+        fit = _restore(optima, self.rotation, self.present, self.num_classes)
+        l2s = self.visited[self.wanted[places]] * self.rotation.scale**2
+        return places, self._as_given(fit, l2s, tolerance)
+
+    def _as_given(self, fit: ProbeFit, l2s: np.ndarray, tolerance: float) -> ProbeFit:
+        """Holds objectives against float64 and the features as given, where rounding may tell.
+
+        For data that are uneven, and for features so far from zero that the kernel times their mean
+        has lost digits of the logits.
+        """
+        lost = np.finfo(np.float64).eps * np.abs(self.rotation.mean) @ np.abs(fit.kernel)
+        if self.data.uneven is None and (lost <= _DIGITS * tolerance).all():
+            return fit
+        values = [
+            _objective(*self.samples, *one) for one in zip(fit.kernel, fit.bias, l2s, strict=True)
+        ]
+        above = np.maximum(np.array(values) / fit.objective - 1, 0)
+        return fit._replace(
+            objective=np.array(values),
+            gap=fit.gap + above,
+            converged=fit.converged & (above <= _NOISE * tolerance),
+        )
 
 
 def prepare(
@@ -100,13 +142,46 @@ def prepare(
     if len(present) == 1:
         return _only_one(features.shape[1], num_classes, present[0], len(l2s))
     found = rotation.fit(features, weights)
+    _say_what_is_lost(found, l2s)
     visited, wanted = _bridged(inputs.in_range(l2s, found.scale, dtype))
     # Samples of classes without weight may stand in any row.
     rows = np.minimum(np.searchsorted(present, labels), len(present) - 1)
     with jax.enable_x64(dtype == np.float64):
         data = _problem(features, rows, weights, len(present), found, dtype, mesh)
         state = _begin(np.bincount(rows, weights), data, visited[0])
-    return Job(data, state, visited, wanted, found, present, num_classes)
+    samples = features, labels, weights
+    return Job(data, state, visited, wanted, found, present, num_classes, samples)
+
+
+def _objective(
+    features: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    l2: float,
+) -> float:
+    total = l2 * np.sum(kernel**2) / 2
+    for start in range(0, len(labels), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        counted = weights[rows] > 0
+        logits = features[rows][counted].astype(np.float64) @ kernel + bias
+        place = np.arange(len(logits)), labels[rows][counted]
+        behind = logits - logits[place][:, None]
+        behind[place] = -np.inf
+        total += weights[rows][counted] @ np.logaddexp(0, logsumexp(behind, axis=1))
+    return float(total)
+
+
+def _say_what_is_lost(found: rotation.Rotation, l2s: np.ndarray) -> None:
+    share = float(found.lost * np.square(found.scale) / l2s.min())
+    if share > _UNSEEN:
+        warnings.warn(
+            f"{found.dropped} of {found.dropped + len(found.squares)} directions of the features "
+            f"vary less than rounding resolves and were left out, which may cost {share:.1g} of "
+            f"the objective at l2 = {l2s.min():.3g}; bring the features to one unit.",
+            stacklevel=4,
+        )
 
 
 def _only_one(dim: int, num_classes: int, present: int, penalties: int) -> ProbeFit:
@@ -152,10 +227,14 @@ def _problem(
     chunks, parts, size = layout
     design = np.zeros((chunks, parts, columns + 1, size), dtype)
     design[:, :, -1] = 1
-    for index, place in enumerate(np.ndindex(chunks, parts)):
-        found.apply(features[index * size : (index + 1) * size], design[place])
     padded = np.zeros(layout, dtype)
     padded.ravel()[: len(weights)] = weights
+    largest = np.zeros(kept)
+    for index, place in enumerate(np.ndindex(chunks, parts)):
+        found.apply(features[index * size : (index + 1) * size], design[place])
+        squares = design[place][:kept] ** 2 * padded[place]
+        largest = np.maximum(largest, squares.max(axis=1, initial=0))
+    uneven = _uneven(rows, weights, found, largest)
     places = np.pad(rows, (0, padded.size - len(rows))).reshape(chunks, parts, 1, size)
     ends = np.zeros(columns - kept)
     divided, whole = placement(mesh, None, mesh and mesh.axis_names), placement(mesh)
@@ -165,7 +244,29 @@ def _problem(
         targets=jax.device_put(places == np.arange(num_classes)[:, None], divided),
         squares=jax.device_put(np.concatenate([found.squares, ends, [1]]).astype(dtype), whole),
         penalised=jax.device_put(np.append(np.ones(columns), 0).astype(dtype), whole),
+        uneven=jax.device_put(np.zeros((), dtype), whole) if uneven else None,
     )
+
+
+def _uneven(
+    rows: np.ndarray, weights: np.ndarray, found: rotation.Rotation, largest: np.ndarray
+) -> bool:
+    """Returns whether the curvature may be far from what the variances lead to expect.
+
+    For a sample that alone makes a direction, one or a class of little weight, or directions that
+    only just rise above the rounding of others.
+
+    Args:
+      rows: the classes of the samples.
+      weights: of the samples.
+      found: their rotation.
+      largest: the part of each variance that is a single sample's, ``[Q]``.
+    """
+    some = weights[weights > 0]
+    frequencies = np.bincount(rows, weights)
+    alone = np.any(largest > max(_SHARE, 10 / len(some)) * found.squares)
+    light = some.min() < _LIGHT / len(some) or frequencies.min() < _LIGHT / len(frequencies)
+    return bool(alone or light or np.min(found.squares, initial=1) < _GRADED)
 
 
 def placement(mesh: Any, *axes: Any) -> NamedSharding | None:

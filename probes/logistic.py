@@ -120,7 +120,7 @@ def walk(
             # Placed alike every time, or another program would be compiled for the second call.
             state = jax.device_put(kept.state, jobs.placement(mesh))
             state, optima = path.follow(job.data, state, job.block(start), stop)
-        places, result = job.found(start, optima)
+        places, result = job.found(start, optima, tolerance)
         results = [*kept.results, (places, *result)] if resume else []
         kept = progress.Progress(start + jobs.BLOCK, state, results)
         if resume:
@@ -201,7 +201,8 @@ def _follow_together(
             state, optima = path.follow_together(data, state, blocks, stop)
         optima = path.Optimum(*map(np.asarray, optima))
         for i, job in enumerate(together):
-            parts[i].append(job.found(start, path.Optimum(*(field[i] for field in optima))))
+            own = path.Optimum(*(field[i] for field in optima))
+            parts[i].append(job.found(start, own, float(stop.tolerance)))
     return [_in_order(part) for part in parts]
 
 

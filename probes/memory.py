@@ -57,10 +57,11 @@ def shift(memory: Memory, change: jax.Array, inverse: jax.Array) -> Memory:
     Args:
       memory: before.
       change: of the penalty, zero for the intercept.
-      inverse: the preconditioner from now on, ``[Q 1]``.
+      inverse: the preconditioner from now on, ``[Q 1]`` or ``[Q K]``.
     """
     size, columns = len(memory.steps), memory.steps.shape[1] // len(change)
-    change, inverse = jnp.repeat(change, columns), jnp.repeat(inverse, columns)
+    change = jnp.repeat(change, columns)
+    inverse = jnp.broadcast_to(inverse, (len(inverse), columns)).ravel()
     changes = memory.changes + change * memory.steps
     products = gram(memory.steps, changes)
     scaled = gram(changes, changes * inverse)
@@ -83,7 +84,7 @@ def push(
       memory: before.
       step: ``[Q K]``.
       change: of the gradient, ``[Q K]``.
-      inverse: the preconditioner, ``[Q 1]``.
+      inverse: the preconditioner, ``[Q 1]`` or ``[Q K]``.
     """
     size, place = len(memory.steps), memory.place
     # Only the ratio matters; lengths near 1 keep the squares within float32's range.
@@ -117,7 +118,7 @@ def direction(memory: Memory, gradient: jax.Array, inverse: jax.Array) -> jax.Ar
     Args:
       memory: the pairs.
       gradient: where the step starts, ``[Q K]``.
-      inverse: the diagonal preconditioner, ``[Q 1]``.
+      inverse: the diagonal preconditioner, ``[Q 1]`` or ``[Q K]``.
     """
     size = len(memory.steps)
     oldest = jnp.where(memory.count < size, 0, memory.place)

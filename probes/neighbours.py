@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from probes import rotation
+from probes import inputs, rotation
 
 _CHUNK = 1024
 
@@ -20,46 +20,69 @@ def knn_predict(
 ) -> np.ndarray:
     """Returns the class most frequent among the k nearest training samples, ``[M]``.
 
-    Nearness is cosine similarity; of equally frequent classes the one with the larger sum of
-    similarities wins. Queries are taken in chunks, so memory is 1024 x N.
+    Nearness is cosine similarity, whatever the length of a row; a row of zeros has none to any. Of
+    samples as near, the earlier ones count; of equally frequent classes the one with the larger sum
+    of similarities wins, and of those the lower label. Queries are taken in chunks, so memory is
+    1024 x N. Similarities are float64 if features or queries are, and float32 otherwise.
 
     Args:
-      features: ``[N D]``.
+      features: finite, ``[N D]``.
       labels: integers in [0, K), ``[N]``.
-      queries: ``[M D]``.
+      queries: finite, ``[M D]``.
       k: neighbours that vote, at most N.
       num_classes: K.
 
     Raises:
-      ValueError: k is not between 1 and N.
+      ValueError: shapes or values are not as above, or k is not between 1 and N.
     """
-    features, queries = _unit(features), _unit(queries)
+    features, labels, num_classes = inputs.samples(features, labels, num_classes)
     if not 1 <= k <= len(features):
         raise ValueError(f"k is {k}; it must lie between 1 and the {len(features)} samples.")
-    targets = jnp.asarray(labels)
-    parts = [
-        _vote(features, targets, queries[start : start + _CHUNK], k, num_classes)
-        for start in range(0, len(queries), _CHUNK)
-    ]
-    return np.concatenate([np.asarray(part) for part in parts]) if parts else np.empty(0, int)
+    if np.shape(queries)[:1] == (0,):
+        return np.empty(0, int)
+    queries = inputs.matrix(queries, "queries")
+    if queries.shape[1] != features.shape[1]:
+        raise ValueError(
+            f"queries have {queries.shape[1]} features and the samples {features.shape[1]}; take "
+            "them from one network."
+        )
+    dtype = np.result_type(features, queries, np.float32)
+    near = _unit(features, dtype)
+    parts = []
+    for start in range(0, len(queries), _CHUNK):
+        with jax.enable_x64(dtype == np.float64):
+            found = _nearest(near, _unit(queries[start : start + _CHUNK], dtype), k)
+        similarity, rows = map(np.asarray, found)
+        parts.append(_vote(similarity, labels[rows], num_classes))
+    return np.concatenate(parts)
 
 
-@partial(jax.jit, static_argnums=(3, 4))
-def _vote(
-    features: jax.Array, labels: jax.Array, queries: jax.Array, k: int, num_classes: int
-) -> jax.Array:
+@partial(jax.jit, static_argnums=2)
+def _nearest(features: jax.Array, queries: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     similarity = jnp.matmul(queries, features.T, precision=jax.lax.Precision.HIGHEST)
-    nearest, rows = jax.lax.top_k(similarity, k)
-    votes = jax.nn.one_hot(labels[rows], num_classes, dtype=similarity.dtype)
-    # Similarities lie in [-1, 1], so their part of a vote never outweighs a whole one.
-    weights = 1 + nearest / (4 * k)
-    return jnp.argmax(jnp.sum(votes * weights[..., None], axis=1), axis=1)
+    return jax.lax.top_k(similarity, k)
 
 
-def _unit(rows: ArrayLike) -> jax.Array:
-    rows = jnp.asarray(rows, jnp.float32)
-    length = jnp.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / jnp.where(length > 0, length, 1)
+def _vote(similarity: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns the winners among neighbours ``[m k]``, the nearest first."""
+    rows = np.arange(len(labels))
+    counts = np.zeros((len(labels), num_classes), int)
+    sums = np.zeros((len(labels), num_classes))
+    # One neighbour after another: equal similarities have equal sums, to the last digit.
+    for label, nearness in zip(labels.T, similarity.T, strict=True):
+        counts[rows, label] += 1
+        sums[rows, label] += nearness
+    most = counts == counts.max(axis=1, keepdims=True)
+    return np.argmax(np.where(most, sums, -np.inf), axis=1)
+
+
+def _unit(rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Returns rows of length one; by way of a power of two, or squares leave the dtype's range."""
+    rows = rows.astype(dtype)
+    _, exponent = np.frexp(np.abs(rows).max(axis=1, keepdims=True))
+    rows = np.ldexp(rows, -exponent)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(length > 0, length, 1)
 
 
 def least_squares(
@@ -70,16 +93,22 @@ def least_squares(
     It minimises (1/2N) sum ||W^T h_i + b - e_{y_i}||^2, in float64, with the least norm where
     features are collinear. The minimum is ``probe_mse`` of ``vci_jax`` (Xu & Liu 2023, theorem
     5.1): (1/2)(1 - 1/K) - Tr[Sigma_T^+ Sigma_B] / (2K) on balanced data.
+
+    Raises:
+      ValueError: shapes, labels or values are not as ``probes.logistic.walk`` demands.
     """
-    features, labels = np.asarray(features), np.asarray(labels)
+    features, labels, num_classes = inputs.samples(features, labels, num_classes)
     weights = np.full(len(labels), 1 / len(labels))
     found = rotation.fit(features, weights)
     design = np.empty((len(found.squares), len(labels)))
     found.apply(features, design)
     targets = np.eye(num_classes)[labels]
     bias = targets.mean(axis=0)
-    # The columns are uncorrelated, so each has its own coefficient.
-    kernel = design @ (targets - bias) / len(labels) / found.squares[:, None]
+    # The columns are uncorrelated, up to rounding where their scales are very different.
+    scale = np.sqrt(found.squares)[:, None]
+    design /= scale
+    gram = design @ design.T / len(labels)
+    kernel = np.linalg.solve(gram, design @ (targets - bias) / len(labels))
     error = float(np.mean(np.sum((design.T @ kernel + bias - targets) ** 2, axis=1)) / 2)
-    kernels, biases = found.undo(kernel[None], bias[None])
+    kernels, biases = found.undo((kernel / scale)[None], bias[None])
     return kernels[0], biases[0], error

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from probes import intercept, span
+from probes import intercept, newton, span
 from probes import memory as memories
 from probes.line_search import search
 from probes.memory import Memory
@@ -45,6 +45,9 @@ _MOST_DOUBT = {"float32": 4, "float64": 16}
 # After more steps than this the logits of an optimum are computed afresh: as sums of all the steps'
 # they would show in the sixth digit of the objective.
 _FRESH = 8
+# After more than this, or with a bound of more than this part of the objective, an optimum is
+# doubtful, and has to be proved.
+_LONG, _LOOSE = 24, 0.1
 # The intercept may spoil this part of the certificate that the tolerance asks for.
 _INTERCEPT = 0.02
 
@@ -150,24 +153,26 @@ def _solve(
 ) -> tuple[State, jax.Array, Optimum]:
     """Minimises at one penalty: the span, L-BFGS, and the intercept. Returns the logits as well."""
     ridge = (problem.penalised * l2)[:, None]
-    spread = intercept.spread(state.hessian)
-    inverse = _inverse(problem, spread, ridge)
-    memory = memories.shift(state.memory, (l2 - state.l2) * problem.penalised[:, None], inverse)
     params = span.best(problem, state.params, images, l2)
     here = logits(problem, params)  # Afresh: carried sums would drift along the path.
+    inverse = _inverse(problem, state.hessian, ridge, here)
+    memory = memories.shift(state.memory, (l2 - state.l2) * problem.penalised[:, None], inverse)
     objective, gradient = _evaluate(problem, ridge, params, _as_is, here)
     direction, slope = _descent(memory, gradient, inverse)
     zero = jnp.int32(0)
     calm = _is_calm(stop, slope, objective, 0).astype(jnp.int32)
     point = _Point(params, here, objective, gradient, direction, slope, memory, zero, zero, calm)
 
+    def bound(point: _Point) -> jax.Array:
+        """On what is left to gain; the intercept's part is taken to second order."""
+        kernel = problem.penalised[:, None]
+        square = kernel * (point.gradient / jnp.sqrt(l2)) ** 2
+        return jnp.sum(square + (1 - kernel) * point.gradient**2 * inverse) / 2
+
     def reached(point: _Point) -> jax.Array:
-        """By the bound, where the intercept's part is taken to second order; or by prediction."""
-        square = jnp.sum(point.gradient**2, axis=1)
-        bound = jnp.sum(problem.penalised * square) / (2 * l2)
-        bound += jnp.sum((1 - problem.penalised) * square) / (2 * spread)
+        """By the bound, or by prediction."""
         believed = point.calm > jnp.minimum(point.steps // _SLOW, _MOST_POINTS)
-        return (bound <= stop.tolerance * point.objective) | believed
+        return (bound(point) <= stop.tolerance * point.objective) | believed
 
     def unfinished(point: _Point) -> jax.Array:
         # In a batch a penalty of zero is not passed over; it ends at once.
@@ -176,10 +181,66 @@ def _solve(
 
     step = partial(_step, problem, ridge, inverse, stop)
     point = jax.lax.while_loop(unfinished, step, point)
-    optimum, here, hessian = _settle(problem, ridge, l2, stop, state.hessian, point, reached(point))
+    doubtful = (point.steps > _LONG) | (bound(point) > _LOOSE * point.objective)
+    doubtful |= problem.uneven is not None
+    converged = reached(point)
+    point, excess = _prove(problem, inverse, l2, stop, point, unfinished, step, doubtful)
+    converged = jnp.where(doubtful, excess <= stop.tolerance * point.objective, converged)
+    end = _settle(problem, ridge, l2, stop, state.hessian, point, converged)
+    optimum, here, hessian = end
+    optimum = optimum._replace(gap=jnp.minimum(optimum.gap, excess / optimum.objective))
     params = jnp.concatenate([optimum.params[None], state.params[:-1]])
     state = State(params, point.memory, l2, hessian)
     return state, here, optimum
+
+
+def _prove(
+    problem: Problem,
+    inverse: jax.Array,
+    l2: jax.Array,
+    stop: Stop,
+    point: _Point,
+    unfinished: Callable[[_Point], jax.Array],
+    step: Callable[[_Point], _Point],
+    doubtful: jax.Array,
+) -> tuple[_Point, jax.Array]:
+    """Goes on, by a step of Newton's and then L-BFGS, until a doubtful optimum is proved.
+
+    Or until neither the proof nor the objective gets better three times in a row.
+
+    Returns:
+      The point, and a bound on its excess, infinite without a doubt.
+    """
+
+    def unproven(carry: Any) -> jax.Array:
+        point, excess, _, stalled = carry
+        going = doubtful & (l2 > 0) & (excess > stop.tolerance * point.objective)
+        return going & (stalled < 3) & (point.steps < stop.max_steps)
+
+    def go_on(carry: Any) -> Any:
+        point, best, before, stalled = carry
+        enough = stop.tolerance * point.objective
+        move, excess = newton.prove(problem, point.logits, point.gradient, inverse, l2, enough)
+        gained = (excess < best / 2) | (point.objective < before - _SAFETY * enough)
+        slope = jnp.sum(point.gradient * move)
+        point = point._replace(
+            direction=jnp.where(slope < 0, move, point.direction),
+            slope=jnp.where(slope < 0, slope, point.slope),
+            failures=jnp.int32(0),
+            calm=jnp.int32(0),
+        )
+        before = point.objective
+        point, _ = jax.lax.while_loop(
+            lambda c: (excess > enough) & (c[1] | unfinished(c[0])),
+            lambda c: (step(c[0]), jnp.bool_(False)),
+            (point, jnp.bool_(True)),
+        )
+        return point, jnp.minimum(excess, best), before, jnp.where(gained, 0, stalled + 1)
+
+    infinite = jnp.inf * point.objective
+    carry = (point, infinite, infinite, jnp.int32(0))
+    point, excess, *_ = jax.lax.while_loop(unproven, go_on, carry)
+    return point, excess
 
 
 def _settle(
@@ -276,8 +337,12 @@ def _as_is(logits: jax.Array) -> jax.Array:
     return logits
 
 
-def _inverse(problem: Problem, spread: jax.Array, ridge: jax.Array) -> jax.Array:
-    return 1 / (spread * problem.squares[:, None] + ridge)
+def _inverse(problem: Problem, hessian: jax.Array, ridge: jax.Array, here: jax.Array) -> jax.Array:
+    """Returns the preconditioner, ``[Q 1]``; ``[Q K]``, of the very diagonal, for uneven data."""
+    squares = problem.squares[:, None]
+    if problem.uneven is None:
+        return 1 / (intercept.spread(hessian) * squares + ridge)
+    return 1 / (jnp.maximum(newton.diagonal(problem, here), 1e-12 * squares) + ridge)
 
 
 def _descent(

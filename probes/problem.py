@@ -31,6 +31,8 @@ class Problem(NamedTuple):
       targets: true in the row of the sample's class, ``[C S K n]``.
       squares: weighted mean squares of the columns, ``[Q]``.
       penalised: one, and zero for the intercept, ``[Q]``.
+      uneven: not None if L-BFGS is not to be believed about what is left to gain: samples, classes
+        or columns are of very different weight, and an optimum has to be proved.
     """
 
     design: jax.Array
@@ -38,6 +40,7 @@ class Problem(NamedTuple):
     targets: jax.Array
     squares: jax.Array
     penalised: jax.Array
+    uneven: jax.Array | None = None
 
 
 def shape(samples: int, num_classes: int, parts: int) -> tuple[int, int, int]:

@@ -5,6 +5,11 @@ orthonormal basis. In this one the columns are uncorrelated, which makes a diago
 good one; directions in which the features do not vary are left out, and where N < D only N - 1 of
 them are left. Centring moves the mean to the intercept, which is free.
 
+Columns in different units make a covariance whose small eigenvalues drown in the rounding of its
+large ones. They are found one scale after another (``_by_scales``): the directions that the
+covariance cannot tell from nothing are a basis of their own, in which the features are small, and
+so is the rounding of their covariance.
+
 Legend: N samples, D features, Q kept directions.
 """
 
@@ -15,9 +20,14 @@ import numpy as np
 
 from vci_jax import linalg
 
-# A direction is kept if its variance is at least this part of the largest one's: below it, float64
-# cannot tell the direction from the rounding of the second moments.
-_CUTOFF = 1e-12
+# Below this part of the largest variance the rounding of second moments shows in a direction.
+_RESOLVED = 1e-12
+# The same between the scales of ``_by_scales``: what is clear of the rounding of the rest.
+_CLEAR, _TURN = 1e-8, 1e-7
+# Axes made from N x N inner products are orthonormal to eps over this.
+_ORTHONORMAL = 1e-6
+# Rounding of an inner product of features with an axis, in units of the sizes of its terms.
+_ROUNDING = 16 * np.finfo(np.float64).eps
 _CHUNK = 4096
 
 
@@ -29,12 +39,16 @@ class Rotation(NamedTuple):
       axes: orthonormal columns, ``[D Q]``.
       scale: the largest standard deviation, so that the features' unit does not matter.
       squares: the variances after rotation, ``[Q]``, from 1 down.
+      dropped: the number of directions left out of features that are not constant.
+      lost: a bound on the variance in all those directions together, in units of ``scale``^2.
     """
 
     mean: np.ndarray
     axes: np.ndarray
     scale: float
     squares: np.ndarray
+    dropped: int
+    lost: float
 
     def apply(self, features: np.ndarray, out: np.ndarray) -> None:
         """Writes the rotated features into ``out[:Q, :N]``, in float64 a chunk at a time."""
@@ -57,53 +71,135 @@ def fit(features: np.ndarray, weights: np.ndarray) -> Rotation:
       weights: ``[N]``, whose sum is one.
 
     Raises:
-      ValueError: squares of the features overflow.
+      ValueError: squares of the features leave the range of float64.
     """
-    mean = np.zeros(features.shape[1])
-    for rows in _chunks(len(features)):
-        mean += weights[rows] @ features[rows].astype(np.float64)
-    peak = float(np.abs(mean).max(initial=0))
-    if len(features) < features.shape[1]:
-        variances, axes = _from_samples(features, weights, mean)
+    mean, unit, varying = _centre(features, weights)
+    count, dim = int(np.count_nonzero(weights)), int(varying.sum())
+    if not dim:
+        return Rotation(mean, np.zeros((len(mean), 0)), 1.0, np.zeros(0), 0, 0.0)
+    table = _Centred(features, weights, mean, unit, varying)
+    rank = min(count - 1, dim)
+    variances, axes = table.axes_by_samples() if len(features) < dim else table.axes(None)
+    lost = 0.0 if rank == dim else dim * _ROUNDING**2 * np.sum(variances)
+    if variances[rank - 1] > _RESOLVED * variances[0]:
+        variances, axes = variances[:rank], axes[:, :rank]
     else:
-        variances, axes = _eigh(_covariance(features, weights, mean))
-    largest = variances.max(initial=0)
-    # The second bound is the rounding of the mean: constant features vary no less than that.
-    noise = features.shape[1] * (8 * np.finfo(np.float64).eps * peak) ** 2
-    kept = variances > max(_CUTOFF * largest, noise)
-    scale = float(np.sqrt(largest)) if kept.any() else 1.0
-    return Rotation(mean, axes[:, kept], scale, variances[kept] / scale**2)
+        variances, axes, missed = _by_scales(table)
+        lost += missed
+    whole = np.zeros((len(mean), len(variances)))
+    whole[varying] = axes
+    scale = float(np.sqrt(variances[0]))
+    dropped = dim - len(variances)
+    return Rotation(mean, whole, scale * unit, variances / scale**2, dropped, lost / scale**2)
 
 
-def _covariance(features: np.ndarray, weights: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    total = np.zeros((len(mean), len(mean)))
+def _centre(features: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
+    """Returns the mean, a power of two near the largest deviation from it, and what varies.
+
+    Relative to one of the samples, so that a constant column has exactly its value for a mean.
+    """
+    counted = weights > 0
+    pivot = features[np.argmax(counted)].astype(np.float64)
+    mean, reach = np.zeros(len(pivot)), np.zeros(len(pivot))
     for rows in _chunks(len(features)):
-        centred = (features[rows] - mean) * np.sqrt(weights[rows])[:, None]
-        total += centred.T @ centred
-    return total
+        moved = (features[rows] - pivot)[counted[rows]]
+        mean += weights[rows][counted[rows]] @ moved
+        reach = np.maximum(reach, np.abs(moved).max(axis=0, initial=0))
+    peak = float(reach.max())
+    if peak > 1e150 or 0 < peak < 1e-150:
+        what = "divide" if peak > 1 else "multiply"
+        raise ValueError(
+            "the squares of the features leave the range of float64: "
+            f"{what} them by a constant (they vary by {peak:.3g})."
+        )
+    return pivot + mean, 2.0 ** np.frexp(peak)[1], reach > 0
 
 
-def _from_samples(
-    features: np.ndarray, weights: np.ndarray, mean: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns variances and axes by way of the N x N inner products: X = U S V^T, V = X^T U / S."""
-    centred = (features - mean) * np.sqrt(weights)[:, None]
-    variances, left = _eigh(centred @ centred.T)
-    kept = variances > _CUTOFF * variances.max(initial=0)
-    axes = centred.T @ (left[:, kept] / np.sqrt(variances[kept]))
-    return variances[kept], axes
+class _Centred(NamedTuple):
+    """The columns that vary, less their mean, in one unit; read a chunk at a time."""
+
+    features: np.ndarray
+    weights: np.ndarray
+    mean: np.ndarray
+    unit: float
+    varying: np.ndarray
+
+    def rows(self, rows: slice) -> np.ndarray:
+        """Returns samples ``[n D']``, times the roots of their weights."""
+        centred = (self.features[rows] - self.mean)[:, self.varying] / self.unit
+        return centred * np.sqrt(self.weights[rows])[:, None]
+
+    def products(self, some: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Returns the covariances of two sets of directions, ``[D' a]`` and ``[D' b]``."""
+        total = np.zeros((some.shape[1], others.shape[1]))
+        for rows in _chunks(len(self.features)):
+            part = self.rows(rows)
+            left = part @ some
+            total += left.T @ (left if others is some else part @ others)
+        return total
+
+    def axes(self, basis: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Returns variances and principal axes in the span of a basis ``[D' m]``, or of all."""
+        if basis is not None:
+            variances, vectors = _eigh(self.products(basis, basis))
+            return variances, basis @ vectors
+        parts = map(self.rows, _chunks(len(self.features)))
+        return _eigh(sum(part.T @ part for part in parts))
+
+    def axes_by_samples(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the same by way of N x N inner products: X = U S V^T, V = X^T U / S."""
+        rows = self.rows(slice(None))
+        variances, left = _eigh(rows @ rows.T)
+        kept = variances > _RESOLVED * variances[0]
+        axes = rows.T @ (left[:, kept] / np.sqrt(variances[kept]))
+        if not (variances[kept] > _ORTHONORMAL * variances[0]).all():
+            axes, signs = np.linalg.qr(axes)
+            axes *= np.sign(np.diag(signs))
+        return np.where(kept, variances, 0), axes
+
+    def deviations(self) -> np.ndarray:
+        """Returns the standard deviation of each column."""
+        squares = np.zeros(int(self.varying.sum()))
+        for rows in _chunks(len(self.features)):
+            squares += np.sum(self.rows(rows) ** 2, axis=0)
+        return np.sqrt(squares)
+
+
+def _by_scales(table: _Centred) -> tuple[np.ndarray, np.ndarray, float]:
+    """Returns variances, axes, and a bound on the variance in the directions left out.
+
+    A direction is left out where its deviation is no more than the rounding of inner products with
+    its axis, which is small where the axis avoids the columns of large units.
+    """
+    deviations = table.deviations()
+    dim, lost = len(deviations), 0.0
+    basis, axes, variances = np.eye(dim), np.zeros((dim, 0)), np.zeros(0)
+    if len(table.features) < dim:
+        basis, _ = np.linalg.qr(table.rows(slice(None)).T)
+    while basis.shape[1]:
+        # Turned until what is left is uncorrelated with what was found: by the rounding of axes, of
+        # eps / _CLEAR at most. More than that is what the features have of it, where they are zero.
+        turn = table.products(axes, basis) / variances[:, None]
+        turn[np.abs(turn) > _TURN] = 0
+        axes, basis = axes + basis @ turn.T, basis - axes @ turn
+        here, new = table.axes(basis)
+        floor = (_ROUNDING * (deviations @ np.abs(new))) ** 2
+        clear = here > _CLEAR * max(here[0], 0)
+        clear[0] = True
+        sound = clear & (here > floor)
+        lost += float(np.sum((np.maximum(here, 0) + floor)[clear & ~sound]))
+        axes = np.concatenate([axes, new[:, sound]], axis=1)
+        variances = np.concatenate([variances, here[sound]])
+        basis = new[:, ~clear]
+    order = np.argsort(-variances)
+    return variances[order], axes[:, order], lost
 
 
 def _eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns eigenvalues from large to small, and eigenvectors, in float64 on the host."""
-    if not np.isfinite(matrix).all():
-        raise ValueError(
-            "the squares of the features leave the range of float64: divide them by a constant."
-        )
     with jax.enable_x64(True), jax.default_device(linalg.host()):
         values, vectors = map(np.asarray, jax.jit(linalg.eigh)(matrix))
-    order = np.argsort(values)[::-1]
-    return values[order], vectors[:, order]
+    return values, vectors
 
 
 def _chunks(size: int) -> list[slice]:

@@ -102,9 +102,11 @@ def sweep(
     """
     splits = {"train": train, "test": test}
     splits |= {} if validation is None else {"validation": validation}
-    largest = max(int(np.max(split.labels, initial=0)) for split in splits.values())
-    options = {"num_classes": largest + 1, **options}
-    inputs.splits(splits, options["num_classes"])
+    if options.get("num_classes") is None:
+        options["num_classes"] = inputs.classes(*(split.labels for split in splits.values()))
+    checked = inputs.splits(splits, options["num_classes"])
+    train, test = Samples(*checked["train"]), Samples(*checked["test"])
+    validation = Samples(*checked["validation"]) if validation else None
     fitted, held_out = (train, validation) if validation else hold_out(train, seed)
     l2s, curve, seen = values / len(fitted.labels), np.full(len(values), np.nan), []
     for places, part in logistic.walk(*fitted, l2s, resume=resume, **options):

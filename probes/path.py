@@ -45,9 +45,8 @@ _MOST_DOUBT = {"float32": 4, "float64": 16}
 # After more steps than this the logits of an optimum are computed afresh: as sums of all the steps'
 # they would show in the sixth digit of the objective.
 _FRESH = 8
-# After more than this, or with a bound of more than this part of the objective, an optimum is
-# doubtful, and has to be proved.
-_LONG, _LOOSE = 24, 0.1
+# After more than this an optimum is doubtful, and has to be proved, as those of uneven data are.
+_LONG = 24
 # The intercept may spoil this part of the certificate that the tolerance asks for.
 _INTERCEPT = 0.02
 
@@ -181,8 +180,7 @@ def _solve(
 
     step = partial(_step, problem, ridge, inverse, stop)
     point = jax.lax.while_loop(unfinished, step, point)
-    doubtful = (point.steps > _LONG) | (bound(point) > _LOOSE * point.objective)
-    doubtful |= problem.uneven is not None
+    doubtful = (point.steps > _LONG) | (problem.uneven is not None)
     converged = reached(point)
     point, excess = _prove(problem, inverse, l2, stop, point, unfinished, step, doubtful)
     converged = jnp.where(doubtful, excess <= stop.tolerance * point.objective, converged)

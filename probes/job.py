@@ -30,7 +30,7 @@ _CHUNK = 4096
 _UNSEEN = 1e-10
 # Data are uneven if a sample makes more than this part of a variance, has less than this part of
 # the mean weight, a class of the mean frequency, or a direction of the largest variance.
-_SHARE, _LIGHT, _GRADED = 0.25, 0.02, 1e-12
+_SHARE, _LIGHT, _GRADED = 0.25, 0.02, 1e-9
 
 
 class ProbeFit(NamedTuple):

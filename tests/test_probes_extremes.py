@@ -145,10 +145,12 @@ def test_collinear_wide_and_far(dtype, case):
     # At 1e12 a bias in float64 has four digits after the point; and l2 is 1e-12 of the variance.
     if case == "one far column" and dtype == np.float64:
         assert not fit.converged
-    elif (case, dtype) != ("duplicated", np.float32):  # which may give up, but not be wrong
+    else:
         assert fit.converged
+    # Of 1e10 times the features' own variance, l2 = 1e-2 is 1e-12: less than float32 resolves.
+    allowed = 1e-5 if (case, dtype) == ("duplicated", np.float32) else WITHIN[dtype]
     if fit.converged:
-        assert excess(features, labels, fit, 1e-2) <= WITHIN[dtype]
+        assert excess(features, labels, fit, 1e-2) <= allowed
 
 
 def outlier():

@@ -162,6 +162,14 @@ def test_missing_and_undefined_metrics_have_their_reason(tmp_path):
         ({"vci_interval": [None, None]}, "vci_adjusted", "No interval"),
         ({"warnings": ["20 samples bias VCI down by 0.5."]}, "vci", "bias VCI down"),
         ({"warnings": ["3 rows with NaN or infinity were left out."]}, "samples", "3 rows"),
+        (
+            {
+                "warnings": ["Undefined here: cdnv."],
+                "caveats": [{"code": "undefined", "metrics": ["fuzziness"], "message": "No VCI."}],
+            },
+            "fuzziness",
+            "No VCI.",
+        ),
     ],
 )
 def test_warnings_stand_by_the_number_they_concern(tmp_path, changes, metric, sentence):

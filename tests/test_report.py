@@ -127,6 +127,7 @@ def inflation(v, rank, dim, samples):
             g = np.array([1, 0, 0])
             form = a * b * ((a + b) * np.outer(e, e) - np.outer(e, g) - np.outer(g, e))
             form -= np.diag([0, a**2, b**2 if i < rank else 0])
+            form[0, 0] *= i < rank  # otherwise what leverage counts
             quadratic += 2 * np.sum(form**2) / samples
     twice = (linear + 2 * quadratic) / (linear + quadratic)
     return twice * (samples - 1) / (samples - 1 - dim)

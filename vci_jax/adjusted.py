@@ -80,10 +80,11 @@ def adjusted_vci(sample: Sample, plugin: Scalar) -> Scalar:
     low, _ = jax.lax.fori_loop(0, _HALVINGS, halve, (-end, end))
     _, found = _at(sample, jnp.exp(low))
     inner = jnp.minimum(sample.rank, sample.classes - 1)
-    mean = (found + inner - jnp.sum(sample.kept)) / jnp.maximum(inner, 1)
+    mean = (found + (inner - jnp.sum(sample.kept))) / jnp.maximum(inner, 1)
     share = jnp.clip(mean, 0, 1)
     mean -= share**2 * (1 - share) / sample.size
-    value = (mean * inner + sample.limit - inner) / jnp.maximum(sample.limit, 1)
+    missing = sample.limit - inner  # apart, or collapse would be lost in the sum
+    value = (mean * inner + missing) / jnp.maximum(sample.limit, 1)
     return jnp.where(spare > 0, jnp.minimum(value, noise), jnp.nan)
 
 
@@ -143,9 +144,11 @@ def _pair_variance(a: Scalar, b: Scalar, between: Scalar) -> Scalar:
 
         d_i d_j [(d_i + d_j) e^2 - 2 e g] - d_i^2 x^2 - d_j^2 y^2;
 
-    ``between`` is zero if i is no between-class direction, for which there is no y.
+    ``between`` is zero if i is no between-class direction, for which there is no y. The square of g
+    alone then is the loss of degrees of freedom to the features, which leverage counts already.
     """
     alpha, beta = (1 - b) / b, between * (1 - a) / a
     s, t = a * b * (a + b), a * b
-    diagonal = (s - 2 * t) ** 2 + (s * alpha - a**2) ** 2 + between * (s * beta - b**2) ** 2
+    squares = (s - 2 * t) ** 2 + (s * beta - b**2) ** 2
+    diagonal = (s * alpha - a**2) ** 2 + between * squares
     return 2 * (diagonal + 2 * (alpha + beta) * (s - t) ** 2 + 2 * s**2 * alpha * beta)

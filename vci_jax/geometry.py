@@ -269,9 +269,9 @@ def _canonical(
     fixed, beyond, unsure = _without_variance(white, whitener.kept, size, white_noise, data_eps)
     white -= linalg.matmul(fixed, linalg.matmul(fixed.T, white))
     space = linalg.row_space(white, size, data_eps, white_noise)
-    scores = linalg.matmul(white, space.basis) * jax.lax.rsqrt(
-        jnp.where(space.kept, space.squares, 1)
-    )
+    scores = linalg.matmul(white, space.basis)
+    length = jnp.sqrt(jnp.sum(scores**2, axis=0))
+    scores = scores / jnp.where(length > 0, length, 1)
     unsure += whitener.grey
     is_fixed = jnp.sum(fixed**2, axis=0) > 0
     rank = jnp.sum(whitener.kept, dtype=jnp.int32) + beyond

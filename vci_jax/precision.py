@@ -103,7 +103,7 @@ def _of_means(geometry: Geometry) -> dict[str, Scalar]:
     longer = jnp.maximum(size_of, size_of[:, None])
     inside = jnp.sqrt(jnp.sum(jnp.where(kept, forms, 0) / longer**2, axis=1))
     outside = jnp.sqrt(metrics.within_orthogonal_part(geometry)) / size_of
-    turned = 2 * rounding * jnp.sqrt(forms) * (inside + outside)
+    turned = 4 * rounding * jnp.sqrt(forms) * (inside + outside)
     part = jnp.sum(jnp.where(kept, turned + entries, 0))
     along = metrics.within_between_part(geometry)
     across = metrics.within_orthogonal_part(geometry)

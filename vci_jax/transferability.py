@@ -121,9 +121,17 @@ def raw_axes(geometry: Geometry) -> RawAxes:
         values=values.at[0].set(jnp.where(far, largest, values[0])),
         sums=count[:, None] * linalg.matmul(along, vectors),
         kept=kept,
-        rounding=4 * geometry.data_eps * scale,
+        rounding=4 * geometry.data_eps * scale + _narrowed(geometry, scale, size),
         cut=jnp.maximum(jnp.minimum(nonzero, jnp.sum(moments.count)) - jnp.sum(kept), 0),
     )
+
+
+def _narrowed(geometry: Geometry, scale: Array, size: Array) -> Array:
+    """What eigenvalues of F^T F lose if float32 moments stand for features of more digits."""
+    means = jnp.abs(geometry.moments.pivot + geometry.moments.mean) * geometry.present[:, None]
+    lost = geometry.data_eps * jnp.sqrt(jnp.sum(jnp.max(means, axis=0) ** 2))
+    lost = jnp.where(geometry.data_eps > 1e-12, lost, 0)
+    return size * lost**2 + 2 * lost * jnp.sqrt(scale)
 
 
 def effective_rank(axes: RawAxes) -> Scalar:
@@ -246,7 +254,7 @@ def _logme(geometry: Geometry, axes: RawAxes) -> tuple[Scalar, Scalar]:
     tolerance = 1e-6 if dtype == jnp.float64 else 1e-4
     zeros = jnp.zeros_like(class_count)
     start = (jnp.zeros((), jnp.int32), zeros, zeros, jnp.asarray(jnp.inf, dtype))
-    _, logs, _, left = jax.lax.while_loop(moving, refine, start)
+    steps, logs, _, left = jax.lax.while_loop(moving, refine, start)
     ratio = jnp.exp(logs)
     prior, noise, residual, norm = fit(ratio)
     determinant = jnp.sum(jnp.log(prior[:, None] + noise[:, None] * squares), axis=1)
@@ -257,4 +265,5 @@ def _logme(geometry: Geometry, axes: RawAxes) -> tuple[Scalar, Scalar]:
     explained = jnp.sum(jnp.where(geometry.present[:, None], noise[:, None] * energy, 0), axis=0)
     off = jnp.where(kept, axes.rounding / jnp.where(kept, squares, 1), 0)
     error = jnp.sum(off * (1 + explained / classes)) / (2 * count)
-    return value, jnp.where((axes.cut > 0) | ~(left <= tolerance), jnp.inf, error)
+    unsure = (axes.cut > 0) | (steps > 300) | ~(left <= tolerance)  # slower than geometric, then
+    return value, jnp.where(unsure, jnp.inf, error)

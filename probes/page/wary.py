@@ -1,7 +1,8 @@
 """What to be wary of, in sentences, each beside the number it concerns.
 
-A sentence of ``vci_jax.report`` belongs to the metrics that it names. The rest is what the report
-of one pass cannot know: what a missing interval means, and how much the sample could say at all.
+A caveat of ``vci_jax.report`` names its metrics; rows of older versions have sentences alone, which
+belong to the metrics whose words they use. The rest is what the report of one pass cannot know:
+what a missing interval means, and how much the sample could say at all.
 """
 
 import math
@@ -24,9 +25,11 @@ _WORDS = {
 def notes(row: Row) -> Notes:
     """Returns sentences by the metric they concern, for one row of ``metrics.jsonl``."""
     found: Notes = {}
-    for sentence in row.get("warnings", []):
-        for metric in _concerned(sentence):
-            found.setdefault(metric, []).append(sentence)
+    older = [] if "caveats" in row else row.get("warnings", [])
+    pairs = [(metric, c["message"]) for c in row.get("caveats", []) for metric in c["metrics"]]
+    pairs += [(metric, sentence) for sentence in older for metric in _concerned(sentence)]
+    for metric, sentence in pairs:
+        found.setdefault(metric, []).append(sentence)
     own = [
         ("vci", _rank_cut(row)),
         ("vci_adjusted", _interval(row)),

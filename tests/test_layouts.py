@@ -146,6 +146,7 @@ def numbers(moments):
     """Every number of the report, spectra included."""
     result = vci_jax.report(moments)
     assert result.pop("warnings") == []
+    assert result.pop("caveats") == []
     assert result.pop("weighting") == "sample"
     result |= {f"spectrum_{name}": part for name, part in result.pop("spectrum").items()}
     return result
@@ -158,7 +159,7 @@ def expected():
     with jax.enable_x64(True):
         state = vci_jax.init(CLASSES, DIM, dtype=jnp.float64)
         result = numbers(jax.jit(vci_jax.update)(state, features, labels))
-    assert len(result) == 26
+    assert len(result) == 30
     assert (result["samples"], result["classes"], result["kept_rank"]) == (ROWS, CLASSES, DIM)
     assert 0.05 < result["vci"] < 0.95
     return result

@@ -1,0 +1,188 @@
+"""The tables of docs/study/pilot.md, from its raw files: which regime can tell settings apart.
+
+    python -m probes.replication.pilot docs/study/pilot                  # print both tables
+    python -m probes.replication.pilot docs/study/pilot --collect RUN    # first copy its numbers
+
+A run of ``configs/pilot.py`` is named REGIME_SETTING; its raw files are in ``DIR/seed_S/NAME``.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from probes import odds, runs, tables
+from probes.replication import records
+from probes.replication.document import minutes
+from probes.runs import Run
+from probes.tables import Table
+
+_NAME = re.compile(r"(?P<regime>.+?)_(?P<setting>(?P<knob>tau|lambda)_.+)")
+# Plain cross-entropy is at the end of both groups.
+_BOTH = "tau_1.0"
+
+
+class Pilot(NamedTuple):
+    """A run of the pilot with what it is compared by.
+
+    Attributes:
+      regime: network, data and epochs, by name.
+      setting: of the loss, as ``tau_0.05``.
+      seed: of the run.
+      run: its rows.
+      mlo: mean log odds of its scores.
+      mlog: the same less the log odds of its own test accuracy.
+    """
+
+    regime: str
+    setting: str
+    seed: int
+    run: Run
+    mlo: float
+    mlog: float
+
+
+def read(directory: Path) -> list[Pilot]:
+    """Returns the runs of a pilot by regime, setting and seed.
+
+    Raises:
+      ValueError: a run is not named REGIME_SETTING, or has no scores; names it.
+    """
+    found = []
+    for run in runs.read_runs([directory]):
+        name = run.path.name
+        match = _NAME.fullmatch(name)
+        if not match:
+            raise ValueError(f"{run.path} is not named REGIME_tau_T or REGIME_lambda_L.")
+        if not run.transfer:
+            raise ValueError(f"{run.path} has no scores; probe it: python -m probes transfer RUN")
+        scores = [row["score"] for row in run.transfer]
+        accuracy = run.last("test")["accuracy"]
+        mlo, mlog = odds.mlo(scores), odds.mlog(scores, accuracy)
+        seed = run.config["seed"]
+        found.append(Pilot(match["regime"], match["setting"], seed, run, mlo, mlog))
+    return sorted(found, key=lambda one: (one.regime, _order(one.setting), one.seed))
+
+
+def errors(run: Run) -> tuple[float, float]:
+    """Returns the standard errors of MLO and of MLOG from the sizes of the test sets.
+
+    Delta method: log(a / (1 - a)) of n images has the variance 1 / (n a (1 - a)). Test sets count
+    as independent. Networks compared on the same images differ by less than these errors say.
+    """
+
+    def variance(share: float, size: int) -> float:
+        return 1 / (size * share * (1 - share))
+
+    own = run.last("test")
+    tasks = [variance(row["score"], row["test_size"]) for row in run.transfer]
+    mlo = sum(tasks) / len(tasks) ** 2
+    return float(np.sqrt(mlo)), float(np.sqrt(mlo + variance(own["accuracy"], own["samples"])))
+
+
+def table_of_runs(pilots: Sequence[Pilot]) -> Table:
+    """Returns one line for each run."""
+    names = sorted({row["task"] for one in pilots for row in one.run.transfer})
+    header = ["Regime", "Setting", "seed", "min", "train acc. %", "test acc. %", "VCI train"]
+    header += ["VCI test", "cos. sim.", *(f"{name} %" for name in names), "MLO", "MLOG", "SE"]
+    return Table("Runs of the pilot", header, [_line(one, names) for one in pilots])
+
+
+def _line(one: Pilot, names: Sequence[str]) -> list[str]:
+    train, test = one.run.last("train"), one.run.last("test")
+    scores = {row["task"]: f"{100 * row['score']:.2f}" for row in one.run.transfer}
+    return [
+        one.regime,
+        one.setting,
+        str(one.seed),
+        f"{minutes(one.run):.1f}",
+        f"{100 * train['accuracy']:.1f}",
+        f"{100 * test['accuracy']:.2f}",
+        f"{train['vci']:.4f}",
+        f"{test['vci']:.4f}",
+        f"{train['cosine_similarity']:.3f}",
+        *(scores.get(name, "") for name in names),
+        f"{one.mlo:.3f}",
+        f"{one.mlog:.3f}",
+        f"{errors(one.run)[1]:.3f}",
+    ]
+
+
+def table_of_effects(pilots: Sequence[Pilot]) -> Table:
+    """Returns how far settings are apart, beside the noise, in each group of each regime.
+
+    "sd" is the standard deviation of the settings' means over seeds; of two settings it is the
+    difference over sqrt(2). The error of a mean is that from the seeds, pooled over the settings of
+    the regime, where there are two seeds anywhere; and that from the test images.
+    """
+    rows = []
+    for regime in dict.fromkeys(one.regime for one in pilots):
+        inside = [one for one in pilots if one.regime == regime]
+        for knob, label in (("tau", "temperature"), ("lambda", "regulariser")):
+            group = [one for one in inside if one.setting.startswith(knob) or one.setting == _BOTH]
+            if len({one.setting for one in group}) > 1:
+                rows.append([regime, label, *_effects(group, inside)])
+    header = ["Regime", "Group", "settings (runs)"]
+    for name in ("MLO", "MLOG"):
+        header += [f"{name}: range", "sd", "SE seeds", "SE images", "sd / SE"]
+    return Table("Settings against noise", header, rows)
+
+
+def _effects(group: Sequence[Pilot], regime: Sequence[Pilot]) -> list[str]:
+    settings = dict.fromkeys(one.setting for one in group)
+    seeds = len(group) / len(settings)
+    cells = [f"{len(settings)} ({len(group)})"]
+    for position, name in enumerate(("mlo", "mlog")):
+        means = [
+            np.mean([getattr(one, name) for one in group if one.setting == setting])
+            for setting in settings
+        ]
+        spread = float(np.std(means, ddof=1))
+        noise = seed_noise(regime, name) / np.sqrt(seeds)
+        images = float(np.median([errors(one.run)[position] for one in group]))
+        error = images if np.isnan(noise) else noise
+        cells += [f"{max(means) - min(means):.3f}", f"{spread:.3f}"]
+        cells += ["" if np.isnan(noise) else f"{noise:.3f}", f"{images:.3f}"]
+        cells.append(f"{spread / error:.1f}")
+    return cells
+
+
+def seed_noise(pilots: Sequence[Pilot], name: str) -> float:
+    """Returns the standard deviation between seeds of one setting, pooled; NaN without any two."""
+    squares, degrees = 0.0, 0
+    for setting in dict.fromkeys(one.setting for one in pilots):
+        values = [getattr(one, name) for one in pilots if one.setting == setting]
+        squares += len(values) * float(np.var(values))
+        degrees += len(values) - 1
+    return float(np.sqrt(squares / degrees)) if degrees else float("nan")
+
+
+def _order(setting: str) -> tuple[bool, float]:
+    knob, _, value = setting.partition("_")
+    return knob != "tau", float(value)
+
+
+def main(arguments: list[str]) -> int:
+    """Prints the tables and returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--collect", type=Path, nargs="+", default=(), metavar="RUN")
+    parsed = parser.parse_args(arguments)
+    for work in parsed.collect:
+        place = parsed.directory / work.resolve().parent.name / work.resolve().name
+        records.collect(work, place, small_samples=False)
+    found = read(parsed.directory)
+    print(tables.markdown(table_of_runs(found)))
+    print()
+    print(tables.markdown(table_of_effects(found)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -11,7 +11,6 @@ import configs
 from probes.replication import pilot, relabel
 from probes.replication.pilot import Pilot
 from probes.runs import Run
-from probes.tables import markdown
 from train import data
 from train.config import ConfigError, DataConfig
 
@@ -93,10 +92,10 @@ def test_a_run_without_scores_is_refused(tmp_path):
 
 
 def test_the_text_has_the_tables_of_the_raw_files():
-    found = pilot.read(PILOT)
     text = PILOT.with_suffix(".md").read_text()
-    assert markdown(pilot.table_of_runs(found)) in text
-    assert markdown(pilot.table_of_effects(found)) in text
+    assert pilot.with_tables(text, pilot.read(PILOT)) == text
+    with pytest.raises(ValueError, match="no part between"):
+        pilot.with_tables("nothing", [])
 
 
 @pytest.mark.parametrize("kept", sorted(PILOT.glob("seed_*/*")), ids=lambda path: path.name)

@@ -1,8 +1,9 @@
 """The tables of docs/study/pilot.md, from its raw files: which regime can tell settings apart.
 
-    python -m probes.replication.pilot docs/study/pilot                  # print both tables
+    python -m probes.replication.pilot docs/study/pilot                  # write both tables anew
     python -m probes.replication.pilot docs/study/pilot --collect RUN    # first copy its numbers
 
+The tables stand in ``DIR.md`` between two marks; the rest of that text is written by hand.
 A run of ``configs/pilot.py`` is named REGIME_SETTING; its raw files are in ``DIR/seed_S/NAME``.
 """
 
@@ -22,6 +23,7 @@ from probes.runs import Run
 from probes.tables import Table
 
 _NAME = re.compile(r"(?P<regime>.+?)_(?P<setting>(?P<knob>tau|lambda)_.+)")
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 # Plain cross-entropy is at the end of both groups.
 _BOTH = "tau_1.0"
 
@@ -82,6 +84,20 @@ def errors(run: Run) -> tuple[float, float]:
     tasks = [variance(row["score"], row["test_size"]) for row in run.transfer]
     mlo = sum(tasks) / len(tasks) ** 2
     return float(np.sqrt(mlo)), float(np.sqrt(mlo + variance(own["accuracy"], own["samples"])))
+
+
+def with_tables(text: str, pilots: Sequence[Pilot]) -> str:
+    """Returns a text with the tables between its two marks.
+
+    Raises:
+      ValueError: it has no such marks.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"the text has no part between {BEGIN!r} and {END!r}.")
+    made = (table_of_runs(pilots), table_of_effects(pilots))
+    return "\n\n".join([before + begin, *map(tables.markdown, made), end + after])
 
 
 def table_of_runs(pilots: Sequence[Pilot]) -> Table:
@@ -167,7 +183,7 @@ def _order(setting: str) -> tuple[bool, float]:
 
 
 def main(arguments: list[str]) -> int:
-    """Prints the tables and returns the exit code."""
+    """Writes the tables and returns the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -177,10 +193,9 @@ def main(arguments: list[str]) -> int:
     for work in parsed.collect:
         place = parsed.directory / work.resolve().parent.name / work.resolve().name
         records.collect(work, place, small_samples=False)
-    found = read(parsed.directory)
-    print(tables.markdown(table_of_runs(found)))
-    print()
-    print(tables.markdown(table_of_effects(found)))
+    page = parsed.directory.with_suffix(".md")
+    page.write_text(with_tables(page.read_text(), read(parsed.directory)))
+    print(page)
     return 0
 
 

@@ -39,8 +39,16 @@ def _regimes() -> dict[str, Config]:
     half = dataclasses.replace(few, train_split="train[:50%]")
     kinds = dataclasses.replace(half, source="tfds:cifar10_kinds:3.0.2")
     pairs = dataclasses.replace(half, source="tfds:cifar10_pairs:3.0.2")
+    narrow = dataclasses.replace(base, model=dataclasses.replace(base.model, width=16))
+    quarter = {"train_split": "train[:25%]"}
     return {
         "terminal": dataclasses.replace(base, epochs=50, data=few),
         "kinds": dataclasses.replace(base, epochs=12, data=kinds),
         "pairs": dataclasses.replace(base, epochs=16, data=pairs),
+        "kinds16": dataclasses.replace(
+            narrow, epochs=16, data=dataclasses.replace(kinds, **quarter)
+        ),
+        "pairs16": dataclasses.replace(
+            narrow, epochs=16, data=dataclasses.replace(pairs, **quarter)
+        ),
     }

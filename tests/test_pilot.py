@@ -93,6 +93,35 @@ def test_a_run_without_scores_is_refused(tmp_path):
         pilot.read(tmp_path)
 
 
+def test_a_run_is_trained_then_probed_on_classes_that_it_was_not_trained_on():
+    work = pathlib.Path("runs/seed_1/kinds_tau_1.0")
+    train, probe = pilot.commands("kinds_tau_1.0", 1, work, pathlib.Path("data"))
+    assert train[:6] == ["-m", "train", "pilot", "runs/seed_1", "--run", "kinds_tau_1.0"]
+    assert train[6:8] == ["--seed", "1"]
+    assert probe[:4] == ["-m", "probes", "transfer", str(work)]
+    assert probe[-3:] == ["--task", "cifar10", "cifar100"]
+    _, probe = pilot.commands("terminal_tau_1.0", 1, work, pathlib.Path("data"))
+    assert probe[-2:] == ["--task", "cifar100"]
+    with pytest.raises(ConfigError, match="'kind' is no run of pilot"):
+        pilot.commands("kind", 0, work, pathlib.Path("data"))
+
+
+def test_the_raw_files_of_a_run_are_made_once(tmp_path, monkeypatch):
+    """Two commands, then the copies; with the copies there, nothing runs."""
+    ran = []
+    monkeypatch.setattr(pilot.subprocess, "run", lambda command, check: ran.append(command))
+    work = tmp_path / "runs" / "seed_3" / "kinds_tau_1.0"
+    work.mkdir(parents=True)
+    for name in ("metrics.jsonl", "transfer.jsonl", "run.json"):
+        (work / name).write_text("{}\n")
+    (work / "config.json").write_text('{"data": {"data_dir": "/somewhere"}}')
+    for _ in range(2):
+        pilot.make("kinds_tau_1.0", 3, tmp_path / "kept", tmp_path / "runs", tmp_path)
+    assert [command[2] for command in ran] == ["train", "probes"]
+    config = json.loads((tmp_path / "kept/seed_3/kinds_tau_1.0/config.json").read_text())
+    assert config == {"data": {"data_dir": ""}}
+
+
 def test_the_text_has_the_tables_of_the_raw_files():
     text = PILOT.with_suffix(".md").read_text()
     assert pilot.with_tables(text, pilot.read(PILOT)) == text

@@ -1,14 +1,17 @@
 """The tables of docs/study/pilot.md, from its raw files: which regime can tell settings apart.
 
-    python -m probes.replication.pilot docs/study/pilot                  # write both tables anew
-    python -m probes.replication.pilot docs/study/pilot --collect RUN    # first copy its numbers
+    python -m probes.replication.pilot docs/study/pilot                          # write both tables anew
+    python -m probes.replication.pilot docs/study/pilot --data-dir DIR --work-dir RUNS --seed 0 1
+                                           --run kinds_tau_1.0 kinds_tau_0.05    # first make runs
 
 The tables stand in ``DIR.md`` between two marks; the rest of that text is written by hand.
 A run of ``configs/pilot.py`` is named REGIME_SETTING; its raw files are in ``DIR/seed_S/NAME``.
+Runs are made one after another; what is there is not made again, and the same command goes on.
 """
 
 import argparse
 import re
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +19,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+import configs
 from probes import odds, runs, tables
 from probes.replication import records
 from probes.replication.document import minutes
 from probes.runs import Run
 from probes.tables import Table
+from train.config import ConfigError
 
+GROUP = "pilot"
+# Of every regime; but not the very classes of pretraining.
+TASKS = ("cifar10", "cifar100")
 _NAME = re.compile(r"(?P<regime>.+?)_(?P<setting>(?P<knob>tau|lambda)_.+)")
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 # Plain cross-entropy is at the end of both groups.
@@ -182,17 +190,61 @@ def _order(setting: str) -> tuple[bool, float]:
     return knob != "tau", float(value)
 
 
+def commands(name: str, seed: int, work: Path, data: Path) -> list[list[str]]:
+    """Returns the arguments of ``python`` that make a run, in order; each skips what is done.
+
+    Raises:
+      ConfigError: the pilot has no run of this name.
+    """
+    if name not in configs.runs(GROUP):
+        raise ConfigError(f"{name!r} is no run of {GROUP}; {', '.join(configs.runs(GROUP))} are.")
+    source = configs.runs(GROUP)[name].data.source
+    tasks = [task for task in TASKS if f"tfds:{task}:" not in source]
+    train = ["-m", "train", GROUP, str(work.parent), "--run", name, "--seed", str(seed)]
+    probe = ["-m", "probes", "transfer", str(work), "--threads", "1", "--no-keep-features"]
+    return [
+        [*train, "--data.data_dir", str(data), "--data.threads", "1"],
+        [*probe, "--data-dir", str(data), "--task", *tasks],
+    ]
+
+
+def make(name: str, seed: int, directory: Path, work_dir: Path, data_dir: Path) -> None:
+    """Trains and probes a run, unless its raw files are there, and copies them.
+
+    Raises:
+      ConfigError: as ``commands``.
+      subprocess.CalledProcessError: a command failed.
+    """
+    place, work = (root / f"seed_{seed}" / name for root in (directory, work_dir))
+    if place.exists():
+        return
+    for command in commands(name, seed, work, data_dir):
+        subprocess.run([sys.executable, *command], check=True)
+    records.collect(work, place, small_samples=False)
+
+
 def main(arguments: list[str]) -> int:
     """Writes the tables and returns the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--collect", type=Path, nargs="+", default=(), metavar="RUN")
+    parser.add_argument("--data-dir", type=Path, help="where the images are")
+    parser.add_argument("--work-dir", type=Path, help="where networks are trained and kept")
+    parser.add_argument("--run", nargs="+", default=(), help="runs to make, of configs/pilot.py")
+    parser.add_argument("--seed", type=int, nargs="+", default=(0,), help="of each of them")
     parsed = parser.parse_args(arguments)
-    for work in parsed.collect:
-        place = parsed.directory / work.resolve().parent.name / work.resolve().name
-        records.collect(work, place, small_samples=False)
+    if parsed.run and not (parsed.data_dir and parsed.work_dir):
+        parser.error("--run needs --data-dir and --work-dir.")
+    try:
+        for seed in parsed.seed:
+            for name in parsed.run:
+                make(name, seed, parsed.directory, parsed.work_dir, parsed.data_dir)
+    except ConfigError as error:
+        parser.error(str(error))
+    except subprocess.CalledProcessError as error:
+        print(f"exit code {error.returncode} of {' '.join(error.cmd)}", file=sys.stderr)
+        return 1
     page = parsed.directory.with_suffix(".md")
     page.write_text(with_tables(page.read_text(), read(parsed.directory)))
     print(page)

@@ -15,7 +15,7 @@ from configs.cifar10_study import get_runs as get_study
 from train.config import CheckpointConfig, Config, DataConfig, EvalConfig, LossConfig
 
 TEMPERATURES = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
-STRENGTHS = (0.1, 0.5, 2.0, 5.0, 10.0)
+STRENGTHS = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0)
 
 
 def get_runs() -> dict[str, Config]:
@@ -40,15 +40,14 @@ def _regimes() -> dict[str, Config]:
     kinds = dataclasses.replace(half, source="tfds:cifar10_kinds:3.0.2")
     pairs = dataclasses.replace(half, source="tfds:cifar10_pairs:3.0.2")
     narrow = dataclasses.replace(base, model=dataclasses.replace(base.model, width=16))
-    quarter = {"train_split": "train[:25%]"}
     return {
         "terminal": dataclasses.replace(base, epochs=50, data=few),
         "kinds": dataclasses.replace(base, epochs=12, data=kinds),
         "pairs": dataclasses.replace(base, epochs=16, data=pairs),
-        "kinds16": dataclasses.replace(
-            narrow, epochs=16, data=dataclasses.replace(kinds, **quarter)
-        ),
-        "pairs16": dataclasses.replace(
-            narrow, epochs=16, data=dataclasses.replace(pairs, **quarter)
+        "decay": dataclasses.replace(
+            narrow,
+            epochs=30,
+            data=few,
+            optim=dataclasses.replace(base.optim, weight_decay=5e-3),
         ),
     }

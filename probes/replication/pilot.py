@@ -1,8 +1,8 @@
 """The tables of docs/study/pilot.md, from its raw files: which regime can tell settings apart.
 
-    python -m probes.replication.pilot docs/study/pilot                          # write both tables anew
+    python -m probes.replication.pilot docs/study/pilot    # write both tables anew
     python -m probes.replication.pilot docs/study/pilot --data-dir DIR --work-dir RUNS --seed 0 1
-                                           --run kinds_tau_1.0 kinds_tau_0.05    # first make runs
+                           --run kinds_tau_1.0 kinds_tau_0.05    # first make these four runs
 
 The tables stand in ``DIR.md`` between two marks; the rest of that text is written by hand.
 A run of ``configs/pilot.py`` is named REGIME_SETTING; its raw files are in ``DIR/seed_S/NAME``.

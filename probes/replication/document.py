@@ -180,7 +180,7 @@ def _runs(runs: list[Run]) -> str:
                 f"{100 * test['accuracy']:.1f}",
                 f"{train['vci']:.4f}",
                 f"{test['vci']:.4f} [{low:.4f}, {high:.4f}]",
-                f"{_minutes(run):.1f}",
+                f"{minutes(run):.1f}",
                 f"{probing / 60:.1f}",
             ]
         )
@@ -189,7 +189,7 @@ def _runs(runs: list[Run]) -> str:
     return tables.markdown(Table("The runs", header, rows))
 
 
-def _minutes(run: Run) -> float:
+def minutes(run: Run) -> float:
     """Training and metrics passes, from the rows' own clocks."""
     test = [row for row in run.rows if row["split"] == "test" and row["epoch"] > 0]
     images, epochs = run.last("train")["samples"], [0, *(row["epoch"] for row in test)]
@@ -257,12 +257,12 @@ def _scalars(
         "dim": str(runs[0].last("train")["dim"]),
         "width": str(runs[0].config["model"]["width"]),
         "epochs": str(runs[0].config["epochs"]),
-        "minutes": f"{np.median([_minutes(run) for run in runs]):.0f}",
+        "minutes": f"{np.median([minutes(run) for run in runs]):.0f}",
         "mlog_error": f"{np.median([_mlog_error(run) for run in runs]):.3f}",
         "mlog_spread": f"{np.std(compared.mlog[others], ddof=1):.3f}",
         "mlog_strong": f"{compared.mlog[~others][0]:.2f}",
         "mlog_mean": f"{np.mean(compared.mlog[others]):.2f}",
-        "minutes_least": f"{min(_minutes(run) for run in runs):.0f}",
+        "minutes_least": f"{min(minutes(run) for run in runs):.0f}",
         "eleven_low": f"{100 * min(compared.accuracy):.1f}",
         "eleven_high": f"{100 * max(compared.accuracy):.1f}",
         "train_accuracy_low": f"{min(train_accuracy):.0f}",

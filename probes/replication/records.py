@@ -15,7 +15,8 @@ from probes.ledger import write_json
 from probes.replication.small_samples import FILE
 from probes.runs import Row, Run
 
-_KEPT = ("metrics.jsonl", "transfer.jsonl", "run.json", FILE)
+_RAW = ("metrics.jsonl", "transfer.jsonl", "run.json")
+_KEPT = (*_RAW, FILE)
 _GROUPS = {"tau": "temperature", "lambda": "regulariser"}
 
 
@@ -57,10 +58,16 @@ def read(study: Path) -> Evidence:
     return Evidence(found, [_small(run.path) for run in found])
 
 
-def collect(work: Path, kept: Path) -> None:
-    """Copies the numbers of a work directory; what is there already is replaced."""
+def collect(work: Path, kept: Path, *, small_samples: bool = True) -> None:
+    """Copies the numbers of a work directory; what is there already is replaced.
+
+    Args:
+      work: the work directory.
+      kept: the directory for the copies.
+      small_samples: whether the metrics of small samples are among them.
+    """
     kept.mkdir(parents=True, exist_ok=True)
-    for name in _KEPT:
+    for name in _KEPT if small_samples else _RAW:
         shutil.copyfile(work / name, kept / name)
     config = json.loads((work / "config.json").read_text())
     config["data"]["data_dir"] = ""

@@ -302,10 +302,10 @@ NEIGHBOURS = (
         takes_order_for_content("labels")),
     Law(_KNN, "Features times 1e30: cosines stay.", samples, _neighbours,
         changed(features=times(2.0**100), queries=times(2.0**100)),
-        takes_order_for_content("labels"), fails="squares overflow float32"),
+        takes_order_for_content("labels")),
     Law(_KNN, "Features times 1e-30: cosines stay.", samples, _neighbours,
         changed(features=times(2.0**-100), queries=times(2.0**-100)),
-        takes_order_for_content("labels"), fails="squares underflow float32"),
+        takes_order_for_content("labels")),
     Law(_KNN, "Big-endian features are the same numbers.", samples, _neighbours,
         changed(features=big_endian, queries=big_endian), takes_order_for_content("labels")),
     Law(_KNN, "float16 features and uint8 labels are the same numbers.", samples, _neighbours,
@@ -324,8 +324,7 @@ NEIGHBOURS = (
         expect=only("error"), rtol=1e-8),
     Law(_LEAST, "Columns in units from 1e-4 to 1e4: the error stays.", samples, _least,
         changed(features=times(10.0 ** np.array([-4, 0, 1, 4]))), misreads_a_row(),
-        expect=only("error"), rtol=1e-8,
-        fails="rotation.fit drops what varies less than 1e-12 of the largest variance"),
+        expect=only("error"), rtol=1e-8),
 )  # fmt: skip
 
 
@@ -414,6 +413,8 @@ INPUTS = (
 PROBES = (*SOLVER, *PROTOCOL, *CLASSIFIER, *NEIGHBOURS, *ROTATION, *INPUTS)
 
 EXEMPT = {
+    "probes.inputs.classes": "a check that raises; tests/test_probes_inputs.py has its cases",
+    "probes.inputs.matrix": "a check that raises; tests/test_probes_inputs.py has its cases",
     "probes.job.placement": "returns where arrays lie on devices",
     "probes.labels.relabeller": "a look-up table; tests/test_probes_tasks.py has its cases",
 }
@@ -421,7 +422,7 @@ _SOLVER_PART = "a part of the solver, under the laws of logistic.fit_path"
 _TEXT, _IMAGES = "makes texts or pictures of numbers", "reads images or networks from disk"
 EXEMPT_MODULES = {
     **dict.fromkeys((f"probes.{name}" for name in (
-        "path", "problem", "span", "intercept", "memory", "line_search")), _SOLVER_PART),
+        "path", "problem", "newton", "span", "intercept", "memory", "line_search")), _SOLVER_PART),
     **dict.fromkeys((f"probes.{name}" for name in (
         "page", "figures", "tables", "report", "escape", "figures_main", "correlate_main")), _TEXT),
     **dict.fromkeys((f"probes.{name}" for name in (

@@ -45,10 +45,14 @@ def test_the_library_needs_jax_alone():
             assert roots(path) <= allowed, name(path)
 
 
+def _is_program(path):
+    return path.name == "__main__.py" or '__name__ == "__main__"' in path.read_text()
+
+
 def test_arrows_point_one_way():
-    """vci_jax <- train <- probes; only the programs themselves (``__main__``) see further."""
+    """vci_jax <- train <- probes; only what is a program itself (has ``__main__``) sees further."""
     for path in FILES:
-        room, entry = path.relative_to(ROOT).parts[0], path.name == "__main__.py"
+        room, entry = path.relative_to(ROOT).parts[0], _is_program(path)
         forbidden = {
             "vci_jax": {"train", "probes", "configs"},
             "train": {"probes", "configs"} - ({"probes", "configs"} if entry else set()),
@@ -98,11 +102,11 @@ def test_eigenproblems_are_solved_in_one_file():
 
 
 def test_rooms_stay_small():
-    """Files up to 350 lines, functions up to 60 without their docstring, no drawer for odds."""
+    """Files up to 450 lines, functions up to 80 without their docstring, no drawer for odds."""
     for path in FILES:
         assert path.stem not in {"utils", "common", "helpers"}, name(path)
         text = path.read_text()
-        assert text.count("\n") <= 350, name(path)
+        assert text.count("\n") <= 450, name(path)
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
                 doc = (
@@ -111,7 +115,7 @@ def test_rooms_stay_small():
                     else 0
                 )
                 size = node.end_lineno - node.lineno + 1 - doc
-                assert size <= 60, f"{name(path)}: {node.name} has {size} lines"
+                assert size <= 80, f"{name(path)}: {node.name} has {size} lines"
 
 
 def test_public_names_are_documented():

@@ -306,7 +306,7 @@ def test_states_of_different_class_weights_do_not_mix():
         (np.ones((4, D), complex), np.zeros(4, int), None, "real numbers, got complex"),
         (np.ones((4, D), bool), np.zeros(4, int), None, "real numbers, got bool"),
         (np.ones((4, D)), np.zeros(3, int), None, r"labels must have one entry.*\(3,\)"),
-        (np.ones((4, D)), np.zeros(4), None, "labels must be integers 0 .. K-1, got float"),
+        (np.ones((4, D)), np.zeros(4), None, "labels must be integers 0 .. 4, got float"),
         (np.ones((4, D)), np.eye(4, dtype=int), None, "labels must have one entry"),
         (np.ones((4, D)), np.zeros(4, int), np.ones(5), "mask must have one entry"),
     ],

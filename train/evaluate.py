@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import vci_jax
 from train.step import Task, TrainState, predict_layers
@@ -128,7 +129,8 @@ def evaluate(
     tally = merge(tallies)
     kernel, bias = state.head
     features = tally.moments["features"]
-    metrics = vci_jax.report(features, head=(kernel, bias))
+    sound = all(np.isfinite(np.asarray(part)).all() for part in (kernel, bias))
+    metrics = vci_jax.report(features, head=(kernel, bias) if sound else None)
     samples = int(tally.samples)
     row = {"accuracy": int(tally.correct) / samples, "loss": float(tally.loss) / samples, **metrics}
     classes = jax.device_get(_per_class(features))

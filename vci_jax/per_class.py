@@ -35,7 +35,7 @@ def per_class(
       A dictionary of arrays with one entry a class:
         ``count``: n_k;
         ``variance``: (1 / n_k) sum_i ||h_i - mu_k||^2, the trace of the class' covariance, NaN
-        where the rounding of the class mean is more than a thousandth of it;
+        where it is no larger than the rounding of the class mean;
         ``distance``: ||mu_k - mu_G||;
         ``squared_distance``: variance / distance^2, infinite for a class mean that is at the
         centre to rounding (``structure.mean_rounding``);
@@ -73,9 +73,9 @@ def per_class(
 
 
 def _resolved(geometry: Geometry) -> Float[Array, " K"]:
-    """Variances, NaN where that of the class mean's own rounding is not far below."""
+    """Variances, NaN where the class mean's own rounding is as large."""
     rounding = (geometry.data_eps * lengths(geometry.moments.mean)) ** 2
-    lost = (geometry.variance > 0) & (geometry.variance < 1e3 * rounding)
+    lost = (geometry.variance > 0) & (geometry.variance < 2 * rounding)
     return jnp.where(lost, jnp.nan, geometry.variance)
 
 

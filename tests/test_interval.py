@@ -5,8 +5,8 @@ equal shares of each; Zipf's classes are drawn at random, and so are the blocks.
 
 The bounds: with 400 draws a coverage of 95 % shows as 92.8 .. 97.2 % (two standard errors of
 1.1 %), and the mean of an estimator with standard deviation 0.06 is known to 0.003. Fewer than
-three samples a direction are not promised (docs/error_bars.md): at N = 3 D / 2 rectified features of
-Zipf's classes were covered in 90.8 %.
+three samples a direction are not promised (docs/error_bars.md): at N = 3 D / 2 rectified features
+of Zipf's classes were covered in 90.8 %.
 """
 
 import jax

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from probes import intercept
-from probes.problem import Problem, logits, outer, total
+from probes.problem import Problem, between_classes, logits, outer, total
 from probes.softmax import cross_entropy, probabilities, relative_to_target
 
 _ITERATIONS = 100
@@ -76,9 +76,6 @@ def prove(
     """
     penalised = problem.penalised[:, None]
     ridge = l2 * penalised
-    # One intercept for all classes changes nothing: without curvature there, nothing would bound
-    # what rounding adds to it.
-    shared = (1 - penalised) / jnp.mean(inverse, axis=1, keepdims=True)
 
     def kernel_part(vector: jax.Array) -> jax.Array:
         return jnp.sum(penalised * (vector / jnp.sqrt(l2)) ** 2) / 2
@@ -94,18 +91,18 @@ def prove(
 
     def iterate(carry: _Iterate) -> _Iterate:
         product, _ = _curved(problem, here, carry.search)
-        product += ridge * carry.search + shared * jnp.mean(carry.search, axis=1, keepdims=True)
+        product += ridge * carry.search
         length = carry.square / jnp.sum(carry.search * product)
         length = jnp.where(jnp.isfinite(length) & (length > 0), length, 0)
         residual = carry.residual + length * product
-        scaled = inverse * residual
+        scaled = between_classes(inverse * residual)
         square = jnp.where(length > 0, jnp.sum(residual * scaled), 0)
         search = square / carry.square * carry.search - scaled
         gained = carry.gained + length * carry.square
         step = carry.step + length * carry.search
         return _Iterate(step, residual, search, square, gained, carry.count + 1)
 
-    scaled = inverse * gradient
+    scaled = between_classes(inverse * gradient)
     square = jnp.sum(gradient * scaled)
     start = _Iterate(0 * gradient, gradient, -scaled, square, 0 * square, jnp.int32(0))
     end = jax.lax.while_loop(

@@ -30,7 +30,7 @@ from probes import intercept, newton, span
 from probes import memory as memories
 from probes.line_search import search
 from probes.memory import Memory
-from probes.problem import Problem, logits, outer, total
+from probes.problem import Problem, between_classes, logits, outer, total
 from probes.softmax import cross_entropy, relative_to_target
 
 _PAIRS = 10
@@ -45,8 +45,10 @@ _MOST_DOUBT = {"float32": 4, "float64": 16}
 # After more steps than this the logits of an optimum are computed afresh: as sums of all the steps'
 # they would show in the sixth digit of the objective.
 _FRESH = 8
-# After more than this an optimum is doubtful, and has to be proved, as those of uneven data are.
-_LONG = 24
+# After more than this an optimum is doubtful, and has to be proved, as those of uneven data are;
+# or, if they are even and float32 is too coarse for a proof, Newton's step has to promise less than
+# this part of what may be left.
+_LONG, _PROMISE = 24, 0.1
 # The intercept may spoil this part of the certificate that the tolerance asks for.
 _INTERCEPT = 0.02
 
@@ -182,8 +184,8 @@ def _solve(
     point = jax.lax.while_loop(unfinished, step, point)
     doubtful = (point.steps > _LONG) | (problem.uneven is not None)
     converged = reached(point)
-    point, excess = _prove(problem, inverse, l2, stop, point, unfinished, step, doubtful)
-    converged = jnp.where(doubtful, excess <= stop.tolerance * point.objective, converged)
+    point, excess, proved = _prove(problem, inverse, l2, stop, point, unfinished, step, doubtful)
+    converged = jnp.where(doubtful, proved, converged)
     end = _settle(problem, ridge, l2, stop, state.hessian, point, converged)
     optimum, here, hessian = end
     optimum = optimum._replace(gap=jnp.minimum(optimum.gap, excess / optimum.objective))
@@ -201,26 +203,30 @@ def _prove(
     unfinished: Callable[[_Point], jax.Array],
     step: Callable[[_Point], _Point],
     doubtful: jax.Array,
-) -> tuple[_Point, jax.Array]:
+) -> tuple[_Point, jax.Array, jax.Array]:
     """Goes on, by a step of Newton's and then L-BFGS, until a doubtful optimum is proved.
 
-    Or until neither the proof nor the objective gets better three times in a row.
+    Or until neither the proof nor the objective gets better three times in a row. That Newton's
+    step promises next to nothing is as good as a proof on even data.
 
     Returns:
-      The point, and a bound on its excess, infinite without a doubt.
+      The point, a bound on its excess, infinite without a doubt, and whether it is proved.
     """
+    promise = _PROMISE if problem.uneven is None else 0
 
     def unproven(carry: Any) -> jax.Array:
-        point, excess, _, stalled = carry
-        going = doubtful & (l2 > 0) & (excess > stop.tolerance * point.objective)
+        point, _, _, stalled, proved = carry
+        going = doubtful & (l2 > 0) & ~proved
         return going & (stalled < 3) & (point.steps < stop.max_steps)
 
     def go_on(carry: Any) -> Any:
-        point, best, before, stalled = carry
+        point, best, before, stalled, _ = carry
         enough = stop.tolerance * point.objective
         move, excess = newton.prove(problem, point.logits, point.gradient, inverse, l2, enough)
         gained = (excess < best / 2) | (point.objective < before - _SAFETY * enough)
         slope = jnp.sum(point.gradient * move)
+        promised = jnp.where(slope < 0, -slope / 2, jnp.inf)
+        proved = (excess <= enough) | (promised <= promise * enough)
         point = point._replace(
             direction=jnp.where(slope < 0, move, point.direction),
             slope=jnp.where(slope < 0, slope, point.slope),
@@ -229,16 +235,16 @@ def _prove(
         )
         before = point.objective
         point, _ = jax.lax.while_loop(
-            lambda c: (excess > enough) & (c[1] | unfinished(c[0])),
+            lambda c: ~proved & (c[1] | unfinished(c[0])),
             lambda c: (step(c[0]), jnp.bool_(False)),
             (point, jnp.bool_(True)),
         )
-        return point, jnp.minimum(excess, best), before, jnp.where(gained, 0, stalled + 1)
+        return point, jnp.minimum(excess, best), before, jnp.where(gained, 0, stalled + 1), proved
 
     infinite = jnp.inf * point.objective
-    carry = (point, infinite, infinite, jnp.int32(0))
-    point, excess, *_ = jax.lax.while_loop(unproven, go_on, carry)
-    return point, excess
+    carry = (point, infinite, infinite, jnp.int32(0), jnp.bool_(False))
+    point, excess, *_, proved = jax.lax.while_loop(unproven, go_on, carry)
+    return point, excess, proved
 
 
 def _settle(
@@ -347,9 +353,9 @@ def _descent(
     memory: Memory, gradient: jax.Array, inverse: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the direction and the derivative along it, which is negative."""
-    direction = memories.direction(memory, gradient, inverse)
+    direction = between_classes(memories.direction(memory, gradient, inverse))
     slope = jnp.sum(gradient * direction)
-    plain = -gradient * inverse
+    plain = between_classes(-gradient * inverse)
     usable = slope < 0
     return (
         jnp.where(usable, direction, plain),

@@ -99,6 +99,15 @@ def each(function: Callable[..., Any], problem: Problem, *rows: jax.Array) -> An
     return jax.lax.map(lambda parts: chunk(*parts), arrays)
 
 
+def between_classes(params: jax.Array) -> jax.Array:
+    """Returns parameters ``[Q K]``, or a direction of them, less what all classes share.
+
+    No difference of logits depends on that. It is rounding alone, and would grow where the unit of
+    a column makes its penalty next to nothing.
+    """
+    return params - jnp.mean(params, axis=1, keepdims=True)
+
+
 def dot(a: jax.Array, b: jax.Array) -> jax.Array:
     """Returns a matrix product in full precision, on accelerators too."""
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

@@ -49,12 +49,12 @@ def flat(batches):
     return tuple(part.reshape(len(part), -1, *part.shape[3:]) for part in cut(batches))
 
 
-def mesh():
-    return jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Auto,))
+def mesh(kind=AxisType.Auto):
+    return jax.make_mesh((DEVICES,), ("data",), axis_types=(kind,))
 
 
-def placed(tree, spec):
-    return jax.device_put(tree, NamedSharding(mesh(), spec))
+def placed(tree, spec, kind=AxisType.Auto):
+    return jax.device_put(tree, NamedSharding(mesh(kind), spec))
 
 
 def partial_states(dtype):
@@ -94,14 +94,14 @@ def through_pmap(batches, dtype):
     return jax.jit(vci_jax.merge_axis)(stack)
 
 
-def shard_mapped():
+def shard_mapped(kind=AxisType.Auto):
     """Inside, a device holds a leading axis of one partial state and its own rows of the batch."""
 
     def update(stack, *batch):
         own = jax.tree.map(lambda leaf: leaf[0], stack)
         return jax.tree.map(lambda leaf: leaf[None], vci_jax.update(own, *batch))
 
-    mapped = jax.shard_map(update, mesh=mesh(), in_specs=SPLIT, out_specs=SPLIT)
+    mapped = jax.shard_map(update, mesh=mesh(kind), in_specs=SPLIT, out_specs=SPLIT)
     return jax.jit(mapped, donate_argnums=0)
 
 
@@ -202,23 +202,25 @@ def test_report_takes_the_sharded_stack_as_it_is(expected):
         np.testing.assert_allclose(result[name], expected[name], rtol=1e-5, err_msg=name)
 
 
-def compiled(update, state, spec, batch, batch_spec):
-    return update.lower(placed(state, spec), *placed(batch, batch_spec)).compile()
+def compiled(update, state, spec, batch, batch_spec, kind=AxisType.Auto):
+    return update.lower(placed(state, spec, kind), *placed(batch, batch_spec, kind)).compile()
 
 
 def first_batch(batches):
     return tuple(part[0] for part in batches)
 
 
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_program_of_a_batch_moves_nothing_between_devices(dtype):
+def test_the_program_of_a_batch_moves_nothing_between_devices(dtype, kind):
     """With one partial state a device none of the programs has a collective."""
     with jax.enable_x64(dtype == "float64"):
         stack, blocked, rows = partial_states(dtype), first_batch(cut(10)), first_batch(flat(10))
+        mapped = jax.jit(jax.vmap(vci_jax.update))
         programs = {
-            "vmap": compiled(jax.jit(jax.vmap(vci_jax.update)), stack, SPLIT, blocked, SPLIT),
-            "sharded jit": compiled(sharded_update, stack, SPLIT, rows, SPLIT),
-            "shard_map": compiled(shard_mapped(), stack, SPLIT, rows, SPLIT),
+            "vmap": compiled(mapped, stack, SPLIT, blocked, SPLIT, kind),
+            "sharded jit": compiled(sharded_update, stack, SPLIT, rows, SPLIT, kind),
+            "shard_map": compiled(shard_mapped(kind), stack, SPLIT, rows, SPLIT, kind),
             "pmap": jax.pmap(vci_jax.update).lower(stack, *blocked).compile(),
         }
         assert {name: collectives(program) for name, program in programs.items()} == {

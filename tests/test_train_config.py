@@ -87,7 +87,7 @@ def test_every_config_builds_its_transform_mixing_model_and_loss(name):
         assert jax.eval_shape(mixing, jax.random.key(0), batch)["target"].shape == (size, 10)
         models.build(config.model, 10)
         losses.build(config.loss)
-        losses.build_regulariser(config.loss)
+        losses.build_regulariser(config.loss, 10)
         optim.build(config.optim, lambda step: 0.1)
 
 

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+import vci_jax
 from train import losses
 from train.config import ConfigError, LossConfig
 
@@ -145,7 +146,7 @@ def test_gradient_of_the_regulariser(batch, form, group):
     """Against central differences in float64, strength included."""
     features, labels = batch
     config = LossConfig(cosine=0.3, cosine_form=form, cosine_group=group)
-    total = jax.jit(partial(losses.build_regulariser(config), labels=labels))
+    total = jax.jit(partial(losses.build_regulariser(config, 4), labels=labels))
     np.testing.assert_allclose(
         jax.grad(total)(features), _differences(total, features), rtol=1e-7, atol=1e-9
     )
@@ -173,9 +174,23 @@ def test_a_batch_of_no_whole_number_of_groups_is_refused(batch):
         losses.cosine_regulariser(*batch, form="r1", group=5)
 
 
+REGULARISER = partial(losses.build_regulariser, num_classes=4)
+
+
+def test_vci_is_a_regulariser_of_its_own_or_beside_the_cosine():
+    """Its strength times ``vci_loss`` of the batch; both add up."""
+    labels = np.arange(40) % 4
+    features = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    alone = float(REGULARISER(LossConfig(vci=-0.5))(features, labels))
+    assert alone == pytest.approx(-0.5 * float(vci_jax.vci_loss(features, labels, 4)), rel=1e-6)
+    both = float(REGULARISER(LossConfig(vci=-0.5, cosine=0.3))(features, labels))
+    cosine = float(REGULARISER(LossConfig(cosine=0.3))(features, labels))
+    assert both == pytest.approx(alone + cosine, rel=1e-5)
+
+
 def test_no_strength_is_no_regulariser():
     """The step then has nothing to compute."""
-    assert losses.build_regulariser(LossConfig()) is None
+    assert losses.build_regulariser(LossConfig(), 4) is None
 
 
 @pytest.mark.parametrize(
@@ -184,8 +199,8 @@ def test_no_strength_is_no_regulariser():
         (losses.build, LossConfig(name="mse", temperature=0.5), "temperature is 0.5"),
         (losses.build, LossConfig(mse_weight=15), "mse_weight is 15"),
         (losses.build, LossConfig(mse_target=30), "mse_target is 30"),
-        (losses.build_regulariser, LossConfig(cosine_form="r3"), "cosine_form is 'r3'"),
-        (losses.build_regulariser, LossConfig(cosine_group=256), "cosine_group is 256"),
+        (REGULARISER, LossConfig(cosine_form="r3"), "cosine_form is 'r3'"),
+        (REGULARISER, LossConfig(cosine_group=256), "cosine_group is 256"),
     ],
 )
 def test_settings_without_effect_are_refused(build, config, field):

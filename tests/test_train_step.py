@@ -26,7 +26,7 @@ def _task(model=RESNET, loss=LOSS, optimizer=SGD, mixing=None, rate=0.1):
         optimizer=optim.build(optimizer, lambda step: rate),
         average=optim.build_average(optimizer),
         loss=losses.build(loss),
-        regulariser=losses.build_regulariser(loss),
+        regulariser=losses.build_regulariser(loss, 3),
         mix=mixing,
         mean=(100.0,),
         std=(50.0,),

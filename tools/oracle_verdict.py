@@ -105,14 +105,16 @@ def judge(case: Case) -> Outcome:
 
 
 def _cut_on_device(got: dict[str, float]) -> set[str]:
-    """Metrics that a rank of ``collapse_metrics`` speaks of: lower than that of the report."""
+    """Metrics that a rank of ``collapse_metrics`` speaks of.
+
+    Lower than that of the report, or a discriminant rank that is lower than that of Sigma_B.
+    """
+    ranks = {rank: got[f"collapse_metrics.{rank}"] for rank in ("kept_rank", "between_rank")}
     concerned_by = {"kept_rank": TRACE, "between_rank": OF_BETWEEN}
-    return {
-        metric
-        for rank, metrics in concerned_by.items()
-        if got.get(f"collapse_metrics.{rank}", got[rank]) < got[rank]
-        for metric in metrics
-    }
+    cut = [metrics for rank, metrics in concerned_by.items() if ranks[rank] < got[rank]]
+    if got["collapse_metrics.discriminant_rank"] < ranks["between_rank"]:
+        cut.append(TRACE)
+    return set().union(*cut)
 
 
 def _finding(
@@ -180,7 +182,8 @@ def _lists(
         ]))  # fmt: skip
     truth = _classwise(data)
     for name, metric in PER_CLASS.items():
-        key, doubted = f"per_class.{name}", metric in named
+        key = f"per_class.{name}"
+        doubted = bool({metric, key} & named)
         entries = lists[key]
         if name == "nearest":
             findings.append(_nearest(case, entries, data, doubted))

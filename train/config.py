@@ -121,6 +121,9 @@ class LossConfig:
     """Its normalisation, see train/losses.py."""
     cosine_group: int = 0
     """Consecutive samples among which it compares features; 0 is the whole batch."""
+    vci: float = 0.0
+    """Strength of VCI of the batch (vci_jax.vci_loss): positive collapses features, negative holds
+    them apart; 0 is off. The batch needs more images than the network has features."""
 
 
 @dataclasses.dataclass(frozen=True)

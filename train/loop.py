@@ -136,7 +136,7 @@ def build_task(config: Config, num_classes: int, steps_per_epoch: int) -> Task:
         optimizer=optim.build(config.optim, rate),
         average=optim.build_average(config.optim),
         loss=losses.build(config.loss),
-        regulariser=losses.build_regulariser(config.loss),
+        regulariser=losses.build_regulariser(config.loss, num_classes),
         mix=mix.build(settings, num_classes, config.data.repeats) if mixes else None,
         mean=config.data.mean,
         std=config.data.std,

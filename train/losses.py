@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+import vci_jax
 from train.config import ConfigError, LossConfig
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
@@ -122,13 +123,16 @@ def build(config: LossConfig) -> Loss:
     return partial(cross_entropy, temperature=config.temperature)
 
 
-def build_regulariser(config: LossConfig) -> Regulariser | None:
-    """Returns the regulariser of a config, times its strength; None if that is 0."""
+def build_regulariser(config: LossConfig, num_classes: int) -> Regulariser | None:
+    """Returns the sum of the regularisers of a config, times their strengths; None without."""
     if not config.cosine:
         _refuse(config, "cosine_form", "cosine_group")
-        return None
     compare = partial(cosine_regulariser, form=config.cosine_form, group=config.cosine_group)
-    return lambda features, labels: config.cosine * compare(features, labels)
+    spread = partial(vci_jax.vci_loss, num_classes=num_classes)
+    terms = [(s, term) for s, term in ((config.cosine, compare), (config.vci, spread)) if s]
+    if not terms:
+        return None
+    return lambda features, labels: sum(s * term(features, labels) for s, term in terms)
 
 
 def _refuse(config: LossConfig, *fields: str) -> None:

@@ -11,6 +11,7 @@ from vci_jax import agreement
 from vci_jax.arrays import canonicalize_batch
 from vci_jax.geometry import Geometry, factorize
 from vci_jax.jit_update import jit_update
+from vci_jax.loss import vci_loss
 from vci_jax.measure import measure
 from vci_jax.metrics import collapse_metrics
 from vci_jax.moments import ClassMoments, class_means, init, merge, merge_axis, update
@@ -38,4 +39,5 @@ __all__ = [
     "report",
     "save",
     "update",
+    "vci_loss",
 ]

@@ -25,11 +25,14 @@ Reference: Hachem, Loubaton & Najim, Deterministic equivalents for certain funct
 random matrices, Annals of Applied Probability 17, 2007.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+from vci_jax.placement import alike
 
 Scalar = Float[Array, ""]
 
@@ -76,9 +79,19 @@ def adjusted_vci(sample: Sample, plugin: Scalar) -> Scalar:
         far = _at(sample, jnp.exp(middle))[0] > 0
         return jnp.where(far, low, middle), jnp.where(far, middle, high)
 
-    end = jnp.full_like(plugin, 100 if plugin.dtype == jnp.float64 else 80)
-    low, _ = jax.lax.fori_loop(0, _HALVINGS, halve, (-end, end))
-    _, found = _at(sample, jnp.exp(low))
+    end = alike(jnp.full_like(plugin, 100 if plugin.dtype == jnp.float64 else 80), noise)
+
+    def along(slope: Callable[[Array], Array], change: Array) -> Array:
+        rise = slope(jnp.ones_like(change))
+        return jnp.where(rise == 0, 0, change / jnp.where(rise == 0, 1, rise))
+
+    root = jax.lax.custom_root(
+        lambda log: _at(sample, jnp.exp(log))[0],
+        -end,
+        lambda _, start: jax.lax.fori_loop(0, _HALVINGS, halve, (start, end))[0],
+        along,
+    )
+    _, found = _at(sample, jnp.exp(root))
     inner = jnp.minimum(sample.rank, sample.classes - 1)
     mean = (found + (inner - jnp.sum(sample.kept))) / jnp.maximum(inner, 1)
     share = jnp.clip(mean, 0, 1)
@@ -124,15 +137,23 @@ def jackknife_inflation(sample: Sample, count: Int[Array, " K"], vci: Scalar) ->
 def _at(sample: Sample, t: Scalar) -> tuple[Scalar, Scalar]:
     """How much the left side of the equation of ``adjusted_vci`` exceeds N, and y.
 
-    The excess grows with t up to the pole of y, and is infinite beyond.
+    The excess grows with t up to the pole of y, and is infinite beyond. With
+
+        B = t (w - z + (1 - t) T) = t (w - p) + sum_j t (1 + c_j) / (t + c_j)   (t for infinite c_j)
+
+    it is z + B + y + e - N, and y = (N t T + z e) / B: terms that are large for large t, and cancel
+    there, do not occur.
     """
     number = jnp.sum(sample.kept)
-    trace = jnp.sum(jnp.where(sample.kept, 1 / (t + sample.ratios), 0))
+    free = sample.kept & jnp.isfinite(sample.ratios)
+    ratios = jnp.where(free, sample.ratios, 0)
+    trace = jnp.sum(jnp.where(free, t / (t + ratios), 0))  # t T
+    rise = jnp.sum(jnp.where(free, t * (1 + ratios) / (t + ratios), 0))
     z, e = sample.rank - number, sample.classes - 1 - number
-    w = sample.size - sample.classes
-    below = w - z + (1 - t) * trace
-    y = (sample.size * trace + z * e / t) / jnp.where(below > 0, below, 1)
-    excess = t * w + (1 - t) * (z + t * trace) + y + e - sample.size
+    left = sample.size - sample.classes - sample.rank + (number - jnp.sum(free))
+    below = t * left + rise
+    y = (sample.size * trace + z * e) / jnp.where(below > 0, below, 1)
+    excess = z + below + y + e - sample.size
     return jnp.where(below > 0, excess, jnp.inf), y
 
 

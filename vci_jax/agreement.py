@@ -17,6 +17,7 @@ from vci_jax.arrays import canonicalize_mask, canonicalize_reals
 from vci_jax.batch import vet
 from vci_jax.counts import MAX_COUNT, add_counts, sum_counts
 from vci_jax.moments import ClassMoments
+from vci_jax.placement import anywhere, like, without_leading
 
 
 class Agreement(NamedTuple):
@@ -43,6 +44,7 @@ def init(moments: ClassMoments) -> Agreement:
     )
 
 
+@anywhere(like)
 def update(
     agreement: Agreement,
     features: Num[Array, "N D"],
@@ -110,6 +112,7 @@ def jit_update(agreement: Agreement, features: Any, logits: Any, mask: Any = Non
     return updated
 
 
+@anywhere(like)
 def merge(a: Agreement, b: Agreement) -> Agreement:
     """Adds the counts of two states that started from the same means."""
     return a._replace(
@@ -119,6 +122,7 @@ def merge(a: Agreement, b: Agreement) -> Agreement:
     )
 
 
+@anywhere(without_leading)
 def merge_axis(agreement: Agreement) -> Agreement:
     """Folds a leading axis of partial states into one."""
     return Agreement(
@@ -131,6 +135,7 @@ def merge_axis(agreement: Agreement) -> Agreement:
     )
 
 
+@anywhere()
 def ncc_agreement(agreement: Agreement) -> Float[Array, ""]:
     """The share of rows on which both agree; NaN before the first row and from 2^31 - 1 rows on.
 

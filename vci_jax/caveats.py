@@ -18,6 +18,8 @@ TRACE = (*PLUGIN, *ADJUSTED)
 # Functions of Sigma_B^+, or of distances between class means.
 DISTANCES = ("fuzziness", "squared_distance", "cdnv")
 MEANS = (*DISTANCES, "equinorm", "equiangularity", "etf_error")
+# Entries of ``per_class`` that are variances.
+_OF_CLASS = ("per_class.variance", "per_class.squared_distance", "per_class.nearest_cdnv")
 # Relative errors that are promised, for moments in float64 and in float32.
 _PROMISED = (1e-8, 1e-3)
 # Directions of Sigma_T and of Sigma_B, and what depends on each.
@@ -60,7 +62,22 @@ def _degenerate(result: dict[str, Any], facts: dict[str, Any]) -> Iterator[Cavea
     if classes < 2:
         text = "Only one class is present: VCI compares classes and is undefined."
         yield Caveat("one_class", (*TRACE, *MEANS), text)
-    if classes < 2 or facts["overflowed"] or facts["underflowed"]:
+    if facts["overflowed"] or facts["underflowed"]:
+        return
+    if number := int(facts["vanishing"]):
+        text = (
+            f"{number} features vary within classes by no more than the rounding of the class "
+            "means, which counts as not at all: near complete collapse the last digits, or all, "
+            "of what compares variances are lost."
+        )
+        yield Caveat("vanishing_variance", (*TRACE, *DISTANCES, *_OF_BETWEEN), text)
+    if number := int(facts["tight_classes"]):
+        text = (
+            f"{number} of {classes} classes vary so little beside the distance of the classes that "
+            "rounding shows in what per_class says of them."
+        )
+        yield Caveat("tight_classes", _OF_CLASS, text)
+    if classes < 2:
         return
     limit = min(result["dim"], classes - 1)
     if rank == 0:
@@ -73,13 +90,6 @@ def _degenerate(result: dict[str, Any], facts: dict[str, Any]) -> Iterator[Cavea
     if math.isinf(result.get("cdnv", 0.0)):
         text = "Two class means coincide to rounding: cdnv is infinite."
         yield Caveat("two_means_coincide", ("cdnv", "cdnv_adjusted"), text)
-    if number := int(facts["vanishing"]):
-        text = (
-            f"{number} features vary within classes by no more than the rounding of the class "
-            "means, which counts as not at all: near complete collapse the last digits, or all, "
-            "of what compares variances are lost."
-        )
-        yield Caveat("vanishing_variance", (*TRACE, *DISTANCES, *_OF_BETWEEN), text)
     if 0 < rank < limit:
         text = (
             f"The features span {rank} directions, fewer than the {limit} of {classes} classes: "
@@ -160,7 +170,7 @@ def _cut(result: dict[str, Any], facts: dict[str, Any], data_eps: float) -> Iter
         )
         yield Caveat("directions_cut", _OF_TOTAL, text)
     reach = min(rank, classes - 1)
-    if classes > 1 and 0 < facts["canonical_rank"] < reach:
+    if classes > 1 and facts["canonical_rank"] < reach:
         text = (
             f"{reach - int(facts['canonical_rank'])} of {reach} discriminant directions separate "
             "class means by no more than rounding, and count as not at all."
@@ -208,7 +218,8 @@ def _undefined(result: dict[str, Any], facts: dict[str, Any]) -> Iterator[Caveat
             "The scatter is not finite: squares of the features leave the range of the moments, or "
             "states of other class_counts were merged. Scale the features, or use dtype=float64."
         )
-        yield Caveat("overflow", tuple(dict.fromkeys((*missing, *DISTANCES))), text)
+        concerned = (*missing, *TRACE, *DISTANCES, *_OF_BETWEEN)
+        yield Caveat("overflow", tuple(dict.fromkeys(concerned)), text)
     elif facts["underflowed"]:
         text = (
             "The class means differ by so little that squares are lost: scale the features, or use "

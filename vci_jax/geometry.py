@@ -15,8 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from vci_jax import linalg
+from vci_jax import derivatives, linalg
+from vci_jax.derivatives import frozen
 from vci_jax.moments import ClassMoments
+from vci_jax.placement import alike, anywhere
 
 Weighting = Literal["sample", "class"]
 
@@ -31,12 +33,15 @@ class Canonical(NamedTuple):
     correlations of features and labels, the eigenvalues of Sigma_T^+ Sigma_B. Only entries that
     are ``kept`` count. ``share`` is sum_k p_k q_k^2 for the direction's unit vector q over the
     classes. ``rank`` is that of Sigma_T, of ``varying`` coordinates that may not be constant.
+    ``lost`` is 1 / (1 + c_j), and ``directions`` what its derivative needs (``derivatives.py``).
     ``doubt`` is about by how much rounding may have changed sum_j 1 / (1 + c_j), and
     ``doubt_inverse`` by which part it may have changed sum_j 1 / c_j. ``faintness`` is
     the largest part of the length of a direction that may be rounding of the class means.
     """
 
     ratios: Float[Array, " 2r"]
+    lost: Float[Array, " 2r"]
+    directions: derivatives.Directions
     share: Float[Array, " 2r"]
     kept: Bool[Array, " 2r"]
     rank: Int[Array, ""]
@@ -76,6 +81,7 @@ class Geometry(NamedTuple):
     vanishing: Int[Array, ""]
 
 
+@anywhere()
 def factorize(
     moments: ClassMoments,
     *,
@@ -113,16 +119,18 @@ def factorize(
     proportion = votes / jnp.maximum(jnp.sum(votes), 1)
     offsets = _offsets(moments, present, proportion)
     variance = moments.class_scatter / jnp.maximum(moments.count, 1).astype(offsets.dtype)
-    pooled, usable = _pooled_weight(moments, proportion, part)
-    lost = underflows(offsets, data_eps)
+    constant: ClassMoments = frozen(moments)
+    pooled, usable = _pooled_weight(constant, proportion, part)
+    lost = underflows(frozen(offsets), data_eps)
     usable, variance = usable & ~lost, jnp.where(lost, jnp.nan, variance)
-    rows = jnp.sqrt(proportion)[:, None] * offsets
     within = (moments.scatter + moments.scatter_residual) / pooled
-    variances = jnp.diagonal(within)
-    noise = _noise(moments, rows, variances, data_eps)
-    vanishing = (variances > 0) & (variances <= _mean_rounding(moments, data_eps))
-    canonical = _canonical(moments, rows, pooled, proportion, usable, noise, data_eps)
     within = jnp.where(usable, within, jnp.nan)
+    live = (within, jnp.sqrt(proportion)[:, None] * offsets)
+    _, rows = frozen(live)
+    variances = jnp.diagonal(constant.scatter + constant.scatter_residual) / pooled
+    noise = _noise(constant, rows, variances, data_eps)
+    vanishing = (variances > 0) & (variances <= _mean_rounding(constant, data_eps))
+    canonical = _canonical(constant, rows, pooled, proportion, usable, noise, data_eps)
     return Geometry(
         moments=moments,
         present=present,
@@ -135,20 +143,32 @@ def factorize(
             linalg.row_space(rows, min(dim, max(num_classes - 1, 1)), data_eps, noise),
             jnp.sum(present) - 1,
         ),
-        total=linalg.principal_axes(within + linalg.matmul(rows.T, rows)),
-        canonical=canonical,
+        total=linalg.principal_axes(frozen(within) + linalg.matmul(rows.T, rows)),
+        canonical=_differentiable(canonical, *live),
         rank=jnp.minimum(dim, jnp.sum(present, dtype=jnp.int32) - 1),
         data_eps=jnp.asarray(data_eps, offsets.dtype),
         noise=noise,
-        within_noise=_within_noise(moments, variances, data_eps),
+        within_noise=_within_noise(constant, variances, data_eps),
         vanishing=jnp.sum(vanishing, dtype=jnp.int32),
     )
+
+
+def _differentiable(
+    canonical: Canonical, within: Float[Array, "D D"], rows: Float[Array, "K D"]
+) -> Canonical:
+    """Gives the ratios, and what is lost, their derivatives."""
+    lost = derivatives.lost(canonical.directions, within, rows)
+    # Beyond, a change of c_j changes nothing by more than rounding, and the square overflows.
+    near = jnp.where(canonical.ratios < 2.0**60, 1 + canonical.ratios, 0)
+    linear = -(near**2) * lost
+    ratios = derivatives.attach(canonical.ratios, linear, (within, rows))
+    return canonical._replace(lost=lost, ratios=ratios)
 
 
 def _first(space: linalg.RowSpace, number: Int[Array, ""]) -> linalg.RowSpace:
     """The first directions alone: K means less their mean span K - 1, what is beyond is noise."""
     kept = space.kept & (jnp.arange(space.kept.shape[0]) < number)
-    return linalg.RowSpace(
+    return space._replace(
         basis=jnp.where(kept, space.basis, 0), squares=jnp.where(kept, space.squares, 0), kept=kept
     )
 
@@ -266,19 +286,34 @@ def _canonical(
     whitener = linalg.whiten(scatter, moments.scatter_residual, scale, data_eps, noise_within)
     white = linalg.matmul(rows, whitener.map)
     white_noise = linalg.matmul(noise, whitener.map**2)
-    fixed, beyond, unsure = _without_variance(white, whitener.kept, size, white_noise, data_eps)
-    white -= linalg.matmul(fixed, linalg.matmul(fixed.T, white))
+    classes = jnp.sum(moments.count > 0)
+    fixed, fixed_axes, beyond, unsure = _without_variance(
+        white, whitener.kept, size, classes, white_noise, data_eps
+    )
+    components = linalg.matmul(fixed.T, white)
+    white -= linalg.matmul(fixed, components)
     space = linalg.row_space(white, size, data_eps, white_noise)
     scores = linalg.matmul(white, space.basis)
     length = jnp.sqrt(jnp.sum(scores**2, axis=0))
     scores = scores / jnp.where(length > 0, length, 1)
+    # Of their features, less what the fixed directions explain.
+    axes = jnp.where(whitener.kept[:, None], space.basis, 0)
+    axes -= linalg.matmul(fixed_axes, linalg.matmul(components, axes))
     unsure += whitener.grey
     is_fixed = jnp.sum(fixed**2, axis=0) > 0
-    rank = jnp.sum(whitener.kept, dtype=jnp.int32) + beyond
-    room = jnp.minimum(rank, jnp.sum(moments.count > 0) - 1) - jnp.sum(is_fixed)
+    # N samples span N - 1 directions.
+    rank = jnp.minimum(jnp.sum(whitener.kept, dtype=jnp.int32) + beyond, jnp.sum(moments.count) - 1)
+    room = jnp.minimum(rank, classes - 1) - jnp.sum(is_fixed)
     kept = space.kept & (jnp.arange(size) < room)
+    # Beside a direction of enormous c_j, others of ordinary ones may be lost in its rounding; or in
+    # that of the class means.
+    hidden = jnp.maximum(space.floor, jnp.max(white_noise))
+    unsure += (room - jnp.sum(kept)) * hidden / (1 + hidden)
     ratios = jnp.concatenate([jnp.where(is_fixed, jnp.inf, 0), space.squares])
     directions = jnp.concatenate([fixed, scores], axis=1)
+    axes = jnp.concatenate([fixed_axes, axes * jax.lax.rsqrt(1 + space.squares)], axis=1)
+    found = jnp.concatenate([is_fixed, kept])
+    lost = jnp.where(usable, 1 / (1 + ratios), jnp.nan)
     inverses = jnp.where(kept, 1 / jnp.where(kept, space.squares, 1), 0)
     usual = jnp.where(within > of_means, within, jnp.inf)
     sums = data_eps * (4 if data_eps > 1e-12 else 4 * 2.0**-20)
@@ -286,8 +321,15 @@ def _canonical(
     doubt = partial(_doubt, whitener.map, scale, space, white_noise, entries)
     return Canonical(
         ratios=jnp.where(usable, ratios, jnp.nan),
+        lost=lost,
+        directions=derivatives.Directions(
+            axes=jnp.sqrt(pooled) * linalg.matmul(whitener.map, axes),
+            classes=directions,
+            lost=lost,
+            kept=found,
+        ),
         share=linalg.matmul(proportion, directions**2),
-        kept=jnp.concatenate([is_fixed, kept]),
+        kept=found,
         rank=rank,
         varying=jnp.sum((scale > 0) | (within + between > floor / 4096), dtype=jnp.int32),
         doubt=unsure + doubt(jnp.where(kept, space.squares / (1 + space.squares) ** 2, 0)),
@@ -332,31 +374,42 @@ def _without_variance(
     white: Float[Array, "K D"],
     kept: Bool[Array, " D"],
     size: int,
+    classes: Int[Array, ""],
     noise: Float[Array, " D"],
     data_eps: float,
-) -> tuple[Float[Array, "K r"], Int[Array, ""], Float[Array, ""]]:
+) -> tuple[Float[Array, "K r"], Float[Array, "D r"], Int[Array, ""], Float[Array, ""]]:
     """Directions over the classes that features without variance within a class tell apart.
 
-    Returns their orthonormal columns (others are zero), how many features carry more than rounding
+    Returns their orthonormal columns (others are zero), the combinations of whitened features that
+    give them, how many features carry more than rounding
     there, and by how much sum_j 1 / (1 + c_j) is unsure for that. Whitened rows have squared norm
     one at the rounding of Sigma_W, so that their square is the least that c_j can be; at 1e4 a
     direction is taken as free of variance, which changes VCI by less than 1e-4 / rank.
     Rounding of the class means counts as well: features that are copies of each other differ by it.
     """
     zero = jnp.zeros((), white.dtype)
-    none = jnp.zeros((white.shape[0], size), white.dtype), jnp.zeros((), jnp.int32), zero
+    none = (
+        jnp.zeros((white.shape[0], size), white.dtype),
+        jnp.zeros((white.shape[1], size), white.dtype),
+        jnp.zeros((), jnp.int32),
+        zero,
+    )
 
-    def find() -> tuple[Array, Array, Array]:
+    def find() -> tuple[Array, ...]:
         # The row space of the transpose, so that its basis lies in the space of the classes.
         cut = jnp.where(kept, 0, white)
-        space = linalg.row_space(cut.T, size, data_eps)
+        space = _first(linalg.row_space(cut.T, size, data_eps), classes - 1)
         rounding = jnp.sum(jnp.where(kept, 0, noise))
         visible = space.squares > jnp.maximum(1, rounding)
         free = space.squares > jnp.maximum(1e4, 4 * rounding)
         unsure = jnp.sum(jnp.where(visible, 1 / (1 + space.squares), 0))
-        return jnp.where(free, space.basis, 0), jnp.sum(visible, dtype=jnp.int32), unsure
+        axes = linalg.matmul(cut.T, space.basis) / jnp.where(free, space.squares, jnp.inf)
+        columns = jnp.where(free, space.basis, 0)
+        return columns, axes, jnp.sum(visible, dtype=jnp.int32), unsure
 
-    found: tuple[Array, Array, Array] = jax.lax.cond(jnp.all(kept), lambda: none, find)
+    found: tuple[Array, Array, Array, Array] = jax.lax.cond(
+        jnp.all(kept), lambda: alike(none, white, kept, noise), find
+    )
     return found
 
 

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from vci_jax.placement import alike
+
 _HIGHEST = jax.lax.Precision.HIGHEST
 _Solver = Callable[[Array], tuple[Array, Array]]
 
@@ -45,12 +47,14 @@ class RowSpace(NamedTuple):
 
     They descend, but for those that are equal to rounding.
 
-    Columns that are not ``kept``, and their ``squares``, are zero.
+    Columns that are not ``kept``, and their ``squares``, are zero; ``floor`` is the largest square
+    that the arithmetic alone could hide.
     """
 
     basis: Float[Array, "D r"]
     squares: Float[Array, " r"]
     kept: Bool[Array, " r"]
+    floor: Float[Array, ""]
 
 
 def matmul(a: Array, b: Array) -> Array:
@@ -217,18 +221,36 @@ def row_space(
     wide = num_rows < dim
     if noise is None:
         noise = (8 * data_eps) ** 2 * jnp.sum(rows**2, axis=0)
-    vectors, scores = _right_vectors(rows.T if wide else rows, size)
+    vectors, scores, graded = _right_vectors(rows.T if wide else rows, size)
     squares = jnp.sum(scores**2, axis=0)
     basis = scores * jax.lax.rsqrt(jnp.where(squares > 0, squares, 1)) if wide else vectors
-    rounding = ((num_rows + dim) * float(np.finfo(rows.dtype).eps)) ** 2 * jnp.max(squares)
-    kept = squares > jnp.maximum(rounding, matmul(noise, basis**2))  # strict: zeros keep nothing
-    return RowSpace(basis=jnp.where(kept, basis, 0), squares=jnp.where(kept, squares, 0), kept=kept)
+    basis = jax.lax.cond(graded, _orthonormal, lambda columns: columns, basis)
+    floor = ((num_rows + dim) * float(np.finfo(rows.dtype).eps)) ** 2 * jnp.max(squares)
+    kept = squares > jnp.maximum(floor, matmul(noise, basis**2))  # strict: zeros keep nothing
+    return RowSpace(
+        basis=jnp.where(kept, basis, 0),
+        squares=jnp.where(kept, squares, 0),
+        kept=kept,
+        floor=floor,
+    )
+
+
+def _orthonormal(columns: Float[Array, "D r"]) -> Float[Array, "D r"]:
+    """Nearly orthonormal columns, each made so to those before it.
+
+    What is found in a later round holds rounding of the largest directions, which are longer.
+    """
+    basis, triangle = jnp.linalg.qr(columns)
+    return basis * jnp.where(jnp.diagonal(triangle) < 0, -1, 1)
 
 
 def _right_vectors(
     tall: Float[Array, "M n"], size: int
-) -> tuple[Float[Array, "n r"], Float[Array, "M r"]]:
-    """Right singular vectors V of the ``size`` largest singular values, and A V; zeros beyond."""
+) -> tuple[Float[Array, "n r"], Float[Array, "M r"], Bool[Array, ""]]:
+    """Right singular vectors V of the ``size`` largest singular values, A V, zeros beyond.
+
+    And whether it took more than one round.
+    """
     dtype = tall.dtype
     eps = float(np.finfo(dtype).eps)
     resolved = eps * (1e5 if dtype == jnp.float64 else 1e2)
@@ -270,7 +292,7 @@ def _right_vectors(
 
     graded = ~jnp.all(good) & (left > least * largest)
     found: tuple[Array, Array] = jax.lax.cond(graded, further_rounds, lambda: (vectors, scores))
-    return found
+    return *found, graded
 
 
 def power_of_two(values: Array) -> Array:
@@ -345,7 +367,7 @@ def _inverse_root(
     proven = 1 / (jnp.sum(inverse**2) - jnp.sum(empty)) > cutoff  # NaN if L does not exist
     floor = relative * jnp.max(jnp.diagonal(matrix)) + absolute
     root = jnp.where(empty, jax.lax.rsqrt(floor), 1) * inverse.T
-    none = jnp.zeros((), jnp.int32)
+    none = alike(jnp.zeros((), jnp.int32), matrix, cutoff)
     found: tuple[Array, Array, Array] = jax.lax.cond(proven, lambda: (root, ~empty, none), spectral)
     return found
 

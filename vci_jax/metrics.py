@@ -12,15 +12,19 @@ or 1 / K, see ``factorize``), mu_k its mean, mu_G = sum_k p_k mu_k, and
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
-from vci_jax import adjusted, linalg, structure
+from vci_jax import adjusted, derivatives, linalg, structure
+from vci_jax.derivatives import frozen
 from vci_jax.geometry import Geometry, Weighting, factorize
 from vci_jax.moments import ClassMoments, unit_means
+from vci_jax.placement import anywhere
 
 Scalar = Float[Array, ""]
 
 
+@anywhere()
 def collapse_metrics(
     moments: ClassMoments,
     *,
@@ -30,8 +34,10 @@ def collapse_metrics(
 ) -> dict[str, Scalar]:
     """Returns every metric that one factorisation gives, by name, with the ranks that were kept.
 
-    ``kept_rank`` is that of Sigma_T, ``between_rank`` that of Sigma_B: where they are smaller than
-    the data should have, directions were cut that float32 cannot tell from rounding. ``report``
+    ``kept_rank`` is that of Sigma_T, ``between_rank`` that of Sigma_B, and ``discriminant_rank``
+    the number of directions in which classes stand out from their own variance: where one is
+    smaller than the data should have, directions were cut that float32 cannot tell from rounding,
+    and if ``discriminant_rank`` is below ``between_rank``, VCI takes them for noise. ``report``
     says so in its caveats.
 
     Runs in the dtype of the moments on the device they are on. ``report`` runs this same function
@@ -47,7 +53,9 @@ def collapse_metrics(
       ValueError: at trace time, for an unknown weighting, partial states, or a head of another
         shape.
     """
-    return geometry_metrics(factorize(moments, weighting=weighting, data_eps=data_eps), head)
+    geometry = factorize(moments, weighting=weighting, data_eps=data_eps)
+    found = jnp.sum(geometry.canonical.kept)
+    return {**geometry_metrics(geometry, head), "discriminant_rank": found}
 
 
 def geometry_metrics(
@@ -76,7 +84,7 @@ def geometry_metrics(
         "etf_error": structure.etf_error(geometry),
     }
     metrics["kept_rank"] = geometry.canonical.rank
-    metrics["between_rank"] = jnp.sum(geometry.between.kept)
+    metrics["between_rank"] = between_rank(geometry)
     if head is not None:
         metrics["self_duality"] = structure.self_duality(geometry, *head)
     return metrics
@@ -99,7 +107,7 @@ def vci(geometry: Geometry) -> Scalar:
       ``LinearRegression`` on one-hot labels).
     """
     canonical = geometry.canonical
-    lost = jnp.sum(jnp.where(canonical.kept, 1 / (1 + canonical.ratios), 0))
+    lost = jnp.sum(jnp.where(canonical.kept, canonical.lost, 0))
     unseen = geometry.rank - jnp.sum(canonical.kept)  # directions in which the means do not differ
     value = (lost + unseen) / jnp.maximum(geometry.rank, 1)
     return jnp.where((geometry.rank > 0) & (canonical.rank > 0), value, jnp.nan)
@@ -125,10 +133,13 @@ def sample(geometry: Geometry) -> adjusted.Sample:
     canonical, dtype = geometry.canonical, geometry.offsets.dtype
     count = jnp.maximum(geometry.moments.count, 1).astype(dtype)
     number = jnp.sum(canonical.kept).astype(dtype)
+    size = 1 / jnp.sum(jnp.where(geometry.present, geometry.proportion**2 / count, 0))
+    # Exactly N where it is that: near the pole of the equation of ``adjusted`` the last bit counts.
+    whole = jnp.abs(size - jnp.round(size)) <= 64 * float(np.finfo(dtype).eps) * size
     return adjusted.Sample(
         ratios=canonical.ratios,
         kept=canonical.kept,
-        size=1 / jnp.sum(jnp.where(geometry.present, geometry.proportion**2 / count, 0)),
+        size=jnp.where(whole, jnp.round(size), size),
         classes=jnp.sum(geometry.present).astype(dtype),
         rank=jnp.maximum(canonical.rank.astype(dtype), number),
         limit=geometry.rank.astype(dtype),
@@ -148,13 +159,10 @@ def fuzziness(geometry: Geometry) -> Scalar:
       ``variability_pinv`` of rhubarbwu/neural-collapse is D / K times this: it divides Sigma_B by
       D. A pinv with NumPy's default cutoff can invert rounding noise (docs/definitions.md).
     """
-    space = geometry.between
-    forms = jnp.maximum(linalg.quadratic_forms(geometry.within, space.basis), 0)
-    terms = jnp.where(space.kept, forms / jnp.where(space.kept, space.squares, 1), 0)
     ratios = jnp.where(geometry.canonical.kept, geometry.canonical.ratios, jnp.inf)
-    total = jnp.where(spanned(geometry), jnp.sum(1 / ratios), jnp.sum(terms))
+    total = jnp.where(spanned(geometry), jnp.sum(1 / ratios), _between_parts(geometry)[0])
     value = total / jnp.maximum(jnp.sum(geometry.present), 1)
-    return jnp.where(jnp.any(space.kept), value, jnp.nan)
+    return jnp.where(jnp.any(geometry.between.kept), value, jnp.nan)
 
 
 def spanned(geometry: Geometry) -> Bool[Array, ""]:
@@ -163,6 +171,12 @@ def spanned(geometry: Geometry) -> Bool[Array, ""]:
     By the discriminant directions, which no units of the features can hide.
     """
     return jnp.sum(geometry.canonical.kept) == geometry.offsets.shape[1]
+
+
+def between_rank(geometry: Geometry) -> Int[Array, ""]:
+    """Rank of Sigma_B: how many of its directions stand out from rounding."""
+    found = jnp.sum(geometry.between.kept, dtype=jnp.int32)
+    return jnp.where(spanned(geometry), geometry.offsets.shape[1], found)
 
 
 def squared_distance(geometry: Geometry) -> Scalar:
@@ -251,8 +265,7 @@ def within_between_part(geometry: Geometry) -> Scalar:
     Reference:
       Xu & Liu (2023), Figure 1.
     """
-    forms = linalg.quadratic_forms(geometry.within, geometry.between.basis)
-    part = jnp.sum(jnp.maximum(forms, 0))
+    part = _between_parts(geometry)[1]
     return jnp.where(spanned(geometry), jnp.trace(geometry.within), part)
 
 
@@ -300,8 +313,7 @@ def h_score(geometry: Geometry) -> Scalar:
       takes a pinv cutoff of 1e-15.
     """
     canonical = geometry.canonical
-    explained = 1 - 1 / (1 + canonical.ratios)  # c / (1 + c), for infinite c as well
-    value = jnp.sum(jnp.where(canonical.kept, explained, 0))
+    value = jnp.sum(jnp.where(canonical.kept, 1 - canonical.lost, 0))  # c / (1 + c)
     return jnp.where((geometry.rank > 0) & (canonical.rank > 0), value, jnp.nan)
 
 
@@ -331,6 +343,19 @@ def spectrum(geometry: Geometry) -> tuple[Float[Array, " r"], Float[Array, " D"]
     return -jnp.sort(-geometry.between.squares), geometry.total.values
 
 
+def _between_parts(geometry: Geometry) -> tuple[Scalar, Scalar]:
+    """Tr[Sigma_W Sigma_B^+] and Tr[P Sigma_W], P the projector on the column space of Sigma_B."""
+    space = geometry.between
+    forms = jnp.maximum(linalg.quadratic_forms(frozen(geometry.within), space.basis), 0)
+    terms = jnp.where(space.kept, forms / jnp.where(space.kept, space.squares, 1), 0)
+    return derivatives.between_parts(
+        space,
+        (jnp.sum(terms), jnp.sum(forms)),
+        geometry.within,
+        jnp.sqrt(geometry.proportion)[:, None] * geometry.offsets,
+    )
+
+
 def _probe_parts(geometry: Geometry) -> tuple[Scalar, Scalar]:
     """The parts of twice ``probe_mse``: label variance out of reach, and lost to Sigma_W.
 
@@ -338,10 +363,17 @@ def _probe_parts(geometry: Geometry) -> tuple[Scalar, Scalar]:
     """
     canonical = geometry.canonical
     share = jnp.where(canonical.kept, canonical.share, 0)
-    rest = 1 - jnp.sum(geometry.proportion**2) - jnp.sum(share)
     classes = jnp.sum(geometry.present)
-    rest = jnp.where(jnp.sum(canonical.kept) == classes - 1, 0, rest)
-    lost = jnp.sum(share * (1 / (1 + canonical.ratios)))
+    complete = jnp.sum(canonical.kept) == classes - 1
+    seen, lost = derivatives.label_parts(
+        canonical.directions,
+        (jnp.sum(share), jnp.sum(share * canonical.directions.lost)),
+        complete,
+        geometry.within,
+        jnp.sqrt(geometry.proportion)[:, None] * geometry.offsets,
+        geometry.proportion,
+    )
+    rest = jnp.where(complete, 0, 1 - jnp.sum(geometry.proportion**2) - seen)
     few = canonical.rank < classes - 1
     return jnp.where(few, rest, 0), lost + jnp.where(few, 0, rest)
 

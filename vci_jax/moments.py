@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int, Integer, Num
 from vci_jax import linalg
 from vci_jax.batch import Batch, in_pieces, unit_rows, vet
 from vci_jax.counts import add_counts, class_weight, sum_counts
+from vci_jax.placement import anywhere, like, without_leading
 
 
 class ClassMoments(NamedTuple):
@@ -107,6 +108,7 @@ def init(
     )
 
 
+@anywhere(like)
 def update(
     moments: ClassMoments,
     features: Num[Array, "N D"],
@@ -158,6 +160,7 @@ def update(
     )
 
 
+@anywhere(like)
 def merge(a: ClassMoments, b: ClassMoments) -> ClassMoments:
     """Returns the moments of the data of both states together (Chan's formula).
 
@@ -199,6 +202,7 @@ def merge(a: ClassMoments, b: ClassMoments) -> ClassMoments:
     )
 
 
+@anywhere(without_leading)
 def merge_axis(moments: ClassMoments) -> ClassMoments:
     """Folds a leading axis of partial states (devices, hosts, jackknife blocks) into one state.
 
@@ -249,6 +253,7 @@ def merge_axis(moments: ClassMoments) -> ClassMoments:
     )
 
 
+@anywhere()
 def class_means(moments: ClassMoments) -> Float[Array, "K D"]:
     """Returns the class means mu_k; rows of absent classes are zero."""
     return jnp.where((moments.count > 0)[:, None], moments.pivot + moments.mean, 0)
@@ -273,6 +278,7 @@ def _accumulate(moments: ClassMoments, batch: Batch) -> ClassMoments:
         lambda: jnp.sum(jnp.where(used[:, None], batch.features, 0), axis=0) / size,
         lambda: moments.pivot,
     )
+    pivot = jax.lax.stop_gradient(pivot)  # which point it is changes nothing
     shifted = jnp.where(used[:, None], batch.features - pivot, 0)
     point, mean, rounding = _points(moments, batch, pivot)
     offsets = jnp.where(used[:, None], batch.features - of_class(point), 0)
@@ -290,6 +296,7 @@ def _accumulate(moments: ClassMoments, batch: Batch) -> ClassMoments:
         lambda: jnp.sum(jnp.where(used[:, None], units, 0), axis=0) / size,
         lambda: moments.unit_pivot,
     )
+    unit_pivot = jax.lax.stop_gradient(unit_pivot)
     units -= unit_pivot
     directed = per_class((batch.peak > 0).astype(jnp.int32))
     return moments._replace(

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
+from vci_jax.placement import alike
+
 _Classes = TypeVar("_Classes")
 _Sums = TypeVar("_Sums")
 
@@ -51,7 +53,7 @@ def sum_over_pairs(
     shapes = jax.eval_shape(of_blocks, 0, 0)
     zero: _Sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     pairs = tuple(jnp.asarray(index, jnp.int32) for index in np.triu_indices(blocks))
-    return jax.lax.scan(add, zero, pairs)[0]
+    return jax.lax.scan(add, alike(zero, classes), pairs)[0]
 
 
 def split(classes: _Classes, block: int) -> tuple[_Classes, int]:

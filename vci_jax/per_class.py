@@ -16,12 +16,14 @@ from vci_jax import linalg
 from vci_jax.geometry import Geometry, Weighting, factorize
 from vci_jax.moments import ClassMoments, unit_means
 from vci_jax.pairs import split
+from vci_jax.placement import anywhere
 from vci_jax.structure import lengths, mean_rounding
 
 _PAIRS = 2**22  # pairs of classes compared at once: 32 MiB in float64
 
 
 @functools.partial(jax.jit, static_argnames="weighting")  # so that no eigenproblem is ever solved
+@anywhere()
 def per_class(
     moments: ClassMoments, *, weighting: Weighting = "sample"
 ) -> dict[str, Num[Array, " K"]]:

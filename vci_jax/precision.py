@@ -24,7 +24,11 @@ def relative_errors(geometry: Geometry) -> dict[str, Scalar]:
     For the cosines, and for what is an angle or a ratio below one (NC2), errors are absolute.
     Infinity stands for a value that is all rounding.
     """
-    return {**_of_trace(geometry), **_of_means(geometry), **_of_angles(geometry)}
+    errors = {**_of_trace(geometry), **_of_means(geometry), **_of_angles(geometry)}
+    # Without any variance within classes that is seen, both are zero, and as sure.
+    nothing = metrics.fuzziness(geometry) == 0
+    errors["fuzziness"] = jnp.where(nothing, errors["vci"], errors["fuzziness"])
+    return errors
 
 
 def of_cdnv(geometry: Geometry, value: Scalar) -> Scalar:
@@ -52,14 +56,16 @@ def _of_trace(geometry: Geometry) -> dict[str, Scalar]:
     kept = jnp.sum(lost) + limit - jnp.sum(canonical.kept)
     vci, score = _ratio(canonical.doubt, kept), _ratio(canonical.doubt, found)
     estimate, off = metrics.vci_adjusted(geometry), _of_adjusted(geometry)
-    lost_part = estimate / jnp.where(kept > 0, kept / limit, 1) - 1
+    off = jnp.maximum(off, vci * jnp.abs(estimate))
+    # What a faint direction explains of each class' label is known no better than the direction.
+    plain = jnp.where(kept > 0, kept / limit, 1)
     return {
         "vci": vci,
-        "probe_mse": vci,
+        "probe_mse": vci + canonical.faintness * (1 / plain - 1),
         "h_score": score,
         "vci_adjusted": _ratio(off, jnp.abs(estimate)),
         "probe_mse_adjusted": _ratio(off, jnp.abs(estimate))
-        + canonical.faintness * jnp.abs(lost_part),
+        + canonical.faintness * jnp.abs(estimate / plain - 1),
         "h_score_adjusted": _ratio(limit * off, jnp.abs(metrics.h_score_adjusted(geometry))),
     }
 
@@ -99,11 +105,17 @@ def _of_means(geometry: Geometry) -> dict[str, Scalar]:
     diagonal = 8 * geometry.data_eps * variances + geometry.within_noise
     entries = linalg.matmul(diagonal, between.basis**2)
     # A basis vector is turned towards another by its rounding over the larger of both lengths, and
-    # out of the span by that over its own.
-    longer = jnp.maximum(size_of, size_of[:, None])
-    inside = jnp.sqrt(jnp.sum(jnp.where(kept, forms, 0) / longer**2, axis=1))
-    outside = jnp.sqrt(metrics.within_orthogonal_part(geometry)) / size_of
-    turned = 4 * rounding * jnp.sqrt(forms) * (inside + outside)
+    # out of the span by that over its own. The eigenvectors of a Gram matrix are turned by eps over
+    # the larger of both squares, relative to the largest, which ``row_space`` keeps below a bound.
+    worst = 1e-5 if dtype == jnp.float64 else 1e-2
+
+    def angle(length: Array) -> Array:
+        return rounding[:, None] / length + jnp.minimum(4 * eps * largest / length**2, worst)
+
+    pairs = angle(jnp.maximum(size_of, size_of[:, None])) ** 2
+    inside = jnp.sqrt(linalg.matmul(pairs, jnp.where(kept, forms, 0)))
+    outside = angle(size_of[:, None])[:, 0] * jnp.sqrt(metrics.within_orthogonal_part(geometry))
+    turned = (4 * jnp.sqrt(forms) + inside + outside) * (inside + outside)
     part = jnp.sum(jnp.where(kept, turned + entries, 0))
     along = metrics.within_between_part(geometry)
     across = metrics.within_orthogonal_part(geometry)
@@ -124,7 +136,7 @@ def _of_means(geometry: Geometry) -> dict[str, Scalar]:
         ),
         "within_between_part": _ratio(part, along),
         "within_orthogonal_part": jnp.where(
-            across > 0, _ratio(part + 8 * geometry.data_eps * geometry.within_trace, across), 0
+            across > 0, _ratio(part + jnp.sum(diagonal), across), 0
         ),
         "squared_distance": traces,
         "squared_distance_adjusted": _adjusted(geometry, traces),
@@ -157,4 +169,4 @@ def _of_angles(geometry: Geometry) -> dict[str, Scalar]:
 def _ratio(error: Array, value: Array) -> Scalar:
     """Error over value, zero where both are and infinite where only the value is."""
     safe = jnp.where(value > 0, value, 1)
-    return jnp.where(value > 0, error / safe, jnp.where(error > 0, jnp.inf, 0))
+    return jnp.where(value > 0, error / safe, jnp.where(error <= 0, 0, jnp.inf))

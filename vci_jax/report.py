@@ -142,12 +142,26 @@ def _finish(
         "inequality": _inequality(geometry),
         "spanned": metrics.spanned(geometry),
         "vanishing": geometry.vanishing,
+        "tight_classes": _tight_classes(geometry),
         "canonical_rank": jnp.sum(geometry.canonical.kept),
-        "between_rank": jnp.sum(geometry.between.kept),
+        "between_rank": metrics.between_rank(geometry),
         "scatter_known": jnp.isfinite(geometry.within[0, 0]),
         "overflowed": ~jnp.isfinite(jnp.sum(moments.scatter) + jnp.sum(moments.class_scatter)),
         "underflowed": underflows(geometry.offsets, data_eps),
     }
+
+
+def _tight_classes(geometry: Geometry) -> Array:
+    """How many classes vary so little that the rounding of means shows in their variance.
+
+    A sum of squares about a mean that is off by r is off by up to 2 r / sd of itself, and a mean is
+    rounded relative to the farthest class when states are merged.
+    """
+    means = jnp.where(geometry.present[:, None], geometry.moments.mean, 0)
+    reach = jnp.max(jnp.sum(means**2, axis=1)) * geometry.data_eps**2
+    promised = jnp.where(geometry.data_eps > 1e-12, 1e-3, 1e-8)
+    tight = (geometry.variance > 0) & (geometry.variance * promised**2 < 4 * reach)
+    return jnp.sum(tight & geometry.present)
 
 
 def _mean_noise(geometry: Geometry) -> Array:

@@ -170,7 +170,13 @@ def scaled_offsets(geometry: Geometry) -> Float[Array, "K D"]:
 def lengths(rows: Float[Array, "K D"]) -> Float[Array, " K"]:
     """Euclidean norms of rows whose squares may leave the range of the dtype."""
     unit = _unit(rows)
-    return unit * jnp.sqrt(jnp.sum((rows / unit) ** 2, axis=1))
+    return unit * root(jnp.sum((rows / unit) ** 2, axis=1))
+
+
+def root(values: Array) -> Array:
+    """The square root, whose derivative is taken to be zero where it is zero itself."""
+    positive = values > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, values, 1)), 0 * values)
 
 
 def _unit(rows: Float[Array, "K D"]) -> Scalar:
@@ -186,10 +192,10 @@ def equinorm(geometry: Geometry) -> Scalar:
     Reference:
       Papyan, Han & Donoho (2020), Fig. 2.
     """
-    norms = jnp.sqrt(jnp.sum(scaled_offsets(geometry) ** 2, axis=1))
+    norms = root(jnp.sum(scaled_offsets(geometry) ** 2, axis=1))
     mean = _mean_over(norms, geometry.present)
     variance = _mean_over((norms - mean) ** 2, geometry.present)
-    return jnp.sqrt(variance) / jnp.where(_apart(geometry), mean, jnp.nan)
+    return root(variance) / jnp.where(_apart(geometry), mean, jnp.nan)
 
 
 def equiangularity(geometry: Geometry) -> Scalar:
@@ -224,7 +230,7 @@ def equiangularity(geometry: Geometry) -> Scalar:
         size = jnp.sum(geometry.present).astype(units.dtype)
         average = jnp.sum(jnp.sum(units, axis=0) ** 2) - jnp.sum(units**2)
         average = average / jnp.where(size > 1, size * (size - 1), jnp.nan)
-    return jnp.sqrt(mean(lambda cosines: (cosines - average) ** 2))
+    return root(mean(lambda cosines: (cosines - average) ** 2))
 
 
 def etf_error(geometry: Geometry) -> Scalar:
@@ -242,7 +248,7 @@ def etf_error(geometry: Geometry) -> Scalar:
     # || M M^T ||_F = || M^T M ||_F: from the smaller of the two.
     num_classes, dim = geometry.offsets.shape
     rows = classes[1] if num_classes <= dim else classes[1].T
-    norm = jnp.sqrt(jnp.sum(linalg.matmul(rows, rows.T) ** 2))
+    norm = root(jnp.sum(linalg.matmul(rows, rows.T) ** 2))
     norm = jnp.where(_apart(geometry), norm, jnp.nan)
     scale = jnp.sqrt(jnp.maximum(size - 1, 1))
 
@@ -252,7 +258,7 @@ def etf_error(geometry: Geometry) -> Scalar:
         # Entry by entry: expanded, the square is 2 - 2 <.,.>, which cancels near an ETF.
         return jnp.sum((linalg.matmul(left[1], right[1].T) / norm - simplex) ** 2)
 
-    return jnp.sqrt(sum_over_pairs(term, classes, _BLOCK))
+    return root(sum_over_pairs(term, classes, _BLOCK))
 
 
 def self_duality(
@@ -280,11 +286,11 @@ def self_duality(
     weights = jnp.asarray(kernel, geometry.offsets.dtype).T * geometry.present[:, None]
 
     def unit(matrix: Array) -> Array:
-        norm = jnp.sqrt(jnp.sum(matrix**2))
+        norm = root(jnp.sum(matrix**2))
         return matrix / jnp.where(norm > 0, norm, jnp.nan)
 
     offsets = jnp.where(_apart(geometry), scaled_offsets(geometry), jnp.nan)
-    return jnp.sqrt(jnp.sum((unit(weights) - unit(offsets)) ** 2))
+    return root(jnp.sum((unit(weights) - unit(offsets)) ** 2))
 
 
 def _apart(geometry: Geometry) -> Bool[Array, ""]:

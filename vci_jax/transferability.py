@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from vci_jax import linalg
 from vci_jax.geometry import Geometry
 from vci_jax.moments import rebase
+from vci_jax.placement import alike
 
 Scalar = Float[Array, ""]
 
@@ -91,7 +92,7 @@ def raw_axes(geometry: Geometry) -> RawAxes:
     def refine(_: int, y: Array) -> Array:
         return (border + linalg.matmul(core, y)) / (top + jnp.sum(border * y))
 
-    y = jax.lax.fori_loop(0, 16, refine, jnp.zeros_like(border))
+    y = jax.lax.fori_loop(0, 16, refine, alike(jnp.zeros_like(border), border, top))
     y = jnp.where(far, y, 0)
     square = jnp.sum(y**2)
     root = jnp.sqrt(1 + square)
@@ -235,7 +236,8 @@ def _logme(geometry: Geometry, axes: RawAxes) -> tuple[Scalar, Scalar]:
         damped = ratio[:, None] / (ratio[:, None] + squares)
         residual = outside + jnp.sum(energy * damped**2, axis=1)
         norm = jnp.sum(squares * energy / (ratio[:, None] + squares) ** 2, axis=1)
-        effective = jnp.sum(jnp.where(kept, 1 - damped, 0), axis=1)
+        # Not 1 - damped, which is zero for features far below one.
+        effective = jnp.sum(squares / (ratio[:, None] + squares), axis=1)
         return effective / (norm + 1e-5), (count - effective) / (residual + 1e-5), residual, norm
 
     def refine(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
@@ -254,6 +256,7 @@ def _logme(geometry: Geometry, axes: RawAxes) -> tuple[Scalar, Scalar]:
     tolerance = 1e-6 if dtype == jnp.float64 else 1e-4
     zeros = jnp.zeros_like(class_count)
     start = (jnp.zeros((), jnp.int32), zeros, zeros, jnp.asarray(jnp.inf, dtype))
+    start = alike(start, energy)
     steps, logs, _, left = jax.lax.while_loop(moving, refine, start)
     ratio = jnp.exp(logs)
     prior, noise, residual, norm = fit(ratio)

@@ -159,6 +159,21 @@ COLUMNS = [f"{t}: {c}" for t in TRANSFORMS for c in CONTEXTS] + [
 ]
 
 
+# One of each kind; the others are slow.
+OFTEN = {
+    "jit: one device",
+    "eager: Explicit",
+    "jit: Explicit",
+    "jit, donated: Explicit, set_mesh",
+    "scan: Explicit, set_mesh",
+    "vmap: Explicit",
+    "remat: Auto, set_mesh",
+    "pmap: one device each",
+    "shard_map: Auto",
+    "shard_map: Explicit, set_mesh",
+}
+
+
 def run(name, column):
     function, kinds = FUNCTIONS[name]
     transform, _, context = column.partition(": ")
@@ -191,7 +206,9 @@ def assert_same(got, wanted):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize(
+    "column", [c if c in OFTEN else pytest.param(c, marks=pytest.mark.slow) for c in COLUMNS]
+)
 def test_every_function_in_every_layout(column, name):
     """The same numbers as on one device, whatever the mesh and the transformation."""
     assert_same(run(name, column), expected(name))

@@ -13,7 +13,7 @@ TEXT = (ROOT / "README.md").read_text()
 
 
 def test_the_example_runs_and_gives_a_sensible_number(capsys):
-    example, on_many_devices = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    example, on_many_devices, as_a_loss = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     names = {}
     exec(compile(example, "README.md", "exec"), names)
     # Class means of variance 1 under noise of variance 1, both isotropic, in 64 dimensions with
@@ -26,6 +26,10 @@ def test_the_example_runs_and_gives_a_sensible_number(capsys):
     alone = vci_jax.report(vci_jax.update(vci_jax.init(10, 64), names["features"], names["labels"]))
     assert names["result"]["samples"] == 3 * 256 * jax.device_count()
     assert names["result"]["fuzziness"] == pytest.approx(alone["fuzziness"], rel=1e-4)
+    exec(compile(as_a_loss, "README.md", "exec"), names)
+    assert 0 < names["loss"] < 1
+    assert names["gradient"].shape == (256, 64)
+    assert 0 < abs(names["gradient"]).max() < 1
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXT))

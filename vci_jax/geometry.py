@@ -296,6 +296,14 @@ def _canonical(
     scores = linalg.matmul(white, space.basis)
     length = jnp.sqrt(jnp.sum(scores**2, axis=0))
     scores = scores / jnp.where(length > 0, length, 1)
+    if num_classes > 1:
+        # Weighted means are zero, and directions orthogonal; in one that is nearly none, rounding
+        # may say otherwise.
+        least = jnp.min(jnp.where(space.kept, space.squares, jnp.inf))
+        graded = least < 100 * float(np.sqrt(np.finfo(rows.dtype).eps)) * jnp.max(space.squares)
+        columns = jnp.concatenate([jnp.sqrt(proportion)[:, None], scores], axis=1)
+        columns = jax.lax.cond(graded, linalg.orthonormal, lambda same: same, columns)
+        scores = columns[:, 1:]
     # Of their features, less what the fixed directions explain.
     axes = jnp.where(whitener.kept[:, None], space.basis, 0)
     axes -= linalg.matmul(fixed_axes, linalg.matmul(components, axes))

@@ -6,6 +6,7 @@ others, so the data are never seen again.
 Legend: B blocks that hold samples, N samples, n_b of block b, K classes, D feature dimension.
 """
 
+import functools
 import math
 
 import jax
@@ -79,7 +80,7 @@ def jackknife_interval(
     return float(whole) / reach, float(whole) * reach
 
 
-@jax.jit(static_argnames=("weighting", "data_eps"))
+@functools.partial(jax.jit, static_argnames=("weighting", "data_eps"))
 def _leave_one_out(
     blocks: ClassMoments, *, weighting: Weighting, data_eps: float | None
 ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, " B"]]:

@@ -224,7 +224,7 @@ def row_space(
     vectors, scores, graded = _right_vectors(rows.T if wide else rows, size)
     squares = jnp.sum(scores**2, axis=0)
     basis = scores * jax.lax.rsqrt(jnp.where(squares > 0, squares, 1)) if wide else vectors
-    basis = jax.lax.cond(graded, _orthonormal, lambda columns: columns, basis)
+    basis = jax.lax.cond(graded, orthonormal, lambda columns: columns, basis)
     floor = ((num_rows + dim) * float(np.finfo(rows.dtype).eps)) ** 2 * jnp.max(squares)
     kept = squares > jnp.maximum(floor, matmul(noise, basis**2))  # strict: zeros keep nothing
     return RowSpace(
@@ -235,7 +235,7 @@ def row_space(
     )
 
 
-def _orthonormal(columns: Float[Array, "D r"]) -> Float[Array, "D r"]:
+def orthonormal(columns: Float[Array, "D r"]) -> Float[Array, "D r"]:
     """Nearly orthonormal columns, each made so to those before it.
 
     What is found in a later round holds rounding of the largest directions, which are longer.

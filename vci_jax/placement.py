@@ -70,7 +70,7 @@ def anywhere(
     return decorate
 
 
-def spec(leaf: Any) -> PartitionSpec:
+def spec(leaf: Any) -> Any:
     """The sharding of a leaf along Explicit axes, by its type."""
     sharding: Any = getattr(jax.typeof(leaf), "sharding", None)
     return _spec() if sharding is None else sharding.spec

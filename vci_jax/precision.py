@@ -57,11 +57,10 @@ def _of_trace(geometry: Geometry) -> dict[str, Scalar]:
     vci, score = _ratio(canonical.doubt, kept), _ratio(canonical.doubt, found)
     estimate, off = metrics.vci_adjusted(geometry), _of_adjusted(geometry)
     off = jnp.maximum(off, vci * jnp.abs(estimate))
-    # What a faint direction explains of each class' label is known no better than the direction.
     plain = jnp.where(kept > 0, kept / limit, 1)
     return {
         "vci": vci,
-        "probe_mse": vci + canonical.faintness * (1 / plain - 1),
+        "probe_mse": vci,
         "h_score": score,
         "vci_adjusted": _ratio(off, jnp.abs(estimate)),
         "probe_mse_adjusted": _ratio(off, jnp.abs(estimate))

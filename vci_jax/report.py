@@ -6,6 +6,7 @@ matrices: so the finish moves it to the host CPU and runs the same functions the
 Legend: K classes, D feature dimension, N samples, P partial states.
 """
 
+import functools
 from collections.abc import Collection
 from typing import Any
 
@@ -109,7 +110,7 @@ def check_options(weighting: str, only: Collection[str] | None, states: int) -> 
         )
 
 
-@jax.jit(static_argnames=("wanted", "weighting", "data_eps"))
+@functools.partial(jax.jit, static_argnames=("wanted", "weighting", "data_eps"))
 def _finish(
     stack: ClassMoments,
     head: Any,

@@ -293,17 +293,7 @@ def _canonical(
     components = linalg.matmul(fixed.T, white)
     white -= linalg.matmul(fixed, components)
     space = linalg.row_space(white, size, data_eps, white_noise)
-    scores = linalg.matmul(white, space.basis)
-    length = jnp.sqrt(jnp.sum(scores**2, axis=0))
-    scores = scores / jnp.where(length > 0, length, 1)
-    if num_classes > 1:
-        # Weighted means are zero, and directions orthogonal; in one that is nearly none, rounding
-        # may say otherwise.
-        least = jnp.min(jnp.where(space.kept, space.squares, jnp.inf))
-        graded = least < 100 * float(np.sqrt(np.finfo(rows.dtype).eps)) * jnp.max(space.squares)
-        columns = jnp.concatenate([jnp.sqrt(proportion)[:, None], scores], axis=1)
-        columns = jax.lax.cond(graded, linalg.orthonormal, lambda same: same, columns)
-        scores = columns[:, 1:]
+    scores = _class_directions(white, space, proportion)
     # Of their features, less what the fixed directions explain.
     axes = jnp.where(whitener.kept[:, None], space.basis, 0)
     axes -= linalg.matmul(fixed_axes, linalg.matmul(components, axes))
@@ -347,6 +337,27 @@ def _canonical(
             initial=0,
         ),
     )
+
+
+def _class_directions(
+    white: Float[Array, "K D"], space: linalg.RowSpace, proportion: Float[Array, " K"]
+) -> Float[Array, "K r"]:
+    """The unit vectors q_j over the classes.
+
+    Weighted means are zero, and directions orthogonal; in one that is nearly none, rounding may say
+    otherwise.
+    """
+    scores = linalg.matmul(white, space.basis)
+    length = jnp.sqrt(jnp.sum(scores**2, axis=0))
+    scores = scores / jnp.where(length > 0, length, 1)
+    if len(scores) == 1:
+        return scores
+    least = jnp.min(jnp.where(space.kept, space.squares, jnp.inf))
+    graded = least < 100 * float(np.sqrt(np.finfo(scores.dtype).eps)) * jnp.max(space.squares)
+    columns = jnp.concatenate([jnp.sqrt(proportion)[:, None], scores], axis=1)
+    columns = jax.lax.cond(graded, linalg.orthonormal, lambda same: same, columns)
+    directions: Array = columns[:, 1:]
+    return directions
 
 
 def _doubt(

@@ -94,12 +94,7 @@ def alike(tree: _Tree, *others: Any) -> _Tree:
 
     def mark(leaf: Any) -> Any:
         missing = tuple(sorted(everywhere - _varying(leaf)))
-        if not missing:
-            return leaf
-        if hasattr(jax.lax, "pcast"):
-            return jax.lax.pcast(leaf, missing, to="varying")
-        vary: Any = getattr(jax.lax, "pvary")  # noqa: B009  # JAX 0.8
-        return vary(leaf, missing)
+        return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
 
     marked: _Tree = jax.tree.map(mark, tree)
     return marked

@@ -154,8 +154,7 @@ CONTEXTS = {
 }
 COLUMNS = [f"{t}: {c}" for t in TRANSFORMS for c in CONTEXTS] + [
     "pmap: one device each",
-    "shard_map: Auto",
-    "shard_map: Explicit, set_mesh",
+    *(f"shard_map: {context}" for context, kind in CONTEXTS.items() if kind),
 ]
 
 

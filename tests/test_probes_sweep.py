@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -162,6 +163,10 @@ def test_mean_per_class_weights_classes_equally():
 @pytest.mark.slow
 @parametrize_with_checks([LogisticProbe()])
 def test_the_estimator_is_scikit_learns(estimator, check):
+    # This check compares probabilities to 1e-7 between two data sets with one optimum. Near it the
+    # objective's excess, which `tol` bounds, is their error squared: so 1e-14 and less is asked for.
+    if "sample_weight_equivalence" in str(check):
+        estimator = clone(estimator).set_params(tol=1e-18)
     check(estimator)
 
 

@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from probes import correlate, escape, figures, runs, study, sweep
+from probes import correlate, escape, figures, runs, study
 from probes.resampling import Plan
 from probes.runs import Run
+from vci_jax.probe import selection
 
 
 def main(arguments: list[str]) -> int:
@@ -55,7 +56,7 @@ def draw(found: list[Run], out: Path, epoch: float | None) -> list[Path]:
         chosen = [row for row in run.transfer if row.get("validation_curve")]
         if chosen:
             stem = f"penalties_{escape.stem(run.name)}"
-            made[stem] = figures.validation_curves(chosen, sweep.VALUES)
+            made[stem] = figures.validation_curves(chosen, selection.VALUES)
     return [path for stem, figure in made.items() for path in figures.save_both(figure, out / stem)]
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from probes.sweep import Samples
 from train.config import ConfigError
 from train.models import state_dict
 from vci_jax import cli
 from vci_jax.arrays import as_native, canonicalize_reals, labelled_rows
+from vci_jax.probe.selection import Samples
 
 _KINDS = (
     "X.npz or X.safetensors with the arrays features [N, D] and labels [N]; X_features.npy, with "

@@ -1,183 +1,29 @@
-"""The probe protocol of one data set: choose among 97 penalties, refit, score once on test.
+"""The choice of a penalty, under the name it had before ``vci_jax.probe.selection``."""
 
-The grid is that of Kornblith et al. (2019), 1e-6 to 1e6 with eight values per decade; ``value`` is
-1/C of scikit-learn, so that l2 = value / N. The penalty with the best validation score wins, the
-larger one of equals; the probe is then refitted on train and validation together.
+from vci_jax.probe.selection import (
+    VALUES,
+    Samples,
+    Score,
+    Sweep,
+    choose,
+    hold_out,
+    mean_per_class,
+    predict,
+    settled,
+    sweep,
+    top1,
+)
 
-Reference: Xu & Liu (2023), section 6; S. Kornblith et al., Do Better ImageNet Models Transfer
-Better?, CVPR 2019, appendix A.
-"""
-
-import os
-import warnings
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
-import numpy as np
-from sklearn.model_selection import train_test_split
-
-from probes import inputs, logistic
-
-VALUES = np.geomspace(1e-6, 1e6, 97)
-_HELD_OUT = 0.2
-# Standard errors of the best score by which another must be worse to be out of the question.
-_CLEARLY = 3
-
-
-class Samples(NamedTuple):
-    """Features ``[N D]`` and labels ``[N]`` of a split."""
-
-    features: np.ndarray
-    labels: np.ndarray
-
-
-class Sweep(NamedTuple):
-    """What a probe reached.
-
-    Attributes:
-      score: on test.
-      value: the chosen penalty of ``VALUES``.
-      l2: the same for the mean loss of the refit, value / N.
-      validation_score: of the choice.
-      curve: validation scores of all values, ``[97]``; NaN beyond an early end.
-      fit: the refit.
-      warnings: in words, for reports.
-    """
-
-    score: float
-    value: float
-    l2: float
-    validation_score: float
-    curve: np.ndarray
-    fit: logistic.ProbeFit
-    warnings: list[str]
-
-
-Score = Callable[[np.ndarray, np.ndarray], float]
-
-
-def top1(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the share of samples predicted right."""
-    return float(np.mean(predicted == labels))
-
-
-def mean_per_class(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the mean over the classes present of the share predicted right."""
-    _, place = np.unique(labels, return_inverse=True)
-    return float(np.mean(np.bincount(place, predicted == labels) / np.bincount(place)))
-
-
-def sweep(
-    train: Samples,
-    test: Samples,
-    *,
-    validation: Samples | None = None,
-    score: Score = top1,
-    values: np.ndarray = VALUES,
-    seed: int = 0,
-    patience: int | None = None,
-    resume: str | os.PathLike[str] | None = None,
-    **options: Any,
-) -> Sweep:
-    """Returns the test score of the probe with the penalty that validation chose.
-
-    Args:
-      train: to fit on.
-      test: scored once, by the refit.
-      validation: to choose on; if there is none, a stratified fifth of train, drawn with ``seed``.
-      score: ``top1`` or ``mean_per_class``.
-      values: penalties in units of 1/C.
-      seed: of the split.
-      patience: ends the path once this many of the smallest penalties so far cannot be the best, by
-        ``settled``, a heuristic; None follows it to its end.
-      resume: a file for what is done of the path; see ``logistic.walk``.
-      **options: of ``logistic.walk``.
-
-    Raises:
-      ValueError: a split is not as ``fit_path`` demands, by its name; a class has a single training
-        sample, or a fifth of train is fewer samples than classes, so that it cannot be divided.
-
-    Warns:
-      UserWarning: the choice lies at an end of the grid; it is in the result as well.
-    """
-    splits = {"train": train, "test": test}
-    splits |= {} if validation is None else {"validation": validation}
-    if options.get("num_classes") is None:
-        options["num_classes"] = inputs.classes(*(split.labels for split in splits.values()))
-    checked = inputs.splits(splits, options["num_classes"])
-    train, test = Samples(*checked["train"]), Samples(*checked["test"])
-    validation = Samples(*checked["validation"]) if validation else None
-    fitted, held_out = (train, validation) if validation else hold_out(train, seed)
-    l2s, curve, seen = values / len(fitted.labels), np.full(len(values), np.nan), []
-    for places, part in logistic.walk(*fitted, l2s, resume=resume, **options):
-        for place, kernel, bias in zip(places, part.kernel, part.bias, strict=True):
-            curve[place] = score(predict(kernel, bias, held_out.features), held_out.labels)
-        seen.append((places, part))
-        if patience is not None and settled(values, curve, len(held_out.labels), patience):
-            break
-    places, path = logistic.join(seen)
-    logistic.warn(path, l2s[places])
-    value = choose(values, curve)
-    said = _at_an_end(values, value)
-    everything = _join(train, validation) if validation else train
-    l2 = value / len(everything.labels)
-    final = logistic.fit(*everything, l2, **options)
-    reached = score(predict(final.kernel, final.bias, test.features), test.labels)
-    return Sweep(reached, value, l2, float(np.nanmax(curve)), curve, final, said)
-
-
-def choose(values: np.ndarray, curve: np.ndarray) -> float:
-    """Returns the value with the best score; of equals, the largest."""
-    return float(np.max(np.asarray(values)[curve == np.nanmax(curve)]))
-
-
-def settled(values: np.ndarray, curve: np.ndarray, samples: int, patience: int) -> bool:
-    """Returns whether smaller penalties can no longer win.
-
-    They cannot where a score is 1 already, since of equals the largest wins. Otherwise this is a
-    heuristic: that the scores of the ``patience`` smallest values so far all lie below the best by
-    more than three of its standard errors. Scores of a path can rise again after that.
-
-    Args:
-      values: the grid.
-      curve: scores so far, NaN for those to come.
-      samples: of validation.
-      patience: how many must lie below.
-    """
-    reached = np.flatnonzero(~np.isnan(curve))
-    best = np.max(curve[reached], initial=0)
-    if best >= 1:
-        return True
-    latest = reached[np.argsort(np.asarray(values)[reached])][:patience]
-    margin = _CLEARLY * np.sqrt(best * (1 - best) / samples)
-    return len(latest) == patience and bool(np.all(curve[latest] < best - margin))
-
-
-def hold_out(samples: Samples, seed: int) -> tuple[Samples, Samples]:
-    """Returns the samples without a stratified fifth of them, and that fifth."""
-    rows = np.arange(len(samples.labels))
-    kept, held = train_test_split(
-        rows, test_size=_HELD_OUT, random_state=seed, stratify=samples.labels
-    )
-    kept, held = np.sort(kept), np.sort(held)
-    return (
-        Samples(samples.features[kept], samples.labels[kept]),
-        Samples(samples.features[held], samples.labels[held]),
-    )
-
-
-def predict(kernel: np.ndarray, bias: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Returns the class with the largest logit of each sample, ``[N]``."""
-    return np.argmax(features @ kernel + bias, axis=1)
-
-
-def _join(a: Samples, b: Samples) -> Samples:
-    return Samples(*(np.concatenate(parts) for parts in zip(a, b, strict=True)))
-
-
-def _at_an_end(values: np.ndarray, value: float) -> list[str]:
-    if np.min(values) < value < np.max(values):
-        return []
-    said = f"the chosen penalty {value:.3g} is at an end of the grid; a wider one may do better."
-    warnings.warn(said, stacklevel=3)
-    return [said]
+__all__ = [
+    "VALUES",
+    "Samples",
+    "Score",
+    "Sweep",
+    "choose",
+    "hold_out",
+    "mean_per_class",
+    "predict",
+    "settled",
+    "sweep",
+    "top1",
+]

@@ -16,13 +16,13 @@ import numpy as np
 from probes import features, identity, labels
 from probes.config import TransferConfig
 from probes.network import Network
-from probes.sweep import Samples
 from probes.tasks import Task
 from train import data
 from train.config import ConfigError, DataConfig
 from train.data import decode
 from train.data.arrays import DIGITS_PEAK
 from train.data.sources import Records
+from vci_jax.probe.selection import Samples
 
 
 class Plan(NamedTuple):

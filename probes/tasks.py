@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from probes import sweep
 from train.config import ConfigError
+from vci_jax.probe import selection
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +195,10 @@ SMALL = (
 
 SUITES = {"paper": PAPER, "small": SMALL}
 
-SCORES: dict[str, sweep.Score] = {"top1": sweep.top1, "mean_per_class": sweep.mean_per_class}
+SCORES: dict[str, selection.Score] = {
+    "top1": selection.top1,
+    "mean_per_class": selection.mean_per_class,
+}
 
 
 # Sources that are paths; those of the tasks above lie in the data directory.

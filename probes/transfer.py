@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from probes import identity, ledger, neighbours, network, progress, summary, sweep, task_features
+from probes import identity, ledger, network, summary, task_features
 from probes.config import TransferConfig
 from probes.display import Display, print_table
 from probes.tasks import SCORES, Task, choose
 from train.config import ConfigError
+from vci_jax.probe import _progress, baselines, selection
 
 # Of a row: another protocol, other rows.
 _FORMAT = 1
@@ -115,7 +116,7 @@ def _probe_run(
                 path = run / "features" / f"path-{key}.npz"
                 try:
                     row = _row(probed, task, planned, options, display, path)
-                except progress.Unusable as error:  # Ours: damaged, or of another version.
+                except _progress.Unusable as error:  # Ours: damaged, or of another version.
                     display.say(f"{run} {task.name}: begun anew, {error}")
                     path.unlink()
                     row = _row(probed, task, planned, options, display, path)
@@ -184,7 +185,7 @@ def _make(
 
 
 def probe(
-    splits: dict[str, sweep.Samples],
+    splits: dict[str, selection.Samples],
     num_classes: int,
     score_name: str,
     options: TransferConfig,
@@ -206,7 +207,7 @@ def probe(
     train, test, validation = splits["train"], splits["test"], splits.get("validation")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = sweep.sweep(
+        found = selection.sweep(
             train,
             test,
             validation=validation,
@@ -224,9 +225,9 @@ def probe(
     features = np.concatenate([part.features for part in parts])
     labels = np.concatenate([part.labels for part in parts])
     k = min(options.neighbours, len(labels))
-    nearest = neighbours.knn_predict(features, labels, test.features, k=k, num_classes=num_classes)
-    kernel, bias, _ = neighbours.least_squares(features, labels, num_classes)
-    linear = sweep.predict(kernel, bias, test.features)
+    nearest = baselines.knn_predict(features, labels, test.features, k=k, num_classes=num_classes)
+    kernel, bias, _ = baselines.least_squares(features, labels, num_classes)
+    linear = selection.predict(kernel, bias, test.features)
     return {
         "score": found.score,
         "score_name": score_name,

@@ -39,7 +39,8 @@ from scipy import special
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from probes import logistic, sweep
+from vci_jax.probe import path as logistic
+from vci_jax.probe import selection
 
 # Samples, dimensions, classes.
 SHAPES = {
@@ -225,11 +226,11 @@ def validation(name, some) -> None:
     """Prints the best accuracy on held-out samples, of ours and of scikit-learn's default."""
     (features, labels), (unseen, expected) = draw_two(*SHAPES[name], apart=_HARD)
     fit = logistic.fit_path(features, labels, VALUES[some] / len(labels))
-    ours = [sweep.predict(*one, unseen) for one in zip(fit.kernel, fit.bias, strict=True)]
+    ours = [selection.predict(*one, unseen) for one in zip(fit.kernel, fit.bias, strict=True)]
     model, theirs = LogisticRegression(max_iter=1000, warm_start=True), []
     for i in some[::-1]:
         theirs.append(model.set_params(C=1 / VALUES[i]).fit(features, labels).predict(unseen))
-    best, other = (max(sweep.top1(one, expected) for one in all_) for all_ in (ours, theirs))
+    best, other = (max(selection.top1(one, expected) for one in all_) for all_ in (ours, theirs))
     print(f"  validation: {best:.2%}, scikit-learn, default: {other:.2%}", flush=True)
 
 

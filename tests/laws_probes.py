@@ -31,16 +31,15 @@ from laws import (
     without,
 )
 
-from probes import (
-    inputs,
-    logistic,
-    neighbours,
-    rotation,
-    saved,
-    softmax,
-    sweep,
-)
-from probes.estimator import LogisticProbe
+from probes import saved
+from vci_jax.probe import _inputs, _rotation, _softmax, baselines, selection
+from vci_jax.probe import path as logistic
+from vci_jax.probe.estimator import LogisticProbe
+
+
+def _probe(*names):
+    return tuple(f"vci_jax.probe.{name}" for name in names)
+
 
 N, D, K, P = 60, 4, 3, 4
 
@@ -115,9 +114,9 @@ def _units(scale):
                    l2s=lambda l2s: l2s * scale**2)  # fmt: skip
 
 
-_PATH = ("probes.logistic.fit_path", "probes.inputs.samples", "probes.inputs.penalties",
-         "probes.inputs.weights", "probes.inputs.in_range", "probes.inputs.settings",
-         "probes.rotation.fit", "probes.job.prepare")  # fmt: skip
+_PATH = _probe("path.fit_path", "_inputs.samples", "_inputs.penalties", "_inputs.weights",
+               "_inputs.in_range", "_inputs.settings", "_rotation.fit",
+               "_prepared.prepare")  # fmt: skip
 
 
 def _fit(statement, change, mistake, expect=dict, rtol=2e-4, functions=_PATH, answer=path, **more):
@@ -160,14 +159,14 @@ SOLVER = (
          misreads_a_row()),
     _fit("The order of the samples does not matter to a walk.",
          reordered("features", "labels"), misreads_a_row(),
-         functions=("probes.logistic.walk", "probes.logistic.join", "probes.logistic.warn"),
+         functions=_probe("path.walk", "path.join", "path.warn"),
          answer=_joined, rtol=1e-8),
     _fit("The order of the samples does not matter to one fit.",
-         reordered("features", "labels"), misreads_a_row(), functions=("probes.logistic.fit",),
+         reordered("features", "labels"), misreads_a_row(), functions=_probe("path.fit"),
          answer=_alone, rtol=1e-8),
     _fit("The order of the samples does not matter to data sets solved together.",
          reordered("features", "labels"), misreads_a_row(),
-         functions=("probes.logistic.fit_paths",), answer=_several, rtol=1e-8),
+         functions=_probe("path.fit_paths"), answer=_several, rtol=1e-8),
 )  # fmt: skip
 
 
@@ -175,9 +174,9 @@ SOLVER = (
 
 
 def _swept(data):
-    train = sweep.Samples(data["features"], data["labels"])
-    test = sweep.Samples(data["queries"], np.arange(20) % K)
-    found = sweep.sweep(train, test, values=data["values"], seed=3, dtype=np.float64,
+    train = selection.Samples(data["features"], data["labels"])
+    test = selection.Samples(data["queries"], np.arange(20) % K)
+    found = selection.sweep(train, test, values=data["values"], seed=3, dtype=np.float64,
                         patience=data["patience"])  # fmt: skip
     return {"score": found.score, "curve": found.curve[np.argsort(data["values"])],
             "validation": found.validation_score, "value": found.value}  # fmt: skip
@@ -189,8 +188,8 @@ def _grid():
 
 def _scores(data):
     predicted, labels = np.asarray(data["predicted"]), np.asarray(data["labels"])
-    return {"top1": sweep.top1(predicted, labels),
-            "mean_per_class": sweep.mean_per_class(predicted, labels)}  # fmt: skip
+    return {"top1": selection.top1(predicted, labels),
+            "mean_per_class": selection.mean_per_class(predicted, labels)}  # fmt: skip
 
 
 def _predictions():
@@ -205,46 +204,49 @@ def _curve():
 
 def _chosen(data):
     values, curve = data["values"], data["curve"]
-    return {"choice": sweep.choose(values, curve), "settled": sweep.settled(values, curve, 400, 1)}
+    return {
+        "choice": selection.choose(values, curve),
+        "settled": selection.settled(values, curve, 400, 1),
+    }
 
 
 def _predicted(data):
     kernel = np.arange(12.0).reshape(D, K) % 5
-    return {"classes": sweep.predict(data["scale"] * kernel, np.zeros(K) + data["shift"],
+    return {"classes": selection.predict(data["scale"] * kernel, np.zeros(K) + data["shift"],
                                      data["features"])}  # fmt: skip
 
 
 def _held(data):
-    kept, held = sweep.hold_out(sweep.Samples(data["features"], data["labels"]), 5)
+    kept, held = selection.hold_out(selection.Samples(data["features"], data["labels"]), 5)
     return {"kept": kept.features, "held": held.features}
 
 
 PROTOCOL = (
-    Law(("probes.sweep.sweep", "probes.inputs.splits"),
+    Law(_probe("selection.sweep", "_inputs.splits"),
         "Features in another unit choose the same point of a grid in its square.", _grid, _swept,
         together(changed(features=times(2.0**20), queries=times(2.0**20)),
                  changed(values=times(4.0**20))),
         saturates("features"), powers(4.0**20, value=1)),
-    Law(("probes.sweep.sweep",), "The order of the grid does not matter.", _grid, _swept,
+    Law(_probe("selection.sweep"), "The order of the grid does not matter.", _grid, _swept,
         reordered("values"), changed(values=times(100.0))),
-    Law(("probes.sweep.sweep",), "Big-endian features and labels are the same numbers.", _grid,
+    Law(_probe("selection.sweep"), "Big-endian features and labels are the same numbers.", _grid,
         _swept, changed(features=big_endian, labels=big_endian), misreads_a_row()),
-    Law(("probes.sweep.top1", "probes.sweep.mean_per_class"),
+    Law(_probe("selection.top1", "selection.mean_per_class"),
         "Neither the order nor the names of the classes, nor their type, matter.", _predictions,
         _scores,
         together(reordered("labels", "predicted"),
                  changed(labels=renamed(np.array([40, 7, 250], np.uint8)),
                          predicted=renamed(np.array([40, 7, 250], np.int64)))),
         takes_order_for_content("labels")),
-    Law(("probes.sweep.choose", "probes.sweep.settled"), "The order of the grid does not matter.",
+    Law(_probe("selection.choose", "selection.settled"), "The order of the grid does not matter.",
         _curve, _chosen, reordered("values", "curve"), takes_order_for_content("curve")),
-    Law(("probes.sweep.choose", "probes.sweep.settled"), "The unit of the penalties is kept.",
+    Law(_probe("selection.choose", "selection.settled"), "The unit of the penalties is kept.",
         _curve, _chosen, changed(values=times(1e-8)), takes_order_for_content("curve"),
         powers(1e-8, choice=1)),
-    Law(("probes.sweep.predict",), "A factor and a term common to all logits do not matter.",
+    Law(_probe("selection.predict"), "A factor and a term common to all logits do not matter.",
         lambda: samples() | {"scale": 1.0, "shift": 0.0}, _predicted,
         lambda d: d | {"scale": 1e-8, "shift": 1e-9}, lambda d: d | {"scale": -1.0}),
-    Law(("probes.sweep.hold_out",), "The split depends on the labels, not on the features.",
+    Law(_probe("selection.hold_out"), "The split depends on the labels, not on the features.",
         samples, _held, changed(features=times(2.0)), reordered("features"),
         powers(2.0, kept=1, held=1)),
 )  # fmt: skip
@@ -261,7 +263,7 @@ def _with_c():
     return samples() | {"C": 0.7}
 
 
-_CLASSIFIER = ("probes.estimator.LogisticProbe",)
+_CLASSIFIER = _probe("estimator.LogisticProbe")
 CLASSIFIER = (
     Law(_CLASSIFIER, "Classes may be words; their order is the alphabet's.", _with_c, _classifier,
         changed(labels=renamed(np.array(["ape", "bat", "cat"]))),
@@ -283,16 +285,16 @@ CLASSIFIER = (
 
 
 def _neighbours(data):
-    return {"classes": neighbours.knn_predict(data["features"], data["labels"], data["queries"],
+    return {"classes": baselines.knn_predict(data["features"], data["labels"], data["queries"],
                                               k=5, num_classes=K)}  # fmt: skip
 
 
 def _least(data):
-    kernel, bias, error = neighbours.least_squares(data["features"], data["labels"], K)
+    kernel, bias, error = baselines.least_squares(data["features"], data["labels"], K)
     return {"kernel": kernel, "bias": bias, "error": error}
 
 
-_KNN, _LEAST = ("probes.neighbours.knn_predict",), ("probes.neighbours.least_squares",)
+_KNN, _LEAST = _probe("baselines.knn_predict"), _probe("baselines.least_squares")
 NEIGHBOURS = (
     Law(_KNN, "The order of the training samples does not matter.", samples, _neighbours,
         reordered("features", "labels"), takes_order_for_content("labels")),
@@ -330,7 +332,7 @@ NEIGHBOURS = (
 
 def _rotated(data):
     weights = np.asarray(data["weights"]) / np.sum(data["weights"])
-    found = rotation.fit(data["features"], weights)
+    found = _rotation.fit(data["features"], weights)
     out = np.empty((len(found.squares), len(data["features"])))
     found.apply(data["features"], out)
     return {"squares": found.squares, "scale": found.scale, "mean": found.mean,
@@ -338,7 +340,7 @@ def _rotated(data):
 
 
 ROTATION = tuple(
-    Law(("probes.rotation.fit",), f"Features times {scale:g}: only the scale follows.", samples,
+    Law(_probe("_rotation.fit"), f"Features times {scale:g}: only the scale follows.", samples,
         _rotated, changed(features=times(scale)), mistake, powers(scale, scale=1, mean=1))
     for scale, mistake in ((2.0**80, saturates("features")),
                            (2.0**-80, rounds_absolutely("features", 9)))
@@ -364,7 +366,7 @@ def _saved(data):
 
 
 def _renumbered(data):
-    split = sweep.Samples(data["features"], np.asarray(data["labels"]))
+    split = selection.Samples(data["features"], np.asarray(data["labels"]))
     splits, classes = saved.renumber({"train": split})
     return {"labels": splits["train"].labels, "classes": classes}
 
@@ -375,10 +377,10 @@ def _with_form():
 
 def _losses(data):
     targets = jnp.asarray(data["targets"])
-    loss, residual = softmax.cross_entropy(jnp.asarray(data["logits"]), targets)
-    relative = softmax.relative_to_target(jnp.asarray(data["logits"]), targets)
-    return {"loss": loss, "shares": softmax.probabilities(residual, targets),
-            "relative": relative, "total": softmax.over_classes(relative)}  # fmt: skip
+    loss, residual = _softmax.cross_entropy(jnp.asarray(data["logits"]), targets)
+    relative = _softmax.relative_to_target(jnp.asarray(data["logits"]), targets)
+    return {"loss": loss, "shares": _softmax.probabilities(residual, targets),
+            "relative": relative, "total": _softmax.over_classes(relative)}  # fmt: skip
 
 
 def _some_logits():
@@ -387,8 +389,8 @@ def _some_logits():
 
 
 def _weighed(data):
-    weights = inputs.weights(_points()[1], K, data["weights"], data["class_weight"])
-    return {"weights": weights, "penalties": inputs.penalties(list(data["l2s"]))}
+    weights = _inputs.weights(_points()[1], K, data["weights"], data["class_weight"])
+    return {"weights": weights, "penalties": _inputs.penalties(list(data["l2s"]))}
 
 
 INPUTS = (
@@ -399,11 +401,11 @@ INPUTS = (
         lambda d: d | {"form": "npy", "features": big_endian(d["features"]),
                        "labels": typed(np.uint8)(d["labels"])},
         misreads_a_row(), rtol=0),
-    Law(tuple(f"probes.softmax.{name}" for name in (
-        "cross_entropy", "probabilities", "relative_to_target", "over_classes")),
+    Law(_probe(*(f"_softmax.{name}" for name in (
+        "cross_entropy", "probabilities", "relative_to_target", "over_classes"))),
         "A term common to all logits of a sample does not matter.", _some_logits, _losses,
         changed(logits=plus(8.0 * np.arange(6))), takes_order_for_content("logits"), rtol=1e-12),
-    Law(("probes.inputs.weights", "probes.inputs.penalties"),
+    Law(_probe("_inputs.weights", "_inputs.penalties"),
         "Only the ratios of the weights matter, of any type.", samples, _weighed,
         changed(weights=lambda w: (8 * w).astype(np.int8),
                 class_weight=lambda w: big_endian(w / 4)),
@@ -413,22 +415,23 @@ INPUTS = (
 PROBES = (*SOLVER, *PROTOCOL, *CLASSIFIER, *NEIGHBOURS, *ROTATION, *INPUTS)
 
 EXEMPT = {
-    "probes.inputs.classes": "a check that raises; tests/test_probes_inputs.py has its cases",
-    "probes.inputs.matrix": "a check that raises; tests/test_probes_inputs.py has its cases",
-    "probes.job.placement": "returns where arrays lie on devices",
+    **dict.fromkeys(_probe("_inputs.classes", "_inputs.matrix"),
+                    "a check that raises; tests/test_probes_inputs.py has its cases"),
+    "vci_jax.probe._prepared.placement": "returns where arrays lie on devices",
     "probes.labels.relabeller": "a look-up table; tests/test_probes_tasks.py has its cases",
-}
-_SOLVER_PART = "a part of the solver, under the laws of logistic.fit_path"
+}  # fmt: skip
+_SOLVER_PART = "a part of the solver, under the laws of path.fit_path"
 _TEXT, _IMAGES = "makes texts or pictures of numbers", "reads images or networks from disk"
 EXEMPT_MODULES = {
-    **dict.fromkeys((f"probes.{name}" for name in (
-        "path", "problem", "newton", "span", "intercept", "memory", "line_search")), _SOLVER_PART),
+    **dict.fromkeys(_probe(
+        "_solver", "_problem", "_newton", "_warm_start", "_intercept", "_lbfgs", "_line_search",
+    ), _SOLVER_PART),
     **dict.fromkeys((f"probes.{name}" for name in (
         "page", "figures", "tables", "report", "escape", "figures_main", "correlate_main")), _TEXT),
     **dict.fromkeys((f"probes.{name}" for name in (
         "network", "features", "task_features", "tasks", "transfer")), _IMAGES),
     "probes.identity": "digests of bytes, which must change with byte order and type",
-    "probes.progress": "files of bytes; tests/test_probes_logistic.py interrupts and resumes",
+    "vci_jax.probe._progress": "files of bytes; tests/test_probes_logistic.py interrupts a path",
     "probes.ledger": "writes files of results; tests/test_probes_transfer.py has its cases",
     "probes.replication": "runs and writes up the replication; tests/test_replication.py",
     "probes.commands": "parses command lines and calls one function",

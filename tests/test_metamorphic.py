@@ -93,7 +93,7 @@ def test_every_public_function_has_a_law_or_a_reason():
 
 # Classes: states without behaviour, and estimators whose methods the laws name.
 TYPES = {"vci_jax.moments.ClassMoments", "vci_jax.geometry.Geometry"}
-METHODS = {"probes.estimator.LogisticProbe"}
+METHODS = {"vci_jax.probe.estimator.LogisticProbe"}
 
 
 def test_laws_are_sentences():

@@ -9,8 +9,8 @@ import pytest
 from scipy import linalg, special
 from test_probes_logistic import objective
 
-from probes import intercept, job, logistic, newton, problem, rotation
-from probes.estimator import LogisticProbe
+from vci_jax.probe import _intercept, _newton, _prepared, _problem, _rotation, path
+from vci_jax.probe.estimator import LogisticProbe
 
 WITHIN = {np.float32: 1e-6, np.float64: 1e-9}
 both = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -79,7 +79,7 @@ def two_columns():
 def test_a_column_of_huge_unit_hides_no_other(dtype, unit):
     features, labels = two_columns()
     features[:, 0] *= unit
-    fit = logistic.fit(features, labels, 1e-3, dtype=dtype)
+    fit = path.fit(features, labels, 1e-3, dtype=dtype)
     assert fit.converged
     if unit >= 1:
         assert fit.gap <= (5e-7 if dtype == np.float32 else 3e-10)
@@ -94,7 +94,7 @@ def test_unix_time_is_a_feature_like_any_other(dtype):
     times = 1.7e9 + np.random.default_rng(1).integers(0, 2_600_000, 200)
     features = np.column_stack([times, features])
     for l2 in (1e-2, 1e-4):
-        fit = logistic.fit(features, labels, l2, dtype=dtype)
+        fit = path.fit(features, labels, l2, dtype=dtype)
         assert fit.converged or dtype == np.float32  # Whose rounding no proof survives here.
         if fit.converged:
             assert excess(features, labels, fit, l2) <= WITHIN[dtype]
@@ -106,7 +106,7 @@ def test_columns_of_mixed_units(dtype, decades):
     """Up to 1e-8 and 1e8, where the smallest matter least."""
     features, labels = overlapping(dim=5)
     features *= 10.0 ** np.linspace(-decades, decades, 5)
-    fit = logistic.fit(features, labels, 1e-3, dtype=dtype)
+    fit = path.fit(features, labels, 1e-3, dtype=dtype)
     assert fit.converged or (dtype, decades) == (np.float32, 8)  # Said to be beyond float32.
     if fit.converged:
         assert excess(features, labels, fit, 1e-3) <= WITHIN[dtype]
@@ -117,13 +117,13 @@ def test_columns_of_mixed_units(dtype, decades):
 def test_any_unit_is_right_or_refused(dtype, unit):
     features, labels = overlapping()
     best, *_ = optimum(features, labels, 1e-2)
-    fit = logistic.fit(unit * features, labels, 1e-2 * unit**2, dtype=dtype)
+    fit = path.fit(unit * features, labels, 1e-2 * unit**2, dtype=dtype)
     assert fit.converged
     reached = objective(unit * features, labels, fit.kernel, fit.bias, 1e-2 * unit**2)
     assert reached / best - 1 <= WITHIN[dtype]
     if dtype == np.float32:
         with pytest.raises(ValueError, match="beyond the range of float32"):
-            logistic.fit(unit * features, labels, 1e-2, dtype=dtype)
+            path.fit(unit * features, labels, 1e-2, dtype=dtype)
 
 
 @both
@@ -141,7 +141,7 @@ def test_collinear_wide_and_far(dtype, case):
         features += 1e8
     if case == "one far column":
         features = np.column_stack([features, 1e12 + features[:, 0]])
-    fit = logistic.fit(features, labels, 1e-2, dtype=dtype)
+    fit = path.fit(features, labels, 1e-2, dtype=dtype)
     # At 1e12 a bias in float64 has four digits after the point; and l2 is 1e-12 of the variance.
     if case == "one far column" and dtype == np.float64:
         assert not fit.converged
@@ -183,19 +183,19 @@ def test_uneven_samples_converge_with_a_proof(dtype, draw):
     features, labels, weights = draw()
     l2s = np.geomspace(1e2, 1e-6, 9)
     tolerance = 5e-7 if dtype == np.float32 else 3e-10
-    fit = logistic.fit_path(features, labels, l2s, sample_weight=weights, dtype=dtype)
+    fit = path.fit_path(features, labels, l2s, sample_weight=weights, dtype=dtype)
     # Where logits are large, rounding may keep float64 from its proof of 3e-10 at the end.
     assert fit.converged[:-1].all()
     assert (fit.gap <= 5 * tolerance)[fit.converged].all()
     for i in np.flatnonzero(fit.converged)[[3, 5, 7, -1]]:
-        one = logistic.ProbeFit(*(field[i] for field in fit))
+        one = path.ProbeFit(*(field[i] for field in fit))
         assert excess(features, labels, one, l2s[i], weights) <= WITHIN[dtype]
 
 
 def test_what_is_left_out_counts_in_the_gap(monkeypatch):
     """Were the small column dropped, the fit would say so."""
     features, labels = two_columns()
-    whole = rotation.fit(features, np.full(400, 1 / 400))
+    whole = _rotation.fit(features, np.full(400, 1 / 400))
     assert (len(whole.squares), whole.dropped, whole.lost) == (2, 0, 0)
     cut = whole._replace(
         axes=whole.axes[:, :1],
@@ -203,9 +203,9 @@ def test_what_is_left_out_counts_in_the_gap(monkeypatch):
         dropped=1,
         lost=float(whole.squares[1]),
     )
-    monkeypatch.setattr(job.rotation, "fit", lambda *_: cut)
+    monkeypatch.setattr(_prepared.rotation, "fit", lambda *_: cut)
     with pytest.warns(UserWarning, match="1 of 2 directions"):
-        fit = logistic.fit(features, labels, 1e-3, dtype=np.float64)
+        fit = path.fit(features, labels, 1e-3, dtype=np.float64)
     best, *_ = optimum(features, labels, 1e-3)
     assert not fit.converged
     assert fit.gap >= 1 - best / fit.objective
@@ -218,7 +218,7 @@ def test_axes_are_orthonormal_and_columns_uncorrelated_at_any_scale(decades):
     features = rng.normal(size=(300, 12)) * 10.0 ** np.linspace(-decades, decades, 12)
     if decades < 8:
         features = np.column_stack([features, features[:, -3:]])
-    found = rotation.fit(features, np.full(300, 1 / 300))
+    found = _rotation.fit(features, np.full(300, 1 / 300))
     assert (len(found.squares), found.dropped) == (12, 3 * (decades < 8))
     np.testing.assert_allclose(found.axes.T @ found.axes, np.eye(12), atol=1e-13)
     rotated = np.empty((12, 300))
@@ -230,10 +230,10 @@ def test_axes_are_orthonormal_and_columns_uncorrelated_at_any_scale(decades):
 def test_newtons_step_proves_what_the_gradient_alone_cannot(x64):
     """Near the optimum: the step is Newton's, and the bound lies above the true excess, not far."""
     features, labels = overlapping()
-    found = rotation.fit(features, np.full(200, 1 / 200))
+    found = _rotation.fit(features, np.full(200, 1 / 200))
     design = np.ones((5, 200))
     found.apply(features, design)
-    data = problem.Problem(
+    data = _problem.Problem(
         design=jnp.asarray(design)[None, None],
         weights=jnp.full((1, 1, 200), 1 / 200),
         targets=jnp.asarray(labels == np.arange(3)[:, None])[None, None],
@@ -247,12 +247,12 @@ def test_newtons_step_proves_what_the_gradient_alone_cannot(x64):
     logits = jnp.asarray(moved.T @ design)[None, None]
     p = special.softmax(moved.T @ design, axis=0) - np.asarray(data.targets[0, 0])
     gradient = design @ p.T / 200 + l2 * np.append(np.ones(4), 0)[:, None] * moved
-    inverse = 1 / (newton.diagonal(data, logits) + l2 * data.penalised[:, None])
+    inverse = 1 / (_newton.diagonal(data, logits) + l2 * data.penalised[:, None])
     kernel = found.axes @ moved[:4] / found.scale
     reached = objective(
         features, labels, kernel, moved[4] - found.mean @ kernel, l2 * found.scale**2
     )
-    proof = newton.prove(data, logits, jnp.asarray(gradient), inverse, l2, 5 * (reached - best))
+    proof = _newton.prove(data, logits, jnp.asarray(gradient), inverse, l2, 5 * (reached - best))
     assert reached - best <= proof.excess <= 5 * (reached - best)
-    plain = intercept.excess(data, jnp.asarray(gradient), 0.0, l2)
+    plain = _intercept.excess(data, jnp.asarray(gradient), 0.0, l2)
     assert plain > 100 * proof.excess

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from probed_run import make_run, moved
 
-from probes import features, identity, network, saved, sweep, task_features
+from probes import features, identity, network, saved, task_features
 from probes.config import TransferConfig
 from probes.tasks import Task
 from train import data, loop
@@ -21,6 +21,7 @@ from train.config import ConfigError, DataConfig, EvalConfig
 from train.data.arrays import Arrays
 from train.data.unreadable import Unreadable
 from train.step import predict
+from vci_jax.probe import selection
 
 ROWS = np.random.default_rng(0).normal(size=(23, 3)).astype(np.float32)
 LABELS = np.arange(23, dtype=np.int32) % 4
@@ -366,14 +367,14 @@ def test_rows_without_a_label_are_counted_by_every_reader(tmp_path, capsys):
 
 def test_labels_of_files_are_any_integers():
     """K is the number of different labels in all splits; those that are 0 .. K-1 stay."""
-    train = sweep.Samples(ROWS[:4], np.array([7, 100_002, 7, 2**40]))
-    test = sweep.Samples(ROWS[:2], np.array([9, 7], np.uint64))
+    train = selection.Samples(ROWS[:4], np.array([7, 100_002, 7, 2**40]))
+    test = selection.Samples(ROWS[:2], np.array([9, 7], np.uint64))
     splits, num_classes = saved.renumber({"train": train, "test": test})
     assert num_classes == 4
     assert splits["train"].labels.tolist() == [0, 2, 0, 3]
     assert splits["test"].labels.tolist() == [1, 0]
     assert splits["train"].features is train.features
-    same = {"train": sweep.Samples(ROWS[:3], np.array([2, 0, 1]))}
+    same = {"train": selection.Samples(ROWS[:3], np.array([2, 0, 1]))}
     assert saved.renumber(same) == (same, 3)
 
 

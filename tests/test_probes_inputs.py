@@ -4,8 +4,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from probes import inputs, logistic, neighbours, sweep
-from probes.estimator import LogisticProbe
+from vci_jax.probe import _inputs, baselines, path, selection
+from vci_jax.probe.estimator import LogisticProbe
 
 FEATURES, LABELS = np.eye(6, 4) + 1, np.arange(6) % 2
 
@@ -13,7 +13,7 @@ FEATURES, LABELS = np.eye(6, 4) + 1, np.arange(6) % 2
 @pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2", np.longdouble, np.float16, "bfloat16"])
 def test_other_number_types_are_converted(dtype):
     dtype = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
-    features, labels, classes = inputs.samples(FEATURES.astype(dtype), LABELS.astype(">i8"), None)
+    features, labels, classes = _inputs.samples(FEATURES.astype(dtype), LABELS.astype(">i8"), None)
     assert features.dtype.isnative
     assert labels.dtype == np.int64
     assert classes == 2
@@ -22,11 +22,11 @@ def test_other_number_types_are_converted(dtype):
 
 def test_probes_take_big_endian_arrays():
     features, labels = FEATURES.astype(">f8"), LABELS.astype(">i4")
-    plain = logistic.fit(FEATURES, LABELS, 0.1, dtype=np.float64)
-    swapped = logistic.fit(features, labels, 0.1, dtype=np.float64)
+    plain = path.fit(FEATURES, LABELS, 0.1, dtype=np.float64)
+    swapped = path.fit(features, labels, 0.1, dtype=np.float64)
     np.testing.assert_array_equal(swapped.kernel, plain.kernel)
-    near = neighbours.knn_predict(features, labels, features, k=1, num_classes=2)
-    expected = neighbours.knn_predict(FEATURES, LABELS, FEATURES, k=1, num_classes=2)
+    near = baselines.knn_predict(features, labels, features, k=1, num_classes=2)
+    expected = baselines.knn_predict(FEATURES, LABELS, FEATURES, k=1, num_classes=2)
     np.testing.assert_array_equal(near, expected)
     theirs = LogisticProbe().fit(features, labels).coef_
     np.testing.assert_array_equal(theirs, LogisticProbe().fit(FEATURES, LABELS).coef_)
@@ -35,10 +35,10 @@ def test_probes_take_big_endian_arrays():
 @pytest.mark.parametrize("labels", [LABELS + 100_000, LABELS * 2**40, LABELS * 5_000_000])
 def test_labels_far_apart_are_refused_before_anything_is_allocated(labels):
     with pytest.raises(ValueError, match=r"numpy\.unique.*num_classes"):
-        logistic.fit(FEATURES, labels, 0.1)
-    split = sweep.Samples(FEATURES, labels)
+        path.fit(FEATURES, labels, 0.1)
+    split = selection.Samples(FEATURES, labels)
     with pytest.raises(ValueError, match=r"numpy\.unique.*num_classes"):
-        sweep.sweep(split, split, validation=split)
+        selection.sweep(split, split, validation=split)
     assert LogisticProbe().fit(FEATURES, labels).coef_.shape == (2, 4)
 
 
@@ -57,11 +57,11 @@ def test_labels_far_apart_are_refused_before_anything_is_allocated(labels):
 )
 def test_what_cannot_be_meant_is_refused_by_every_probe(features, labels, num_classes, message):
     with pytest.raises(ValueError, match=message):
-        logistic.fit(features, labels, 0.1, num_classes=num_classes)
+        path.fit(features, labels, 0.1, num_classes=num_classes)
     with pytest.raises(ValueError, match=message):
-        neighbours.knn_predict(features, labels, FEATURES, k=1, num_classes=num_classes)
+        baselines.knn_predict(features, labels, FEATURES, k=1, num_classes=num_classes)
     with pytest.raises(ValueError, match=message):
-        neighbours.least_squares(features, labels, num_classes)
+        baselines.least_squares(features, labels, num_classes)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_what_cannot_be_meant_is_refused_by_every_probe(features, labels, num_cl
 )
 def test_queries_are_checked(queries, message):
     with pytest.raises(ValueError, match=message):
-        neighbours.knn_predict(FEATURES, LABELS, queries, k=1, num_classes=2)
+        baselines.knn_predict(FEATURES, LABELS, queries, k=1, num_classes=2)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -84,9 +84,9 @@ def test_neighbours_do_not_depend_on_the_unit(dtype, power):
     labels = np.arange(60) % 5
     features = (rng.normal(size=(5, 8))[labels] + rng.normal(size=(60, 8))).astype(dtype)
     queries = rng.normal(size=(40, 8)).astype(dtype)
-    plain = neighbours.knn_predict(features, labels, queries, k=7, num_classes=5)
+    plain = baselines.knn_predict(features, labels, queries, k=7, num_classes=5)
     unit = dtype(2.0**power)
-    scaled = neighbours.knn_predict(unit * features, labels, queries / unit, k=7, num_classes=5)
+    scaled = baselines.knn_predict(unit * features, labels, queries / unit, k=7, num_classes=5)
     np.testing.assert_array_equal(scaled, plain)
 
 
@@ -95,7 +95,7 @@ def test_neighbours_keep_the_digits_of_float64():
     angles = np.array([0.5 + 1e-6, 0.5 - 1e-6])
     features = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     query = np.array([[np.cos(0.5 - 2e-7), np.sin(0.5 - 2e-7)]])
-    assert neighbours.knn_predict(features, [0, 1], query, k=1, num_classes=2) == [1]
+    assert baselines.knn_predict(features, [0, 1], query, k=1, num_classes=2) == [1]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -105,7 +105,7 @@ def test_ties_go_by_count_then_similarity_then_label(dtype):
     query = np.array([[1, 0]], dtype)
 
     def winner(labels, features=features, k=5):
-        return neighbours.knn_predict(features, labels, query, k=k, num_classes=5)[0]
+        return baselines.knn_predict(features, labels, query, k=k, num_classes=5)[0]
 
     assert winner([4, 4, 1, 1, 1]) == 1
     assert winner([4, 4, 1, 1, 3]) == 4
@@ -122,7 +122,7 @@ def test_least_squares_sees_a_column_beside_one_of_huge_unit(unit):
     labels = np.arange(400) % 2
     features = np.stack([2e6 * rng.normal(size=400), labels + 0.15 * rng.normal(size=400)], axis=1)
     scaled = features * [unit, 1]
-    kernel, bias, error = neighbours.least_squares(scaled, labels, 2)
+    kernel, bias, error = baselines.least_squares(scaled, labels, 2)
     centred = (features - features.mean(axis=0)) / features.std(axis=0)
     target = np.eye(2)[labels]
     expected = np.linalg.lstsq(centred, target - 0.5, rcond=None)[0]
@@ -138,7 +138,7 @@ def test_least_squares_has_the_least_norm_and_no_class_it_never_saw():
     labels = np.arange(50) % 3
     features = rng.normal(size=(50, 4)) + np.eye(3, 4)[labels]
     features = np.column_stack([features, 1e3 * features[:, :2]])
-    kernel, bias, _ = neighbours.least_squares(features, labels, 4)
+    kernel, bias, _ = baselines.least_squares(features, labels, 4)
     # The copies are a thousand times as long, and so are their parts of the kernel.
     np.testing.assert_allclose(kernel[4:], 1e3 * kernel[:2], rtol=1e-6, atol=1e-12)
     np.testing.assert_allclose(kernel[:, 3], 0, atol=1e-12)

@@ -8,10 +8,10 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from probes import logistic, path, problem, progress, rotation
-from probes.softmax import cross_entropy
 from train import mesh as meshes
 from train.config import MeshConfig
+from vci_jax.probe import _problem, _progress, _rotation, _solver, path
+from vci_jax.probe._softmax import cross_entropy
 
 L2S = np.geomspace(1e3, 1e-6, 10)
 
@@ -74,7 +74,7 @@ def scipy_optimum(features, labels, l2, weights=None):
 @pytest.fixture(scope="module")
 def exact():
     features, labels = draw()
-    fit = logistic.fit_path(features, labels, L2S, dtype=np.float64, tolerance=1e-12)
+    fit = path.fit_path(features, labels, L2S, dtype=np.float64, tolerance=1e-12)
     return features, labels, fit
 
 
@@ -118,8 +118,8 @@ def test_float32_reaches_one_part_in_a_million(exact):
     rng = np.random.default_rng(0)
     digits = np.maximum((data.data - 8) / 16 @ rng.normal(size=(64, 100)), 0)
     for features, labels in [exact[:2], (digits, data.target)]:
-        best = logistic.fit_path(features, labels, L2S, dtype=np.float64, tolerance=1e-11)
-        ours = logistic.fit_path(features.astype(np.float32), labels, L2S)
+        best = path.fit_path(features, labels, L2S, dtype=np.float64, tolerance=1e-11)
+        ours = path.fit_path(features.astype(np.float32), labels, L2S)
         assert ours.converged.all()
         for i, l2 in enumerate(L2S):
             value = objective(features, labels, ours.kernel[i], ours.bias[i], l2)
@@ -136,8 +136,8 @@ def test_a_slow_end_is_not_taken_for_the_end(penalties):
     for seed in range(1000, 1012):
         features, labels = draw(seed=seed, noise=[0.5, 1, 2][seed % 3])
         features = features.astype(np.float32)
-        best = logistic.fit_path(features, labels, l2s, dtype=np.float64, tolerance=1e-10)
-        ours = logistic.fit_path(features, labels, l2s)
+        best = path.fit_path(features, labels, l2s, dtype=np.float64, tolerance=1e-10)
+        ours = path.fit_path(features, labels, l2s)
         assert ours.converged.all()
         reached = [objective(features, labels, *one) for one in zip(*ours[:2], l2s, strict=True)]
         assert np.max(reached / best.objective) - 1 < 1e-6, seed
@@ -153,9 +153,9 @@ def test_it_is_scikit_learns_with_c_one_over_n_l2(exact):
 def test_order_of_penalties_and_gaps_between_them_do_not_matter(exact):
     """Shuffled and thinned penalties give the same optima; fit is fit_path with one."""
     features, labels, fit = exact
-    some = logistic.fit_path(features, labels, L2S[[7, 0, 7]], dtype=np.float64, tolerance=1e-12)
+    some = path.fit_path(features, labels, L2S[[7, 0, 7]], dtype=np.float64, tolerance=1e-12)
     np.testing.assert_allclose(some.objective, fit.objective[[7, 0, 7]], rtol=1e-10)
-    one = logistic.fit(features, labels, L2S[7], dtype=np.float64, tolerance=1e-12)
+    one = path.fit(features, labels, L2S[7], dtype=np.float64, tolerance=1e-12)
     assert one.kernel.shape == (6, 4)
     # Two points within 1e-12 f of the optimum are this far apart at most, by strong convexity.
     apart = 2 * np.sqrt(2 * 1e-12 * one.objective / L2S[7])
@@ -168,12 +168,12 @@ def test_weights_are_repetitions(exact):
     counts = np.arange(len(labels)) % 3
     repeated = np.repeat(np.arange(len(labels)), counts)
     options = {"dtype": np.float64, "tolerance": 1e-12}
-    twice = logistic.fit(features[repeated], labels[repeated], 0.01, **options)
-    weighted = logistic.fit(features, labels, 0.01, sample_weight=counts, **options)
+    twice = path.fit(features[repeated], labels[repeated], 0.01, **options)
+    weighted = path.fit(features, labels, 0.01, sample_weight=counts, **options)
     np.testing.assert_allclose(weighted.kernel, twice.kernel, atol=1e-6)
     by_class = np.array([1.0, 2.0, 0.5, 3.0])
-    classes = logistic.fit(features, labels, 0.01, class_weight=by_class, **options)
-    samples = logistic.fit(features, labels, 0.01, sample_weight=by_class[labels], **options)
+    classes = path.fit(features, labels, 0.01, class_weight=by_class, **options)
+    samples = path.fit(features, labels, 0.01, sample_weight=by_class[labels], **options)
     np.testing.assert_array_equal(classes.kernel, samples.kernel)
 
 
@@ -182,15 +182,15 @@ def test_eight_devices_follow_the_path_of_one():
     features, labels = draw(size=123)
     mesh = meshes.make_mesh(MeshConfig())
     assert mesh.size == 8
-    one = logistic.fit_path(features, labels, L2S)
-    eight = logistic.fit_path(features, labels, L2S, mesh=mesh)
+    one = path.fit_path(features, labels, L2S)
+    eight = path.fit_path(features, labels, L2S, mesh=mesh)
     np.testing.assert_allclose(eight.objective, one.objective, rtol=1e-6)
     for i, l2 in enumerate(L2S):
         value = objective(features, labels, eight.kernel[i], eight.bias[i], l2)
         assert value == pytest.approx(one.objective[i], rel=1e-5)
     # The kernels too, as far as an excess determines them: to sqrt(2 excess / l2).
     one, eight = (
-        logistic.fit_path(features, labels, L2S[:8], dtype=np.float64, tolerance=1e-13, mesh=some)
+        path.fit_path(features, labels, L2S[:8], dtype=np.float64, tolerance=1e-13, mesh=some)
         for some in (None, mesh)
     )
     apart = np.linalg.norm(eight.kernel - one.kernel, axis=(1, 2))
@@ -200,8 +200,8 @@ def test_eight_devices_follow_the_path_of_one():
 @pytest.mark.parametrize("unit", [1e6, 1e-6])
 def test_the_unit_of_the_features_does_not_matter(exact, unit):
     features, labels, _ = exact
-    ours = logistic.fit_path(features * unit, labels, L2S * unit**2)
-    plain = logistic.fit_path(features, labels, L2S)
+    ours = path.fit_path(features * unit, labels, L2S * unit**2)
+    plain = path.fit_path(features, labels, L2S)
     np.testing.assert_allclose(ours.objective, plain.objective, rtol=1e-6)
 
 
@@ -209,7 +209,7 @@ def test_the_unit_of_the_features_does_not_matter(exact, unit):
 def test_a_penalty_far_below_the_variance_is_reached(exact, unit, l2):
     """By way of more penalties than a block has, none of which was asked for."""
     features, labels, _ = exact
-    fit = logistic.fit(features * unit, labels, l2, dtype=np.float64, tolerance=1e-6)
+    fit = path.fit(features * unit, labels, l2, dtype=np.float64, tolerance=1e-6)
     assert fit.kernel.shape == (6, 4)
     value = objective(features * unit, labels, fit.kernel, fit.bias, l2)
     assert value == pytest.approx(fit.objective, rel=1e-6)
@@ -218,8 +218,8 @@ def test_a_penalty_far_below_the_variance_is_reached(exact, unit, l2):
 def test_integers_keep_their_digits():
     rng = np.random.default_rng(0)
     features, labels = rng.integers(0, 5, (60, 3)), rng.integers(0, 3, 60)
-    expected = logistic.fit(features.astype(float), labels, 0.01, dtype=np.float64)
-    fit = logistic.fit(features + 10**9, labels, 0.01, dtype=np.float64)
+    expected = path.fit(features.astype(float), labels, 0.01, dtype=np.float64)
+    fit = path.fit(features + 10**9, labels, 0.01, dtype=np.float64)
     assert fit.objective == pytest.approx(expected.objective, rel=1e-8)
 
 
@@ -238,13 +238,13 @@ def test_integers_keep_their_digits():
 )
 def test_what_the_path_cannot_do_is_said_at_once(features, options, message):
     with pytest.raises(ValueError, match=message):
-        logistic.fit(features, [0, 1, 0, 1], 1.0, **options)
+        path.fit(features, [0, 1, 0, 1], 1.0, **options)
 
 
 def test_absent_classes_can_never_be_predicted(exact):
     """Labels with holes: the absent class has a bias of -inf, the others what they had."""
     features, labels, fit = exact
-    holes = logistic.fit_path(features, labels * 2, L2S, num_classes=9, dtype=np.float64)
+    holes = path.fit_path(features, labels * 2, L2S, num_classes=9, dtype=np.float64)
     np.testing.assert_array_equal(np.isneginf(holes.bias[0]), ~np.isin(np.arange(9), [0, 2, 4, 6]))
     np.testing.assert_allclose(holes.objective, fit.objective, rtol=1e-8)
     assert not holes.kernel[..., 1::2].any()
@@ -253,11 +253,11 @@ def test_absent_classes_can_never_be_predicted(exact):
 def test_features_whose_squares_overflow_are_refused(exact):
     features, labels, _ = exact
     with pytest.raises(ValueError, match="leave the range of float64: divide them"):
-        logistic.fit_path(1e200 * features, labels, L2S)
+        path.fit_path(1e200 * features, labels, L2S)
 
 
 def test_one_class_is_no_problem():
-    fit = logistic.fit_path(np.eye(3), [1, 1, 1], [0.1, 1.0])
+    fit = path.fit_path(np.eye(3), [1, 1, 1], [0.1, 1.0])
     assert fit.converged.all()
     assert not fit.objective.any()
     np.testing.assert_array_equal(fit.bias, [[-np.inf, 0]] * 2)
@@ -277,7 +277,7 @@ def test_one_class_is_no_problem():
 def test_degenerate_features(features):
     """Each reaches the optimum SciPy finds."""
     labels = np.arange(9) % (9 if features.shape == (9, 4) and np.ptp(features) else 3)
-    fit = logistic.fit(features, labels, 0.01, dtype=np.float64)
+    fit = path.fit(features, labels, 0.01, dtype=np.float64)
     best = objective(features, labels, *scipy_optimum(features, labels, 0.01), 0.01)
     ours = objective(features, labels, fit.kernel, fit.bias, 0.01)
     assert ours == pytest.approx(best, rel=1e-8)
@@ -285,15 +285,15 @@ def test_degenerate_features(features):
 
 def test_more_classes_than_samples():
     features = np.random.default_rng(0).normal(size=(3, 5))
-    fit = logistic.fit(features, [0, 5, 9], 1e-3, num_classes=10)
+    fit = path.fit(features, [0, 5, 9], 1e-3, num_classes=10)
     np.testing.assert_array_equal(np.argmax(features @ fit.kernel + fit.bias, axis=1), [0, 5, 9])
 
 
 def test_separable_data_at_the_smallest_penalty():
     """The loss is nearly nothing, and float32 still finds its minimum to 1e-6."""
     features, labels = draw(size=60, dim=20, noise=0.1)
-    best = logistic.fit(features, labels, 1e-6, dtype=np.float64, tolerance=1e-11)
-    ours = logistic.fit(features, labels, 1e-6)
+    best = path.fit(features, labels, 1e-6, dtype=np.float64, tolerance=1e-11)
+    ours = path.fit(features, labels, 1e-6)
     assert best.objective < 1e-3
     value = objective(features, labels, ours.kernel, ours.bias, 1e-6)
     assert value <= best.objective * (1 + 1e-6)
@@ -302,7 +302,7 @@ def test_separable_data_at_the_smallest_penalty():
 def test_a_path_cut_short_says_so():
     features, labels = draw()
     with pytest.warns(ConvergenceWarning, match=r"1 of 1 penalties .*l2 = 1e-06.* within 1 steps"):
-        fit = logistic.fit(features, labels, 1e-6, max_steps=1)
+        fit = path.fit(features, labels, 1e-6, max_steps=1)
     assert not fit.converged
 
 
@@ -323,7 +323,7 @@ def test_a_path_cut_short_says_so():
 def test_bad_input(change, message):
     good = {"features": np.eye(4, 2), "labels": [0, 1, 0, 1], "l2s": [1.0]}
     with pytest.raises(ValueError, match=message):
-        logistic.fit_path(**(good | change))
+        path.fit_path(**(good | change))
 
 
 def test_confident_losses_keep_their_digits():
@@ -337,7 +337,7 @@ def test_confident_losses_keep_their_digits():
 
 def test_rotation_keeps_distances_and_undoes_itself():
     features, _ = draw(30, 5)
-    found = rotation.fit(features, np.full(30, 1 / 30))
+    found = _rotation.fit(features, np.full(30, 1 / 30))
     written = np.full((6, 31), np.nan)
     found.apply(features, written)
     assert np.isnan(written[5]).all()
@@ -356,7 +356,7 @@ def test_the_gradient_norm_is_for_the_features_as_they_came(dim):
     """Far from the optimum, with a mean; for N < D it is partly outside the span of the rows."""
     features, labels = draw(20, dim)
     with pytest.warns(ConvergenceWarning):
-        fit = logistic.fit(features, labels, 1e-4, dtype=np.float64, max_steps=1)
+        fit = path.fit(features, labels, 1e-4, dtype=np.float64, max_steps=1)
     parts = gradient(features, labels, fit.kernel, fit.bias, 1e-4)
     norm = np.sqrt(sum(np.sum(part**2) for part in parts))
     assert norm > 1e-5
@@ -366,7 +366,7 @@ def test_the_gradient_norm_is_for_the_features_as_they_came(dim):
 @pytest.mark.parametrize("constant", [0.1, 1 / 3, 1e4 / 3])
 def test_constant_features_have_no_direction_to_fit(constant):
     """What is left of them after centring is rounding, and must not become a feature."""
-    rotated = rotation.fit(np.full((30, 3), constant), np.full(30, 1 / 30))
+    rotated = _rotation.fit(np.full((30, 3), constant), np.full(30, 1 / 30))
     assert not len(rotated.squares)
 
 
@@ -376,10 +376,10 @@ def test_the_gap_bounds_the_excess_wherever_a_path_is_cut(dim):
     features, labels = draw(dim=dim)
     weights = np.array([1, 30, 0.1, 5])[labels]
     options = {"sample_weight": weights, "dtype": np.float64}
-    best = logistic.fit_path(features, labels, L2S, tolerance=1e-12, **options)
+    best = path.fit_path(features, labels, L2S, tolerance=1e-12, **options)
     for max_steps in (0, 1, 2, 3):
         with pytest.warns(ConvergenceWarning):
-            cut = logistic.fit_path(features, labels, L2S, max_steps=max_steps, **options)
+            cut = path.fit_path(features, labels, L2S, max_steps=max_steps, **options)
         excess = 1 - best.objective / cut.objective
         assert excess.max() > 1e-6
         assert (excess <= cut.gap + 1e-12).all()
@@ -389,8 +389,8 @@ def test_the_gap_bounds_the_excess_wherever_a_path_is_cut(dim):
 def test_the_intercept_is_solved_for_apart_from_the_kernel(exact):
     """Its gradient d obeys d^T H^+ d <= 0.02 tolerance l2 f, and H <= 1/2, where f is loose."""
     features, labels, _ = exact
-    loose = logistic.fit_path(features, labels, L2S, dtype=np.float64, tolerance=1e-3)
-    scale = rotation.fit(features, np.full(len(labels), 1 / len(labels))).scale
+    loose = path.fit_path(features, labels, L2S, dtype=np.float64, tolerance=1e-3)
+    scale = _rotation.fit(features, np.full(len(labels), 1 / len(labels))).scale
     for i, l2 in enumerate(L2S):
         _, free = gradient(features, labels, loose.kernel[i], loose.bias[i], l2)
         enough = 0.02 * 1e-3 * l2 / scale**2 * loose.objective[i]
@@ -400,15 +400,15 @@ def test_the_intercept_is_solved_for_apart_from_the_kernel(exact):
 def test_samples_in_chunks_follow_the_same_path(exact, monkeypatch):
     """Here of 43 samples, the last one padded; alone and with a part of each on eight devices."""
     features, labels = draw(size=129)
-    whole = logistic.fit_path(features, labels, L2S, dtype=np.float64)
-    monkeypatch.setattr(problem, "_LARGEST_TEMPORARY", 43 * 4)
-    assert problem.shape(129, 4, 1) == (3, 1, 43)
-    chunks = logistic.fit_path(features, labels, L2S, dtype=np.float64)
+    whole = path.fit_path(features, labels, L2S, dtype=np.float64)
+    monkeypatch.setattr(_problem, "_LARGEST_TEMPORARY", 43 * 4)
+    assert _problem.shape(129, 4, 1) == (3, 1, 43)
+    chunks = path.fit_path(features, labels, L2S, dtype=np.float64)
     np.testing.assert_allclose(chunks.objective, whole.objective, rtol=1e-9)
-    monkeypatch.setattr(problem, "_LARGEST_TEMPORARY", 6 * 4)
-    assert problem.shape(129, 4, 8) == (3, 8, 6)
+    monkeypatch.setattr(_problem, "_LARGEST_TEMPORARY", 6 * 4)
+    assert _problem.shape(129, 4, 8) == (3, 8, 6)
     mesh = meshes.make_mesh(MeshConfig())
-    both = logistic.fit_path(features, labels, L2S, dtype=np.float64, mesh=mesh)
+    both = path.fit_path(features, labels, L2S, dtype=np.float64, mesh=mesh)
     np.testing.assert_allclose(both.objective, whole.objective, rtol=1e-9)
 
 
@@ -416,11 +416,11 @@ def test_one_program_serves_all_data_of_a_shape(exact):
     """Whatever their unit, their dead features, and the number of penalties on the way."""
     features, labels, _ = exact
     wide = np.tile(features, 8) ** 2 + np.random.default_rng(0).normal(size=(120, 48))
-    logistic.fit_path(wide, labels, L2S)
-    programs = path.follow._cache_size()
+    path.fit_path(wide, labels, L2S)
+    programs = _solver.follow._cache_size()
     dead = wide * (np.arange(48) > 1)
-    logistic.fit_path(1e3 * dead, labels, L2S[:3], tolerance=1e-4)
-    assert path.follow._cache_size() == programs
+    path.fit_path(1e3 * dead, labels, L2S[:3], tolerance=1e-4)
+    assert _solver.follow._cache_size() == programs
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -434,12 +434,12 @@ def test_data_sets_at_once_have_the_optima_that_each_has_alone(dtype):
         (features[:60], labels[:60]),
         (features, np.zeros_like(labels)),
     ]
-    programs = path.follow_together._cache_size()
-    together = logistic.fit_paths(*zip(*data, strict=True), L2S, num_classes=4, dtype=dtype)
-    assert path.follow_together._cache_size() == programs + 2
+    programs = _solver.follow_together._cache_size()
+    together = path.fit_paths(*zip(*data, strict=True), L2S, num_classes=4, dtype=dtype)
+    assert _solver.follow_together._cache_size() == programs + 2
     assert len(together) == 4
     for (its, own), fit in zip(data, together, strict=True):
-        alone = logistic.fit_path(its, own, L2S, num_classes=4, dtype=dtype)
+        alone = path.fit_path(its, own, L2S, num_classes=4, dtype=dtype)
         assert fit.converged.all()
         assert fit.kernel.shape == alone.kernel.shape
         rtol = 1e-6 if dtype == np.float32 else 1e-9
@@ -453,7 +453,7 @@ def test_data_sets_at_once_have_the_optima_that_each_has_alone(dtype):
             np.testing.assert_allclose(reached, expected, rtol=rtol)
     spoilt = np.where(np.arange(features.size).reshape(features.shape) == 7, np.inf, features)
     with pytest.raises(ValueError, match="data set 1: 1 of"):
-        logistic.fit_paths([features, spoilt], [labels, labels], L2S, num_classes=4)
+        path.fit_paths([features, spoilt], [labels, labels], L2S, num_classes=4)
 
 
 class Stopped(Exception):
@@ -463,8 +463,8 @@ class Stopped(Exception):
 def test_an_interrupted_path_goes_on_to_the_same_numbers(exact, tmp_path, monkeypatch):
     features, labels, _ = exact
     l2s = np.geomspace(1e3, 1e-6, 40)
-    whole = logistic.fit_path(features, labels, l2s)
-    calls, follow = [], path.follow
+    whole = path.fit_path(features, labels, l2s)
+    calls, follow = [], _solver.follow
 
     def fail_at_the_third(*arguments):
         calls.append(len(calls))
@@ -472,31 +472,31 @@ def test_an_interrupted_path_goes_on_to_the_same_numbers(exact, tmp_path, monkey
             raise Stopped
         return follow(*arguments)
 
-    monkeypatch.setattr(path, "follow", fail_at_the_third)
+    monkeypatch.setattr(_solver, "follow", fail_at_the_third)
     file = tmp_path / "path.npz"
     with pytest.raises(Stopped):
-        logistic.fit_path(features, labels, l2s, resume=file)
-    resumed = logistic.fit_path(features, labels, l2s, resume=file)
+        path.fit_path(features, labels, l2s, resume=file)
+    resumed = path.fit_path(features, labels, l2s, resume=file)
     assert len(calls) == 4  # The third block alone was left.
     for a, b in zip(resumed, whole, strict=True):
         np.testing.assert_array_equal(a, b)
-    again = logistic.fit_path(features, labels, l2s, resume=file)
+    again = path.fit_path(features, labels, l2s, resume=file)
     assert len(calls) == 4
     np.testing.assert_array_equal(again.kernel, whole.kernel)
-    with pytest.raises(progress.Unusable, match="other features, labels"):
-        logistic.fit_path(features + 1, labels, l2s, resume=file)
+    with pytest.raises(_progress.Unusable, match="other features, labels"):
+        path.fit_path(features + 1, labels, l2s, resume=file)
     kept = file.read_bytes()
     wrong = bytearray(kept)
     wrong[kept.rfind(b"NUMPY") + 150] ^= 1  # A number of the last array.
     for damaged in (b"mine", b"", kept[:-100], bytes(wrong)):
         file.write_bytes(damaged)
-        with pytest.raises(progress.Unusable, match="keeps no path"):
-            logistic.fit_path(features, labels, l2s, resume=file)
+        with pytest.raises(_progress.Unusable, match="keeps no path"):
+            path.fit_path(features, labels, l2s, resume=file)
 
 
 def test_a_class_without_weight_is_absent(exact):
     features, labels, _ = exact
-    fit = logistic.fit(features, labels, 0.1, class_weight=[1, 1, 1, 0])
-    three = logistic.fit(features[labels < 3], labels[labels < 3], 0.1)
+    fit = path.fit(features, labels, 0.1, class_weight=[1, 1, 1, 0])
+    three = path.fit(features[labels < 3], labels[labels < 3], 0.1)
     assert np.isneginf(fit.bias[3])
     assert fit.objective == pytest.approx(three.objective, rel=1e-6)

@@ -5,7 +5,8 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 import vci_jax
-from probes import neighbours, odds, published, study
+from probes import odds, published, study
+from vci_jax.probe import baselines
 
 
 def test_published_values_follow_from_the_published_accuracies():
@@ -74,7 +75,7 @@ def test_neighbours_are_scikit_learns(k):
     theirs = KNeighborsClassifier(k, metric="cosine").fit(features, labels)
     votes = np.sort(theirs.predict_proba(queries), axis=1)
     clear = votes[:, -1] > votes[:, -2]
-    ours = neighbours.knn_predict(features, labels, queries, k=k, num_classes=4)
+    ours = baselines.knn_predict(features, labels, queries, k=k, num_classes=4)
     assert clear.mean() > 0.8
     np.testing.assert_array_equal(ours[clear], theirs.predict(queries)[clear])
 
@@ -83,13 +84,13 @@ def test_votes_count_before_similarity():
     """Two distant neighbours outvote a near one; of one vote each, the nearer wins."""
     features, query = np.array([[1.0, 0.01], [1, 2], [1, -2]]), [[1.0, 0.0]]
     options = {"k": 3, "num_classes": 3}
-    assert neighbours.knn_predict(features, [2, 1, 1], query, **options) == [1]
-    assert neighbours.knn_predict(features, [2, 1, 0], query, **options) == [2]
+    assert baselines.knn_predict(features, [2, 1, 1], query, **options) == [1]
+    assert baselines.knn_predict(features, [2, 1, 0], query, **options) == [2]
 
 
 def test_neighbours_must_be_there():
     with pytest.raises(ValueError, match="between 1 and the 2 samples"):
-        neighbours.knn_predict(np.eye(2), [0, 1], np.eye(2), k=3, num_classes=2)
+        baselines.knn_predict(np.eye(2), [0, 1], np.eye(2), k=3, num_classes=2)
 
 
 @pytest.mark.parametrize("collinear", [False, True])
@@ -98,7 +99,7 @@ def test_least_squares_is_numpys_and_its_error_is_probe_mse(collinear):
     features, labels = draw(200, 0)
     if collinear:
         features = np.concatenate([features, features[:, :2]], axis=1)
-    kernel, bias, error = neighbours.least_squares(features, labels, 4)
+    kernel, bias, error = baselines.least_squares(features, labels, 4)
     centred = features - features.mean(axis=0)
     expected = np.linalg.lstsq(centred, np.eye(4)[labels] - 0.25, rcond=1e-10)[0]
     np.testing.assert_allclose(kernel, expected, atol=1e-12)

@@ -7,17 +7,17 @@ import pytest
 from scipy import optimize, special
 from test_probes_logistic import draw
 
-from probes import intercept, logistic, memory, problem, rotation, span
-from probes.softmax import cross_entropy, over_classes, relative_to_target
+from vci_jax.probe import _intercept, _lbfgs, _problem, _rotation, _warm_start, path
+from vci_jax.probe._softmax import cross_entropy, over_classes, relative_to_target
 
 
 def made(features, labels):
     """A problem in one chunk, the design ``[Q N]``, and the rotation."""
     samples, classes = len(labels), labels.max() + 1
-    found = rotation.fit(features, np.full(samples, 1 / samples))
+    found = _rotation.fit(features, np.full(samples, 1 / samples))
     design = np.ones((len(found.squares) + 1, samples))
     found.apply(features, design)
-    data = problem.Problem(
+    data = _problem.Problem(
         design=jnp.asarray(design)[None, None],
         weights=jnp.full((1, 1, samples), 1 / samples),
         targets=jnp.asarray(labels == np.arange(classes)[:, None])[None, None],
@@ -65,7 +65,7 @@ def test_the_intercept_settles_where_scipy_finds_it(x64, factor):
     p = special.softmax(logits, axis=0)
     slope = np.mean(p - np.asarray(data.targets[0, 0]), axis=1)
     hessian = factor * (np.diag(p.mean(axis=1)) - p @ p.T / p.shape[1])
-    found = intercept.settle(data, jnp.asarray(logits)[None, None], slope, hessian, 1e-20)
+    found = _intercept.settle(data, jnp.asarray(logits)[None, None], slope, hessian, 1e-20)
     moved = params + np.append(np.zeros((6, 4)), found.move[None], axis=0)
     best = optimize.minimize(
         lambda b: value(design, labels, np.append(params[:-1], [b], axis=0), 0), params[-1]
@@ -84,7 +84,7 @@ def test_the_best_of_the_span_is_found_and_never_worse_than_going_straight_on(x6
     features, labels = draw(dim=6)
     data, design, found = made(features, labels)
     l2s = 0.1 / ratio ** np.arange(4)
-    fit = logistic.fit_path(features, labels, l2s[:3], dtype=np.float64)
+    fit = path.fit_path(features, labels, l2s[:3], dtype=np.float64)
     kernel = found.scale * np.einsum("dq,pdk->pqk", found.axes, fit.kernel)
     bias = fit.bias + np.einsum("d,pdk->pk", found.mean, fit.kernel)
     params = np.concatenate([kernel, bias[:, None]], axis=1)[::-1]
@@ -92,7 +92,7 @@ def test_the_best_of_the_span_is_found_and_never_worse_than_going_straight_on(x6
         relative_to_target(jnp.asarray(one.T @ design)[None, None], data.targets) for one in params
     ]
     l2 = l2s[3] / found.scale**2
-    best = np.asarray(jax.jit(span.best)(data, jnp.asarray(params), images, l2))
+    best = np.asarray(jax.jit(_warm_start.best)(data, jnp.asarray(params), images, l2))
     reached = value(design, labels, best, l2)
     assert reached <= value(design, labels, 2 * params[0] - params[1], l2)
 
@@ -112,14 +112,14 @@ def test_the_direction_is_that_of_the_recursion_also_after_the_penalty_changed(x
     root = rng.normal(size=(18, 18))
     hessian = root @ root.T / 18 + 0.1 * np.diag(penalised.ravel())
     inverse, other = (1 / rng.uniform(1, 2, size=(6, 1)) for _ in range(2))
-    remembered, steps = memory.init(size, jnp.zeros(shape)), []
+    remembered, steps = _lbfgs.init(size, jnp.zeros(shape)), []
     for step in rng.normal(size=(pairs, *shape)):
         change = (hessian @ step.ravel()).reshape(shape)
-        remembered, useful = memory.push(remembered, step, change, inverse)
+        remembered, useful = _lbfgs.push(remembered, step, change, inverse)
         assert useful
         steps = [*steps, step.ravel()][-size:]
     # More penalty: the pairs are now those of another Hessian, with another preconditioner.
-    remembered = memory.shift(remembered, 0.4 * penalised[:, :1], other)
+    remembered = _lbfgs.shift(remembered, 0.4 * penalised[:, :1], other)
     hessian += 0.4 * np.diag(penalised.ravel())
     gradient = rng.normal(size=shape)
     scaling = np.diag((other * np.ones(shape)).ravel())
@@ -131,7 +131,7 @@ def test_the_direction_is_that_of_the_recursion_also_after_the_penalty_changed(x
         change = hessian @ step
         turn = np.eye(18) - np.outer(step, change) / (step @ change)
         estimate = turn @ estimate @ turn.T + np.outer(step, step) / (step @ change)
-    found = memory.direction(remembered, gradient, other)
+    found = _lbfgs.direction(remembered, gradient, other)
     np.testing.assert_allclose(found.ravel(), -estimate @ gradient.ravel(), rtol=1e-10)
 
 
@@ -140,18 +140,18 @@ def test_a_pair_without_curvature_empties_the_memory_and_leaves_nothing_behind(c
     rng = np.random.default_rng(0)
     shape, inverse = (4, 3), jnp.ones((4, 1))
     step, gradient = rng.normal(size=(2, *shape)).astype(np.float32)
-    remembered, _ = memory.push(memory.init(3, jnp.zeros(shape)), step, 2 * step, inverse)
-    remembered, useful = memory.push(remembered, step, change * step, inverse)
+    remembered, _ = _lbfgs.push(_lbfgs.init(3, jnp.zeros(shape)), step, 2 * step, inverse)
+    remembered, useful = _lbfgs.push(remembered, step, change * step, inverse)
     assert not useful
     assert remembered.count == 0
-    again = memory.shift(remembered, jnp.zeros((4, 1)), inverse)
+    again = _lbfgs.shift(remembered, jnp.zeros((4, 1)), inverse)
     for one in (remembered, again):
-        np.testing.assert_allclose(memory.direction(one, gradient, inverse), -gradient, rtol=1e-6)
-    grown, useful = memory.push(remembered, step, 2 * step, inverse)
+        np.testing.assert_allclose(_lbfgs.direction(one, gradient, inverse), -gradient, rtol=1e-6)
+    grown, useful = _lbfgs.push(remembered, step, 2 * step, inverse)
     assert useful
     assert grown.count == 1
     assert np.isfinite(grown.products[0, 0])
-    found = memory.direction(grown, step, inverse)
+    found = _lbfgs.direction(grown, step, inverse)
     np.testing.assert_allclose(found, -step / 2, rtol=1e-5)
 
 
@@ -159,5 +159,5 @@ def test_a_pair_without_curvature_empties_the_memory_and_leaves_nothing_behind(c
 def test_products_over_samples_are_their_definitions(x64, rows):
     rng = np.random.default_rng(rows)
     a, b = rng.normal(size=(5, 40)), rng.normal(size=(rows, 40))
-    np.testing.assert_allclose(problem.outer(a, b), a @ b.T, rtol=0, atol=1e-13)
-    np.testing.assert_allclose(problem.gram(a.reshape(5, 8, 5), 2 * a), 2 * a @ a.T, atol=1e-13)
+    np.testing.assert_allclose(_problem.outer(a, b), a @ b.T, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(_problem.gram(a.reshape(5, 8, 5), 2 * a), 2 * a @ a.T, atol=1e-13)

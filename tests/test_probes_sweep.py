@@ -7,8 +7,8 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from probes import logistic, path, sweep
-from probes.estimator import LogisticProbe
+from vci_jax.probe import _solver, path, selection
+from vci_jax.probe.estimator import LogisticProbe
 
 VALUES = np.geomspace(1e-3, 1e6, 10)
 
@@ -18,18 +18,18 @@ def digits():
     data = load_digits()
     rows = np.random.default_rng(0).permutation(len(data.target))
     splits = np.split(rows, [300, 500, 1000])
-    return [sweep.Samples(data.data[part], data.target[part]) for part in splits[:3]]
+    return [selection.Samples(data.data[part], data.target[part]) for part in splits[:3]]
 
 
 def test_the_grid_is_the_papers():
-    assert len(sweep.VALUES) == 97
-    np.testing.assert_allclose(sweep.VALUES[[0, 8, 96]], [1e-6, 1e-5, 1e6])
+    assert len(selection.VALUES) == 97
+    np.testing.assert_allclose(selection.VALUES[[0, 8, 96]], [1e-6, 1e-5, 1e6])
 
 
 def test_a_sweep_is_scikit_learns_loop(digits):
     """Validation curve, choice, refit on both and test score against the loop people write."""
     train, validation, test = digits
-    found = sweep.sweep(train, test, validation=validation, values=VALUES, dtype=np.float64)
+    found = selection.sweep(train, test, validation=validation, values=VALUES, dtype=np.float64)
 
     def accuracy(value, fitted, scored):
         model = LogisticRegression(C=1 / value, tol=1e-9, max_iter=20_000)
@@ -47,7 +47,7 @@ def test_a_sweep_is_scikit_learns_loop(digits):
 
 
 def test_ties_go_to_the_larger_penalty():
-    assert sweep.choose(np.array([0.1, 1.0, 10.0, 100.0]), np.array([0.5, 0.9, 0.9, 0.1])) == 10
+    assert selection.choose(np.array([0.1, 1.0, 10.0, 100.0]), np.array([0.5, 0.9, 0.9, 0.1])) == 10
 
 
 @pytest.mark.parametrize(
@@ -63,18 +63,18 @@ def test_ties_go_to_the_larger_penalty():
 )
 def test_a_path_is_left_once_smaller_penalties_cannot_win(curve, patience, over):
     values = np.geomspace(1e-4, 1, 5)
-    assert sweep.settled(values, np.array(curve), 100, patience) == over
+    assert selection.settled(values, np.array(curve), 100, patience) == over
 
 
 def test_an_early_end_changes_nothing_but_the_rest_of_the_curve(digits, tmp_path):
     """One feature gives the class away: all is right long before the smallest penalty."""
     train, validation, test = digits
     values = np.geomspace(1e-6, 1e6, 49)
-    easy = [sweep.Samples(s.features, s.labels % 2) for s in (train, validation, test)]
-    easy = [sweep.Samples(np.c_[s.features, 200.0 * s.labels], s.labels) for s in easy]
+    easy = [selection.Samples(s.features, s.labels % 2) for s in (train, validation, test)]
+    easy = [selection.Samples(np.c_[s.features, 200.0 * s.labels], s.labels) for s in easy]
     options = {"validation": easy[1], "values": values}
-    whole = sweep.sweep(easy[0], easy[2], **options)
-    early = sweep.sweep(easy[0], easy[2], patience=4, resume=tmp_path / "p.npz", **options)
+    whole = selection.sweep(easy[0], easy[2], **options)
+    early = selection.sweep(easy[0], easy[2], patience=4, resume=tmp_path / "p.npz", **options)
     assert not np.isnan(whole.curve).any()
     visited = ~np.isnan(early.curve)
     assert 0 < visited.sum() < 49
@@ -86,7 +86,7 @@ def test_an_early_end_changes_nothing_but_the_rest_of_the_curve(digits, tmp_path
 def test_an_interrupted_sweep_goes_on_where_it_was(digits, tmp_path, monkeypatch):
     train, validation, test = digits
     options = {"validation": validation, "values": np.geomspace(1e-6, 1e6, 40)}
-    follow, calls, fatal = path.follow, [], []
+    follow, calls, fatal = _solver.follow, [], []
 
     def counted(*arguments):
         calls.append(0)
@@ -94,14 +94,14 @@ def test_an_interrupted_sweep_goes_on_where_it_was(digits, tmp_path, monkeypatch
             raise KeyboardInterrupt
         return follow(*arguments)
 
-    monkeypatch.setattr(path, "follow", counted)
-    whole = sweep.sweep(train, test, **options)
+    monkeypatch.setattr(_solver, "follow", counted)
+    whole = selection.sweep(train, test, **options)
     needed = len(calls)
     fatal.append(needed + 3)
     file = tmp_path / "path.npz"
     with pytest.raises(KeyboardInterrupt):
-        sweep.sweep(train, test, resume=file, **options)
-    resumed = sweep.sweep(train, test, resume=file, **options)
+        selection.sweep(train, test, resume=file, **options)
+    resumed = selection.sweep(train, test, resume=file, **options)
     assert len(calls) == 2 * needed + 1  # The killed call alone was made again.
     assert (resumed.value, resumed.score) == (whole.value, whole.score)
     np.testing.assert_array_equal(resumed.curve, whole.curve)
@@ -117,7 +117,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was(digits, tmp_path, monkeypatch
             "NaN",
         ),
         (lambda s: s._replace(labels=s.labels - 1), "lie outside"),
-        (lambda s: sweep.Samples(s.features[:0], s.labels[:0]), "N > 0"),
+        (lambda s: selection.Samples(s.features[:0], s.labels[:0]), "N > 0"),
         (lambda s: s._replace(features=s.features[:, :9]), "different sizes"),
     ],
 )
@@ -125,46 +125,46 @@ def test_a_bad_split_is_named_before_any_work(digits, name, spoil, message):
     splits = dict(zip(("train", "validation", "test"), digits, strict=True))
     splits[name] = spoil(splits[name])
     with pytest.raises(ValueError, match=f"{name}.*{message}|{message}.*{name}"):
-        sweep.sweep(**splits)
+        selection.sweep(**splits)
 
 
 def test_an_end_of_the_grid_is_warned_about(digits):
     with pytest.warns(UserWarning, match="penalty 1e\\+06 is at an end"):
-        found = sweep.sweep(digits[0], digits[2], values=np.array([1e6]))
+        found = selection.sweep(digits[0], digits[2], values=np.array([1e6]))
     assert len(found.warnings) == 1
 
 
 def test_held_out_samples_are_a_stratified_fifth():
     labels = np.repeat([0, 1, 2], [10, 20, 70])
-    samples = sweep.Samples(np.arange(100)[:, None], labels)
-    kept, held = sweep.hold_out(samples, seed=3)
+    samples = selection.Samples(np.arange(100)[:, None], labels)
+    kept, held = selection.hold_out(samples, seed=3)
     np.testing.assert_array_equal(np.bincount(held.labels), [2, 4, 14])
     together = np.concatenate([kept.features, held.features]).ravel()
     np.testing.assert_array_equal(np.sort(together), np.arange(100))
-    again, other = sweep.hold_out(samples, seed=3)[1], sweep.hold_out(samples, seed=4)[1]
+    again, other = selection.hold_out(samples, seed=3)[1], selection.hold_out(samples, seed=4)[1]
     np.testing.assert_array_equal(held.features, again.features)
     assert (held.features != other.features).any()
 
 
 def test_a_class_that_is_only_in_test_counts_as_wrong(digits):
     train, _, test = digits
-    few = sweep.Samples(train.features[train.labels < 9], train.labels[train.labels < 9])
-    found = sweep.sweep(few, test, values=VALUES[5:8])
+    few = selection.Samples(train.features[train.labels < 9], train.labels[train.labels < 9])
+    found = selection.sweep(few, test, values=VALUES[5:8])
     assert np.isneginf(found.fit.bias[9])
     assert found.score <= np.mean(test.labels < 9)
 
 
 def test_mean_per_class_weights_classes_equally():
     labels, predicted = np.array([0, 0, 0, 2]), np.array([0, 0, 1, 2])
-    assert sweep.mean_per_class(predicted, labels) == pytest.approx((2 / 3 + 1) / 2)
-    assert sweep.top1(predicted, labels) == 0.75
+    assert selection.mean_per_class(predicted, labels) == pytest.approx((2 / 3 + 1) / 2)
+    assert selection.top1(predicted, labels) == 0.75
 
 
 @pytest.mark.slow
 @parametrize_with_checks([LogisticProbe()])
 def test_the_estimator_is_scikit_learns(estimator, check):
     # This check compares probabilities to 1e-7 between two data sets with one optimum. Near it the
-    # objective's excess, which `tol` bounds, is their error squared: so 1e-14 and less is asked for.
+    # objective's excess, which `tol` bounds, is their error squared: so at most 1e-14 is asked for.
     if "sample_weight_equivalence" in str(check):
         estimator = clone(estimator).set_params(tol=1e-18)
     check(estimator)
@@ -182,5 +182,5 @@ def test_the_estimator_agrees_with_logistic_regression(digits):
     assert ours.score(test.features, names[test.labels]) == theirs.score(
         test.features, names[test.labels]
     )
-    direct = logistic.fit(train.features, train.labels, 1 / (0.01 * 300), dtype=np.float64)
+    direct = path.fit(train.features, train.labels, 1 / (0.01 * 300), dtype=np.float64)
     np.testing.assert_array_equal(ours.coef_, direct.kernel.T)

@@ -12,10 +12,10 @@ from probed_run import make_run
 from rich.console import Console
 
 from probes import __main__ as entry
-from probes import display, ledger, odds, summary, sweep, transfer
-from probes import path as solver
+from probes import display, ledger, odds, summary, transfer
 from probes.config import TransferConfig
 from train.config import ConfigError
+from vci_jax.probe import _solver, selection
 
 FIELDS = {"run", "task", "score", "score_name", "l2", "validation_score"}
 
@@ -57,7 +57,7 @@ def few_penalties(monkeypatch):
     """Six instead of 97; the grid itself is tested in test_probes_sweep. Counts the probes."""
     calls = []
     values = np.geomspace(1e-2, 1e3, 6)
-    whole = functools.partial(sweep.sweep, values=values)
+    whole = functools.partial(selection.sweep, values=values)
 
     def counted(*arguments, **options):
         calls.append(options)
@@ -111,7 +111,7 @@ def test_an_interrupted_probe_goes_on_where_it_was(run, few_penalties, monkeypat
 
     A file that a power cut left empty only costs what it held.
     """
-    follow, calls, fatal = solver.follow, [], [2]
+    follow, calls, fatal = _solver.follow, [], [2]
 
     def counted(*arguments):
         calls.append(0)
@@ -119,7 +119,7 @@ def test_an_interrupted_probe_goes_on_where_it_was(run, few_penalties, monkeypat
             raise KeyboardInterrupt
         return follow(*arguments)
 
-    monkeypatch.setattr(solver, "follow", counted)
+    monkeypatch.setattr(_solver, "follow", counted)
     with pytest.raises(KeyboardInterrupt):
         go(run, "digits")
     (kept,) = (run / "features").glob("path-*.npz")

@@ -22,7 +22,7 @@ from probes import correlate, published
 from probes.__main__ import main
 from probes.replication import claims, document, jobs, records, small_samples
 from probes.runs import Run
-from probes.sweep import Samples
+from vci_jax.probe.selection import Samples
 
 STUDY = pathlib.Path(__file__).parents[1] / "docs" / "study"
 EVIDENCE = sorted((STUDY / "runs").glob("seed_*/*"))

@@ -18,9 +18,9 @@ import vci_jax
 from probes import network, task_features
 from probes.config import TransferConfig
 from probes.display import Display
-from probes.sweep import Samples
 from probes.tasks import Task
 from train import compilation, log
+from vci_jax.probe.selection import Samples
 
 SIZE, DRAWS = 2000, 20
 METRICS = (

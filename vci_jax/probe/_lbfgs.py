@@ -20,7 +20,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from probes.problem import dot, gram
+from vci_jax.probe._problem import dot, gram
 
 # A pair is of use if its curvature s.y is at least this part of the largest it could be, given the
 # lengths of s and y in the preconditioner's norm; float32 noise lies around 1e-6.

@@ -1,18 +1,18 @@
 """The path solver: one compiled program that follows the optimum from large to small penalties.
 
 Legend: Q columns of the design (rotated features and a one), K classes, P penalties, H optima of
-the span; samples lie in C chunks of S parts of n (``probes/problem.py``).
+the span; samples lie in C chunks of S parts of n (``_problem.py``).
 
 It is L-BFGS, with five things that make the whole path cost a few products per penalty:
 
 1. In the basis of the design's principal axes the bound of Boehning (1992) on the Hessian is the
    diagonal h s_j^2 + l2; it preconditions (``_inverse``).
 2. A penalty starts at the best point of the span of the last three optima, whose logits are known
-   (``span.best``): Newton in three dimensions, no product with the design.
-3. The memory is carried along the path, exact for the new penalty (``memory.shift``).
+   (``_warm_start.best``): Newton in three dimensions, no product with the design.
+3. The memory is carried along the path, exact for the new penalty (``_lbfgs.shift``).
 4. Logits are carried too. Along a direction they are A + t B, so a trial of the line search needs
    one product, that of the gradient, and the first trial mostly does.
-5. The search looks for a zero of the derivative (``probes/line_search.py``).
+5. The search looks for a zero of the derivative (``_line_search.py``).
 
 Where a path stands is a ``State`` without a number per sample, so that it can be kept in a file and
 gone on from. Penalties are taken in blocks of one length, whatever their number: the program is
@@ -26,12 +26,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from probes import intercept, newton, span
-from probes import memory as memories
-from probes.line_search import search
-from probes.memory import Memory
-from probes.problem import Problem, between_classes, logits, outer, total
-from probes.softmax import cross_entropy, relative_to_target
+from vci_jax.probe import _intercept, _lbfgs, _newton, _warm_start
+from vci_jax.probe._lbfgs import Memory
+from vci_jax.probe._line_search import search
+from vci_jax.probe._problem import Problem, between_classes, logits, outer, total
+from vci_jax.probe._softmax import cross_entropy, relative_to_target
 
 _PAIRS = 10
 _HISTORY = 3
@@ -109,7 +108,7 @@ def begin(prior: jax.Array, hessian: jax.Array, l2: jax.Array) -> State:
       l2: the first penalty.
     """
     params = jnp.broadcast_to(prior, (_HISTORY, *prior.shape))
-    return State(params, memories.init(_PAIRS, prior), l2, hessian)
+    return State(params, _lbfgs.init(_PAIRS, prior), l2, hessian)
 
 
 @jax.jit
@@ -154,10 +153,10 @@ def _solve(
 ) -> tuple[State, jax.Array, Optimum]:
     """Minimises at one penalty: the span, L-BFGS, and the intercept. Returns the logits as well."""
     ridge = (problem.penalised * l2)[:, None]
-    params = span.best(problem, state.params, images, l2)
+    params = _warm_start.best(problem, state.params, images, l2)
     here = logits(problem, params)  # Afresh: carried sums would drift along the path.
     inverse = _inverse(problem, state.hessian, ridge, here)
-    memory = memories.shift(state.memory, (l2 - state.l2) * problem.penalised[:, None], inverse)
+    memory = _lbfgs.shift(state.memory, (l2 - state.l2) * problem.penalised[:, None], inverse)
     objective, gradient = _evaluate(problem, ridge, params, _as_is, here)
     direction, slope = _descent(memory, gradient, inverse)
     zero = jnp.int32(0)
@@ -222,7 +221,7 @@ def _prove(
     def go_on(carry: Any) -> Any:
         point, best, before, stalled, _ = carry
         enough = stop.tolerance * point.objective
-        move, excess = newton.prove(problem, point.logits, point.gradient, inverse, l2, enough)
+        move, excess = _newton.prove(problem, point.logits, point.gradient, inverse, l2, enough)
         gained = (excess < best / 2) | (point.objective < before - _SAFETY * enough)
         slope = jnp.sum(point.gradient * move)
         promised = jnp.where(slope < 0, -slope / 2, jnp.inf)
@@ -260,7 +259,7 @@ def _settle(
     long = point.steps > _FRESH
     here = jax.lax.cond(long, lambda: logits(problem, point.params), lambda: point.logits)
     enough = _INTERCEPT * stop.tolerance * jnp.minimum(l2, 1) * point.objective
-    settled = intercept.settle(problem, here, point.gradient[-1], hessian, enough)
+    settled = _intercept.settle(problem, here, point.gradient[-1], hessian, enough)
     params = point.params.at[-1].add(settled.move)
     objective = settled.loss + jnp.sum(ridge * params**2) / 2
     gradient = jax.lax.cond(
@@ -268,7 +267,7 @@ def _settle(
         lambda: total(_pulled, problem, settled.residual) + ridge * params,
         lambda: point.gradient,
     )
-    gap = intercept.excess(problem, gradient, settled.rest, l2) / objective
+    gap = _intercept.excess(problem, gradient, settled.rest, l2) / objective
     optimum = Optimum(params, gradient, objective, gap, point.steps, converged)
     return optimum, here + settled.move[:, None], settled.hessian
 
@@ -299,7 +298,7 @@ def _step(
     # The derivative decides about a step; this only refuses what rounding cannot explain.
     noise = 20 * float(jnp.finfo(move.dtype).eps)
     sound = (objective <= point.objective * (1 + noise)) & jnp.all(jnp.isfinite(gradient))
-    memory, useful = memories.push(
+    memory, useful = _lbfgs.push(
         point.memory, move, jnp.where(sound, gradient - point.gradient, 0), inverse
     )
     new = (point.params + move, point.logits + length * change, objective, gradient)
@@ -345,15 +344,15 @@ def _inverse(problem: Problem, hessian: jax.Array, ridge: jax.Array, here: jax.A
     """Returns the preconditioner, ``[Q 1]``; ``[Q K]``, of the very diagonal, for uneven data."""
     squares = problem.squares[:, None]
     if problem.uneven is None:
-        return 1 / (intercept.spread(hessian) * squares + ridge)
-    return 1 / (jnp.maximum(newton.diagonal(problem, here), 1e-12 * squares) + ridge)
+        return 1 / (_intercept.spread(hessian) * squares + ridge)
+    return 1 / (jnp.maximum(_newton.diagonal(problem, here), 1e-12 * squares) + ridge)
 
 
 def _descent(
     memory: Memory, gradient: jax.Array, inverse: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the direction and the derivative along it, which is negative."""
-    direction = between_classes(memories.direction(memory, gradient, inverse))
+    direction = between_classes(_lbfgs.direction(memory, gradient, inverse))
     slope = jnp.sum(gradient * direction)
     plain = between_classes(-gradient * inverse)
     usable = slope < 0

@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from probes import logistic
+from vci_jax.probe import path
 
 
 class LogisticProbe(ClassifierMixin, BaseEstimator):
@@ -47,7 +47,7 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
 
         Raises:
           ValueError: C is not positive, there are fewer than two classes, or what scikit-learn and
-            ``probes.logistic.fit_path`` refuse.
+            ``vci_jax.probe.fit_path`` refuse.
         """
         if not self.C > 0:
             raise ValueError(f"C is {self.C}; it must be positive.")
@@ -58,7 +58,7 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
         if len(self.classes_) < 2:
             raise ValueError(f"the samples have 1 class, {self.classes_}; a classifier needs two.")
         used = weights > 0
-        found = logistic.fit(
+        found = path.fit(
             X[used],
             np.searchsorted(self.classes_, y[used]),
             1 / (self.C * weights.sum()),

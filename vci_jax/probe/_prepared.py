@@ -13,7 +13,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from scipy.special import logsumexp
 
-from probes import inputs, path, problem, rotation
+from vci_jax.probe import _inputs, _rotation, _solver
+from vci_jax.probe import _problem as problem
 
 # Penalties per call of the compiled program; between calls a path can be left and gone on from.
 BLOCK = 16
@@ -44,7 +45,7 @@ class ProbeFit(NamedTuple):
       steps: of L-BFGS, ``[P]``.
       converged: whether the stopping rule, a prediction, was met, ``[P]``.
       gap: a certificate, ``[P]``: the excess of the objective over its minimum, relative to it, is
-        at most this, by duality (``probes/intercept.py``), up to the rounding of ``dtype``. Where
+        at most this, by duality (``_intercept.py``), up to the rounding of ``dtype``. Where
         l2 is far below the curvature of the data no gradient is small enough to prove what is
         true, and the bound is pessimistic.
     """
@@ -73,10 +74,10 @@ class Job(NamedTuple):
     """
 
     data: problem.Problem
-    state: path.State
+    state: _solver.State
     visited: np.ndarray
     wanted: np.ndarray
-    rotation: rotation.Rotation
+    rotation: _rotation.Rotation
     present: np.ndarray
     num_classes: int
     samples: tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -89,11 +90,11 @@ class Job(NamedTuple):
         return block
 
     def found(
-        self, start: int, optima: path.Optimum, tolerance: float
+        self, start: int, optima: _solver.Optimum, tolerance: float
     ) -> tuple[np.ndarray, ProbeFit]:
         """Returns places among the penalties asked for, and what a call found at those."""
         places = np.flatnonzero((self.wanted >= start) & (self.wanted < start + BLOCK))
-        optima = path.Optimum(*(np.asarray(x)[self.wanted[places] - start] for x in optima))
+        optima = _solver.Optimum(*(np.asarray(x)[self.wanted[places] - start] for x in optima))
         # The gradient there has a square of at most 2 min(1, f) times the variance left out.
         unseen = self.rotation.lost / self.visited[self.wanted[places]]
         optima = optima._replace(
@@ -141,9 +142,9 @@ def prepare(
     present = np.flatnonzero(np.bincount(labels, weights, num_classes) > 0)
     if len(present) == 1:
         return _only_one(features.shape[1], num_classes, present[0], len(l2s))
-    found = rotation.fit(features, weights)
+    found = _rotation.fit(features, weights)
     _say_what_is_lost(found, l2s)
-    visited, wanted = _bridged(inputs.in_range(l2s, found.scale, dtype))
+    visited, wanted = _bridged(_inputs.in_range(l2s, found.scale, dtype))
     # Samples of classes without weight may stand in any row.
     rows = np.minimum(np.searchsorted(present, labels), len(present) - 1)
     with jax.enable_x64(dtype == np.float64):
@@ -173,7 +174,7 @@ def _objective(
     return float(total)
 
 
-def _say_what_is_lost(found: rotation.Rotation, l2s: np.ndarray) -> None:
+def _say_what_is_lost(found: _rotation.Rotation, l2s: np.ndarray) -> None:
     share = float(found.lost * np.square(found.scale) / l2s.min())
     if share > _UNSEEN:
         warnings.warn(
@@ -217,7 +218,7 @@ def _problem(
     rows: np.ndarray,
     weights: np.ndarray,
     num_classes: int,
-    found: rotation.Rotation,
+    found: _rotation.Rotation,
     dtype: np.dtype,
     mesh: Any,
 ) -> problem.Problem:
@@ -249,7 +250,7 @@ def _problem(
 
 
 def _uneven(
-    rows: np.ndarray, weights: np.ndarray, found: rotation.Rotation, largest: np.ndarray
+    rows: np.ndarray, weights: np.ndarray, found: _rotation.Rotation, largest: np.ndarray
 ) -> bool:
     """Returns whether the curvature may be far from what the variances lead to expect.
 
@@ -274,17 +275,17 @@ def placement(mesh: Any, *axes: Any) -> NamedSharding | None:
     return NamedSharding(mesh, PartitionSpec(*axes)) if mesh else None
 
 
-def _begin(frequencies: np.ndarray, data: problem.Problem, l2: float) -> path.State:
+def _begin(frequencies: np.ndarray, data: problem.Problem, l2: float) -> _solver.State:
     """Starts at an infinite penalty: no kernel, and the classes' log frequencies."""
     dtype, classes = data.design.dtype, len(frequencies)
     prior = np.zeros((data.design.shape[2], classes), dtype)
     prior[-1] = np.log(frequencies) - np.log(frequencies).mean()
     hessian = np.diag(frequencies) - np.outer(frequencies, frequencies)
-    return path.begin(jnp.asarray(prior), jnp.asarray(hessian, dtype), jnp.asarray(l2, dtype))
+    return _solver.begin(jnp.asarray(prior), jnp.asarray(hessian, dtype), jnp.asarray(l2, dtype))
 
 
 def _restore(
-    optimum: path.Optimum, found: rotation.Rotation, present: np.ndarray, num_classes: int
+    optimum: _solver.Optimum, found: _rotation.Rotation, present: np.ndarray, num_classes: int
 ) -> ProbeFit:
     kept = len(found.squares)
     params = optimum.params.astype(np.float64)

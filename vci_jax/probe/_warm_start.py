@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from probes.problem import Problem, dot, each, gram, total
-from probes.softmax import cross_entropy, over_classes
+from vci_jax.probe._problem import Problem, dot, each, gram, total
+from vci_jax.probe._softmax import cross_entropy, over_classes
 
 _ITERATIONS = 4
 # Newton is quadratic: a step that promises less than this part of the objective is the last of use,

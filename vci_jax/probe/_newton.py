@@ -5,7 +5,7 @@ takes what is left to gain for nothing. Here the Hessian is the exact one.
 
 Legend: Q columns of the design, K classes, n samples of a part, p_i the softmax of sample i.
 
-The dual of ``probes/intercept.py`` bounds the minimum by any distributions q_i with the right mean.
+The dual of ``_intercept.py`` bounds the minimum by any distributions q_i with the right mean.
 Tilted along a step D, q_i = p_i (1 + B_i - p_i.B_i) with B_i = D^T x_i, they give
 
     P(W, b) - min P <= D^T L D + ||g + L D||^2 / (2 l2)     (norm over the kernel)
@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from probes import intercept
-from probes.problem import Problem, between_classes, logits, outer, total
-from probes.softmax import cross_entropy, probabilities, relative_to_target
+from vci_jax.probe import _intercept
+from vci_jax.probe._problem import Problem, between_classes, logits, outer, total
+from vci_jax.probe._softmax import cross_entropy, probabilities, relative_to_target
 
 _ITERATIONS = 100
 # A step is good enough once this part of its squared residual is left.
@@ -111,7 +111,7 @@ def prove(
     # The intercept exactly: the bound is sharp only where the mean of the q_i is right.
     hessian = _intercept_hessian(problem, here)
     step, product = end.step, _curved(problem, here, end.step)[0]
-    step = step.at[-1].add(intercept.tilt(hessian, (gradient + product)[-1])[0])
+    step = step.at[-1].add(_intercept.tilt(hessian, (gradient + product)[-1])[0])
     return Proof(step, _excess(problem, here, gradient, step, l2, hessian))
 
 
@@ -126,12 +126,12 @@ def _excess(
     """Returns the bound above; what the step leaves of the mean is taken by the intercept's."""
     product, curved = _curved(problem, here, step)
     left = gradient + product
-    tilt, rest = intercept.tilt(hessian, left[-1])
+    tilt, rest = _intercept.tilt(hessian, left[-1])
     moves = jnp.where(problem.weights[..., None, :] > 0, logits(problem, step), 0)
     width = jnp.max(jnp.max(moves, axis=-2) - jnp.min(moves, axis=-2)) + jnp.max(tilt)
     width -= jnp.min(tilt)
     together = (jnp.sqrt(jnp.maximum(curved, 0)) + jnp.sqrt(rest)) ** 2
-    excess = together + intercept.excess(problem, left, rest, l2) - rest
+    excess = together + _intercept.excess(problem, left, rest, l2) - rest
     return jnp.where(width <= 1, excess, jnp.inf)
 
 
@@ -155,4 +155,4 @@ def _intercept_hessian(problem: Problem, here: jax.Array) -> jax.Array:
         p = probabilities(cross_entropy(here, targets)[1], targets)
         return outer(weights * p, p)
 
-    return intercept.laplacian(total(part, problem, here))
+    return _intercept.laplacian(total(part, problem, here))

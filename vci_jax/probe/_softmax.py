@@ -13,7 +13,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from probes.problem import dot
+from vci_jax.probe._problem import dot
 
 # Classes up to which a maximum over them is written out.
 _FEW = 16

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from probes import inputs, rotation
+from vci_jax.probe import _inputs, _rotation
 
 _CHUNK = 1024
 
@@ -35,12 +35,12 @@ def knn_predict(
     Raises:
       ValueError: shapes or values are not as above, or k is not between 1 and N.
     """
-    features, labels, num_classes = inputs.samples(features, labels, num_classes)
+    features, labels, num_classes = _inputs.samples(features, labels, num_classes)
     if not 1 <= k <= len(features):
         raise ValueError(f"k is {k}; it must lie between 1 and the {len(features)} samples.")
     if np.shape(queries)[:1] == (0,):
         return np.empty(0, int)
-    queries = inputs.matrix(queries, "queries")
+    queries = _inputs.matrix(queries, "queries")
     if queries.shape[1] != features.shape[1]:
         raise ValueError(
             f"queries have {queries.shape[1]} features and the samples {features.shape[1]}; take "
@@ -95,11 +95,11 @@ def least_squares(
     5.1): (1/2)(1 - 1/K) - Tr[Sigma_T^+ Sigma_B] / (2K) on balanced data.
 
     Raises:
-      ValueError: shapes, labels or values are not as ``probes.logistic.walk`` demands.
+      ValueError: shapes, labels or values are not as ``path.walk`` demands.
     """
-    features, labels, num_classes = inputs.samples(features, labels, num_classes)
+    features, labels, num_classes = _inputs.samples(features, labels, num_classes)
     weights = np.full(len(labels), 1 / len(labels))
-    found = rotation.fit(features, weights)
+    found = _rotation.fit(features, weights)
     design = np.empty((len(found.squares), len(labels)))
     found.apply(features, design)
     targets = np.eye(num_classes)[labels]

@@ -29,8 +29,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from probes.problem import Problem, dot, each, outer
-from probes.softmax import cross_entropy, probabilities
+from vci_jax.probe._problem import Problem, dot, each, outer
+from vci_jax.probe._softmax import cross_entropy, probabilities
 
 _ITERATIONS = 6
 

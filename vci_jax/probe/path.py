@@ -1,0 +1,243 @@
+r"""Linear probes: multinomial logistic regression for a whole path of penalties.
+
+    minimise over (W, b)   sum_i w_i CE(W^T h_i + b, y_i) + (l2/2) ||W||_F^2
+
+with weights w_i = 1/N unless said, W ``[D K]`` the kernel and b ``[K]`` the bias, which is free.
+This is scikit-learn's ``LogisticRegression`` with C = 1 / (N l2). A path of 97 penalties is one
+compiled program (``_solver.py``) on features that were rotated once (``_rotation.py``).
+It is compiled for a shape and serves every data set of it: the features of eleven checkpoints for
+one task cost one compilation.
+
+Legend: N samples, D features, K classes, P penalties.
+
+Reference: Xu & Liu (2023), section 6; D. Boehning, Multinomial logistic regression algorithm, 1992.
+"""
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from sklearn.exceptions import ConvergenceWarning
+
+from vci_jax.probe import _inputs, _prepared, _progress, _solver
+from vci_jax.probe._prepared import ProbeFit
+
+__all__ = ["ProbeFit", "fit", "fit_path", "fit_paths", "join", "walk", "warn"]
+
+
+def fit(features: ArrayLike, labels: ArrayLike, l2: float, **options: Any) -> ProbeFit:
+    """Returns the optimum at one penalty; options and errors are those of ``fit_path``."""
+    found = fit_path(features, labels, [l2], **options)
+    return ProbeFit(*(field[0] for field in found))
+
+
+def fit_path(
+    features: ArrayLike, labels: ArrayLike, l2s: Sequence[float] | ArrayLike, **options: Any
+) -> ProbeFit:
+    """Returns the optimum at every penalty, in the order of ``l2s``; options are those of ``walk``.
+
+    Returns:
+      The optima, as float64 NumPy arrays. Steps are those at the penalties asked for; wide gaps
+      between penalties are bridged by others, which are not reported.
+
+    Raises:
+      ValueError: as ``walk``.
+
+    Warns:
+      ConvergenceWarning: some penalties did not converge; it names them.
+    """
+    found = _in_order(walk(features, labels, l2s, **options))
+    warn(found, np.asarray(l2s, np.float64))
+    return found
+
+
+def walk(
+    features: ArrayLike,
+    labels: ArrayLike,
+    l2s: Sequence[float] | ArrayLike,
+    *,
+    num_classes: int | None = None,
+    sample_weight: ArrayLike | None = None,
+    class_weight: ArrayLike | None = None,
+    tolerance: float | None = None,
+    max_steps: int = 2000,
+    dtype: Any = np.float32,
+    mesh: Any = None,
+    resume: str | os.PathLike[str] | None = None,
+) -> Iterator[tuple[np.ndarray, ProbeFit]]:
+    """Yields the optima from large to small penalties, some at a time, so that one may leave.
+
+    Args:
+      features: finite, ``[N D]``; may be memory-mapped.
+      labels: integers in [0, K), ``[N]``.
+      l2s: positive, in any order, ``[P]``.
+      num_classes: K; the largest label plus one if left out.
+      sample_weight: not negative, ``[N]``; only ratios matter.
+      class_weight: multiplies the weights of each class, ``[K]``.
+      tolerance: the relative excess of the objective over its minimum to reach: by default 5e-7 in
+        float32 and 3e-10 in float64. In float32 less than 2e-7 is within rounding. Whether it is
+        reached is predicted by L-BFGS, which outliers and very rare classes can deceive; what is
+        certain is ``ProbeFit.gap``.
+      max_steps: of L-BFGS per penalty.
+      dtype: of the iterations, float32 or float64. The rotation is float64 in either case.
+      mesh: devices (``train.mesh.make_mesh``) to divide the samples among; one if left out. They
+        exchange objective and gradient once per trial of a length; a step mostly has one.
+      resume: a file to keep what is done in; the same call goes on from it, to the same numbers.
+
+    Yields:
+      Places in ``l2s``, and the optima at those.
+
+    Raises:
+      ValueError: shapes, labels, penalties, weights or settings are not as above, features are not
+        finite (the message counts what is wrong), a penalty is out of the range of ``dtype``
+        relative to the variance of the features, or ``resume`` is the file of another call.
+    """
+    dtype = np.dtype(dtype)
+    tolerance = _tolerance(dtype, tolerance, max_steps)
+    features, labels, num_classes = _inputs.samples(features, labels, num_classes)
+    l2s = _inputs.penalties(l2s)
+    weights = _inputs.weights(labels, num_classes, sample_weight, class_weight)
+    job = _prepared.prepare(features, labels, l2s, weights, num_classes, dtype, mesh)
+    if isinstance(job, ProbeFit):
+        yield np.arange(len(l2s)), job
+        return
+    stop = _stop(dtype, tolerance, max_steps)
+    layout = [leaf.shape for leaf in jax.tree.leaves((job.data.weights, job.state))]
+    settings = [num_classes, tolerance, max_steps, dtype.str, layout]
+    key = _progress.key([features, labels, weights, l2s], settings) if resume else ""
+    nothing = _progress.Progress(0, job.state, [])
+    kept = _progress.load(resume, key, job.state) if resume else nothing
+    for places, *fields in kept.results:
+        yield places, ProbeFit(*fields)
+    for start in range(kept.done, len(job.visited), _prepared.BLOCK):
+        with jax.enable_x64(dtype == np.float64):
+            # Placed alike every time, or another program would be compiled for the second call.
+            state = jax.device_put(kept.state, _prepared.placement(mesh))
+            state, optima = _solver.follow(job.data, state, job.block(start), stop)
+        places, result = job.found(start, optima, tolerance)
+        results = [*kept.results, (places, *result)] if resume else []
+        kept = _progress.Progress(start + _prepared.BLOCK, state, results)
+        if resume:
+            _progress.save(resume, key, kept)
+        yield places, result
+
+
+def fit_paths(
+    features: Sequence[ArrayLike],
+    labels: Sequence[ArrayLike],
+    l2s: Sequence[float] | ArrayLike,
+    *,
+    num_classes: int,
+    class_weight: ArrayLike | None = None,
+    tolerance: float | None = None,
+    max_steps: int = 2000,
+    dtype: Any = np.float32,
+) -> list[ProbeFit]:
+    """Returns ``fit_path`` of several data sets, those of one shape solved at once.
+
+    For small data sets on an accelerator, such as the features of eleven checkpoints for one task:
+    a batch of programs that each are too small to fill it. They go in step, as fast as the slowest;
+    all designs are in memory together.
+
+    Args:
+      features: of each data set, ``[N D]``.
+      labels: of each, ``[N]``.
+      l2s: as of ``walk``, and so are the options.
+      num_classes: K, the same for all.
+      class_weight: the same for all, ``[K]``.
+      tolerance: relative excess to reach.
+      max_steps: per penalty.
+      dtype: of the iterations.
+
+    Raises:
+      ValueError: as ``walk``, with the number of the data set.
+
+    Warns:
+      ConvergenceWarning: as ``fit_path``, for each data set.
+    """
+    dtype = np.dtype(dtype)
+    tolerance = _tolerance(dtype, tolerance, max_steps)
+    l2s = _inputs.penalties(l2s)
+    ready: list[_prepared.Job | ProbeFit] = []
+    for number, (one, its) in enumerate(zip(features, labels, strict=True)):
+        try:
+            one, its, _ = _inputs.samples(one, its, num_classes)
+            weights = _inputs.weights(its, num_classes, None, class_weight)
+            ready.append(_prepared.prepare(one, its, l2s, weights, num_classes, dtype))
+        except ValueError as error:
+            raise ValueError(f"data set {number}: {error}") from error
+    done: dict[int, ProbeFit] = {i: one for i, one in enumerate(ready) if isinstance(one, ProbeFit)}
+    alike: dict[Any, list[int]] = {}
+    for i, one in enumerate(ready):
+        if isinstance(one, _prepared.Job):
+            shapes = tuple(leaf.shape for leaf in jax.tree.leaves((one.data, one.state)))
+            alike.setdefault(shapes, []).append(i)
+    stop = _stop(dtype, tolerance, max_steps)
+    for members in alike.values():
+        together = [ready[i] for i in members]
+        done |= dict(zip(members, _follow_together(together, dtype, stop), strict=True))
+    for found in done.values():
+        warn(found, l2s)
+    return [done[i] for i in range(len(ready))]
+
+
+def _follow_together(
+    together: Sequence[_prepared.Job], dtype: np.dtype, stop: _solver.Stop
+) -> list[ProbeFit]:
+    parts: list[list[tuple[np.ndarray, ProbeFit]]] = [[] for _ in together]
+    with jax.enable_x64(dtype == np.float64):
+        data, state = jax.tree.map(
+            lambda *leaves: jnp.stack(leaves), *((job.data, job.state) for job in together)
+        )
+    for start in range(0, max(len(job.visited) for job in together), _prepared.BLOCK):
+        blocks = np.stack([job.block(start) for job in together])
+        with jax.enable_x64(dtype == np.float64):
+            state, optima = _solver.follow_together(data, state, blocks, stop)
+        optima = _solver.Optimum(*map(np.asarray, optima))
+        for i, job in enumerate(together):
+            own = _solver.Optimum(*(field[i] for field in optima))
+            parts[i].append(job.found(start, own, float(stop.tolerance)))
+    return [_in_order(part) for part in parts]
+
+
+def _in_order(parts: Iterable[tuple[np.ndarray, ProbeFit]]) -> ProbeFit:
+    places, found = join(parts)
+    return ProbeFit(*(field[np.argsort(places)] for field in found))
+
+
+def _tolerance(dtype: np.dtype, tolerance: float | None, max_steps: int) -> float:
+    """Returns the tolerance or its default, and refuses settings that the path cannot have."""
+    tolerance = (5e-7 if dtype == np.float32 else 3e-10) if tolerance is None else tolerance
+    _inputs.settings(dtype, tolerance, max_steps)
+    return tolerance
+
+
+def _stop(dtype: np.dtype, tolerance: float, max_steps: int) -> _solver.Stop:
+    with jax.enable_x64(dtype == np.float64):
+        return _solver.Stop(jnp.asarray(tolerance, dtype), jnp.int32(max_steps))
+
+
+def join(parts: Iterable[tuple[np.ndarray, ProbeFit]]) -> tuple[np.ndarray, ProbeFit]:
+    """Returns what a walk yielded as one: places, and the optima in their order."""
+    places, fits = zip(*parts, strict=True)
+    return np.concatenate(places), ProbeFit(*map(np.concatenate, zip(*fits, strict=True)))
+
+
+def warn(found: ProbeFit, l2s: np.ndarray) -> None:
+    """Warns of the penalties that did not converge."""
+    failed = np.flatnonzero(~found.converged)
+    if len(failed):
+        listing = ", ".join(f"{l2s[i]:.3g}" for i in failed[:5])
+        more = ", ..." if len(failed) > 5 else ""
+        warnings.warn(
+            f"{len(failed)} of {len(l2s)} penalties did not converge (l2 = {listing}{more}) within "
+            f"{found.steps[failed].max()} steps or the precision of the iterations; raise "
+            "max_steps or use dtype=numpy.float64.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )

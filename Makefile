@@ -11,7 +11,7 @@ export JAX_PLATFORMS ?= cpu
 demo: $(READY)  ## Train on real handwritten digits and watch the features collapse (about 3 min).
 	$(BIN)/python -m train digits $(DEMO)
 	$(BIN)/python -m probes figures $(DEMO) --out $(DEMO)/figures
-	$(BIN)/python -m probes.report $(DEMO)
+	$(BIN)/python -m probes report $(DEMO)
 
 test: $(READY)  ## The test suite, without the tests marked slow.
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(TESTS)

@@ -11,13 +11,22 @@ from train.config import ConfigError
 
 # Command -> (what runs it, what it does). Each is imported when it is asked for.
 _COMMANDS = {
-    "transfer": ("probes.commands:transfer", "score downstream tasks on runs, with MLO and MLOG"),
-    "features": ("probes.commands:features", "compute the features of tasks and keep them on disk"),
-    "probe": ("probes.commands:probe", "probe features that any program has saved"),
-    "correlate": ("probes.correlate_main:main", "judge metrics by transfer: runs, or --published"),
-    "figures": ("probes.figures_main:main", "draw the figures of the paper from runs"),
+    "transfer": (
+        "probes.transfer.commands:transfer",
+        "score downstream tasks on runs, with MLO and MLOG",
+    ),
+    "features": (
+        "probes.transfer.commands:features",
+        "compute the features of tasks and keep them on disk",
+    ),
+    "probe": ("probes.transfer.commands:probe", "probe features that any program has saved"),
+    "correlate": (
+        "probes.figures.correlate_command:main",
+        "judge metrics by transfer: runs, or --published",
+    ),
+    "figures": ("probes.figures.command:main", "draw the figures of the paper from runs"),
     "study": ("probes.replication.__main__:main", "the study of docs/study.md: run it, rebuild it"),
-    "report": ("probes.report:main", "one page for a run or a group of runs"),
+    "report": ("probes.page.command:main", "one page for a run or a group of runs"),
 }
 _USAGE = "usage: python -m probes COMMAND ...\ncommands:\n" + "\n".join(
     f"  {name}: {summary}" for name, (_, summary) in _COMMANDS.items()

@@ -31,10 +31,14 @@ from laws import (
     without,
 )
 
-from probes import saved
+from probes.transfer import saved
 from vci_jax.probe import _inputs, _rotation, _softmax, baselines, selection
 from vci_jax.probe import path as logistic
 from vci_jax.probe.estimator import LogisticProbe
+
+
+def _probes(*names):
+    return tuple(f"probes.{name}" for name in names)
 
 
 def _probe(*names):
@@ -394,9 +398,9 @@ def _weighed(data):
 
 
 INPUTS = (
-    Law(("probes.saved.renumber",), "Labels may be any integers, with holes between them.", samples,
-        _renumbered, changed(labels=renamed(np.array([3, 40, 1000]))), merges_labels()),
-    Law(("probes.saved.read", "probes.saved.renumber"),
+    Law(_probes("transfer.saved.renumber"), "Labels may be any integers, with holes between them.",
+        samples, _renumbered, changed(labels=renamed(np.array([3, 40, 1000]))), merges_labels()),
+    Law(_probes("transfer.saved.read", "transfer.saved.renumber"),
         "Neither the form of the file, nor byte order, nor type matters.", _with_form, _saved,
         lambda d: d | {"form": "npy", "features": big_endian(d["features"]),
                        "labels": typed(np.uint8)(d["labels"])},
@@ -418,7 +422,7 @@ EXEMPT = {
     **dict.fromkeys(_probe("_inputs.classes", "_inputs.matrix"),
                     "a check that raises; tests/test_probes_inputs.py has its cases"),
     "vci_jax.probe._prepared.placement": "returns where arrays lie on devices",
-    "probes.labels.relabeller": "a look-up table; tests/test_probes_tasks.py has its cases",
+    "probes.transfer.labels.relabeller": "a table; tests/test_probes_tasks.py has its cases",
 }  # fmt: skip
 _SOLVER_PART = "a part of the solver, under the laws of path.fit_path"
 _TEXT, _IMAGES = "makes texts or pictures of numbers", "reads images or networks from disk"
@@ -427,13 +431,14 @@ EXEMPT_MODULES = {
         "_solver", "_problem", "_newton", "_warm_start", "_intercept", "_lbfgs", "_line_search",
     ), _SOLVER_PART),
     **dict.fromkeys((f"probes.{name}" for name in (
-        "page", "figures", "tables", "report", "escape", "figures_main", "correlate_main")), _TEXT),
+        "page", "figures", "analysis.tables", "transfer.escape")), _TEXT),
     **dict.fromkeys((f"probes.{name}" for name in (
-        "network", "features", "task_features", "tasks", "transfer")), _IMAGES),
-    "probes.identity": "digests of bytes, which must change with byte order and type",
+        "encoders.network", "transfer.features", "transfer.task_features", "transfer.tasks",
+        "transfer.runner")), _IMAGES),
+    "probes.encoders.identity": "digests of bytes, which must change with byte order and type",
     "vci_jax.probe._progress": "files of bytes; tests/test_probes_logistic.py interrupts a path",
-    "probes.ledger": "writes files of results; tests/test_probes_transfer.py has its cases",
+    "probes.transfer.ledger": "writes files; tests/test_probes_transfer.py has its cases",
     "probes.replication": "runs and writes up the replication; tests/test_replication.py",
-    "probes.commands": "parses command lines and calls one function",
+    "probes.transfer.commands": "parses command lines and calls one function",
     "probes.__main__": "parses command lines and calls one function",
 }  # fmt: skip

@@ -23,17 +23,12 @@ from laws import (
     without,
 )
 
-from probes import (
-    coefficients,
-    correlate,
-    odds,
-    resampling,
-    rounding,
-    runs,
-    study,
-    summary,
-    verdicts,
-)
+from probes.analysis import coefficients, cohorts, conclusions, correlation, resampling, runs
+from probes.transfer import odds, rounding, summary
+
+
+def _probes(*names):
+    return tuple(f"probes.{name}" for name in names)
 
 
 def pairs():
@@ -49,7 +44,7 @@ def pairs():
 def _coefficients(data):
     found = {name: function(np.asarray(data["x"]), np.asarray(data["y"]))
              for name, function in coefficients.COEFFICIENTS.items()}  # fmt: skip
-    return found | {"partial": np.array(correlate.partial(data["x"], data["y"], data["given"]))}
+    return found | {"partial": np.array(correlation.partial(data["x"], data["y"], data["given"]))}
 
 
 def _resampled(data):
@@ -87,18 +82,19 @@ def _affine(scale, shift):
     return lambda answer: {name: np.asarray(v) * scale + shift for name, v in answer.items()}
 
 
-_COEFFICIENTS = tuple(f"probes.coefficients.{name}" for name in (
+_COEFFICIENTS = tuple(f"probes.analysis.coefficients.{name}" for name in (
     *coefficients.COEFFICIENTS, "centred"))  # fmt: skip
-_RESAMPLING = tuple(f"probes.resampling.{name}" for name in (
+_PARTIAL = _probes("analysis.correlation.partial")
+_RESAMPLING = tuple(f"probes.analysis.resampling.{name}" for name in (
     "means", "arrange", "draw", "bootstrap", "without_each", "permute"))  # fmt: skip
 CORRELATION = (
-    Law((*_COEFFICIENTS, "probes.correlate.partial"), "The order of the pairs does not matter.",
+    Law((*_COEFFICIENTS, *_PARTIAL), "The order of the pairs does not matter.",
         pairs, _coefficients, reordered("x", "y", "given"), takes_order_for_content("y")),
-    Law((*_COEFFICIENTS, "probes.correlate.partial"),
+    Law((*_COEFFICIENTS, *_PARTIAL),
         "Each sample may be in any unit, from any origin.", pairs, _coefficients,
         changed(x=lambda x: 1e8 * x + 5, y=lambda y: 1e-8 * y, given=lambda g: 3 * g - 1),
         takes_order_for_content("x")),
-    Law((*_COEFFICIENTS, "probes.correlate.partial"), "Factors of 1e-200 and 1e200 do not matter.",
+    Law((*_COEFFICIENTS, *_PARTIAL), "Factors of 1e-200 and 1e200 do not matter.",
         pairs, _coefficients, changed(x=times(1e-200), y=times(1e200)),
         takes_order_for_content("x")),
     Law(_COEFFICIENTS, "Ranks see order alone: a monotone map does not matter to them.", pairs,
@@ -117,17 +113,18 @@ CORRELATION = (
           changed(x=times(scale)), rounds_absolutely("x", 7) if scale < 1 else saturates("x", 1e3),
           powers(scale, means=1, average=1, without=1, arranged=1))
       for scale in (2.0**30, 2.0**-20, 2.0**-60)),
-    Law(("probes.resampling.bca",), "The interval moves with the unit and the origin.",
+    Law(_probes("analysis.resampling.bca"), "The interval moves with the unit and the origin.",
         _distribution, _interval,
         changed(sample=lambda v: 1e6 * v - 3, distribution=lambda v: 1e6 * v - 3),
         changed(sample=lambda v: v * 2),
         _affine(1e6, -3), rtol=1e-8),
-    Law(("probes.resampling.bca",), "The interval moves with a small unit.",
+    Law(_probes("analysis.resampling.bca"), "The interval moves with a small unit.",
         _distribution, _interval, changed(sample=times(1e-13), distribution=times(1e-13)),
         changed(sample=lambda v: v * 2), _affine(1e-13, 0)),
-    Law(("probes.correlate.holm",), "The order of the tests does not matter; NaN is no test.",
+    Law(_probes("analysis.correlation.holm"),
+        "The order of the tests does not matter; NaN is no test.",
         lambda: {"p": np.array([0.01, 0.04, np.nan, 0.03]), "back": np.arange(4)},
-        lambda d: {"adjusted": correlate.holm(np.asarray(d["p"]))[np.argsort(d["back"])]},
+        lambda d: {"adjusted": correlation.holm(np.asarray(d["p"]))[np.argsort(d["back"])]},
         reordered("p", "back"), takes_order_for_content("back")),
 )  # fmt: skip
 
@@ -145,7 +142,7 @@ def campaign():
 
 
 def _studied(data):
-    found = study.Study(
+    found = cohorts.Study(
         names=list(data["names"]), groups=list(data["groups"]), settings=list(data["settings"]),
         scores={"pets": np.full(9, 0.5)},
         metrics={name: np.asarray(data[name]) for name in ("vci", "fuzziness")},
@@ -153,10 +150,10 @@ def _studied(data):
         mlog=np.asarray(data["mlog"]), notes=[],
     )  # fmt: skip
     plan = resampling.Plan(resamples=99, permutations=120)
-    correlations = correlate.correlate(found, plan)
-    compared = correlate.compare(found, "vci", plan)
-    said = verdicts.statements(correlations, compared, plan)
-    signs = verdicts.signs(correlations, plan)
+    correlations = correlation.correlate(found, plan)
+    compared = correlation.compare(found, "vci", plan)
+    said = conclusions.statements(correlations, compared, plan)
+    signs = conclusions.signs(correlations, plan)
     return {
         "r": [one.pearson.value for one in correlations],
         "partial": [one.partial for one in correlations],
@@ -179,8 +176,8 @@ def _reordered_runs(data):
     return {name: [values[i] for i in order] for name, values in data.items()}
 
 
-_STUDY = ("probes.correlate.correlate", "probes.correlate.compare", "probes.verdicts.signs",
-          "probes.verdicts.statements")  # fmt: skip
+_STUDY = _probes("analysis.correlation.correlate", "analysis.correlation.compare",
+                 "analysis.conclusions.signs", "analysis.conclusions.statements")  # fmt: skip
 STUDIES = (
     Law(_STUDY, "The names of the runs do not matter.", campaign, _studied,
         changed(names=lambda names: [f"other {name}" for name in names][::-1]),
@@ -206,7 +203,7 @@ STUDIES = (
 def _gained(data):
     scores = np.asarray(data["scores"], float)
     table = {f"task {i}": column for i, column in enumerate(scores.T)}
-    mlo, mlog = study.gains(table, np.asarray(data["accuracy"]))
+    mlo, mlog = cohorts.gains(table, np.asarray(data["accuracy"]))
     return {"mlo": mlo, "mlog": mlog, "one": odds.mlo(scores[0]), "gain": odds.mlog(scores[0], 0.5)}
 
 
@@ -271,28 +268,28 @@ def _levels(data):
 
 
 RECORDS = (
-    Law(("probes.odds.inside", "probes.odds.of_score", "probes.odds.of_accuracy"),
+    Law(_probes("transfer.odds.inside", "transfer.odds.of_score", "transfer.odds.of_accuracy"),
         "Right and wrong exchanged: log odds turn around, also of 0 and 1.",
         lambda: {"scores": [0.0, 0.3, 0.8, 1.0]}, _inside,
         changed(scores=lambda s: [1 - score for score in s]),
         changed(scores=lambda s: s[::-1]), powers(-1, odds=1, rows=1)),
-    Law(("probes.rounding.is_constant", "probes.rounding.level", "probes.rounding.sign",
-         "probes.rounding.snap", "probes.summary.leading"),
+    Law(_probes("transfer.rounding.is_constant", "transfer.rounding.level",
+                "transfer.rounding.sign", "transfer.rounding.snap", "transfer.summary.leading"),
         "What is the same but for rounding is so in any unit.", _ties, _levels,
         changed(values=times(0.7e-30), constant=times(0.7e-30)),
         changed(values=lambda v: v + np.arange(4) * 1e-31)),
-    Law(("probes.odds.mlo", "probes.odds.mlog", "probes.study.gains"),
+    Law(_probes("transfer.odds.mlo", "transfer.odds.mlog", "analysis.cohorts.gains"),
         "The order of the tasks does not matter.", _scored, _gained,
         changed(scores=lambda s: s[:, [2, 0, 1]]), perturbs("scores", 0.01)),
-    Law(("probes.odds.mlo", "probes.odds.mlog", "probes.study.gains"),
+    Law(_probes("transfer.odds.mlo", "transfer.odds.mlog", "analysis.cohorts.gains"),
         "Scores and errors exchanged: log odds turn around.", _scored, _gained,
         changed(scores=lambda s: 1 - s), perturbs("scores", 0.01),
         powers(-1, mlo=1, mlog=1, one=1, gain=1)),
-    Law(("probes.summary.summarise", "probes.summary.best"),
+    Law(_probes("transfer.summary.summarise", "transfer.summary.best"),
         "Neither names nor the order of the tasks matter.", _results, _summarised,
         lambda d: {"names": ["p", "q"], "rows": d["rows"], "tasks": ["b", "a"]},
         changed(rows=lambda rows: rows[::-1])),
-    Law(("probes.runs.settings", "probes.runs.differences"),
+    Law(_probes("analysis.runs.settings", "analysis.runs.differences"),
         "Neither names of runs nor seeds make settings.", _configs, _grouped,
         lambda d: {"names": list("wxyz"),
                    "configs": [config | {"seed": 9 - i} for i, config in enumerate(d["configs"])]},
@@ -301,14 +298,12 @@ RECORDS = (
 
 STUDY = (*CORRELATION, *STUDIES, *RECORDS)
 
+_FILES = "reads work directories; tests/test_probes_runs.py has its cases"
 EXEMPT = {
-    "probes.study.from_runs": "reads work directories; tests/test_probes_runs.py has its cases",
-    "probes.study.shares": "the scores of a run, each by odds.of_score",
-    "probes.runs.told_apart": "makes names of paths",
-    "probes.study.measured": "picks one row of a run",
-    "probes.runs.read_run": "reads a directory; tests/test_probes_runs.py has its cases",
-    "probes.runs.read_runs": "reads directories; tests/test_probes_runs.py has its cases",
-    "probes.runs.read_rows": "reads lines of JSON; tests/test_probes_runs.py has its cases",
-    "probes.published.study": "a table without arguments",
-    "probes.display.print_table": "prints a table as text",
-}
+    **dict.fromkeys(_probes("analysis.cohorts.from_runs", "analysis.runs.read_run",
+                            "analysis.runs.read_runs", "analysis.runs.read_rows"), _FILES),
+    "probes.analysis.cohorts.shares": "the scores of a run, each by odds.of_score",
+    "probes.analysis.cohorts.measured": "picks one row of a run",
+    "probes.analysis.published.study": "a table without arguments",
+    "probes.transfer.display.print_table": "prints a table as text",
+}  # fmt: skip

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from probes import correlate, figures, figures_main, published
-from probes.figures import style
-from probes.resampling import Plan
-from probes.runs import Run
+from probes import figures
+from probes.analysis import correlation, published
+from probes.analysis.resampling import Plan
+from probes.analysis.runs import Run
+from probes.figures import command, style
 
 METRICS = ("vci", "fuzziness", "squared_distance", "cosine_similarity")
 
@@ -90,7 +91,7 @@ RUNS = [run(f"cross_entropy_{i}") for i in range(8)]
 @pytest.fixture(scope="module")
 def published_figure():
     study = published.study()
-    found = correlate.correlate(study, Plan(resamples=99))
+    found = correlation.correlate(study, Plan(resamples=99))
     return study, found, figures.transfer_scatter(study, found)
 
 
@@ -184,7 +185,7 @@ def test_the_published_figure_is_legible_and_right(published_figure):
 def test_a_metric_no_run_has_leaves_its_column_empty():
     study = published.study()
     study.metrics["vci"][:] = np.nan
-    found = correlate.correlate(study, Plan(resamples=99))
+    found = correlation.correlate(study, Plan(resamples=99))
     figure = figures.transfer_scatter(study, found)
     assert [t.get_text() for t in figure.axes[3].texts] == ["no run has it", "0 points: no r"]
     assert_legible(figure)
@@ -286,7 +287,7 @@ def test_the_command_draws_a_run_that_was_killed(tmp_path, capsys):
     lines = [json.dumps(row) + "\n" for row in RUNS[0].rows]
     path.write_text("".join(lines) + '{"epoch"')
     arguments = [str(path.parent), "--out", str(tmp_path / "out")]
-    assert figures_main.main(arguments) == 0
+    assert command.main(arguments) == 0
     said = capsys.readouterr()
     assert "the last, is cut off and left out" in said.err
     drawn = {path.name for path in (tmp_path / "out").iterdir()}
@@ -294,9 +295,9 @@ def test_the_command_draws_a_run_that_was_killed(tmp_path, capsys):
     assert {name[6] for name in drawn} == set("12368")
     row = {"task": "digits", "score": 0.9, "value": 1.0, "validation_curve": [0.5] * 97}
     (path.parent / "transfer.jsonl").write_text(json.dumps(row) + "\n")
-    assert figures_main.main(arguments) == 0
+    assert command.main(arguments) == 0
     assert "no figure 7" in capsys.readouterr().err
     assert (tmp_path / "out" / "penalties_run.png").exists()
     path.write_text('{"epoch"\n' + lines[0])
-    assert figures_main.main(arguments) == 2
+    assert command.main(arguments) == 2
     assert "metrics.jsonl, line 1, is not valid JSON" in capsys.readouterr().err

@@ -68,7 +68,7 @@ def test_configs_import_only_dataclasses():
     for path in sorted((ROOT / "configs").glob("*.py")):
         if path.name != "__init__.py":
             ours = {i for i in imports(path) if i.split(".")[0] in ROOMS}
-            allowed = ("train.config", "probes.config", "configs.")
+            allowed = ("train.config", "configs.")
             assert all(i.startswith(allowed) for i in ours), name(path)
 
 

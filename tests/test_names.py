@@ -23,21 +23,13 @@ from rich.console import Console
 from test_figures import _rows
 from test_figures import run as figure_run
 
-from probes import (
-    correlate,
-    correlate_main,
-    display,
-    escape,
-    figures,
-    figures_main,
-    published,
-    summary,
-    tables,
-)
-from probes.figures import style
+from probes import figures
+from probes.analysis import correlation, published, tables
+from probes.analysis.resampling import Plan
+from probes.analysis.runs import read_runs
+from probes.figures import command, correlate_command, style
 from probes.page import render
-from probes.resampling import Plan
-from probes.runs import read_runs
+from probes.transfer import display, escape, summary
 
 QUICK = Plan(resamples=99)
 NAMES = {
@@ -122,7 +114,7 @@ def markdown_items(text):
 @PARAMETERS
 def test_markdown_has_the_same_cells(name):
     study = published_as(name)
-    found = correlate.correlate(study, QUICK)
+    found = correlation.correlate(study, QUICK)
     made = [tables.scores(study), tables.metrics(study, found), tables.correlations(found)]
     read = markdown_tables("\n\n".join(map(tables.markdown, made)))
     assert read == [[table.header, *table.rows] for table in made]
@@ -134,8 +126,8 @@ def test_markdown_has_the_same_cells(name):
 def test_markdown_has_the_same_sentences(name):
     """Verdicts and notes are items of a list, whatever they begin with."""
     study = published_as(name)._replace(notes=[f"{name}: left out."])
-    found = correlate.correlate(study, QUICK)
-    text = correlate_main.report(study, found, QUICK, latex=False, all_tables=False)
+    found = correlation.correlate(study, QUICK)
+    text = correlate_command.report(study, found, QUICK, latex=False, all_tables=False)
     items = markdown_items(text[text.index("- Intervals of") :])
     assert escape.printable(f"{name}: left out.") in items
     assert len(items) == text.count("\n- "), "one line each"
@@ -169,9 +161,9 @@ def test_latex_prints_the_name(name):
     shown = escape.line(name)
     expected = shown if shown != "-1.5" else "$-1.5$"  # A number, set as one.
     assert [latex_text(cell) if "$-" not in cell else cell for cell in cells[:2]] == [expected] * 2
-    report = correlate_main.report(
+    report = correlate_command.report(
         study._replace(notes=[name]),
-        correlate.correlate(study, QUICK),
+        correlation.correlate(study, QUICK),
         QUICK,
         latex=True,
         all_tables=False,
@@ -375,14 +367,14 @@ def test_the_commands_take_nasty_directories(tmp_path, capsys, monkeypatch):
             tmp_path / "runs" / name, name=f"$g$/{name}", level=1 - 0.1 * index, tasks=tasks
         )
     arguments = [str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
-    assert correlate_main.main([*arguments, "--resamples", "99", "--tables"]) == 0
+    assert correlate_command.main([*arguments, "--resamples", "99", "--tables"]) == 0
     said = capsys.readouterr().out
     (transfer, *_) = markdown_tables(said)
     assert sorted(row[1] for row in transfer[1:]) == sorted(map(escape.line, nasty))
     assert transfer[0][2:4] == ["pets|1", "_cars"]
     monkeypatch.setattr(figures, "save_both", lambda figure, stem: [stem])
     found = read_runs([tmp_path / "runs"])
-    drawn = figures_main.draw(found, tmp_path / "out", None)
+    drawn = command.draw(found, tmp_path / "out", None)
     assert len({path.name for path in drawn}) == 6
 
 

@@ -9,10 +9,10 @@ import pytest
 from test_train_sources import make_tfds, numbers
 
 import configs
-from probes import runs
+from probes.analysis import runs
+from probes.analysis.runs import Run
 from probes.replication import pilot, relabel
 from probes.replication.pilot import Pilot
-from probes.runs import Run
 from train import data
 from train.config import ConfigError, DataConfig
 

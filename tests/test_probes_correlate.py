@@ -9,10 +9,11 @@ import statsmodels.api as sm
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from probes import coefficients, correlate, correlate_main, published, resampling, tables, verdicts
-from probes.coefficients import COEFFICIENTS, pearson
-from probes.resampling import Plan
-from probes.study import ALL
+from probes.analysis import coefficients, conclusions, correlation, published, resampling, tables
+from probes.analysis.coefficients import COEFFICIENTS, pearson
+from probes.analysis.cohorts import ALL
+from probes.analysis.resampling import Plan
+from probes.figures import correlate_command
 
 QUICK = Plan(resamples=499)
 SCIPY = {
@@ -40,7 +41,7 @@ def normal(rng, r, *shape):
 def judged():
     """The published tables, their correlations, and the comparisons of VCI."""
     runs = published.study()
-    return runs, correlate.correlate(runs, Plan()), correlate.compare(runs, "vci", Plan())
+    return runs, correlation.correlate(runs, Plan()), correlation.compare(runs, "vci", Plan())
 
 
 @pytest.mark.parametrize("name", COEFFICIENTS)
@@ -171,11 +172,11 @@ def test_intervals_cover(size, r):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", verdicts._COVERAGE)
+@pytest.mark.parametrize("size", conclusions._COVERAGE)
 def test_the_coverage_that_verdicts_quote_is_found_again(size):
     """To 4 standard deviations, and the rounding to a percent."""
     found = coverage(size, 0.95, 2000, seed=100 + size)
-    for measured, quoted in zip(found, verdicts._COVERAGE[size], strict=True):
+    for measured, quoted in zip(found, conclusions._COVERAGE[size], strict=True):
         reach = 4 * math.sqrt(quoted * (1 - quoted) / 2000) + 0.005
         assert measured == pytest.approx(quoted, abs=reach)
 
@@ -197,7 +198,7 @@ def test_seeds_are_averaged_and_no_evidence_about_settings():
         mlog=runs.mlog[rows],
     )
     for one, other in zip(
-        correlate.correlate(tripled, QUICK), correlate.correlate(runs, QUICK), strict=True
+        correlation.correlate(tripled, QUICK), correlation.correlate(runs, QUICK), strict=True
     ):
         assert (one.runs, one.settings) == (4 * other.runs, other.settings)
         assert one.pearson.permutation == pytest.approx(other.pearson.permutation)
@@ -246,20 +247,22 @@ def test_partial_correlation_is_that_of_regression():
     rng = np.random.default_rng(9)
     z = rng.standard_normal(11)
     x, y = z + rng.standard_normal((2, 11))
-    r, p = correlate.partial(x, y, z)
+    r, p = correlation.partial(x, y, z)
     design = sm.add_constant(np.stack([x, z], axis=1))
     fit = sm.OLS(y, design).fit()
     assert p == pytest.approx(fit.pvalues[1], rel=1e-9)
     rest = [sm.OLS(v, sm.add_constant(z)).fit().resid for v in (x, y)]
     assert r == pytest.approx(stats.pearsonr(*rest).statistic, rel=1e-12)
-    assert correlate.partial(x, 2 * z, z) == pytest.approx((math.nan, math.nan), nan_ok=True)
-    assert math.isnan(correlate.partial(x[:3], y[:3], z[:3])[0])
+    assert correlation.partial(x, 2 * z, z) == pytest.approx((math.nan, math.nan), nan_ok=True)
+    assert math.isnan(correlation.partial(x[:3], y[:3], z[:3])[0])
 
 
 def test_holm_is_statsmodels():
     p = np.random.default_rng(10).random(9) ** 3
-    np.testing.assert_allclose(correlate.holm(p), multipletests(p, method="holm")[1])
-    np.testing.assert_allclose(correlate.holm(np.array([0.01, np.nan, 0.02])), [0.02, np.nan, 0.02])
+    np.testing.assert_allclose(correlation.holm(p), multipletests(p, method="holm")[1])
+    np.testing.assert_allclose(
+        correlation.holm(np.array([0.01, np.nan, 0.02])), [0.02, np.nan, 0.02]
+    )
 
 
 def test_published_correlations_to_the_digits_given(judged):
@@ -281,7 +284,7 @@ def test_published_leave_one_out_by_hand(judged):
 
 def test_only_vci_keeps_its_sign(judged):
     """The claim of the paper, and which part of it is significant."""
-    said = {one.metric: one for one in verdicts.signs(judged[1], Plan())}
+    said = {one.metric: one for one in conclusions.signs(judged[1], Plan())}
     assert [name for name, one in said.items() if one.consistent] == ["vci"]
     sure = {name: one.established for name, one in said.items()}
     assert sure == {
@@ -294,7 +297,7 @@ def test_only_vci_keeps_its_sign(judged):
 
 def test_published_verdicts_in_words(judged):
     _, found, comparisons = judged
-    said = "\n".join(verdicts.statements(found, comparisons, Plan()))
+    said = "\n".join(conclusions.statements(found, comparisons, Plan()))
     assert "vci: + in temperature, + in regulariser: one sign in every group, each " in said
     assert (
         "significant by itself; only that in temperature survives Holm's correction for 12" in said
@@ -324,11 +327,11 @@ def test_comparisons_find_a_difference_and_no_difference():
         accuracy=np.full(30, 0.5),
         mlog=y,
     )
-    found = {one.other: one for one in correlate.compare(runs, "near", QUICK)}
+    found = {one.other: one for one in correlation.compare(runs, "near", QUICK)}
     assert found["far"].interval.low > 0.2
     assert found["far"].value == pytest.approx(abs(pearson(near, y)) - abs(pearson(far, y)))
     assert found["copy"].value == 0
-    assert [one.group for one in correlate.correlate(runs, QUICK)] == ["one"] * 3
+    assert [one.group for one in correlation.correlate(runs, QUICK)] == ["one"] * 3
 
 
 @pytest.mark.parametrize("size", [2, 3, 4])
@@ -342,8 +345,8 @@ def test_too_few_runs_are_said(size):
         accuracy=whole.accuracy[:size],
         mlog=whole.mlog[:size],
     )
-    found = correlate.correlate(runs, QUICK)
-    said = "\n".join(verdicts.statements(found, correlate.compare(runs, "vci", QUICK), QUICK))
+    found = correlation.correlate(runs, QUICK)
+    said = "\n".join(conclusions.statements(found, correlation.compare(runs, "vci", QUICK), QUICK))
     if size == 2:
         assert "2 setting(s) in temperature have vci: a correlation takes three." in said
         assert "undefined" in tables.markdown(tables.correlations(found))
@@ -356,7 +359,7 @@ def test_too_few_runs_are_said(size):
 def test_missing_metrics_leave_their_runs_out():
     runs = published.study()
     runs.metrics["vci"][[0, 6, 7, 8]] = np.nan
-    found = {(c.group, c.metric): c for c in correlate.correlate(runs, QUICK)}
+    found = {(c.group, c.metric): c for c in correlation.correlate(runs, QUICK)}
     assert found["temperature", "vci"].runs == 5
     assert not found["regulariser", "vci"].estimates
     assert found["regulariser", "fuzziness"].runs == 5
@@ -373,7 +376,7 @@ def test_a_plan_without_resamples_is_refused():
 def test_the_command_prints_and_draws(tmp_path, capsys):
     """From the published numbers alone: the tables, the verdicts, and figure 7 as PNG and SVG."""
     arguments = ["--published", "--out", str(tmp_path), "--resamples", "199"]
-    assert correlate_main.main([*arguments, "--tables"]) == 0
+    assert correlate_command.main([*arguments, "--tables"]) == 0
     said = capsys.readouterr().out
     assert "| all         | VCI        | 11 | +0.956" in said
     assert "| regulariser | lambda 3 | 90.51 | 90.03" in said
@@ -382,7 +385,7 @@ def test_the_command_prints_and_draws(tmp_path, capsys):
         "figure7_transfer.png",
         "figure7_transfer.svg",
     }
-    assert correlate_main.main([*arguments, "--latex"]) == 0
+    assert correlate_command.main([*arguments, "--latex"]) == 0
     said = capsys.readouterr().out
     assert r"\begin{tabular}{ll" in said
     assert "$+0.956$" in said
@@ -390,7 +393,7 @@ def test_the_command_prints_and_draws(tmp_path, capsys):
 
 def test_mistakes_on_the_command_line(tmp_path, capsys):
     for arguments in ([], ["--published", "run"], [str(tmp_path / "nowhere")]):
-        assert correlate_main.main(arguments) == 2
+        assert correlate_command.main(arguments) == 2
         assert "error: " in capsys.readouterr().err
 
 
@@ -407,6 +410,6 @@ def test_comparisons_err_as_often_as_verdicts_say(size):
             metrics={"a": y + noise * a, "b": y + noise * b},
             mlog=y,
         )
-        interval = correlate.compare(runs, "a", Plan(resamples=499, seed=seed))[0].interval
+        interval = correlation.compare(runs, "a", Plan(resamples=499, seed=seed))[0].interval
         wrong.append(not interval.low <= 0 <= interval.high)
     assert np.mean(wrong) == pytest.approx(0.105, abs=4 * math.sqrt(0.105 * 0.895 / 1000) + 0.005)

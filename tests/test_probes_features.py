@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 from probed_run import make_run, moved
 
-from probes import features, identity, network, saved, task_features
-from probes.config import TransferConfig
-from probes.tasks import Task
+from probes.encoders import identity, network
+from probes.encoders.config import TransferConfig
+from probes.transfer import features, saved, task_features
+from probes.transfer.tasks import Task
 from train import data, loop
 from train import mesh as meshes
 from train.config import ConfigError, DataConfig, EvalConfig

@@ -11,10 +11,11 @@ import pathlib
 import numpy as np
 import pytest
 
-from probes import coefficients, correlate, published, resampling, rounding, study, verdicts
-from probes.coefficients import COEFFICIENTS, pearson
-from probes.resampling import Plan
-from probes.study import ALL
+from probes.analysis import coefficients, conclusions, correlation, published, resampling
+from probes.analysis.coefficients import COEFFICIENTS, pearson
+from probes.analysis.cohorts import ALL
+from probes.analysis.resampling import Plan
+from probes.transfer import escape, rounding
 
 QUICK = Plan(resamples=499, permutations=720)
 CLOSE = {"rtol": 0, "atol": 1e-9}
@@ -144,17 +145,17 @@ def study_of(change=lambda name, x: x, order=None, group=lambda name: name):
 def everything(runs):
     """Correlations and comparisons as flat numbers, by group and metric."""
     found = {}
-    for one in correlate.correlate(runs, QUICK):
+    for one in correlation.correlate(runs, QUICK):
         estimates = [
             [e.value, *e.bootstrap, *e.permutation, *e.leave_one_out]
             for e in one.estimates.values()
         ]
         rest = [one.runs, one.settings, *one.partial, *one.seeds]
         found[one.group, one.metric] = np.concatenate([*estimates, rest])
-    for one in correlate.compare(runs, "vci", QUICK):
+    for one in correlation.compare(runs, "vci", QUICK):
         found[one.group, one.other, "less"] = np.array([one.value, *one.interval])
     p_values = [found[key][6] for key in found if len(key) == 2]
-    found["holm"] = np.sort(correlate.holm(np.array(p_values)))
+    found["holm"] = np.sort(correlation.holm(np.array(p_values)))
     return found
 
 
@@ -200,7 +201,7 @@ def test_a_group_called_all_is_a_group():
     runs = published.study()
     alone = runs._replace(groups=[ALL] * 11)
     assert list(alone.members()) == ['group "all"']
-    (found,) = {one.group for one in correlate.correlate(alone, QUICK)}
+    (found,) = {one.group for one in correlation.correlate(alone, QUICK)}
     assert found == 'group "all"'
     beside = runs._replace(groups=[ALL] * 6 + ["b"] * 5)
     assert {key: len(rows) for key, rows in beside.members().items()} == {
@@ -258,9 +259,9 @@ def test_a_zero_correlation_has_no_sign():
     x, y = np.array([-0.3, -0.1, 0.1, 0.3]), np.array([0.7, 0.2, 0.2, 0.7])
     for there in MAPS.values():
         assert rounding.sign(float(pearson(there(x), y))) == 0
-    one = verdicts.Signs("m", {"a": 0, "b": 0}, {"a": False, "b": False}, {}, 2)
+    one = conclusions.Signs("m", {"a": 0, "b": 0}, {"a": False, "b": False}, {}, 2)
     assert not one.consistent
-    assert "0 in a (not significant)" in verdicts._say_signs(one)
+    assert "0 in a (not significant)" in conclusions._say_signs(one)
 
 
 def test_copies_in_other_units_cannot_be_told_apart():
@@ -268,7 +269,7 @@ def test_copies_in_other_units_cannot_be_told_apart():
     runs = published.study()
     x = runs.metrics["vci"]
     copies = runs._replace(metrics={"vci": x, "copy": 0.3 * x + 0.1, "back": -x})
-    for one in correlate.compare(copies, "vci", QUICK):
+    for one in correlation.compare(copies, "vci", QUICK):
         assert one.value == 0
         assert math.isnan(one.interval.low)
 
@@ -278,13 +279,13 @@ def test_a_partial_correlation_of_a_copy_is_undefined():
     z = np.random.default_rng(4).standard_normal(8)
     y = np.random.default_rng(5).standard_normal(8)
     for there in MAPS.values():
-        assert math.isnan(correlate.partial(there(z), y, z)[0])
-    assert math.isnan(correlate.partial(z, y, np.full(8, 0.1))[0])
+        assert math.isnan(correlation.partial(there(z), y, z)[0])
+    assert math.isnan(correlation.partial(z, y, np.full(8, 0.1))[0])
     near = z + 1e-4 * y
-    expected = correlate.partial(near, y, z)
+    expected = correlation.partial(near, y, z)
     assert math.isfinite(expected[0])
     for there in list(MAPS.values())[:3]:
-        np.testing.assert_allclose(correlate.partial(there(near), y, z), expected, **CLOSE)
+        np.testing.assert_allclose(correlation.partial(there(near), y, z), expected, **CLOSE)
 
 
 def test_the_level_itself_is_significant():
@@ -300,5 +301,5 @@ def test_the_level_itself_is_significant():
 def test_a_run_is_found_under_any_name_and_order(tmp_path):
     """Of runs whose directories have one name, as many parents as it takes."""
     paths = [tmp_path / p / s / "run" for p in ("p", "q") for s in ("a", "b")]
-    assert study.runs.told_apart(paths) == ["p/a/run", "p/b/run", "q/a/run", "q/b/run"]
-    assert study.runs.told_apart([pathlib.Path("/x"), pathlib.Path("/x")]) == ["//x", "//x"]
+    assert escape.told_apart(paths) == ["p/a/run", "p/b/run", "q/a/run", "q/b/run"]
+    assert escape.told_apart([pathlib.Path("/x"), pathlib.Path("/x")]) == ["//x", "//x"]

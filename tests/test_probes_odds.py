@@ -5,14 +5,15 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 import vci_jax
-from probes import odds, published, study
+from probes.analysis import cohorts, published
+from probes.transfer import odds
 from vci_jax.probe import baselines
 
 
 def test_published_values_follow_from_the_published_accuracies():
     """To the digits given: scores have four, of which the log odds keep three."""
     runs = published.study()
-    mlo, mlog = study.gains(runs.scores, runs.accuracy)
+    mlo, mlog = cohorts.gains(runs.scores, runs.accuracy)
     np.testing.assert_allclose(mlo, runs.mlo, atol=6e-4)
     np.testing.assert_allclose(mlog, runs.mlog, atol=6e-4)
     scores = [column[0] for column in runs.scores.values()]

@@ -10,16 +10,16 @@ import made_runs
 import numpy as np
 import pytest
 
-from probes import report
-from probes.page import classes, curves, scatter, tables, transfer, wary
-from probes.runs import Run, read_run, read_runs
+from probes.analysis.runs import Run, read_run, read_runs
+from probes.page import classes, command, curves, scatter, tables, wary
+from probes.page import scores as transfer
 
 
 def _page(*directories):
     """Writes the page of some directories and returns its text, and its data."""
     runs = read_runs(directories)
-    out = report.place(runs)
-    report.write(runs, out)
+    out = command.place(runs)
+    command.write(runs, out)
     text = out.read_text()
     return text, json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
 
@@ -33,7 +33,7 @@ def _words(text):
 def test_the_command_writes_the_page_of_a_run_into_it(tmp_path, capsys):
     """The curves hold the values of the rows, and the interval goes with the adjusted VCI."""
     run = made_runs.write_run(tmp_path / "run")
-    assert report.main([str(run)]) == 0
+    assert command.main([str(run)]) == 0
     assert str(run / "report.html") in capsys.readouterr().out
     _, data = _page(run)
     (train, test) = next(c for c in data["charts"] if c["id"] == "vci_adjusted")["series"]
@@ -194,7 +194,7 @@ def test_a_group_lists_what_differs(tmp_path):
     """The page of a group lies above its runs; temperature differs, the seed does not."""
     made_runs.write_group(tmp_path / "group", runs=3)
     runs = read_runs([tmp_path / "group"])
-    assert report.place(runs) == (tmp_path / "group" / "report.html").resolve()
+    assert command.place(runs) == (tmp_path / "group" / "report.html").resolve()
     varied = tables.config_table(runs)["varied"]
     assert varied == {"loss.temperature": ["0.1", "0.2", "0.3"]}
     shared = {row["field"]: row for row in tables.config_table(runs)["shared"]}
@@ -312,7 +312,7 @@ def test_classes_and_machine_may_be_missing(tmp_path):
 
 def test_a_directory_without_runs_is_an_error(tmp_path, capsys):
     """Exit code 2, and the remedy, without a traceback."""
-    assert report.main([str(tmp_path)]) == 2
+    assert command.main([str(tmp_path)]) == 2
     assert "give work directories" in capsys.readouterr().err
     assert not (tmp_path / "report.html").exists()
 
@@ -322,7 +322,7 @@ def test_watch_follows_a_run_to_its_end(tmp_path, monkeypatch):
     rows = [made_runs.row(e, s) for e in range(3) for s in ("train", "test")]
     run = made_runs.write_run(tmp_path / "run", epochs=2, rows=rows[:2])
     pages, looks = [], threading.Event()
-    write = report.write
+    write = command.write
 
     def record(runs, out, *, refresh=0):
         write(runs, out, refresh=refresh)
@@ -337,9 +337,9 @@ def test_watch_follows_a_run_to_its_end(tmp_path, monkeypatch):
         else:
             looks.set()
 
-    monkeypatch.setattr(report, "write", record)
-    monkeypatch.setattr(report.time, "sleep", sleep)
-    report.watch([run], run / "report.html", 7)
+    monkeypatch.setattr(command, "write", record)
+    monkeypatch.setattr(command.time, "sleep", sleep)
+    command.watch([run], run / "report.html", 7)
     assert pages == [(2, 7), (4, 7), (6, 0)]
     assert '"refresh":0' in (run / "report.html").read_text()
     assert not (run / "report.html.partial").exists()

@@ -6,8 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from probes import correlate_main, odds, runs, study, summary
-from probes.page import transfer
+from probes.analysis import cohorts, runs
+from probes.figures import correlate_command
+from probes.page import scores as transfer
+from probes.transfer import odds, summary
 from train.config import Config, LossConfig, MeshConfig
 
 ROW = {"step": 0, "epoch": 0, "split": "train", "vci": 0.5}
@@ -169,11 +171,11 @@ def test_a_study_takes_last_metrics_and_common_tasks(tmp_path):
         tasks = ("pets", "dtd") if index else tuple(TASKS)
         scored(tmp_path / f"run_{index}", index, tasks=tasks, seed=index)
     found = runs.read_runs([tmp_path])
-    side = study.from_runs(found, "test")
+    side = cohorts.from_runs(found, "test")
     assert side.names == ["run_0", "run_1", "run_2"]
     assert side.settings == [0, 0, 0]
     np.testing.assert_allclose(side.metrics["vci"], [0, 0.2, 0.4])
-    np.testing.assert_allclose(study.from_runs(found, "train").metrics["vci"], [0, 0.1, 0.2])
+    np.testing.assert_allclose(cohorts.from_runs(found, "train").metrics["vci"], [0, 0.1, 0.2])
     assert np.isnan(side.metrics["cosine_similarity"]).all()
     assert side.notes == ["tasks that not every run was scored on are left out: cars."]
     assert side.mlog[1] == odds.mlog([0.91, 0.71], 0.8)
@@ -189,7 +191,7 @@ def test_a_study_leaves_out_what_is_no_share_and_says_so(tmp_path):
     write(tmp_path / "unprobed")
     scored(tmp_path / "solved", 10)  # Pets: 0.9 + 0.1.
     rescore(scored(tmp_path / "percent", 1), score=91.7)
-    side = study.from_runs(runs.read_runs([tmp_path]), "train")
+    side = cohorts.from_runs(runs.read_runs([tmp_path]), "train")
     assert side.names == ["good_0", "good_1"]
     unknown = "which has no log odds. Of n images it would be taken half an image from there, but n"
     assert side.notes == [
@@ -205,7 +207,7 @@ def test_a_study_leaves_out_what_is_no_share_and_says_so(tmp_path):
     with pytest.raises(
         ValueError, match=r"1 of 2 run\(s\) can be compared(.|\n)*perfect: left out"
     ) as caught:
-        study.from_runs(alone, "train")
+        cohorts.from_runs(alone, "train")
     assert "python -m probes transfer" not in str(caught.value), "both are probed"
 
 
@@ -218,7 +220,7 @@ def test_correlate_and_transfer_take_a_perfect_accuracy_alike(tmp_path):
     for index in range(3):
         rescore(paths[0], index, score=(0.0, 0.7, 0.6)[index], test_size=50)
     found = runs.read_runs(paths)
-    side = study.from_runs(found, "train")
+    side = cohorts.from_runs(found, "train")
     assert side.names == ["run_0", "run_1", "run_2"]
     assert side.notes == [
         "run_0: pets is 0, taken as 0.01: half of one of its 50 images above 0.",
@@ -256,7 +258,7 @@ def test_a_null_score_is_none(tmp_path):
     rescore(paths[0], score=None)
     for index in range(3):
         rescore(paths[2], index, score=None)
-    side = study.from_runs(runs.read_runs(paths), "train")
+    side = cohorts.from_runs(runs.read_runs(paths), "train")
     assert list(side.scores) == ["dtd", "cars"]
     assert side.notes[:2] == [
         "run_2: left out, it has no scores in transfer.jsonl.",
@@ -275,7 +277,7 @@ def test_scores_meet_the_metrics_of_their_step(tmp_path):
         ]
         (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         rescore(path, step=(10, 15, 20)[index])
-    side = study.from_runs(runs.read_runs([tmp_path]), "train")
+    side = cohorts.from_runs(runs.read_runs([tmp_path]), "train")
     assert side.metrics["vci"].tolist() == [10, 20, 20]
     assert side.accuracy.tolist() == [0.1, 0.2, 0.21]
     assert side.notes == [
@@ -294,7 +296,7 @@ def test_runs_are_judged_from_the_command_line(tmp_path, capsys):
             path = tmp_path / group / f"run_{index}"
             scored(path, index + index % 3, loss=loss, seed=index % 2, name=f"{group}/run_{index}")
     arguments = [str(tmp_path / "a"), str(tmp_path / "b"), "--resamples", "99"]
-    assert correlate_main.main([*arguments, "--out", str(tmp_path / "figures")]) == 0
+    assert correlate_command.main([*arguments, "--out", str(tmp_path / "figures")]) == 0
     said = capsys.readouterr()
     assert "a: loss.temperature is 1.0 (a/run_0), 1.0 (a/run_1), 2.0 (a/run_2)" in said.err
     assert "b: seed is 0 (b/run_0), 1 (b/run_1), 0 (b/run_2)" in said.err
@@ -304,5 +306,5 @@ def test_runs_are_judged_from_the_command_line(tmp_path, capsys):
     assert "0 setting(s) in a have cosine_similarity: a correlation takes three." in said.out
     assert "vci: + in a (not significant), + in b (not significant): one sign" in said.out
     assert (tmp_path / "figures" / "figure7_transfer.svg").exists()
-    assert correlate_main.main([str(tmp_path / "a" / "run_0")]) == 2
+    assert correlate_command.main([str(tmp_path / "a" / "run_0")]) == 2
     assert "1 of 1 run(s) can be compared" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import SHARED
 
-from probes import labels, tasks
+from probes.transfer import labels, tasks
 from train.config import ConfigError
 
 HERE = Path("/data")

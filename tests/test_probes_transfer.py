@@ -12,8 +12,8 @@ from probed_run import make_run
 from rich.console import Console
 
 from probes import __main__ as entry
-from probes import display, ledger, odds, summary, transfer
-from probes.config import TransferConfig
+from probes.encoders.config import TransferConfig
+from probes.transfer import display, ledger, odds, runner, summary
 from train.config import ConfigError
 from vci_jax.probe import _solver, selection
 
@@ -63,7 +63,7 @@ def few_penalties(monkeypatch):
         calls.append(options)
         return whole(*arguments, **options)
 
-    monkeypatch.setattr(transfer.sweep, "sweep", counted)
+    monkeypatch.setattr(runner.sweep, "sweep", counted)
     return calls
 
 
@@ -71,7 +71,7 @@ def go(run, *tasks, runs=None, **options):
     """Returns the failures, what was printed, and the rows."""
     console = Console(file=io.StringIO(), width=200)
     options = TransferConfig(task=tasks, batch_size=128, **options)
-    failures = transfer.transfer(runs or [run], options, console)
+    failures = runner.transfer(runs or [run], options, console)
     path = run / "transfer.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return failures, console.file.getvalue(), [json.loads(line) for line in lines]

@@ -18,10 +18,10 @@ from rich.console import Console
 
 import configs
 import vci_jax
-from probes import correlate, published
 from probes.__main__ import main
+from probes.analysis import correlation, published
+from probes.analysis.runs import Run
 from probes.replication import claims, document, jobs, records, small_samples
-from probes.runs import Run
 from vci_jax.probe.selection import Samples
 
 STUDY = pathlib.Path(__file__).parents[1] / "docs" / "study"
@@ -142,7 +142,7 @@ def test_significant_against_a_statement_is_contradicted():
     assert (claims.CONFIRMED, claims.REFUTED, claims.OPEN) == (
         "confirmed", "contradicted", "not decidable",
     )  # fmt: skip
-    found = correlate.correlate(published.study(), claims.PLAN)
+    found = correlation.correlate(published.study(), claims.PLAN)
     (one,) = [c for c in found if (c.group, c.metric) == ("regulariser", "squared_distance")]
     assert claims._positive("", "", one).verdict == "contradicted"
     (one,) = [c for c in found if (c.group, c.metric) == ("regulariser", "fuzziness")]

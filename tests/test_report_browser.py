@@ -13,9 +13,9 @@ import shutil
 import made_runs
 import pytest
 
-from probes import report
+from probes.analysis.runs import read_runs
+from probes.page import command
 from probes.page.metrics import MAIN
-from probes.runs import read_runs
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: the extra [dev]")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -82,7 +82,7 @@ def open_page(browser):
 
 def _write(directory, refresh=0):
     runs = read_runs([directory])
-    report.write(runs, directory / "report.html", refresh=refresh)
+    command.write(runs, directory / "report.html", refresh=refresh)
     return directory / "report.html"
 
 

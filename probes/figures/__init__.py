@@ -12,9 +12,9 @@ choice of a probe's penalty, ``validation_curves`` those of a run.
 from probes.figures.curves import metric_curves, train_and_test
 from probes.figures.overview import collapse_curves
 from probes.figures.parts import spectra, within_parts
+from probes.figures.scatter import transfer_scatter
 from probes.figures.style import save, save_both
 from probes.figures.sweeps import validation_curve, validation_curves
-from probes.figures.transfer import transfer_scatter
 
 __all__ = [
     "collapse_curves",

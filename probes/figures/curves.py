@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from probes import escape
+from probes.analysis.runs import Run
 from probes.figures import style
-from probes.runs import Run
+from probes.transfer import escape
 
 METRICS = ("fuzziness", "squared_distance", "cosine_similarity", "vci")
 

@@ -6,8 +6,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from probes.analysis.runs import Row
 from probes.figures import style
-from probes.runs import Row
 
 _STYLES: dict[str, dict[str, Any]] = {"train": style.line(0), "test": style.line(1)}
 

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from probes.analysis.runs import Row, Run
 from probes.figures import style
-from probes.runs import Row, Run
 
 _PARTS = {
     "within_between_part": r"in $C(\Sigma_B)$: Tr[$P\,\Sigma_W$]",

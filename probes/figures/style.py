@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from probes import escape
+from probes.transfer import escape
 
 # Inches: a column and the text width of a two-column page.
 COLUMN, PAGE = 3.25, 6.75

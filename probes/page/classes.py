@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from probes.analysis.runs import Run
 from probes.page.curves import SPLITS, short
-from probes.runs import Run
 
 COLUMNS = (
     ("class", "Class"),

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from probes import escape
+from probes.analysis.runs import Run
 from probes.page.metrics import BY_NAME, FURTHER, MAIN, Metric
 from probes.page.wary import why_undefined
-from probes.runs import Run
+from probes.transfer import escape
 
 SPLITS = ("train", "test")
 

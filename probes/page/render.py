@@ -9,9 +9,9 @@ from typing import Any
 import jinja2
 import markupsafe
 
-from probes import escape
-from probes.page import classes, curves, scatter, tables, transfer
-from probes.runs import Run, settings
+from probes.analysis.runs import Run, settings
+from probes.page import classes, curves, scatter, scores, tables
+from probes.transfer import escape
 
 _HERE = Path(__file__).parent
 
@@ -60,7 +60,7 @@ def render(runs: Sequence[Run], *, title: str, refresh: int) -> str:
         has_classes=bool(class_tables),
         no_classes=no_classes,
         verdicts=[tables.verdict(run) for run in runs],
-        transfer=transfer.table(runs),
+        transfer=scores.table(runs),
         config=tables.config_table(runs),
         machines=[tables.machines(run) for run in runs],
         one_seed=len(runs) > 1 and len(set(settings(runs))) == len(runs),

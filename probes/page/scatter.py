@@ -1,4 +1,4 @@
-"""Collapse on the training data against transfer, one point a run, from ``probes.correlate``."""
+"""Collapse on the training data against transfer, one point a run."""
 
 import math
 from collections.abc import Sequence
@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from probes import escape
-from probes.correlate import Correlation, correlate
+from probes.analysis.cohorts import Study, from_runs
+from probes.analysis.conclusions import statements
+from probes.analysis.correlation import Correlation, correlate
+from probes.analysis.resampling import Plan
+from probes.analysis.runs import Run
 from probes.page.curves import short
 from probes.page.metrics import BY_NAME, COLLAPSE
-from probes.resampling import Plan
-from probes.runs import Run
-from probes.study import Study, from_runs
-from probes.verdicts import statements
+from probes.transfer import escape
 
 # Below it, a correlation is close to 1 in absolute value for many unrelated pairs of numbers.
 _FEW = 10

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from probes.analysis.runs import Run, differences
 from probes.page import wary
 from probes.page.metrics import BY_NAME, COLLAPSE
-from probes.runs import Run, differences
 from train.config import Config, flatten
 
 SPLITS = ("train", "test")

@@ -15,12 +15,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from probes import coefficients, correlate, odds, resampling, rounding, study, verdicts
-from probes.correlate import Correlation
+from probes.analysis import coefficients, cohorts, conclusions, correlation, resampling
+from probes.analysis.cohorts import ALL, METRICS, Study
+from probes.analysis.correlation import Correlation
+from probes.analysis.resampling import Plan
+from probes.analysis.runs import Row, Run
 from probes.replication.records import Evidence
-from probes.resampling import Plan
-from probes.runs import Row, Run
-from probes.study import ALL, METRICS, Study
+from probes.transfer import odds, rounding
 
 CONFIRMED, REFUTED, OPEN = "confirmed", "contradicted", "not decidable"
 PLAN = Plan(confidence=0.95)
@@ -173,7 +174,7 @@ def _of_transfer(compared: Study, found: list[Correlation]) -> list[Claim]:
     claims = [
         _positive("Figure 7", f"VCI rises with MLOG, {group}", one) for group, one in vci.items()
     ]
-    signs = {one.metric: one for one in verdicts.signs(found, PLAN)}
+    signs = {one.metric: one for one in conclusions.signs(found, PLAN)}
     kept = [TITLES[name] for name, one in signs.items() if one.consistent]
     lost = [name for name, one in signs.items() if not one.consistent and one.established]
     listing = "; ".join(
@@ -194,7 +195,7 @@ def _of_transfer(compared: Study, found: list[Correlation]) -> list[Claim]:
         verdict = OPEN
     only = f"one sign: {', '.join(kept) or 'none'}; {listing}"
     claims.append(Claim("Figure 7", "Only VCI keeps its sign over the groups", verdict, only))
-    comparisons = [one for one in correlate.compare(compared, "vci", PLAN) if one.group == ALL]
+    comparisons = [one for one in correlation.compare(compared, "vci", PLAN) if one.group == ALL]
     stronger = [one.interval.low > 0 for one in comparisons]
     weaker = [one.interval.high < 0 for one in comparisons]
     listing = "; ".join(
@@ -282,7 +283,7 @@ def _accuracy(run: Run) -> float:
 
 
 def _mlog(run: Run) -> float:
-    scores, accuracy, _ = study.shares(run)
+    scores, accuracy, _ = cohorts.shares(run)
     return odds.mlog(list(scores.values()), accuracy)
 
 

@@ -9,15 +9,17 @@ from typing import TextIO
 
 import numpy as np
 
-from probes import correlate, figures, odds, published, study, tables
-from probes.correlate import Correlation
+from probes import figures
+from probes.analysis import cohorts, correlation, published, tables
+from probes.analysis.cohorts import ALL, Study
+from probes.analysis.correlation import Correlation
+from probes.analysis.resampling import Plan
+from probes.analysis.runs import Run
+from probes.analysis.tables import Raw, Table
 from probes.replication import claims, questions
 from probes.replication.claims import Claim
 from probes.replication.records import Evidence
-from probes.resampling import Plan
-from probes.runs import Run
-from probes.study import ALL, Study
-from probes.tables import Raw, Table
+from probes.transfer import odds
 
 BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
 _NAME = re.compile(r"\{\{(\w+)\}\}")
@@ -71,7 +73,7 @@ def facts(evidence: Evidence) -> dict[str, str]:
     """
     _check(evidence)
     eleven, compared, found = _compared(evidence)
-    everything = study.from_runs(evidence.runs, "train")
+    everything = cohorts.from_runs(evidence.runs, "train")
     verdicts = claims.all_claims(evidence, compared, found)
     correction, of_correction = questions.correction(evidence)
     ranking, of_ranking = questions.cheap_ranking(eleven, compared)
@@ -155,8 +157,8 @@ def _check(evidence: Evidence) -> None:
 def _compared(evidence: Evidence) -> tuple[Evidence, Study, list[Correlation]]:
     """Returns the runs of the paper's two groups, side by side and correlated."""
     eleven = evidence.of(*_GROUPS)
-    compared = study.from_runs(eleven.runs, "train")
-    return eleven, compared, correlate.correlate(compared, Plan())
+    compared = cohorts.from_runs(eleven.runs, "train")
+    return eleven, compared, correlation.correlate(compared, Plan())
 
 
 def _table_of(verdicts: list[Claim]) -> str:
@@ -202,11 +204,11 @@ def minutes(run: Run) -> float:
 
 def _beside(compared: Study, found: list[Correlation]) -> str:
     """Pearson's r of every metric and group: published, here, and by the largest tests alone."""
-    theirs = correlate.correlate(published.study(), Plan())
+    theirs = correlation.correlate(published.study(), Plan())
     by_place = {(one.group, one.metric): one for one in theirs}
     large = {task: scores for task, scores in compared.scores.items() if task in _LARGE}
-    _, mlog = study.gains(large, compared.accuracy)
-    alone = correlate.correlate(compared._replace(scores=large, mlog=mlog), Plan())
+    _, mlog = cohorts.gains(large, compared.accuracy)
+    alone = correlation.correlate(compared._replace(scores=large, mlog=mlog), Plan())
     rows = []
     for one, again in zip(found, alone, strict=True):
         other = by_place[one.group, one.metric]
@@ -247,7 +249,7 @@ def _scalars(
     vci = [run.last("train")["vci"] for run in runs]
     others = np.array([not name.endswith(_EXTREMES["strong"]) for name in compared.names])
     r = {(one.group, one.metric): one.pearson.value for one in found}
-    all_r = correlate.correlate(everything._replace(groups=["every"] * len(runs)), Plan())
+    all_r = correlation.correlate(everything._replace(groups=["every"] * len(runs)), Plan())
     made = {
         "run_count": str(len(runs)),
         "setting_count": str(len(set(everything.settings))),

@@ -20,11 +20,12 @@ from typing import NamedTuple
 import numpy as np
 
 import configs
-from probes import odds, runs, tables
+from probes.analysis import runs, tables
+from probes.analysis.runs import Run
+from probes.analysis.tables import Table
 from probes.replication import records
 from probes.replication.document import minutes
-from probes.runs import Run
-from probes.tables import Table
+from probes.transfer import odds
 from train.config import ConfigError
 
 GROUP = "pilot"

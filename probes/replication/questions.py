@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from probes import coefficients, correlate
+from probes.analysis import coefficients, correlation
+from probes.analysis.cohorts import ALL, Study
+from probes.analysis.resampling import Plan
+from probes.analysis.runs import Row
+from probes.analysis.tables import Table
 from probes.replication.claims import layers
 from probes.replication.records import Evidence
 from probes.replication.small_samples import METRICS
-from probes.resampling import Plan
-from probes.runs import Row
-from probes.study import ALL, Study
-from probes.tables import Table
 
 
 def correction(evidence: Evidence) -> tuple[Table, dict[str, str]]:
@@ -103,7 +103,7 @@ def inner_layers(evidence: Evidence, compared: Study) -> tuple[Table, dict[str, 
         for name in depths
     }
     by_depth = compared._replace(metrics=metrics)
-    found = {(one.metric, one.group): one for one in correlate.correlate(by_depth, Plan())}
+    found = {(one.metric, one.group): one for one in correlation.correlate(by_depth, Plan())}
     rows = []
     for name in depths:
         cells = []
@@ -115,7 +115,7 @@ def inner_layers(evidence: Evidence, compared: Study) -> tuple[Table, dict[str, 
         spread = metrics[name]
         rows.append([name, f"{spread.min():.3f} to {spread.max():.3f}", *cells])
     comparisons = [
-        one for one in correlate.compare(by_depth, "features", Plan()) if one.group == ALL
+        one for one in correlation.compare(by_depth, "features", Plan()) if one.group == ALL
     ]
     facts = {
         "depth_differences": "; ".join(

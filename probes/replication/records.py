@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from probes import runs
-from probes.ledger import write_json
+from probes.analysis import runs
+from probes.analysis.runs import Row, Run
 from probes.replication.small_samples import FILE
-from probes.runs import Row, Run
+from probes.transfer.ledger import write_json
 
 _RAW = ("metrics.jsonl", "transfer.jsonl", "run.json")
 _KEPT = (*_RAW, FILE)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
-from probes.tasks import SUPERCLASSES
+from probes.transfer.tasks import SUPERCLASSES
 from train.config import ConfigError, DataConfig
 from train.data import prepared
 

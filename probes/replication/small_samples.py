@@ -15,10 +15,11 @@ import numpy as np
 from rich.console import Console
 
 import vci_jax
-from probes import network, task_features
-from probes.config import TransferConfig
-from probes.display import Display
-from probes.tasks import Task
+from probes.encoders import network
+from probes.encoders.config import TransferConfig
+from probes.transfer import task_features
+from probes.transfer.display import Display
+from probes.transfer.tasks import Task
 from train import compilation, log
 from vci_jax.probe.selection import Samples
 

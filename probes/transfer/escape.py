@@ -3,14 +3,16 @@ r"""What a user has named, for the media that read it: one function for each.
 A run, a group, a task, a metric and a file are called whatever a directory or a JSON string can be
 called: ``_baseline``, ``lr$0.1$``, ``a|b``, ``C:\new``, ``=1+1``, nothing at all. A name that goes
 to a terminal goes through ``line``, to Markdown through ``markdown`` or ``cell``, to LaTeX through
-``latex``, to a file's name through ``stem``. Figures have ``figures.style.text``; the page escapes
-all that it shows (``page.render``), and the CSV that it offers has ``csvCell`` in ``page.js``.
+``latex``, to a file's name through ``stem``; ``told_apart`` names runs by their paths. Figures have
+``figures.style.text``; the page escapes all that it shows (``page.render``), and the CSV that it
+offers has ``csvCell`` in ``page.js``.
 """
 
 import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 
 NAMELESS = "(no name)"
 
@@ -129,3 +131,19 @@ def _inline(text: str) -> str:
     inner = text.strip(" ")
     before, _, after = text.partition(inner) if inner else ("", "", text)
     return before.replace(" ", "&#32;") + inner + after.replace(" ", "&#32;")
+
+
+def told_apart(paths: Sequence[Path]) -> list[str]:
+    """Returns the last parts of paths, one or as many as it takes for no two to be the same."""
+    depths = [1] * len(paths)
+    while True:
+        names = ["/".join(path.parts[-depth:]) for path, depth in zip(paths, depths, strict=True)]
+        twice = [
+            i
+            for i, name in enumerate(names)
+            if names.count(name) > 1 and depths[i] < len(paths[i].parts)
+        ]
+        if not twice:
+            return names
+        for i in twice:
+            depths[i] += 1

@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from probes import correlate, escape, figures, runs, study
-from probes.resampling import Plan
-from probes.runs import Run
+from probes import figures
+from probes.analysis import cohorts, correlation, runs
+from probes.analysis.resampling import Plan
+from probes.analysis.runs import Run
+from probes.transfer import escape
 from vci_jax.probe import selection
 
 
@@ -47,8 +49,8 @@ def draw(found: list[Run], out: Path, epoch: float | None) -> list[Path]:
     }
     if any(run.transfer for run in found):
         try:
-            compared = study.from_runs(found, "train")
-            coefficients = correlate.correlate(compared, Plan())
+            compared = cohorts.from_runs(found, "train")
+            coefficients = correlation.correlate(compared, Plan())
             made["figure7_transfer"] = figures.transfer_scatter(compared, coefficients)
         except ValueError as error:
             print(f"no figure 7: {escape.prose(str(error))}", file=sys.stderr)

@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from probes.correlate import Correlation
+from probes.analysis.cohorts import ALL, Study
+from probes.analysis.correlation import Correlation
 from probes.figures import style
-from probes.study import ALL, Study
 
 
 def transfer_scatter(study: Study, correlations: Sequence[Correlation]) -> Figure:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from probes import escape, odds, summary
+from probes.analysis.cohorts import measured
+from probes.analysis.runs import Run
 from probes.page.tables import DASH, number
-from probes.runs import Run
-from probes.study import measured
+from probes.transfer import escape, odds, summary
 
 
 def table(runs: Sequence[Run]) -> dict[str, Any] | None:

@@ -22,8 +22,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special, stats
 
-from probes import rounding
-from probes.coefficients import Coefficient
+from probes.analysis.coefficients import Coefficient
+from probes.transfer import rounding
 
 # Floating-point numbers an intermediate array of a statistic may hold: 80 MB.
 _BATCH = 10_000_000

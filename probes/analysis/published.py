@@ -8,7 +8,7 @@ Reference: Xu & Liu (2023), tables 1 and 2.
 
 import numpy as np
 
-from probes.study import Study
+from probes.analysis.cohorts import Study
 
 TASKS = (
     "pets",

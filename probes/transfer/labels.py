@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from probes.tasks import Task
+from probes.transfer.tasks import Task
 from train.config import ConfigError
 
 

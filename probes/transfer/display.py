@@ -8,8 +8,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from probes import escape, runs
-from probes.summary import Result, best
+from probes.transfer import escape
+from probes.transfer.summary import Result, best
 
 
 class Display:
@@ -101,7 +101,7 @@ _OWN = "pretraining_accuracy"
 
 def _names(results: Sequence[Result]) -> list[str]:
     """Returns the directories' names, as lines, with those above them where two are the same."""
-    return escape.lines(runs.told_apart([result.run.resolve() for result in results]))
+    return escape.lines(escape.told_apart([result.run.resolve() for result in results]))
 
 
 def _number(value: float | None) -> str:

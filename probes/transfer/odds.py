@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from probes import escape
+from probes.transfer import escape
 
 
 def mlo(scores: ArrayLike) -> float:

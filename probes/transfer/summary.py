@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from probes import odds, rounding
+from probes.transfer import odds, rounding
 
 Row = dict[str, Any]
 

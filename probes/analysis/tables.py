@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from probes import escape
-from probes.correlate import Correlation
-from probes.study import Study
+from probes.analysis.cohorts import Study
+from probes.analysis.correlation import Correlation
+from probes.transfer import escape
 
 _SHORT = {
     "fuzziness": "Fuzziness",

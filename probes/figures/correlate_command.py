@@ -9,20 +9,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from probes import (
-    correlate,
-    escape,
-    figures,
-    figures_main,
-    published,
-    runs,
-    study,
-    tables,
-    verdicts,
-)
-from probes.correlate import Correlation
-from probes.resampling import Plan
-from probes.study import Study
+from probes import figures
+from probes.analysis import cohorts, conclusions, correlation, published, runs, tables
+from probes.analysis.cohorts import Study
+from probes.analysis.correlation import Correlation
+from probes.analysis.resampling import Plan
+from probes.figures import command
+from probes.transfer import escape
 
 
 def main(arguments: list[str]) -> int:
@@ -37,7 +30,7 @@ def main(arguments: list[str]) -> int:
     try:
         plan = Plan(resamples=options.resamples, seed=options.seed)
         compared = published.study() if options.published else _read(options.runs, options.split)
-        found = correlate.correlate(compared, plan)
+        found = correlation.correlate(compared, plan)
         print(report(compared, found, plan, latex=options.latex, all_tables=options.tables))
         figure = figures.transfer_scatter(compared, found)
         for path in figures.save_both(figure, options.out / "figure7_transfer"):
@@ -66,7 +59,7 @@ def report(
         chosen.append(noise)
     write = tables.latex if latex else tables.markdown
     metric = "vci" if "vci" in compared.metrics else next(iter(compared.metrics))
-    said = verdicts.statements(found, correlate.compare(compared, metric, plan), plan)
+    said = conclusions.statements(found, correlation.compare(compared, metric, plan), plan)
     how = (
         f"Intervals of {100 * plan.confidence:g} %; BCa and random permutations from "
         f"{plan.resamples} resamples, seed {plan.seed}."
@@ -84,9 +77,9 @@ def _listing(sentences: Sequence[str], *, latex: bool) -> str:
 
 def _read(paths: list[str], split: str) -> Study:
     found = runs.read_runs(paths)
-    for sentence in figures_main.notes(found):
+    for sentence in command.notes(found):
         print(sentence, file=sys.stderr)
-    return study.from_runs(found, split)
+    return cohorts.from_runs(found, split)
 
 
 def _parser() -> argparse.ArgumentParser:

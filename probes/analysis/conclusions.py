@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from probes import rounding
-from probes.correlate import Comparison, Correlation, holm
-from probes.resampling import Plan
-from probes.study import ALL
+from probes.analysis.cohorts import ALL
+from probes.analysis.correlation import Comparison, Correlation, holm
+from probes.analysis.resampling import Plan
+from probes.transfer import rounding
 
 # Fewer settings than this get a sentence of their own.
 _ENOUGH = 10

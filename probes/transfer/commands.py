@@ -10,9 +10,8 @@ from typing import Literal
 import tyro
 from rich.console import Console
 
-from probes import saved
-from probes import transfer as sweeping
-from probes.config import TransferConfig
+from probes.encoders.config import TransferConfig
+from probes.transfer import runner, saved
 from train import compilation, log
 from train.config import ConfigError
 
@@ -49,7 +48,7 @@ def transfer(arguments: Sequence[str]) -> int:
     """Scores tasks on runs; 1 if some have no score."""
     parsed = tyro.cli(_Runs, args=list(arguments), prog="python -m probes transfer")
     _prepare(parsed.runs)
-    failures = sweeping.transfer(parsed.runs, parsed.options, Console())
+    failures = runner.transfer(parsed.runs, parsed.options, Console())
     return _conclude(failures)
 
 
@@ -57,7 +56,7 @@ def features(arguments: Sequence[str]) -> int:
     """Computes the features of tasks on runs, and says where they are; 1 if some could not be."""
     parsed = tyro.cli(_Runs, args=list(arguments), prog="python -m probes features")
     _prepare(parsed.runs)
-    return _conclude(sweeping.extract(parsed.runs, parsed.options, Console()))
+    return _conclude(runner.extract(parsed.runs, parsed.options, Console()))
 
 
 def probe(arguments: Sequence[str]) -> int:
@@ -69,7 +68,7 @@ def probe(arguments: Sequence[str]) -> int:
         splits["validation"] = saved.read(parsed.validation)
     splits, num_classes = saved.renumber(splits)
     try:
-        row = sweeping.probe(splits, num_classes, parsed.score, parsed.options)
+        row = runner.probe(splits, num_classes, parsed.score, parsed.options)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if parsed.json:

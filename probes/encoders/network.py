@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
-from probes import identity
-from probes.config import TransferConfig
+from probes.encoders import identity
+from probes.encoders.config import TransferConfig
 from train import checkpoint, claim, loop, program
 from train import mesh as meshes
 from train.config import Config, ConfigError, DataConfig

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from probes.transfer import escape
 from train.config import FREE, flatten
 
 Row = dict[str, Any]
@@ -101,7 +102,7 @@ def read_runs(paths: Iterable[Path | str]) -> list[Run]:
     """
     found = {run.resolve(): run for path in paths for run in _find(Path(path))}
     runs = [read_run(path) for path in found.values()]
-    names = told_apart([run.path.resolve() for run in runs])
+    names = escape.told_apart([run.path.resolve() for run in runs])
     return [run._replace(name=name) for run, name in zip(runs, names, strict=True)]
 
 
@@ -176,22 +177,6 @@ def settings(runs: Sequence[Run]) -> list[int]:
     ]
     order = list(dict.fromkeys(keys))
     return [order.index(key) for key in keys]
-
-
-def told_apart(paths: Sequence[Path]) -> list[str]:
-    """Returns the last parts of paths, one or as many as it takes for no two to be the same."""
-    depths = [1] * len(paths)
-    while True:
-        names = ["/".join(path.parts[-depth:]) for path, depth in zip(paths, depths, strict=True)]
-        twice = [
-            i
-            for i, name in enumerate(names)
-            if names.count(name) > 1 and depths[i] < len(paths[i].parts)
-        ]
-        if not twice:
-            return names
-        for i in twice:
-            depths[i] += 1
 
 
 def _is_run(path: Path) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
-from probes import rounding
+from probes.transfer import rounding
 
 Coefficient = Callable[[np.ndarray, np.ndarray], np.ndarray]
 

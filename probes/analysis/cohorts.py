@@ -1,7 +1,7 @@
 """Runs side by side: what was measured on each, and how its features transfer.
 
 The one input of correlations, of figure 7 and of tables 1 and 2, from work directories
-(``from_runs``) or from the published tables (``probes.published``).
+(``from_runs``) or from the published tables (``published.py``).
 """
 
 import math
@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from probes import escape, odds, runs
-from probes.runs import Row, Run
+from probes.analysis import runs
+from probes.analysis.runs import Row, Run
+from probes.transfer import escape, odds
 
 # The four metrics that the paper compares.
 METRICS = ("fuzziness", "squared_distance", "cosine_similarity", "vci")

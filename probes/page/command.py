@@ -1,6 +1,6 @@
 """One self-contained HTML page for a run, or for a group of runs.
 
-``python -m probes.report DIR... [--out FILE] [--watch]`` reads the work directories, or all those
+``python -m probes report DIR... [--out FILE] [--watch]`` reads the work directories, or all those
 below a directory, and writes ``report.html``: into the work directory of a single run, into the
 directory that the runs have in common otherwise. The page needs no network and no server. With
 ``--watch`` it is written again whenever a run has recorded something, and an open page follows.
@@ -13,10 +13,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from probes import escape
+from probes.analysis.runs import Run, read_runs
 from probes.page.render import render
 from probes.page.tables import is_finished
-from probes.runs import Run, read_runs
+from probes.transfer import escape
 
 # What a page is made of.
 _SOURCES = ("config.json", "metrics.jsonl", "transfer.jsonl", "per_class.json", "run.json")
@@ -86,7 +86,7 @@ def _stamps(runs: Sequence[Run]) -> list[tuple[str, int, int]]:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m probes.report", description=(__doc__ or "").partition("\n")[0]
+        prog="python -m probes report", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument(
         "directories", nargs="+", type=Path, metavar="DIR", help="of a run, or above some runs"
@@ -102,7 +102,3 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if options.seconds < 1:
         parser.error(f"--seconds is {options.seconds}; it must be at least 1.")
     return options
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -9,7 +9,7 @@ they depend on, so that nothing stale is ever reused:
              meta.json       once it is complete: what they depend on, and the sizes
 
 A killed process loses the shard it was at. ``extract`` makes the rows from images and any function
-of them; ``keep`` stores those of whatever makes them. ``probes/saved.py`` reads what others saved.
+of them; ``keep`` stores those of whatever makes them. ``saved.py`` reads what others saved.
 """
 
 import contextlib
@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from probes import identity, ledger
+from probes.encoders import identity
+from probes.transfer import ledger
 from train import data
 from train import mesh as meshes
 from train.config import ConfigError, DataConfig

@@ -13,10 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from probes import coefficients, resampling, rounding
-from probes.coefficients import COEFFICIENTS, Coefficient
-from probes.resampling import Interval, Permutation, Plan
-from probes.study import Study
+from probes.analysis import coefficients, resampling
+from probes.analysis.coefficients import COEFFICIENTS, Coefficient
+from probes.analysis.cohorts import Study
+from probes.analysis.resampling import Interval, Permutation, Plan
+from probes.transfer import rounding
 
 
 class Estimate(NamedTuple):

@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from probes import identity, ledger, network, summary, task_features
-from probes.config import TransferConfig
-from probes.display import Display, print_table
-from probes.tasks import SCORES, Task, choose
+from probes.encoders import identity, network
+from probes.encoders.config import TransferConfig
+from probes.transfer import ledger, summary, task_features
+from probes.transfer.display import Display, print_table
+from probes.transfer.tasks import SCORES, Task, choose
 from train.config import ConfigError
 from vci_jax.probe import _progress, baselines, selection
 

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from probes import features, identity, labels
-from probes.config import TransferConfig
-from probes.network import Network
-from probes.tasks import Task
+from probes.encoders import identity
+from probes.encoders.config import TransferConfig
+from probes.encoders.network import Network
+from probes.transfer import features, labels
+from probes.transfer.tasks import Task
 from train import data
 from train.config import ConfigError, DataConfig
 from train.data import decode

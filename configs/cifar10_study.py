@@ -2,8 +2,8 @@
 
 Exhibits: the analogues of Figures 1, 2, 3, 6, 7, 8 and of Tables 1 and 2 (Xu & Liu 2023).
 
-Command: ``python -m probes study docs/study --data-dir DIR --work-dir RUNS``, which also scores the
-networks on other tasks; or ``python -m train cifar10_study RUNS --run tau_0.05`` for one.
+Command: ``python -m studies.cifar10 docs/study --data-dir DIR --work-dir RUNS`` trains them
+and scores them on other tasks; ``python -m train cifar10_study RUNS --run tau_0.05`` trains one.
 
 Data: CIFAR-10 prepared by TFDS (``cifar10/3.0.2``, array_record) in DIR.
 

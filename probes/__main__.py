@@ -25,7 +25,8 @@ _COMMANDS = {
         "judge metrics by transfer: runs, or --published",
     ),
     "figures": ("probes.figures.command:main", "draw the figures of the paper from runs"),
-    "study": ("probes.replication.__main__:main", "the study of docs/study.md: run it, rebuild it"),
+    # The older name of ``python -m studies.cifar10``.
+    "study": ("studies.cifar10.__main__:main", "the study of docs/study.md: run it, rebuild it"),
     "report": ("probes.page.command:main", "one page for a run or a group of runs"),
 }
 _USAGE = "usage: python -m probes COMMAND ...\ncommands:\n" + "\n".join(

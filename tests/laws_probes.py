@@ -438,7 +438,7 @@ EXEMPT_MODULES = {
     "probes.encoders.identity": "digests of bytes, which must change with byte order and type",
     "vci_jax.probe._progress": "files of bytes; tests/test_probes_logistic.py interrupts a path",
     "probes.transfer.ledger": "writes files; tests/test_probes_transfer.py has its cases",
-    "probes.replication": "runs and writes up the replication; tests/test_replication.py",
+    "studies.cifar10": "runs and writes up the reproduction; tests/test_replication.py",
     "probes.transfer.commands": "parses command lines and calls one function",
     "probes.__main__": "parses command lines and calls one function",
 }  # fmt: skip

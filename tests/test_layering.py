@@ -7,7 +7,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-ROOMS = ("vci_jax", "train", "probes", "configs")
+ROOMS = ("vci_jax", "train", "probes", "studies", "configs")
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 
 
@@ -55,10 +55,11 @@ def test_arrows_point_one_way():
     for path in FILES:
         room, entry = path.relative_to(ROOT).parts[0], _is_program(path)
         forbidden = {
-            "vci_jax": {"train", "probes", "configs"},
-            "train": {"probes", "configs"} - ({"probes", "configs"} if entry else set()),
-            "probes": {"configs"} - ({"configs"} if entry else set()),
-            "configs": {"vci_jax", "probes"},
+            "vci_jax": {"train", "probes", "studies", "configs"},
+            "train": {"studies"} | (set() if entry else {"probes", "configs"}),
+            "probes": {"studies", "configs"},
+            "studies": set() if entry else {"configs"},
+            "configs": {"vci_jax", "probes", "studies"},
         }[room]
         assert not roots(path) & forbidden, name(path)
 

@@ -57,8 +57,8 @@ def test_each_law_can_fail(law):
 
 
 def public_functions():
-    """Dotted names of the functions of both packages, and of the classes that have methods."""
-    for room in ("vci_jax", "probes"):
+    """Dotted names of the functions of the packages, and of the classes that have methods."""
+    for room in ("vci_jax", "probes", "studies"):
         for path in sorted((ROOT / room).rglob("*.py")):
             module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
             for node in ast.parse(path.read_text()).body:

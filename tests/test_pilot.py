@@ -11,8 +11,8 @@ from test_train_sources import make_tfds, numbers
 import configs
 from probes.analysis import runs
 from probes.analysis.runs import Run
-from probes.replication import pilot, relabel
-from probes.replication.pilot import Pilot
+from studies.cifar10 import pilot, relabel
+from studies.cifar10.pilot import Pilot
 from train import data
 from train.config import ConfigError, DataConfig
 

@@ -18,10 +18,10 @@ from rich.console import Console
 
 import configs
 import vci_jax
-from probes.__main__ import main
 from probes.analysis import correlation, published
 from probes.analysis.runs import Run
-from probes.replication import claims, document, jobs, records, small_samples
+from studies.cifar10 import claims, document, jobs, records, small_samples
+from studies.cifar10.__main__ import main
 from vci_jax.probe.selection import Samples
 
 STUDY = pathlib.Path(__file__).parents[1] / "docs" / "study"
@@ -30,7 +30,7 @@ EVIDENCE = sorted((STUDY / "runs").glob("seed_*/*"))
 
 def test_the_text_is_what_the_raw_files_say():
     readme = str(STUDY.parents[1] / "README.md")
-    assert main(["study", str(STUDY), "--readme", readme, "--check"]) == 0
+    assert main([str(STUDY), "--readme", readme, "--check"]) == 0
 
 
 def test_a_changed_number_is_found(tmp_path, capsys):
@@ -38,7 +38,7 @@ def test_a_changed_number_is_found(tmp_path, capsys):
     text = STUDY.with_suffix(".md").read_text()
     number = re.search(r"\d\.\d{4}", text)[0]
     (tmp_path / "study.md").write_text(text.replace(number, "0.1234", 1))
-    assert main(["study", str(tmp_path / "study"), "--check"]) == 1
+    assert main([str(tmp_path / "study"), "--check"]) == 1
     assert "0.1234" in capsys.readouterr().err
 
 
@@ -58,7 +58,7 @@ def test_the_prose_may_not_name_what_there_is_not():
 
 def test_a_readme_without_a_place_for_the_study_is_refused(tmp_path, capsys):
     (tmp_path / "README.md").write_text("nothing")
-    assert main(["study", str(STUDY), "--readme", str(tmp_path / "README.md")]) == 2
+    assert main([str(STUDY), "--readme", str(tmp_path / "README.md")]) == 2
     assert "has no part between" in capsys.readouterr().err
 
 
@@ -257,12 +257,12 @@ def test_paths_of_the_machine_are_not_kept(tmp_path):
     ],
 )
 def test_mistakes_are_named(arguments, said, capsys):
-    assert main(["study", str(STUDY), *arguments]) == 2
+    assert main([str(STUDY), *arguments]) == 2
     assert said in capsys.readouterr().err
 
 
 def test_a_study_without_runs_says_so(tmp_path, capsys):
-    assert main(["study", str(tmp_path)]) == 2
+    assert main([str(tmp_path)]) == 2
     assert str(tmp_path / "runs") in capsys.readouterr().err
 
 

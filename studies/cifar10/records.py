@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from probes.analysis import runs
 from probes.analysis.runs import Row, Run
-from probes.replication.small_samples import FILE
 from probes.transfer.ledger import write_json
+from studies.cifar10.small_samples import FILE
 
 _RAW = ("metrics.jsonl", "transfer.jsonl", "run.json")
 _KEPT = (*_RAW, FILE)

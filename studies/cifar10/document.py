@@ -16,10 +16,10 @@ from probes.analysis.correlation import Correlation
 from probes.analysis.resampling import Plan
 from probes.analysis.runs import Run
 from probes.analysis.tables import Raw, Table
-from probes.replication import claims, questions
-from probes.replication.claims import Claim
-from probes.replication.records import Evidence
 from probes.transfer import odds
+from studies.cifar10 import claims, questions
+from studies.cifar10.claims import Claim
+from studies.cifar10.records import Evidence
 
 BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
 _NAME = re.compile(r"\{\{(\w+)\}\}")

@@ -20,8 +20,8 @@ from probes.analysis.cohorts import ALL, METRICS, Study
 from probes.analysis.correlation import Correlation
 from probes.analysis.resampling import Plan
 from probes.analysis.runs import Row, Run
-from probes.replication.records import Evidence
 from probes.transfer import odds, rounding
+from studies.cifar10.records import Evidence
 
 CONFIRMED, REFUTED, OPEN = "confirmed", "contradicted", "not decidable"
 PLAN = Plan(confidence=0.95)

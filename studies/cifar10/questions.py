@@ -9,9 +9,9 @@ from probes.analysis.cohorts import ALL, Study
 from probes.analysis.resampling import Plan
 from probes.analysis.runs import Row
 from probes.analysis.tables import Table
-from probes.replication.claims import layers
-from probes.replication.records import Evidence
-from probes.replication.small_samples import METRICS
+from studies.cifar10.claims import layers
+from studies.cifar10.records import Evidence
+from studies.cifar10.small_samples import METRICS
 
 
 def correction(evidence: Evidence) -> tuple[Table, dict[str, str]]:

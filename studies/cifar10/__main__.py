@@ -1,7 +1,7 @@
-"""``python -m probes study DIR``: the study, from its raw files, or from nothing.
+"""``python -m studies.cifar10 DIR``: the study, from its raw files, or from nothing.
 
-    python -m probes study docs/study --readme README.md                  # rebuild docs/study.md
-    python -m probes study docs/study --data-dir DIR --work-dir RUNS      # first, what is missing
+    python -m studies.cifar10 docs/study --readme README.md               # rebuild docs/study.md
+    python -m studies.cifar10 docs/study --data-dir DIR --work-dir RUNS   # first, what is missing
 
 DIR holds the raw numbers of every run, in ``runs/seed_S/NAME``, and the figures; the text is
 ``DIR.md``. What is missing is trained and probed two runs at a time (``--jobs``), each on one core,
@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 
 import configs
-from probes.replication import document, jobs, records
+from studies.cifar10 import document, jobs, records
 from train.config import ConfigError
 
 GROUP = "cifar10_study"
@@ -29,9 +29,20 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the study and returns the exit code.
 
     1 stands for runs that could not be finished, or, with ``--check``, for a text that is not what
-    the raw files say; 2 for a mistake in the settings; 75 for SIGTERM.
+    the raw files say; 2 for a mistake in the settings; 75 for SIGTERM, 130 for Ctrl-C.
     """
     options = _parser().parse_args(arguments)
+    try:
+        return _study(options)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it was.", file=sys.stderr)
+        return 130
+
+
+def _study(options: argparse.Namespace) -> int:
     code = 0
     if options.data_dir or options.work_dir:
         code = _run(options)
@@ -70,7 +81,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m probes study",
+        prog="python -m studies.cifar10",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from probes.replication import records
+from studies.cifar10 import records
 from train.stop import PREEMPTED
 
 # Disjoint from the data of pretraining, so that each is transfer.
@@ -115,7 +115,7 @@ def commands(job: Job, places: Places) -> list[list[str]]:
     return [
         [*train, "--data.data_dir", str(places.data), "--data.threads", "1"],
         [*probe, "--data-dir", str(places.data)],
-        ["-m", "probes.replication.small_samples", str(work), "--data-dir", str(places.data)],
+        ["-m", "studies.cifar10.small_samples", str(work), "--data-dir", str(places.data)],
     ]
 
 

@@ -1,7 +1,7 @@
 """The tables of docs/study/pilot.md, from its raw files: which regime can tell settings apart.
 
-    python -m probes.replication.pilot docs/study/pilot    # write both tables anew
-    python -m probes.replication.pilot docs/study/pilot --data-dir DIR --work-dir RUNS --seed 0 1
+    python -m studies.cifar10.pilot docs/study/pilot    # write both tables anew
+    python -m studies.cifar10.pilot docs/study/pilot --data-dir DIR --work-dir RUNS --seed 0 1
                            --run kinds_tau_1.0 kinds_tau_0.05    # first make these four runs
 
 The tables stand in ``DIR.md`` between two marks; the rest of that text is written by hand.
@@ -23,9 +23,9 @@ import configs
 from probes.analysis import runs, tables
 from probes.analysis.runs import Run
 from probes.analysis.tables import Table
-from probes.replication import records
-from probes.replication.document import minutes
 from probes.transfer import odds
+from studies.cifar10 import records
+from studies.cifar10.document import minutes
 from train.config import ConfigError
 
 GROUP = "pilot"

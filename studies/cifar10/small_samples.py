@@ -1,6 +1,6 @@
 """What 2,000 images say of a network: every metric on random parts of its own two splits.
 
-    python -m probes.replication.small_samples RUN --data-dir DIR
+    python -m studies.cifar10.small_samples RUN --data-dir DIR
 
 writes ``RUN/small_samples.jsonl``, a row for each split and draw. The images of a draw are the same
 for every network of a study, so that what is common to them cancels from a comparison.

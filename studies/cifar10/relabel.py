@@ -1,6 +1,6 @@
 """Prepares copies of CIFAR-10 and CIFAR-100 with fewer, broader classes, to pretrain on.
 
-    python -m probes.replication.relabel DIR cifar10_pairs cifar10_kinds cifar100_coarse
+    python -m studies.cifar10.relabel DIR cifar10_pairs cifar10_kinds cifar100_coarse
 
 Each is a TFDS data set in DIR, beside the one that it is made from, and is read as
 ``tfds:cifar10_pairs``. The classes of the source are then a downstream task that the loss of

@@ -1,0 +1,1 @@
+"""Reproductions of experiments: each folder is one, with its statements, its runs and its text."""

@@ -28,8 +28,8 @@ lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(READY)  ## The speed claims about metrics, measured here; tests/bench_*.py has the others.
-	$(BIN)/python tests/bench_metrics.py  # PyTorch beside it: $(BIN)/pip install torch==2.13.0
+bench: $(READY)  ## The speed claims about metrics, measured here; benchmarks/ has the others.
+	$(BIN)/python -m benchmarks.metrics  # PyTorch beside it: $(BIN)/pip install torch==2.13.0
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vci_jax needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11")'

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import wrong
 
+from tools.conformance.__main__ import recompute
 from vci_jax import conformance
 from vci_jax.conformance import own
-from vci_jax.conformance.cases import GOLDEN, recompute
+from vci_jax.conformance.cases import GOLDEN
 
 # implementation, metric, precision, cases and laws that must catch it
 MISTAKES = [

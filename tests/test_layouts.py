@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compile_tpu import collectives
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import vci_jax
+from tools.compile_tpu import collectives
 from vci_jax import linalg
 
 CLASSES, DIM, ROWS, DEVICES = 6, 10, 800, 8

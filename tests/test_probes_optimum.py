@@ -1,14 +1,15 @@
 """Every one of the 97 penalties against optima with a proof, on the features of the issue's table.
 
-The shapes that take longer are in ``python tests/bench_probe.py optimum``.
+The shapes that take longer are in ``python -m benchmarks.probe optimum``.
 """
 
-import bench_probe
 import numpy as np
 import pytest
-from proven_optimum import Problem
 from test_probes_logistic import draw, scipy_optimum
 from test_probes_logistic import objective as plain_objective
+
+from benchmarks import probe
+from benchmarks.proven_optimum import Problem
 
 
 def test_a_proven_optimum_is_scipys():
@@ -29,10 +30,8 @@ def test_every_penalty_of_the_grid_is_solved(name, request):
     """In float32 within 1e-6 of the optimum, in float64 within 1e-9."""
     if name == "resnet20":
         request.getfixturevalue("resnet20")  # Skips where they are not to be had.
-    features, labels = getattr(bench_probe, name)()
-    excess, bounds, converged = bench_probe.excesses(
-        features, labels, bench_probe.VALUES / len(labels)
-    )
+    features, labels = getattr(probe, name)()
+    excess, bounds, converged = probe.excesses(features, labels, probe.VALUES / len(labels))
     assert converged.all()
     assert bounds.max() <= 1e-10
     assert excess[0].max() <= 1e-6

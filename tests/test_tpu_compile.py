@@ -12,7 +12,7 @@ import pytest
 
 from vci_jax import linalg
 
-COMMAND = [sys.executable, str(pathlib.Path(__file__).with_name("compile_tpu.py"))]
+COMMAND = [sys.executable, "-m", "tools.compile_tpu"]
 ROOT = pathlib.Path(__file__).parents[1]
 
 needs_compiler = pytest.mark.skipif(

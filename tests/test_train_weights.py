@@ -29,7 +29,7 @@ def torch():
 
 def _theirs(torch, name):
     """A network of theirs with every number random, BatchNorm's statistics included."""
-    from torch_models import ResNet, ViT
+    from benchmarks.torch_models import ResNet, ViT
 
     torch.manual_seed(0)
     model = {

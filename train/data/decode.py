@@ -9,7 +9,7 @@ the loaders of torchvision and TFDS drop it.
 the inverse DCT itself yields 1/2, 1/4 or 1/8 of the size (Pillow's ``draft``).
 
 Why Pillow: milliseconds for one random crop to 224x224 of an original ImageNet photograph, on one
-core of a shared x86-64 machine, by ``taskset -c 0 python tests/bench_decode.py PHOTOGRAPHS``, and
+core of a shared x86-64 machine, by ``taskset -c 0 python -m benchmarks.decode PHOTOGRAPHS``, and
 the mean difference from the first row in grey levels:
 
 ================================================== ==== ====

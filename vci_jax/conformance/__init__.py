@@ -8,9 +8,10 @@
     results = conformance.check("vci", my_vci) + conformance.check_laws("vci", my_vci)
     print(conformance.table(results))
 
-The expected values are exact: computed in rational arithmetic from the definitions
-(``exact.py``), stored in ``golden.json`` for use from any language, and never taken from the
-implementation they judge. ``python -m vci_jax.conformance`` holds vci_jax itself to all of it.
+The expected values are exact: computed in rational arithmetic from the definitions (in the
+repository, ``tools/conformance``), stored in ``golden.json`` for use from any language, and never
+taken from the implementation they judge. ``python -m vci_jax.conformance`` holds vci_jax itself to
+all of it.
 """
 
 from vci_jax.conformance.cases import METRICS, Case, cases

@@ -1,9 +1,9 @@
 """Times the path of 97 penalties against scikit-learn, on shapes of the paper's data sets.
 
-    python tests/bench_probe.py pets vit cifar100 [--every 16] [--cap 60] [--optax-cap 10]
-    python tests/bench_probe.py memory    # the peak of N = 75 750, D = 2048, K = 101 (Food-101)
-    python tests/bench_probe.py optimum pets digits [--stride 1]    # no times: excess, with a proof
-    python tests/bench_probe.py together pets    # eleven data sets at once, or one after another
+    python -m benchmarks.probe pets vit cifar100 [--every 16] [--cap 60] [--optax-cap 10]
+    python -m benchmarks.probe memory    # the peak of N = 75 750, D = 2048, K = 101 (Food-101)
+    python -m benchmarks.probe optimum pets digits [--stride 1]    # no times: excess, with a proof
+    python -m benchmarks.probe together pets    # eleven data sets at once, or one after another
 
 Ours is ``fit_path`` from features in memory to kernels, in float32; compilation, measured as the
 difference between the first call and the second, is reported apart. scikit-learn's
@@ -20,7 +20,7 @@ at most 10 000, of a draw with classes closer together: on the one that is timed
 ``together`` times ``fit_paths`` of eleven draws, as of eleven checkpoints for one task, against
 ``fit_path`` of one after another; it is for accelerators, which one small data set cannot fill.
 ``optimum`` compares every ``--stride``-th of the 97 penalties, in float32 and float64, with an
-optimum that is proved to 1e-10 without our code (``tests/proven_optimum.py``).
+optimum that is proved to 1e-10 without our code (``proven_optimum.py``).
 """
 
 import argparse
@@ -33,12 +33,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from proven_optimum import Problem
-from proven_optimum import objective as stable_objective
 from scipy import special
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
+from benchmarks.proven_optimum import Problem
+from benchmarks.proven_optimum import objective as stable_objective
 from vci_jax.probe import path as logistic
 from vci_jax.probe import selection
 

@@ -1,6 +1,6 @@
 """Compiles the device programs for TPU v5e 2x4 without a TPU, and prints what they cost.
 
-    python tests/compile_tpu.py --dim 512 2048 --classes 1000
+    python -m tools.compile_tpu --dim 512 2048 --classes 1000
 
 Needs the TPU compiler: ``pip install "jax[tpu]"``. ``update`` runs on one partial state a device,
 ``finish`` is ``collapse_metrics`` on a merged state. ``floats`` is what the program holds in a

@@ -3,7 +3,7 @@
 Slow, for a few dozen samples, and written from the definitions alone with Python's standard
 library: no floating point, no eigenvalues, no cutoff, and nothing of the rest of this package. It
 is what the golden values are computed with, so that a sceptic can read one page and recompute them
-(``python -m vci_jax.conformance --recompute``).
+(``python -m tools.conformance``).
 
 Two facts replace the pseudo-inverses. Tr[A^+ B] with C(B) in C(A) is Tr[A_SS^-1 B_SS] for any
 largest set S of independent coordinates of A, since the other coordinates are linear functions of
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from vci_jax.conformance.rational import (
+from tools.conformance.rational import (
     Matrix,
     Vector,
     diagonal,

@@ -1,7 +1,7 @@
 """The speed claims of the metrics library, each beside a named alternative on this machine.
 
-    python tests/bench_metrics.py                # all, about 6 minutes on two cores
-    python tests/bench_metrics.py update         # one of: update, whole, network
+    python -m benchmarks.metrics                # all, about 6 minutes on two cores
+    python -m benchmarks.metrics update         # one of: update, whole, network
 
 Alternatives run in the same process, in turn with ours, and the median of the runs is reported;
 PyTorch is used if it is installed (``pip install torch==2.13.0``) and said to be missing if not.
@@ -202,8 +202,7 @@ def bench_whole(samples=50_000):
 
 def bench_network(samples=10_240, batch=512):
     # The training extra: pip install -e ".[train]"
-    from bench_task import plain_task
-
+    from benchmarks.task import plain_task
     from train import evaluate
     from train.config import EvalConfig, ModelConfig, OptimConfig
     from train.step import init_state, predict_layers

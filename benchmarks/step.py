@@ -1,7 +1,7 @@
 """One training step beside the same network in torch, on this machine's CPU.
 
-    python tests/bench_step.py                     # both networks, about 3 minutes on two cores
-    python tests/bench_step.py vit --threads 1     # one of: vit, resnet
+    python -m benchmarks.step                     # both networks, about 3 minutes on two cores
+    python -m benchmarks.step vit --threads 1     # one of: vit, resnet
 
 The whole step is timed: forward, backward, and the update of the recipe (AdamW with EMA for the
 ViT, SGD with Nesterov momentum for the ResNet), in float32, on the same images. The contestants
@@ -28,10 +28,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import numpy as np
 import torch
-from bench_task import plain_task
 from jax.sharding import NamedSharding, PartitionSpec
-from torch_models import ResNet, ViT
 
+from benchmarks.task import plain_task
+from benchmarks.torch_models import ResNet, ViT
 from train.config import ModelConfig, OptimConfig
 from train.step import init_state, train_step
 

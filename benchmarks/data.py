@@ -1,6 +1,6 @@
 """Images per second on one core, beside torchvision's PIL pipeline and bare Pillow.
 
-    python tests/bench_data.py ../shared/data --torchvision OTHER/bin/python
+    python -m benchmarks.data ../shared/data --torchvision OTHER/bin/python
 
 torchvision needs an environment of its own, with the same Pillow (a CPU build of torch will do):
 

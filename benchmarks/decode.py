@@ -1,7 +1,7 @@
 """Why Pillow decodes: one RandomResizedCrop to 224x224 of real photographs, by several libraries.
 
     pip install --no-deps opencv-python-headless simplejpeg     # optional contestants
-    taskset -c 0 python tests/bench_decode.py ../shared/data/imagenet_sample
+    taskset -c 0 python -m benchmarks.decode ../shared/data/imagenet_sample
 
 Contestants run in turn on each crop, in one process; reported is the median of the rounds for each
 crop, averaged over all crops.

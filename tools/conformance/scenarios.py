@@ -8,7 +8,7 @@ Legend: N samples, K classes, D dimensions, h a feature row, c a discriminant va
 
 from typing import NamedTuple
 
-from vci_jax.conformance.points import (
+from tools.conformance.points import (
     Row,
     blobs,
     cloud,

@@ -63,7 +63,7 @@ def few_penalties(monkeypatch):
         calls.append(options)
         return whole(*arguments, **options)
 
-    monkeypatch.setattr(runner.sweep, "sweep", counted)
+    monkeypatch.setattr(runner.selection, "sweep", counted)
     return calls
 
 

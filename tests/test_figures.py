@@ -281,7 +281,7 @@ def test_the_same_figure_is_the_same_file(tmp_path):
 
 
 def test_the_command_draws_a_run_that_was_killed(tmp_path, capsys):
-    """Figures 1, 2, 3, 6 and 8; what is cut off is said, a damaged file is an error."""
+    """Figures 1, 2, 3, 6, 8 and one overview; what is cut off is said, damage is an error."""
     path = tmp_path / "run" / "metrics.jsonl"
     path.parent.mkdir()
     lines = [json.dumps(row) + "\n" for row in RUNS[0].rows]
@@ -291,8 +291,9 @@ def test_the_command_draws_a_run_that_was_killed(tmp_path, capsys):
     said = capsys.readouterr()
     assert "the last, is cut off and left out" in said.err
     drawn = {path.name for path in (tmp_path / "out").iterdir()}
-    assert len(drawn) == 10
-    assert {name[6] for name in drawn} == set("12368")
+    assert len(drawn) == 12
+    assert {name[6] for name in drawn if name.startswith("figure")} == set("12368")
+    assert (tmp_path / "out" / "collapse.png").stat().st_size > 10_000
     row = {"task": "digits", "score": 0.9, "value": 1.0, "validation_curve": [0.5] * 97}
     (path.parent / "transfer.jsonl").write_text(json.dumps(row) + "\n")
     assert command.main(arguments) == 0

@@ -56,7 +56,7 @@ def test_arrows_point_one_way():
         room, entry = path.relative_to(ROOT).parts[0], _is_program(path)
         forbidden = {
             "vci_jax": {"train", "probes", "studies", "configs"},
-            "train": {"studies"} | (set() if entry else {"probes", "configs"}),
+            "train": {"probes", "studies"} | (set() if entry else {"configs"}),
             "probes": {"studies", "configs"},
             "studies": set() if entry else {"configs"},
             "configs": {"vci_jax", "probes", "studies"},

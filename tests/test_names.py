@@ -375,7 +375,7 @@ def test_the_commands_take_nasty_directories(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(figures, "save_both", lambda figure, stem: [stem])
     found = read_runs([tmp_path / "runs"])
     drawn = command.draw(found, tmp_path / "out", None)
-    assert len({path.name for path in drawn}) == 6
+    assert len({path.name for path in drawn}) == 6 + len(found)
 
 
 def test_escaped_and_marked_up_cells():

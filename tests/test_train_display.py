@@ -34,11 +34,12 @@ def test_a_record_is_one_line_that_fits():
 
 
 def test_the_summary_has_first_and_last_values():
-    """Values that are not defined say so, and the path of the picture is not broken by a line."""
+    """Values that are not defined say so, and the command that draws is on one line."""
     out = io.StringIO()
     rows = [_row("train", 0.5), _row("test", None), _row("train", 0.125), _row("test", 3.0)]
-    figure = Path("/" + "long/" * 30 + "collapse.png")
-    display.print_summary(Console(file=out, width=80), rows, figure)
+    workdir = Path("/" + "long [path]/" * 15 + "run")
+    display.print_summary(Console(file=out, width=80), rows, workdir)
     assert "0.125 (0.5)" in out.getvalue()
     assert "3 (undefined)" in out.getvalue()
-    assert f"Figure: {figure}" in out.getvalue().splitlines()
+    command = f"python -m probes figures '{workdir}' --out DIR"
+    assert f"Figures: {command}" in out.getvalue().splitlines()

@@ -15,7 +15,6 @@ from pathlib import Path
 from rich.console import Console
 
 import configs
-from probes import figures
 from train import compilation, display, log, loop, stop
 from train import config as config_lib
 
@@ -96,8 +95,7 @@ def _run(config: config_lib.Config, workdir: Path) -> None:
     rows = loop.train(config, workdir, console)
     if not rows:  # Of several processes, the first one tells.
         return
-    path = figures.save(figures.collapse_curves(rows), workdir / "figures" / "collapse.png")
-    display.print_summary(console, rows, path)
+    display.print_summary(console, rows, workdir)
 
 
 def _split(arguments: Sequence[str]) -> tuple[str, Path | None, list[str]]:

@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: a live bar in a terminal, plain lines elsewhere."""
 
+import shlex
 from pathlib import Path
 from typing import Any, Self
 
@@ -91,8 +92,8 @@ class Display:
                 self.say(f"  {row['split']}: {warning}")
 
 
-def print_summary(console: Console, rows: list[dict[str, Any]], figure: Path) -> None:
-    """Prints the metrics of the first and the last record, and where the picture is."""
+def print_summary(console: Console, rows: list[dict[str, Any]], workdir: Path) -> None:
+    """Prints the metrics of the first and the last record, and the command that draws them."""
     table = Table(title="Metrics at the end of the run (in brackets: before the first step)")
     table.add_column("metric")
     for split in ("train", "test"):
@@ -105,7 +106,8 @@ def print_summary(console: Console, rows: list[dict[str, Any]], figure: Path) ->
             cells.append(f"{_number(values[-1])} ({_number(values[0])})")
         table.add_row(metric, *cells, direction)
     console.print(table)
-    console.print(f"Figure: {figure}", highlight=False, soft_wrap=True)
+    draw = f"python -m probes figures {shlex.quote(str(workdir))} --out DIR"
+    console.print(f"Figures: {draw}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _number(value: float | None) -> str:

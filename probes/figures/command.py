@@ -14,7 +14,7 @@ from vci_jax.probe import selection
 
 
 def main(arguments: list[str]) -> int:
-    """Draws figures 1 to 8 and the choices of penalties of runs, as PNG and SVG.
+    """Draws figures 1 to 8, the metrics and the penalties of each run, as PNG and SVG.
 
     Returns the exit code.
 
@@ -55,6 +55,9 @@ def draw(found: list[Run], out: Path, epoch: float | None) -> list[Path]:
         except ValueError as error:
             print(f"no figure 7: {escape.prose(str(error))}", file=sys.stderr)
     for run in found:
+        if run.rows:
+            stem = f"collapse_{escape.stem(run.name)}" if len(found) > 1 else "collapse"
+            made[stem] = figures.collapse_curves(run.rows)
         chosen = [row for row in run.transfer if row.get("validation_curve")]
         if chosen:
             stem = f"penalties_{escape.stem(run.name)}"

@@ -1,5 +1,14 @@
 """Linear probes for a path of penalties, under the name they had before ``vci_jax.probe.path``."""
 
-from vci_jax.probe.path import ProbeFit, fit, fit_path, fit_paths, join, walk, warn
+from vci_jax.probe.path import (
+    ConvergenceWarning,
+    ProbeFit,
+    fit,
+    fit_path,
+    fit_paths,
+    join,
+    walk,
+    warn,
+)
 
-__all__ = ["ProbeFit", "fit", "fit_path", "fit_paths", "join", "walk", "warn"]
+__all__ = ["ConvergenceWarning", "ProbeFit", "fit", "fit_path", "fit_paths", "join", "walk", "warn"]

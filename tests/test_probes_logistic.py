@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from scipy import optimize, special
 from sklearn.datasets import load_digits
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from train import mesh as meshes
@@ -301,7 +300,8 @@ def test_separable_data_at_the_smallest_penalty():
 
 def test_a_path_cut_short_says_so():
     features, labels = draw()
-    with pytest.warns(ConvergenceWarning, match=r"1 of 1 penalties .*l2 = 1e-06.* within 1 steps"):
+    said = r"1 of 1 penalties .*l2 = 1e-06.* within 1 steps"
+    with pytest.warns(path.ConvergenceWarning, match=said):
         fit = path.fit(features, labels, 1e-6, max_steps=1)
     assert not fit.converged
 
@@ -355,7 +355,7 @@ def test_rotation_keeps_distances_and_undoes_itself():
 def test_the_gradient_norm_is_for_the_features_as_they_came(dim):
     """Far from the optimum, with a mean; for N < D it is partly outside the span of the rows."""
     features, labels = draw(20, dim)
-    with pytest.warns(ConvergenceWarning):
+    with pytest.warns(path.ConvergenceWarning):
         fit = path.fit(features, labels, 1e-4, dtype=np.float64, max_steps=1)
     parts = gradient(features, labels, fit.kernel, fit.bias, 1e-4)
     norm = np.sqrt(sum(np.sum(part**2) for part in parts))
@@ -378,7 +378,7 @@ def test_the_gap_bounds_the_excess_wherever_a_path_is_cut(dim):
     options = {"sample_weight": weights, "dtype": np.float64}
     best = path.fit_path(features, labels, L2S, tolerance=1e-12, **options)
     for max_steps in (0, 1, 2, 3):
-        with pytest.warns(ConvergenceWarning):
+        with pytest.warns(path.ConvergenceWarning):
             cut = path.fit_path(features, labels, L2S, max_steps=max_steps, **options)
         excess = 1 - best.objective / cut.objective
         assert excess.max() > 1e-6

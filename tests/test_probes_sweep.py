@@ -1,12 +1,18 @@
 """The protocol: splits, choice, refit, score; and the estimator."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from vci_jax import probe
 from vci_jax.probe import _solver, path, selection
 from vci_jax.probe.estimator import LogisticProbe
 
@@ -144,6 +150,40 @@ def test_held_out_samples_are_a_stratified_fifth():
     again, other = selection.hold_out(samples, seed=3)[1], selection.hold_out(samples, seed=4)[1]
     np.testing.assert_array_equal(held.features, again.features)
     assert (held.features != other.features).any()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_held_out_samples_are_scikit_learns(seed):
+    """Row by row, for classes of any size: recorded scores are found again."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(2 + seed), rng.integers(2, 30, 2 + seed) + 3))
+    rows = np.arange(len(labels))
+    theirs = train_test_split(rows, test_size=0.2, random_state=seed, stratify=labels)
+    ours = selection.hold_out(selection.Samples(rows[:, None], labels), seed)
+    for part, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(part.features.ravel(), np.sort(expected))
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [([0, 0, 0, 1], "class 1 has one training sample"), ([0, 0, 1, 1], "is 1, fewer than the 2")],
+)
+def test_what_cannot_be_divided_is_refused(labels, said):
+    with pytest.raises(ValueError, match=said):
+        selection.hold_out(selection.Samples(np.zeros((4, 1)), np.array(labels)), 0)
+
+
+def test_the_probe_needs_no_scikit_learn():
+    """Only its estimator does, which is imported when it is asked for."""
+    program = "import sys, vci_jax.probe; assert 'sklearn' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert probe.LogisticProbe is LogisticProbe
+
+
+def test_the_estimator_warns_as_scikit_learn_does():
+    features, labels = np.eye(6) + np.arange(6)[:, None], [0, 1] * 3
+    with pytest.warns(ConvergenceWarning, match="1 of 1 penalties"):
+        LogisticProbe(C=1e3, max_iter=0).fit(features, labels)
 
 
 def test_a_class_that_is_only_in_test_counts_as_wrong(digits):

@@ -10,10 +10,11 @@ needs scikit-learn: ``pip install vci_jax[probe]``.
 from typing import Any
 
 from vci_jax.probe.baselines import knn_predict, least_squares
-from vci_jax.probe.path import ProbeFit, fit, fit_path, fit_paths
+from vci_jax.probe.path import ConvergenceWarning, ProbeFit, fit, fit_path, fit_paths
 from vci_jax.probe.selection import Samples, Sweep, mean_per_class, sweep, top1
 
 __all__ = [
+    "ConvergenceWarning",
     "LogisticProbe",
     "ProbeFit",
     "Samples",

@@ -5,6 +5,7 @@ from typing import Any, Self
 import numpy as np
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
@@ -58,17 +59,20 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
         if len(self.classes_) < 2:
             raise ValueError(f"the samples have 1 class, {self.classes_}; a classifier needs two.")
         used = weights > 0
-        found = path.fit(
+        l2s = np.array([1 / (self.C * weights.sum())])
+        walk = path.walk(
             X[used],
             np.searchsorted(self.classes_, y[used]),
-            1 / (self.C * weights.sum()),
+            l2s,
             sample_weight=weights[used],
             tolerance=self.tol,
             max_steps=self.max_iter,
             dtype=np.dtype(self.dtype),
         )
-        self.coef_, self.intercept_ = found.kernel.T, found.bias
-        self.n_iter_ = np.array([max(1, int(found.steps))])
+        _, found = path.join(walk)
+        path.warn(found, l2s, ConvergenceWarning)
+        self.coef_, self.intercept_ = found.kernel[0].T, found.bias[0]
+        self.n_iter_ = np.maximum(1, found.steps)
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:

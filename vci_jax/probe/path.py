@@ -22,12 +22,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from sklearn.exceptions import ConvergenceWarning
 
 from vci_jax.probe import _inputs, _prepared, _progress, _solver
 from vci_jax.probe._prepared import ProbeFit
 
-__all__ = ["ProbeFit", "fit", "fit_path", "fit_paths", "join", "walk", "warn"]
+__all__ = ["ConvergenceWarning", "ProbeFit", "fit", "fit_path", "fit_paths", "join", "walk", "warn"]
+
+
+class ConvergenceWarning(UserWarning):
+    """Some penalties did not reach the tolerance; ``converged`` says which."""
 
 
 def fit(features: ArrayLike, labels: ArrayLike, l2: float, **options: Any) -> ProbeFit:
@@ -228,8 +231,10 @@ def join(parts: Iterable[tuple[np.ndarray, ProbeFit]]) -> tuple[np.ndarray, Prob
     return np.concatenate(places), ProbeFit(*map(np.concatenate, zip(*fits, strict=True)))
 
 
-def warn(found: ProbeFit, l2s: np.ndarray) -> None:
-    """Warns of the penalties that did not converge."""
+def warn(
+    found: ProbeFit, l2s: np.ndarray, category: type[UserWarning] = ConvergenceWarning
+) -> None:
+    """Warns of the penalties that did not converge, in a category of the caller's choice."""
     failed = np.flatnonzero(~found.converged)
     if len(failed):
         listing = ", ".join(f"{l2s[i]:.3g}" for i in failed[:5])
@@ -238,6 +243,6 @@ def warn(found: ProbeFit, l2s: np.ndarray) -> None:
             f"{len(failed)} of {len(l2s)} penalties did not converge (l2 = {listing}{more}) within "
             f"{found.steps[failed].max()} steps or the precision of the iterations; raise "
             "max_steps or use dtype=numpy.float64.",
-            ConvergenceWarning,
+            category,
             stacklevel=3,
         )

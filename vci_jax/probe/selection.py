@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from vci_jax.probe import _inputs, path
 
@@ -155,15 +154,54 @@ def settled(values: np.ndarray, curve: np.ndarray, samples: int, patience: int) 
 
 def hold_out(samples: Samples, seed: int) -> tuple[Samples, Samples]:
     """Returns the samples without a stratified fifth of them, and that fifth."""
-    rows = np.arange(len(samples.labels))
-    kept, held = train_test_split(
-        rows, test_size=_HELD_OUT, random_state=seed, stratify=samples.labels
-    )
-    kept, held = np.sort(kept), np.sort(held)
+    held = _stratified(samples.labels, seed)
     return (
-        Samples(samples.features[kept], samples.labels[kept]),
+        Samples(samples.features[~held], samples.labels[~held]),
         Samples(samples.features[held], samples.labels[held]),
     )
+
+
+def _stratified(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Returns which samples are held out, ``[N]``: those of scikit-learn's ``train_test_split``.
+
+    The same draws in the same order from the same generator, so that scores which were measured
+    with scikit-learn's split are found again.
+    """
+    rng = np.random.RandomState(seed)
+    classes, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if counts.min() < 2:
+        raise ValueError(
+            f"class {classes[counts < 2][0]} has one training sample, which cannot be divided; "
+            "give a validation split, or leave the class out."
+        )
+    total = int(np.ceil(_HELD_OUT * len(labels)))
+    if total < len(classes):
+        raise ValueError(
+            f"a fifth of {len(labels)} training samples is {total}, fewer than the {len(classes)} "
+            "classes; give a validation split."
+        )
+    kept = _shares(counts, len(labels) - total, rng)
+    of_held = _shares(counts - kept, total, rng)
+    held = np.zeros(len(labels), bool)
+    members = np.split(np.argsort(place, kind="stable"), np.cumsum(counts)[:-1])
+    for rows, first, number in zip(members, kept, of_held, strict=True):
+        held[rows[rng.permutation(len(rows))][first : first + number]] = True
+    return held
+
+
+def _shares(counts: np.ndarray, draws: int, rng: np.random.RandomState) -> np.ndarray:
+    """Divides draws among classes by their counts; what is left goes to the largest remainders."""
+    exact = counts / counts.sum() * draws
+    shares = np.floor(exact)
+    remainders, missing = exact - shares, int(draws - shares.sum())
+    for value in np.unique(remainders)[::-1]:
+        if missing <= 0:
+            break
+        equal = np.flatnonzero(remainders == value)
+        chosen = rng.choice(equal, size=min(len(equal), missing), replace=False)
+        shares[chosen] += 1
+        missing -= len(chosen)
+    return shares.astype(int)
 
 
 def predict(kernel: np.ndarray, bias: np.ndarray, features: np.ndarray) -> np.ndarray:

@@ -422,7 +422,6 @@ EXEMPT = {
     **dict.fromkeys(_probe("_inputs.classes", "_inputs.matrix"),
                     "a check that raises; tests/test_probes_inputs.py has its cases"),
     "vci_jax.probe._prepared.placement": "returns where arrays lie on devices",
-    "probes.transfer.labels.relabeller": "a table; tests/test_probes_tasks.py has its cases",
 }  # fmt: skip
 _SOLVER_PART = "a part of the solver, under the laws of path.fit_path"
 _TEXT, _IMAGES = "makes texts or pictures of numbers", "reads images or networks from disk"

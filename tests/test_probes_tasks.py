@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import SHARED
 
-from probes.transfer import labels, tasks
+from probes.transfer import task_features, tasks
 from train.config import ConfigError
 
 HERE = Path("/data")
@@ -67,7 +67,7 @@ def test_super_classes_are_those_of_the_data_set():
 def test_labels_are_merged_dropped_and_counted():
     """Three cats and dogs, two birds; stones are dropped, and -1 is no image at all."""
     task = tasks.Task("t", "s", classes=(("pet", ("cat", "dog")), ("bird", ("bird",))))
-    relabel = labels.relabeller(task, ("bird", "cat", "stone", "dog"))
+    relabel = task_features.relabeller(task, ("bird", "cat", "stone", "dog"))
     found = relabel(np.array([1, 2, 3, -1, 0, 2, 0, 1, 2]))
     assert found.rows.tolist() == [0, 2, 4, 6, 7]
     assert found.labels.tolist() == [0, 0, 1, 1, 0]
@@ -75,7 +75,7 @@ def test_labels_are_merged_dropped_and_counted():
 
 
 def test_without_classes_labels_stay():
-    relabel = labels.relabeller(tasks.Task("t", "s"), ("a", "b", "c"))
+    relabel = task_features.relabeller(tasks.Task("t", "s"), ("a", "b", "c"))
     found = relabel(np.array([2, -1, 0, 1]))
     assert found.rows.tolist() == [0, 2, 3]
     assert found.labels.tolist() == [2, 0, 1]
@@ -84,9 +84,9 @@ def test_without_classes_labels_stay():
 
 def test_another_data_set_under_the_name_is_refused():
     with pytest.raises(ConfigError, match=r"needs the classes beaver, .* tfds:cifar100:3.0.2"):
-        labels.relabeller(tasks.SMALL[1], ("cat", "dog"))
+        task_features.relabeller(tasks.SMALL[1], ("cat", "dog"))
     with pytest.raises(ConfigError, match="has 2 classes, and cifar10 has 10"):
-        labels.relabeller(tasks.SMALL[-1], ("cat", "dog"))
+        task_features.relabeller(tasks.SMALL[-1], ("cat", "dog"))
 
 
 def test_tasks_are_chosen_by_name_or_source():

@@ -26,7 +26,8 @@ from probes.transfer import ledger, summary, task_features
 from probes.transfer.display import Display, print_table
 from probes.transfer.tasks import SCORES, Task, choose
 from train.config import ConfigError
-from vci_jax.probe import _progress, baselines, selection
+from vci_jax.probe import baselines, selection
+from vci_jax.probe.path import Unusable
 
 # Of a row: another protocol, other rows.
 _FORMAT = 1
@@ -117,7 +118,7 @@ def _probe_run(
                 path = run / "features" / f"path-{key}.npz"
                 try:
                     row = _row(probed, task, planned, options, display, path)
-                except _progress.Unusable as error:  # Ours: damaged, or of another version.
+                except Unusable as error:  # Ours: damaged, or of another version.
                     display.say(f"{run} {task.name}: begun anew, {error}")
                     path.unlink()
                     row = _row(probed, task, planned, options, display, path)

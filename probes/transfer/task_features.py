@@ -16,7 +16,7 @@ import numpy as np
 from probes.encoders import identity
 from probes.encoders.config import TransferConfig
 from probes.encoders.network import Network
-from probes.transfer import features, labels
+from probes.transfer import features
 from probes.transfer.tasks import Task
 from train import data
 from train.config import ConfigError, DataConfig
@@ -102,7 +102,7 @@ def plan(network: Network, task: Task) -> Plan:
         other, others = _load(dataclasses.replace(config, test_split=task.validation))
         found["validation"] = (other.test, others[1])
     specs = {"train": task.train, "test": task.test, "validation": task.validation}
-    labels.relabeller(task, dataset.classes)  # Mistakes come out now, and not after the features.
+    relabeller(task, dataset.classes)  # Mistakes come out now, and not after the features.
     splits, depends_on = {}, {}
     for name, (split, digest) in found.items():
         splits[name] = split
@@ -150,7 +150,7 @@ def make(
       ConfigError: an image cannot be read, or another process computes the same.
       OSError: the disk is full.
     """
-    relabel = labels.relabeller(task, planned.classes)
+    relabel = relabeller(task, planned.classes)
     start = time.perf_counter()
     splits, dropped, directories, notes = {}, {}, {}, _notes(network, task)
     for name, split in planned.splits.items():
@@ -184,6 +184,51 @@ def make(
     notes += _differences(task, splits)
     count = len(task.classes) or len(planned.classes)
     return Material(splits, count, dropped, directories, notes, time.perf_counter() - start)
+
+
+class Relabelled(NamedTuple):
+    """Which rows of a split a task has, their labels, and how many it dropped."""
+
+    rows: np.ndarray
+    labels: np.ndarray
+    dropped: int
+
+
+def relabeller(task: Task, names: Sequence[str]) -> Callable[[np.ndarray], Relabelled]:
+    """Returns what turns the labels of the source into those of the task.
+
+    A label of -1 stands for an image that could not be read; it is in no row, and not counted.
+
+    Args:
+      task: with the classes.
+      names: of the source's classes, by label.
+
+    Raises:
+      ConfigError: the source lacks a class of the task, or has another number of classes.
+    """
+    numbers = {name: number for number, name in enumerate(names)}
+    wanted = [name for _, members in task.classes for name in members]
+    if missing := [name for name in wanted if name not in numbers]:
+        raise ConfigError(
+            f"{task.name} needs the classes {', '.join(missing[:5])}, which {task.source} does not "
+            f"have; it has {', '.join(names[:5])}, and so on."
+        )
+    count = len(task.classes) or len(names)
+    if task.num_classes not in (0, count):
+        raise ConfigError(
+            f"{task.source} has {count} classes, and {task.name} has {task.num_classes}; it is "
+            "another data set, or another version of it."
+        )
+    table = np.full(len(names) + 1, -1) if task.classes else np.append(np.arange(len(names)), -1)
+    for label, (_, members) in enumerate(task.classes):
+        table[[numbers[name] for name in members]] = label
+
+    def relabel(labels: np.ndarray) -> Relabelled:
+        found = table[labels]
+        rows = np.flatnonzero(found >= 0)
+        return Relabelled(rows, found[rows].astype(np.int32), int(np.sum(found[labels >= 0] < 0)))
+
+    return relabel
 
 
 def _notes(network: Network, task: Task) -> list[str]:

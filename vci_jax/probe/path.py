@@ -25,8 +25,19 @@ from jax.typing import ArrayLike
 
 from vci_jax.probe import _inputs, _prepared, _progress, _solver
 from vci_jax.probe._prepared import ProbeFit
+from vci_jax.probe._progress import Unusable
 
-__all__ = ["ConvergenceWarning", "ProbeFit", "fit", "fit_path", "fit_paths", "join", "walk", "warn"]
+__all__ = [
+    "ConvergenceWarning",
+    "ProbeFit",
+    "Unusable",
+    "fit",
+    "fit_path",
+    "fit_paths",
+    "join",
+    "walk",
+    "warn",
+]
 
 
 class ConvergenceWarning(UserWarning):

@@ -38,7 +38,7 @@ class Memory(NamedTuple):
     changes: jax.Array
     products: jax.Array
     scaled: jax.Array
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # shadows tuple.count, on purpose
     place: jax.Array
 
 

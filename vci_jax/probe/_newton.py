@@ -42,7 +42,7 @@ class _Iterate(NamedTuple):
     search: jax.Array
     square: jax.Array
     gained: jax.Array
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # shadows tuple.count, on purpose
 
 
 def diagonal(problem: Problem, here: jax.Array) -> jax.Array:

@@ -208,7 +208,7 @@ def _bridged(l2s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for high, low in itertools.pairwise(stops):
         pieces = int(np.ceil(np.log(high / low) / np.log(_LARGEST_RATIO) - 1e-9))
         visited.append(np.geomspace(high, low, max(pieces, 1) + 1)[1:-1])
-        visited.append([low])
+        visited.append(np.array([low]))
     descending = np.concatenate(visited)
     return descending, np.searchsorted(-descending, -l2s)
 

@@ -27,7 +27,7 @@ def key(arrays: Sequence[np.ndarray], settings: Sequence[Any]) -> str:
     digest = hashlib.blake2b(repr([settings, [(a.shape, a.dtype.str) for a in arrays]]).encode())
     for array in arrays:
         for start in range(0, len(array), _CHUNK):
-            digest.update(np.ascontiguousarray(array[start : start + _CHUNK]))
+            digest.update(np.ascontiguousarray(array[start : start + _CHUNK]).data)
     return digest.hexdigest()
 
 

@@ -76,14 +76,14 @@ class Stop(NamedTuple):
 
 
 class Optimum(NamedTuple):
-    """What was reached at a penalty; ``gap`` is ``ProbeFit``'s."""
+    """What was reached at a penalty, on a device or in NumPy; ``gap`` is ``ProbeFit``'s."""
 
-    params: jax.Array
-    gradient: jax.Array
-    objective: jax.Array
-    gap: jax.Array
-    steps: jax.Array
-    converged: jax.Array
+    params: Any
+    gradient: Any
+    objective: Any
+    gap: Any
+    steps: Any
+    converged: Any
 
 
 class _Point(NamedTuple):
@@ -302,11 +302,14 @@ def _step(
         point.memory, move, jnp.where(sound, gradient - point.gradient, 0), inverse
     )
     new = (point.params + move, point.logits + length * change, objective, gradient)
-    kept = [jnp.where(sound, a, b) for a, b in zip(new, point[:4], strict=True)]
-    direction, slope = _descent(memory, kept[3], inverse)
+    params, here, objective, gradient = (
+        jnp.where(sound, a, b) for a, b in zip(new, point[:4], strict=True)
+    )
+    direction, slope = _descent(memory, gradient, inverse)
     failures = jnp.where(useful, 0, point.failures + 1)
-    calm = jnp.where(_is_calm(stop, slope, kept[2], point.steps + 1), point.calm + 1, 0)
-    return _Point(*kept, direction, slope, memory, point.steps + 1, failures, calm)
+    calm = jnp.where(_is_calm(stop, slope, objective, point.steps + 1), point.calm + 1, 0)
+    reached = params, here, objective, gradient, direction, slope
+    return _Point(*reached, memory, point.steps + 1, failures, calm)
 
 
 def _evaluate(

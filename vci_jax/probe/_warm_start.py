@@ -35,7 +35,7 @@ def best(
       images: their logits, relative to those of the targets, H times ``[C S K n]``.
       l2: the new penalty.
     """
-    basis, images = _differences(params), _differences(images)
+    basis, images = _differences(list(params)), _differences(images)
     size = len(basis)
     # The columns are uncorrelated, so that the images' mean squares are known without them.
     rms = jnp.stack([jnp.sqrt(jnp.sum(problem.squares[:, None] * v**2)) for v in basis])

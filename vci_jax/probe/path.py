@@ -178,23 +178,23 @@ def fit_paths(
     tolerance = _tolerance(dtype, tolerance, max_steps)
     l2s = _inputs.penalties(l2s)
     ready: list[_prepared.Job | ProbeFit] = []
-    for number, (one, its) in enumerate(zip(features, labels, strict=True)):
+    for number, pair in enumerate(zip(features, labels, strict=True)):
         try:
-            one, its, _ = _inputs.samples(one, its, num_classes)
-            weights = _inputs.weights(its, num_classes, None, class_weight)
-            ready.append(_prepared.prepare(one, its, l2s, weights, num_classes, dtype))
+            rows, marks, _ = _inputs.samples(*pair, num_classes)
+            weights = _inputs.weights(marks, num_classes, None, class_weight)
+            ready.append(_prepared.prepare(rows, marks, l2s, weights, num_classes, dtype))
         except ValueError as error:
             raise ValueError(f"data set {number}: {error}") from error
     done: dict[int, ProbeFit] = {i: one for i, one in enumerate(ready) if isinstance(one, ProbeFit)}
-    alike: dict[Any, list[int]] = {}
+    alike: dict[Any, dict[int, _prepared.Job]] = {}
     for i, one in enumerate(ready):
         if isinstance(one, _prepared.Job):
             shapes = tuple(leaf.shape for leaf in jax.tree.leaves((one.data, one.state)))
-            alike.setdefault(shapes, []).append(i)
+            alike.setdefault(shapes, {})[i] = one
     stop = _stop(dtype, tolerance, max_steps)
-    for members in alike.values():
-        together = [ready[i] for i in members]
-        done |= dict(zip(members, _follow_together(together, dtype, stop), strict=True))
+    for together in alike.values():
+        solved = _follow_together(list(together.values()), dtype, stop)
+        done |= dict(zip(together, solved, strict=True))
     for found in done.values():
         warn(found, l2s)
     return [done[i] for i in range(len(ready))]

@@ -1,0 +1,273 @@
+"""The discriminant directions of labelled features, and how sure they are.
+
+They are found from the class means whitened by the within-class scatter, as singular vectors of
+few rows: no eigenproblem of a matrix that is not symmetric, and no inverse.
+
+Legend: K classes, D feature dimension, r = min(D, K - 1), p_k the weight of class k.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from vci_jax import derivatives, linalg
+from vci_jax.moments import ClassMoments
+from vci_jax.placement import alike
+
+_PROBES = 8  # vectors of the estimate of a trace: right to a factor of two
+
+
+class Canonical(NamedTuple):
+    """The discriminant directions of the features.
+
+    ``ratios`` are the between/within variance ratios c_j, the eigenvalues of Sigma_W^+ Sigma_B,
+    infinite for directions without any variance within; c_j / (1 + c_j) are the squared canonical
+    correlations of features and labels, the eigenvalues of Sigma_T^+ Sigma_B. Only entries that
+    are ``kept`` count. ``share`` is sum_k p_k q_k^2 for the direction's unit vector q over the
+    classes. ``rank`` is that of Sigma_T, of ``varying`` coordinates that may not be constant.
+    ``lost`` is 1 / (1 + c_j), and ``directions`` what its derivative needs (``derivatives.py``).
+    ``doubt`` is about by how much rounding may have changed sum_j 1 / (1 + c_j), and
+    ``doubt_inverse`` by which part it may have changed sum_j 1 / c_j. ``faintness`` is
+    the largest part of the length of a direction that may be rounding of the class means.
+    """
+
+    ratios: Float[Array, " 2r"]
+    lost: Float[Array, " 2r"]
+    directions: derivatives.Directions
+    share: Float[Array, " 2r"]
+    kept: Bool[Array, " 2r"]
+    rank: Int[Array, ""]
+    varying: Int[Array, ""]
+    doubt: Float[Array, ""]
+    doubt_inverse: Float[Array, ""]
+    faintness: Float[Array, ""]
+
+
+def canonical_directions(
+    moments: ClassMoments,
+    rows: Float[Array, "K D"],
+    pooled: Float[Array, ""],
+    proportion: Float[Array, " K"],
+    usable: Bool[Array, ""],
+    noise: Float[Array, " D"],
+    data_eps: float,
+) -> Canonical:
+    """Discriminant directions, from the class means whitened by the within-class scatter.
+
+    With S = c Sigma_W and rows^T rows = c Sigma_B, the squared singular values of rows S^(-1/2)
+    are c_j, and 1 - c_j / (1 + c_j) = 1 / (1 + c_j) has no subtraction, however collapsed the
+    features are. Where S vanishes to rounding but the means differ, c_j is infinite: by the
+    Woodbury identity the limit is exact once these directions q are projected out of the rest.
+    """
+    num_classes, dim = rows.shape
+    size = min(dim, max(num_classes - 1, 1))
+    rows, noise = jnp.sqrt(pooled) * rows, pooled * noise
+    scatter = jnp.where(usable, moments.scatter, 0)
+    samples = jnp.sum(moments.count.astype(rows.dtype))
+    # A variance this small is the rounding of a constant.
+    floor = samples * (8 * data_eps * jnp.max(magnitude(moments), axis=0)) ** 2
+    within, between = jnp.diagonal(scatter), jnp.sum(rows**2, axis=0)
+    of_means = samples * mean_rounding(moments, data_eps)  # and one within classes, of their means
+    scale = _scale(within, between, floor, of_means)
+    noise_within = jnp.max(jnp.where(within > of_means, of_means * scale**2, 0))
+    whitener = linalg.whiten(scatter, moments.scatter_residual, scale, data_eps, noise_within)
+    white = linalg.matmul(rows, whitener.map)
+    white_noise = linalg.matmul(noise, whitener.map**2)
+    classes = jnp.sum(moments.count > 0)
+    fixed, fixed_axes, beyond, unsure = _without_variance(
+        white, whitener.kept, size, classes, white_noise, data_eps
+    )
+    components = linalg.matmul(fixed.T, white)
+    white -= linalg.matmul(fixed, components)
+    space = linalg.row_space(white, size, data_eps, white_noise)
+    scores = _class_directions(white, space, proportion)
+    # Of their features, less what the fixed directions explain.
+    axes = jnp.where(whitener.kept[:, None], space.basis, 0)
+    axes -= linalg.matmul(fixed_axes, linalg.matmul(components, axes))
+    unsure += whitener.grey
+    is_fixed = jnp.sum(fixed**2, axis=0) > 0
+    # N samples span N - 1 directions.
+    rank = jnp.minimum(jnp.sum(whitener.kept, dtype=jnp.int32) + beyond, jnp.sum(moments.count) - 1)
+    room = jnp.minimum(rank, classes - 1) - jnp.sum(is_fixed)
+    kept = space.kept & (jnp.arange(size) < room)
+    # Beside a direction of enormous c_j, others of ordinary ones may be lost in its rounding; or in
+    # that of the class means.
+    hidden = jnp.maximum(space.floor, jnp.max(white_noise))
+    unsure += (room - jnp.sum(kept)) * hidden / (1 + hidden)
+    ratios = jnp.concatenate([jnp.where(is_fixed, jnp.inf, 0), space.squares])
+    directions = jnp.concatenate([fixed, scores], axis=1)
+    axes = jnp.concatenate([fixed_axes, axes * jax.lax.rsqrt(1 + space.squares)], axis=1)
+    found = jnp.concatenate([is_fixed, kept])
+    lost = jnp.where(usable, 1 / (1 + ratios), jnp.nan)
+    inverses = jnp.where(kept, 1 / jnp.where(kept, space.squares, 1), 0)
+    usual = jnp.where(within > of_means, within, jnp.inf)
+    sums = data_eps * (4 if data_eps > 1e-12 else 4 * 2.0**-20)
+    entries = sums + within_noise(moments, within / samples, data_eps) * samples / usual
+    doubt = partial(_doubt, whitener.map, scale, space, white_noise, entries)
+    return Canonical(
+        ratios=jnp.where(usable, ratios, jnp.nan),
+        lost=lost,
+        directions=derivatives.Directions(
+            axes=jnp.sqrt(pooled) * linalg.matmul(whitener.map, axes),
+            classes=directions,
+            lost=lost,
+            kept=found,
+        ),
+        share=linalg.matmul(proportion, directions**2),
+        kept=found,
+        rank=rank,
+        varying=jnp.sum((scale > 0) | (within + between > floor / 4096), dtype=jnp.int32),
+        doubt=unsure + doubt(jnp.where(kept, space.squares / (1 + space.squares) ** 2, 0)),
+        doubt_inverse=unsure + doubt(inverses / jnp.where(jnp.any(kept), jnp.sum(inverses), 1)),
+        faintness=jnp.max(
+            jnp.where(kept, jnp.sqrt(linalg.matmul(white_noise, space.basis**2) * inverses), 0),
+            initial=0,
+        ),
+    )
+
+
+def _class_directions(
+    white: Float[Array, "K D"], space: linalg.RowSpace, proportion: Float[Array, " K"]
+) -> Float[Array, "K r"]:
+    """The unit vectors q_j over the classes.
+
+    Weighted means are zero, and directions orthogonal; in one that is nearly none, rounding may say
+    otherwise.
+    """
+    scores = linalg.matmul(white, space.basis)
+    length = jnp.sqrt(jnp.sum(scores**2, axis=0))
+    scores = scores / jnp.where(length > 0, length, 1)
+    if len(scores) == 1:
+        return scores
+    least = jnp.min(jnp.where(space.kept, space.squares, jnp.inf))
+    graded = least < 100 * float(np.sqrt(np.finfo(scores.dtype).eps)) * jnp.max(space.squares)
+    columns = jnp.concatenate([jnp.sqrt(proportion)[:, None], scores], axis=1)
+    columns = jax.lax.cond(graded, linalg.orthonormal, lambda same: same, columns)
+    directions: Array = columns[:, 1:]
+    return directions
+
+
+def _doubt(
+    whitening: Float[Array, "D D"],
+    scale: Float[Array, " D"],
+    space: linalg.RowSpace,
+    noise: Float[Array, " D"],
+    entries: Float[Array, " D"],
+    weight: Float[Array, " r"],
+) -> Float[Array, ""]:
+    """About how large the rounding of sum_j w_j log c_j may be.
+
+    A direction x_j, in units of the coordinates' standard deviations, has x_j^T Sigma_W x_j = 1;
+    relative errors e_d of the rows of Sigma_W change that by sum_d e_d x_jd^2, and errors nu_j of
+    the class means along x_j change c_j by 2 nu_j c_j^(1/2), so it is
+
+        sum_j w_j (sum_d e_d x_jd^2 + 2 nu_j c_j^(-1/2)).
+
+    The first sum is a trace, estimated with a few vectors of signs (Hutchinson 1990) for the cost
+    of as many products of a matrix and a vector. Entries are sums with 20 more bits in float64.
+    """
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (space.squares.shape[0], _PROBES))
+    probes = jnp.sqrt(weight)[:, None] * jnp.asarray(signs, weight.dtype)
+    unscaled = jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1), 0)
+    lengths = linalg.matmul(whitening, linalg.matmul(space.basis, probes)) * unscaled[:, None]
+    of_scatter = jnp.sum(entries[:, None] * lengths**2) / _PROBES
+    along = jnp.sqrt(linalg.matmul(noise, space.basis**2))
+    of_means = 2 * along / jnp.sqrt(jnp.where(space.kept, space.squares, 1))
+    return of_scatter + jnp.sum(weight * of_means)
+
+
+def _without_variance(
+    white: Float[Array, "K D"],
+    kept: Bool[Array, " D"],
+    size: int,
+    classes: Int[Array, ""],
+    noise: Float[Array, " D"],
+    data_eps: float,
+) -> tuple[Float[Array, "K r"], Float[Array, "D r"], Int[Array, ""], Float[Array, ""]]:
+    """Directions over the classes that features without variance within a class tell apart.
+
+    Returns their orthonormal columns (others are zero), the combinations of whitened features that
+    give them, how many features carry more than rounding
+    there, and by how much sum_j 1 / (1 + c_j) is unsure for that. Whitened rows have squared norm
+    one at the rounding of Sigma_W, so that their square is the least that c_j can be; at 1e4 a
+    direction is taken as free of variance, which changes VCI by less than 1e-4 / rank.
+    Rounding of the class means counts as well: features that are copies of each other differ by it.
+    """
+    zero = jnp.zeros((), white.dtype)
+    none = (
+        jnp.zeros((white.shape[0], size), white.dtype),
+        jnp.zeros((white.shape[1], size), white.dtype),
+        jnp.zeros((), jnp.int32),
+        zero,
+    )
+
+    def find() -> tuple[Array, ...]:
+        # The row space of the transpose, so that its basis lies in the space of the classes.
+        cut = jnp.where(kept, 0, white)
+        space = first_directions(linalg.row_space(cut.T, size, data_eps), classes - 1)
+        rounding = jnp.sum(jnp.where(kept, 0, noise))
+        visible = space.squares > jnp.maximum(1, rounding)
+        free = space.squares > jnp.maximum(1e4, 4 * rounding)
+        unsure = jnp.sum(jnp.where(visible, 1 / (1 + space.squares), 0))
+        axes = linalg.matmul(cut.T, space.basis) / jnp.where(free, space.squares, jnp.inf)
+        columns = jnp.where(free, space.basis, 0)
+        return columns, axes, jnp.sum(visible, dtype=jnp.int32), unsure
+
+    found: tuple[Array, Array, Array, Array] = jax.lax.cond(
+        jnp.all(kept), lambda: alike(none, white, kept, noise), find
+    )
+    return found
+
+
+def _scale(
+    within: Float[Array, " D"],
+    between: Float[Array, " D"],
+    floor: Float[Array, " D"],
+    of_means: Float[Array, " D"],
+) -> Float[Array, " D"]:
+    """About (variance of each coordinate)^(-1/2), as a power of two; zero if it is constant.
+
+    The variance within classes, or between them if there is none within but rounding.
+    """
+    constant = within + between <= floor
+    usual = (within > of_means) | (between <= 0)
+    variance = jnp.where(constant, 1, jnp.where(usual, within, between))
+    return jnp.where(constant, 0, linalg.power_of_two(jax.lax.rsqrt(variance)))
+
+
+def first_directions(space: linalg.RowSpace, number: Int[Array, ""]) -> linalg.RowSpace:
+    """The first directions alone: K means less their mean span K - 1, what is beyond is noise."""
+    kept = space.kept & (jnp.arange(space.kept.shape[0]) < number)
+    return space._replace(
+        basis=jnp.where(kept, space.basis, 0), squares=jnp.where(kept, space.squares, 0), kept=kept
+    )
+
+
+def mean_rounding(moments: ClassMoments, data_eps: float) -> Float[Array, " D"]:
+    """Largest squared rounding of a class mean about the pivot, in each coordinate."""
+    means = jnp.where(moments.count[:, None] > 0, moments.mean, 0)
+    return (data_eps * jnp.max(jnp.abs(means), axis=0)) ** 2
+
+
+def within_noise(
+    moments: ClassMoments, within: Float[Array, " D"], data_eps: float
+) -> Float[Array, " D"]:
+    """By how much each diagonal entry of Sigma_W may be off: by what means and features lost.
+
+    Moments in float32 may stand for features of more digits, each off by one roundoff of its size.
+    """
+    noise = mean_rounding(moments, data_eps)
+    if data_eps > 1e-12:
+        lost = data_eps * jnp.max(magnitude(moments), axis=0)
+        size = jnp.maximum(jnp.sum(moments.count), 1).astype(lost.dtype)
+        noise += lost**2 + 2 * lost * jnp.sqrt(jnp.maximum(within, 0) / size)
+    return noise
+
+
+def magnitude(moments: ClassMoments) -> Float[Array, "K D"]:
+    """|mu_k|, zero for classes without samples."""
+    return jnp.abs(moments.pivot + moments.mean) * (moments.count > 0)[:, None]

@@ -124,6 +124,24 @@ def test_a_large_batch_is_taken_in_pieces(dtype):
     assert int(whole.count.sum()) == keep.sum() - 9
 
 
+def test_the_halves_of_wide_rows_make_one_scatter(dtype):
+    """From 1536 columns on a CPU, here an odd number of them and weighted classes."""
+    features, labels = gaussian_classes(8, 1100, K, 1537)
+    features = features.astype(dtype)
+    count = np.bincount(labels, minlength=K)
+    state = vci_jax.init(K, 1537, dtype=dtype, class_counts=count)
+    state = update(state, features, labels)
+    means = np.stack([features[labels == k].mean(axis=0, dtype=float) for k in range(K)])
+    rows = features - means[labels]
+    weighted = rows * np.sqrt(count.mean() / count)[labels, None]
+    scatter = np.asarray(state.scatter, float) + np.asarray(state.scatter_residual, float)
+    np.testing.assert_array_equal(state.scatter[:769, 769:], state.scatter[769:, :769].T)
+    exact = weighted.T @ weighted
+    np.testing.assert_allclose(scatter, exact, atol=TOLERANCE[dtype] * exact.max())
+    squares = [np.sum(rows[labels == k] ** 2) for k in range(K)]
+    np.testing.assert_allclose(state.class_scatter, squares, rtol=TOLERANCE[dtype])
+
+
 def test_order_does_not_matter(dtype):
     """Even sorted by class, where the first batch holds one class only."""
     order = np.argsort(LABELS, kind="stable")

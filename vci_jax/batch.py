@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Integer, Num
 
 from vci_jax import linalg
 from vci_jax.arrays import canonicalize_labels, canonicalize_mask, canonicalize_reals
+from vci_jax.placement import alike
 
 _State = TypeVar("_State")
 _NO_CLASS = np.iinfo(np.int32).max  # not -1, which would be the last class
@@ -24,6 +25,9 @@ _NO_CLASS = np.iinfo(np.int32).max  # not -1, which would be the last class
 class Batch(NamedTuple):
     """A vetted batch. Rows left out are not ``used``, and their label is that of no class.
 
+    Rows that are not zero are ``directed``; ``scale`` (a power of two) and ``inverse_norm`` are the
+    two factors that make unit vectors of rows.
+
     Their features are what they were, NaN perhaps: a masked copy would be one more pass over the
     batch. Segment sums drop that label; any other sum must ask for ``used``.
     """
@@ -31,7 +35,9 @@ class Batch(NamedTuple):
     features: Float[Array, "N D"]
     labels: Int[Array, " N"]
     used: Bool[Array, " N"]
-    peak: Float[Array, " N"]
+    directed: Bool[Array, " N"]
+    scale: Float[Array, " N"]
+    inverse_norm: Float[Array, " N"]
     label_out_of_range: Int[Array, ""]
     non_finite: Int[Array, ""]
 
@@ -51,8 +57,8 @@ def vet(
       like: any [K D] array of the accumulator, for its widths and dtype.
 
     Returns:
-      The batch, with ``peak`` = max_d |h_d| and the two counts of refused rows. A row with a
-      wrong label and a NaN is counted once, as a wrong label.
+      The batch, with the two counts of refused rows. A row with a wrong label and a NaN is counted
+      once, as a wrong label.
 
     Raises:
       ValueError: at trace time, for ranks, widths or dtypes that do not fit, and for host arrays
@@ -68,82 +74,105 @@ def vet(
     features, labels = jnp.asarray(features).astype(like.dtype), jnp.asarray(labels)
     if labels.dtype.itemsize <= 4:  # a narrow label type may not be able to hold it
         labels = labels.astype(jnp.int32)
-    peak = jnp.max(jnp.abs(features), axis=1)
-    # Not by the peak: a compiled maximum may lose NaN on CPU (openxla/xla#21461).
-    finite = jnp.all(jnp.isfinite(features), axis=1)
-    offered = jnp.ones_like(peak, bool) if mask is None else jnp.asarray(mask) != 0
+    # A sum loses no NaN, as a compiled maximum may on CPU (openxla/xla#21461).
+    finite = jnp.sum(0 * features, axis=1) == 0
+    offered = jnp.ones_like(finite) if mask is None else jnp.asarray(mask) != 0
     in_range = (labels >= 0) & (labels < num_classes)
     used = offered & in_range & finite
+    peak = jnp.where(used, jnp.max(jnp.abs(features), axis=1), 0)
+    scale, inverse_norm = _norms(features, peak)
     return Batch(
         features=features,
         labels=jnp.where(used, labels, _NO_CLASS).astype(jnp.int32),
         used=used,
-        peak=jnp.where(used, peak, 0),
+        directed=peak > 0,
+        scale=scale,
+        inverse_norm=inverse_norm,
         label_out_of_range=jnp.sum(offered & ~in_range, dtype=jnp.int32),
         non_finite=jnp.sum(offered & in_range & ~used, dtype=jnp.int32),
     )
 
 
 def in_pieces(add: Callable[[_State, Batch], _State], state: _State, batch: Batch) -> _State:
-    """Adds a batch by a few rows at a time: a CPU waits for temporaries that leave its cache.
-
-    Pieces have D rows, so that the work on the state stays small beside their product, and at least
-    1024. Any cut of the data gives the same moments, this one as well.
-    """
+    """Adds a batch by a few rows at a time: a CPU waits for temporaries that leave its cache."""
     size, dim = batch.features.shape
-    rows = max(1024, dim)
-    if size <= rows:
-        return add(state, batch)
+    rows = chunk_rows(dim)
 
     def add_piece(index: Array, state: _State) -> _State:
-        return add(state, _piece(batch, index, rows))
+        return add(state, rows_from(batch, index * rows, rows))
 
-    added: _State = jax.lax.fori_loop(0, -(-size // rows), add_piece, state)
+    added: _State = jax.lax.fori_loop(0, -(-size // rows), add_piece, alike(state, batch))
     return added
 
 
-def _piece(batch: Batch, index: Array, rows: int) -> Batch:
-    """The rows from index * rows on.
+def chunk_rows(dim: int) -> int:
+    """How many rows at a time keep the work on them in the cache of a CPU."""
+    return min(max(2**19 // dim, 128), 1024)
 
-    The last piece begins early enough to be as long as the others, and leaves out what it shares
-    with the one before. The counts of refused rows are those of the whole batch.
+
+def rows_from(batch: Batch, first: Array, rows: int) -> Batch:
+    """The next rows, beginning with number ``first``.
+
+    Where the batch ends, rows before ``first`` come along, and are left out. The counts of refused
+    rows are those of the whole batch.
     """
-    start = jnp.minimum(index * rows, batch.labels.shape[0] - rows)
+    start = jnp.minimum(first, batch.labels.shape[0] - rows)
     cut: Batch = batch._replace(
         **{
             name: jax.lax.dynamic_slice_in_dim(getattr(batch, name), start, rows)
-            for name in ("features", "labels", "used", "peak")
+            for name in ("features", "labels", "used", "scale", "inverse_norm")
         }
     )
-    used = cut.used & (start + jnp.arange(rows) >= index * rows)
-    return cut._replace(
-        used=used,
-        labels=jnp.where(used, cut.labels, _NO_CLASS),
-        peak=jnp.where(used, cut.peak, 0),
-    )
+    used = cut.used & (start + jnp.arange(rows) >= first)
+    return cut._replace(used=used, labels=jnp.where(used, cut.labels, _NO_CLASS))
+
+
+def per_class(values: Array, batch: Batch, num_classes: int) -> Array:
+    """Sums over the rows of each class, without those left out."""
+    total: Array = jax.ops.segment_sum(values, batch.labels, num_classes)
+    return total
+
+
+def add_per_class(
+    table: Float[Array, "K D"], rows: Float[Array, "N D"], batch: Batch
+) -> Float[Array, "K D"]:
+    """Adds rows to their classes: those of a part first, where a class has many, to round less."""
+    if 4 * table.shape[0] > rows.shape[0]:
+        return table.at[batch.labels].add(rows, mode="drop")
+    return table + per_class(rows, batch, table.shape[0])
+
+
+def of_class(table: Array, batch: Batch) -> Array:
+    """The entry of each row's class; rows left out get anything."""
+    return jnp.take(table, batch.labels, axis=0, mode="clip")
 
 
 def unit_rows(batch: Batch) -> Float[Array, "N D"]:
-    """Unit vectors h / ||h||, zero for h = 0; rows left out hold anything.
+    """Unit vectors h / ||h||, zero for h = 0; rows left out hold anything."""
+    return batch.features * batch.scale[:, None] * batch.inverse_norm[:, None]
+
+
+def _norms(
+    features: Float[Array, "N D"], peak: Float[Array, " N"]
+) -> tuple[Float[Array, " N"], Float[Array, " N"]]:
+    """Two factors that make unit vectors of rows: a power of two, and 1 / ||h|| after it.
 
     If some square could leave the range of the dtype, rows are divided by a power of two first,
     which is exact, and costs one more pass over the batch.
     """
-    extreme = float(np.finfo(batch.features.dtype).maxexp) / 4
-    low, high = 2.0**-extreme, 2.0**extreme
-    peak = batch.peak
+    info = np.finfo(features.dtype)
+    low, high = 2.0 ** -(info.maxexp / 4), 2.0 ** (info.maxexp / 4)
     safe = jnp.all((peak == 0) | ((low < peak) & (peak < high)))
-    largest = 2.0 ** (np.finfo(batch.features.dtype).maxexp - 2)  # whose inverse is no subnormal
-    scale = jnp.where(safe | (peak == 0), 1, jnp.minimum(linalg.power_of_two(peak), largest))
-
-    def squares(divisor: Array | None) -> Array:
-        rows = batch.features if divisor is None else batch.features / divisor[:, None]
-        return jnp.sum(rows**2, axis=1)
-
-    square = jax.lax.cond(safe, lambda: squares(None), lambda: squares(scale))
-    norm = jnp.sqrt(jnp.where(square > 0, square, 1))  # without the derivative of a root of zero
-    # Products with inverses, a third of the time of quotients; that of a power of two is exact.
-    return batch.features * (1 / scale)[:, None] * (1 / norm)[:, None]
+    largest = 2.0 ** (info.maxexp - 2)  # whose inverse is no subnormal
+    power = jnp.where(safe | (peak == 0), 1, jnp.minimum(linalg.power_of_two(peak), largest))
+    scale = 1 / power
+    square = jax.lax.cond(
+        safe,
+        lambda: jnp.sum(features**2, axis=1),
+        lambda: jnp.sum((features * scale[:, None]) ** 2, axis=1),
+    )
+    # Without the derivative of a root of zero.
+    return scale, 1 / jnp.sqrt(jnp.where(square > 0, square, 1))
 
 
 def _check_features(features: Any, dim: int) -> None:

@@ -108,28 +108,37 @@ def principal_axes(covariance: Float[Array, "D D"]) -> Axes:
     return Axes(jnp.maximum(values, 0), vectors)
 
 
-def gram(rows: Float[Array, "N D"]) -> tuple[Float[Array, "D D"], Float[Array, "D D"]]:
-    """rows^T rows as a sum of two matrices, the second far smaller than the first.
+def gram(
+    rows: Float[Array, "N D"], others: Float[Array, "N E"] | None = None
+) -> tuple[Float[Array, "D E"], Float[Array, "D E"]]:
+    """rows^T others as a sum of two matrices, the second far smaller than the first.
 
     In float32 it is one product, and zero. In float64 the product is good to about 1e-22 rather
     than 1e-16: each column splits into its leading bits a, few enough that every partial sum of
     a^T a is exact in any order, and the rest b; then rows^T rows = a^T a + C + C^T with
     C = (a + b/2)^T b, whose own rounding is that much smaller (Ozaki et al., 2012). It is what
     keeps VCI invariant to 1e-8 under maps of condition number 1e6, which a plain Gram matrix
-    squares to 1e12; the price is a second product.
+    squares to 1e12; the price is a second product, or two where ``others`` are not the rows.
     """
     if rows.dtype != jnp.float64:
-        return _self_product(rows), jnp.zeros((), rows.dtype)
+        return _matmul(rows.T, rows if others is None else others), jnp.zeros((), rows.dtype)
     lead, rest = _split(rows, rows.shape[0])
-    cross = matmul((lead + rest / 2).T, rest)
-    return _self_product(lead), cross + cross.T
+    if others is None:
+        cross = matmul((lead + rest / 2).T, rest)
+        return _matmul(lead.T, lead), cross + cross.T
+    other_lead, other_rest = _split(others, rows.shape[0])
+    cross = matmul((lead + rest / 2).T, other_rest)
+    return _matmul(lead.T, other_lead), cross + matmul(rest.T, other_lead + other_rest / 2)
 
 
 def add_gram(
-    scatter: Float[Array, "D D"], residual: Float[Array, "D D"], rows: Float[Array, "N D"]
-) -> tuple[Float[Array, "D D"], Float[Array, "D D"]]:
-    """Adds rows^T rows to a compensated sum."""
-    product, tail = gram(rows)
+    scatter: Float[Array, "D E"],
+    residual: Float[Array, "D E"],
+    rows: Float[Array, "N D"],
+    others: Float[Array, "N E"] | None = None,
+) -> tuple[Float[Array, "D E"], Float[Array, "D E"]]:
+    """Adds rows^T others, by default rows^T rows, to a compensated sum."""
+    product, tail = gram(rows, others)
     if tail.ndim == 0:  # nothing below the product's own rounding: one sum is enough
         return two_sum(scatter, product + residual)
     scatter, rounding = two_sum(scatter, product)
@@ -312,26 +321,6 @@ def quadratic_forms(
 ) -> Float[Array, " r"]:
     """c^T A c for every column c."""
     return jnp.sum(columns * matmul(matrix, columns), axis=0)
-
-
-def _self_product(rows: Float[Array, "N D"]) -> Float[Array, "D D"]:
-    """The product rows^T rows; accelerators are left one large product, which compiles faster."""
-    if rows.shape[1] < 512:
-        return _matmul(rows.T, rows)
-    product: Array = jax.lax.platform_dependent(
-        rows, cpu=_upper_triangle, default=lambda whole: _matmul(whole.T, whole)
-    )
-    return product
-
-
-def _upper_triangle(rows: Float[Array, "N D"]) -> Float[Array, "D D"]:
-    """The same by halves, with one of the two equal off-diagonal blocks mirrored at each level."""
-    half = rows.shape[1] // 2
-    if half < 256:
-        return _matmul(rows.T, rows)
-    left, right = rows[:, :half], rows[:, half:]
-    corner = _matmul(left.T, right)
-    return jnp.block([[_upper_triangle(left), corner], [corner.T, _upper_triangle(right)]])
 
 
 def _inverse_root(

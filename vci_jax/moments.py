@@ -11,6 +11,7 @@ Golub and LeVeque, of which ``update`` is the matrix version.
 Legend: N samples in the batch, K classes, D feature dimension, P partial states.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -19,9 +20,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Integer, Num
 
 from vci_jax import linalg
-from vci_jax.batch import Batch, in_pieces, unit_rows, vet
+from vci_jax.batch import Batch, add_per_class, in_pieces, of_class, per_class, unit_rows, vet
 from vci_jax.counts import add_counts, class_weight, sum_counts
 from vci_jax.placement import anywhere, like, without_leading
+from vci_jax.scatter import add_in_pieces
 
 
 class ClassMoments(NamedTuple):
@@ -151,8 +153,12 @@ def update(
     batch = vet(features, labels, mask, moments.mean)
     if not batch.labels.size:
         return moments
+    small = batch.labels.size <= 1024
     added: ClassMoments = jax.lax.platform_dependent(
-        moments, batch, cpu=partial(in_pieces, _accumulate), default=_accumulate
+        moments,
+        batch,
+        cpu=partial(_accumulate, whole=small),
+        default=partial(_accumulate, whole=True),
     )
     return added._replace(
         label_out_of_range=add_counts(moments.label_out_of_range, batch.label_out_of_range),
@@ -259,60 +265,89 @@ def class_means(moments: ClassMoments) -> Float[Array, "K D"]:
     return jnp.where((moments.count > 0)[:, None], moments.pivot + moments.mean, 0)
 
 
-def _accumulate(moments: ClassMoments, batch: Batch) -> ClassMoments:
-    """Update with a vetted batch, but for the counts of refused rows."""
-    num_classes, _ = moments.mean.shape
-    dtype, labels, used = moments.mean.dtype, batch.labels, batch.used
+def _accumulate(moments: ClassMoments, batch: Batch, whole: bool) -> ClassMoments:
+    """Update with a vetted batch, but for the counts of refused rows.
 
-    def per_class(rows: Array) -> Array:
-        return jax.ops.segment_sum(rows, labels, num_classes)
+    In two passes over its rows, one before and one after the means of the batch are known.
 
-    def of_class(table: Array) -> Array:
-        return jnp.take(table, labels, axis=0, mode="clip")
-
-    batch_count = per_class(used.astype(jnp.int32))
+    Args:
+      moments: the state so far.
+      batch: what to add.
+      whole: take all rows at once, for accelerators. A CPU waits for temporaries that leave its
+        cache, and takes a few at a time. Any cut of the data gives the same moments.
+    """
+    dtype, used, num_classes = moments.mean.dtype, batch.used, moments.count.shape[0]
+    batch_count = per_class(used.astype(jnp.int32), batch, num_classes)
+    directed = per_class(batch.directed.astype(jnp.int32), batch, num_classes)
     size = jnp.maximum(jnp.sum(batch_count), 1).astype(dtype)
-    first_batch = ~jnp.any(moments.count > 0)
-    pivot = jax.lax.cond(
-        first_batch,
-        lambda: jnp.sum(jnp.where(used[:, None], batch.features, 0), axis=0) / size,
-        lambda: moments.pivot,
-    )
-    pivot = jax.lax.stop_gradient(pivot)  # which point it is changes nothing
-    shifted = jnp.where(used[:, None], batch.features - pivot, 0)
+
+    def first_mean(rows: Callable[[], Array], old: Array) -> Array:
+        mean = jax.lax.cond(
+            jnp.any(moments.count > 0),
+            lambda: old,
+            lambda: jnp.sum(jnp.where(used[:, None], rows(), 0), axis=0) / size,
+        )
+        constant: Array = jax.lax.stop_gradient(mean)  # which point it is changes nothing
+        return constant
+
+    pivot = first_mean(lambda: batch.features, moments.pivot)
+    unit_pivot = first_mean(lambda: unit_rows(batch), moments.unit_pivot)
     point, mean, rounding = _points(moments, batch, pivot)
-    offsets = jnp.where(used[:, None], batch.features - of_class(point), 0)
-    delta = per_class(offsets) / jnp.maximum(batch_count, 1).astype(dtype)[:, None] - rounding
+
+    def add_sums(sums: tuple[Array, ...], part: Batch) -> tuple[Array, ...]:
+        offsets, unit_sum, unit_square, cubic, quartic = sums
+        shifted = jnp.where(part.used[:, None], part.features - pivot, 0)
+        radius = jnp.sum(shifted**2, axis=1)
+        units = unit_rows(part) - unit_pivot
+        return (
+            add_per_class(offsets, _offsets(part, point), part),
+            add_per_class(unit_sum, units, part),
+            unit_square + per_class(jnp.sum(units**2, axis=1), part, num_classes),
+            cubic + linalg.matmul(radius, shifted),
+            quartic + jnp.sum(radius**2),
+        )
+
+    fields = "mean", "unit_sum", "unit_square", "radial_cubic", "radial_quartic"
+    sums = tuple(jnp.zeros_like(getattr(moments, field)) for field in fields)
+    sums = add_sums(sums, batch) if whole else in_pieces(add_sums, sums, batch)
+    offsets, unit_sum, unit_square, cubic, quartic = sums
+    delta = offsets / jnp.maximum(batch_count, 1).astype(dtype)[:, None] - rounding
     share, _ = _shares(moments.count, batch_count, dtype)
     # 1 - sqrt(n / (n + m)), written without its cancellation for m << n.
     shift = (share / (1 + jnp.sqrt(1 - share)))[:, None] * delta + rounding
-    rows = jnp.where(used[:, None], offsets - of_class(shift), 0)
-    weighted = jnp.sqrt(of_class(moments.class_weight))[:, None] * rows
-    scatter, residual = linalg.add_gram(moments.scatter, moments.scatter_residual, weighted)
-    radius = jnp.sum(shifted**2, axis=1)
-    units = unit_rows(batch)
-    unit_pivot = jax.lax.cond(
-        first_batch,
-        lambda: jnp.sum(jnp.where(used[:, None], units, 0), axis=0) / size,
-        lambda: moments.unit_pivot,
-    )
-    unit_pivot = jax.lax.stop_gradient(unit_pivot)
-    units -= unit_pivot
-    directed = per_class((batch.peak > 0).astype(jnp.int32))
+
+    def weighted_rows(part: Batch) -> Array:
+        """r_i by the root of the weight of its class."""
+        rows = _offsets(part, point) - of_class(shift, part)
+        rows = jnp.sqrt(of_class(moments.class_weight, part))[:, None] * rows
+        return jnp.where(part.used[:, None], rows, 0)
+
+    state = moments.scatter, moments.scatter_residual
+    if whole:
+        rows = weighted_rows(batch)
+        scatter, residual = linalg.add_gram(*state, rows)
+        squares = per_class(jnp.sum(rows**2, axis=1), batch, num_classes)
+    else:
+        scatter, residual, squares = add_in_pieces(*state, weighted_rows, batch, num_classes)
     return moments._replace(
         count=add_counts(moments.count, batch_count),
         pivot=pivot,
         mean=jnp.where((batch_count > 0)[:, None], mean + share[:, None] * delta, moments.mean),
         scatter=scatter,
         scatter_residual=residual,
-        class_scatter=moments.class_scatter + per_class(jnp.sum(rows**2, axis=1)),
+        class_scatter=moments.class_scatter + squares / moments.class_weight,
         unit_pivot=unit_pivot,
-        unit_sum=moments.unit_sum + per_class(units),
-        unit_square=moments.unit_square + per_class(jnp.sum(units**2, axis=1)),
+        unit_sum=moments.unit_sum + unit_sum,
+        unit_square=moments.unit_square + unit_square,
         directed=add_counts(moments.directed, directed),
-        radial_cubic=moments.radial_cubic + linalg.matmul(radius, shifted),
-        radial_quartic=moments.radial_quartic + jnp.sum(radius**2),
+        radial_cubic=moments.radial_cubic + cubic,
+        radial_quartic=moments.radial_quartic + quartic,
     )
+
+
+def _offsets(batch: Batch, point: Float[Array, "K D"]) -> Float[Array, "N D"]:
+    """The rows, measured from the points of their classes; rows left out hold anything."""
+    return batch.features - of_class(point, batch)
 
 
 def _points(

@@ -397,7 +397,7 @@ EXEMPT = {
     "vci_jax.cli.as_table": "writes a report as text",
 }
 EXEMPT_MODULES = {
-    "vci_jax.canonical": "parts of geometry.factorize, under the laws of every metric of its ratios",
+    "vci_jax.canonical": "parts of geometry.factorize, under the laws of its metrics",
     "vci_jax.derivatives": "derivatives, held to central differences by tests/test_gradients.py",
     "vci_jax.placement": "where arrays lie, which tests/test_meshes.py varies",
     "vci_jax.conformance": "golden cases and laws of its own, held by tests/test_conformance.py",

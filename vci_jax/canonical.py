@@ -78,11 +78,9 @@ def canonical_directions(
     white = linalg.matmul(rows, whitener.map)
     white_noise = linalg.matmul(noise, whitener.map**2)
     classes = jnp.sum(moments.count > 0)
-    fixed, fixed_axes, beyond, unsure = _without_variance(
+    fixed, fixed_axes, components, white, beyond, unsure = _without_variance(
         white, whitener.kept, size, classes, white_noise, data_eps
     )
-    components = linalg.matmul(fixed.T, white)
-    white -= linalg.matmul(fixed, components)
     space = linalg.row_space(white, size, data_eps, white_noise)
     scores = _class_directions(white, space, proportion)
     # Of their features, less what the fixed directions explain.
@@ -187,20 +185,22 @@ def _without_variance(
     classes: Int[Array, ""],
     noise: Float[Array, " D"],
     data_eps: float,
-) -> tuple[Float[Array, "K r"], Float[Array, "D r"], Int[Array, ""], Float[Array, ""]]:
+) -> tuple[Array, Array, Array, Float[Array, "K D"], Int[Array, ""], Float[Array, ""]]:
     """Directions over the classes that features without variance within a class tell apart.
 
     Returns their orthonormal columns (others are zero), the combinations of whitened features that
-    give them, how many features carry more than rounding
-    there, and by how much sum_j 1 / (1 + c_j) is unsure for that. Whitened rows have squared norm
-    one at the rounding of Sigma_W, so that their square is the least that c_j can be; at 1e4 a
-    direction is taken as free of variance, which changes VCI by less than 1e-4 / rank.
+    give them, the whitened means along them and what is left of those, how many features carry more
+    than rounding there, and by how much sum_j 1 / (1 + c_j) is unsure for that. Whitened rows have
+    squared norm one at the rounding of Sigma_W, so that their square is the least that c_j can be;
+    at 1e4 a direction is taken as free of variance, which changes VCI by less than 1e-4 / rank.
     Rounding of the class means counts as well: features that are copies of each other differ by it.
     """
     zero = jnp.zeros((), white.dtype)
     none = (
         jnp.zeros((white.shape[0], size), white.dtype),
         jnp.zeros((white.shape[1], size), white.dtype),
+        jnp.zeros((size, white.shape[1]), white.dtype),
+        white,
         jnp.zeros((), jnp.int32),
         zero,
     )
@@ -215,9 +215,11 @@ def _without_variance(
         unsure = jnp.sum(jnp.where(visible, 1 / (1 + space.squares), 0))
         axes = linalg.matmul(cut.T, space.basis) / jnp.where(free, space.squares, jnp.inf)
         columns = jnp.where(free, space.basis, 0)
-        return columns, axes, jnp.sum(visible, dtype=jnp.int32), unsure
+        components = linalg.matmul(columns.T, white)
+        rest = white - linalg.matmul(columns, components)
+        return columns, axes, components, rest, jnp.sum(visible, dtype=jnp.int32), unsure
 
-    found: tuple[Array, Array, Array, Array] = jax.lax.cond(
+    found: tuple[Array, Array, Array, Array, Array, Array] = jax.lax.cond(
         jnp.all(kept), lambda: alike(none, white, kept, noise), find
     )
     return found

@@ -349,7 +349,8 @@ def _inverse_root(
     if matrix.dtype != jnp.float64:
         return spectral()
     empty = jnp.all(matrix == 0, axis=1)
-    lower = jax.lax.linalg.cholesky(matrix + jnp.diag(jnp.where(empty, 1.0, 0)))
+    filled = matrix + jnp.diag(jnp.where(empty, 1.0, 0))
+    lower = jax.lax.linalg.cholesky(filled, symmetrize_input=False)  # it reads one half alone
     identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
     inverse = jax.lax.linalg.triangular_solve(lower, identity, left_side=True, lower=True)
     cutoff = relative * jnp.max(jnp.sum(jnp.abs(matrix), axis=1)) + absolute

@@ -266,7 +266,7 @@ def within_between_part(geometry: Geometry) -> Scalar:
       Xu & Liu (2023), Figure 1.
     """
     part = _between_parts(geometry)[1]
-    return jnp.where(spanned(geometry), jnp.trace(geometry.within), part)
+    return jnp.where(spanned(geometry), jnp.sum(jnp.diagonal(geometry.within)), part)
 
 
 def within_orthogonal_part(geometry: Geometry) -> Scalar:
@@ -278,7 +278,7 @@ def within_orthogonal_part(geometry: Geometry) -> Scalar:
       Xu & Liu (2023), Figure 1.
     """
     full = spanned(geometry) | (jnp.sum(geometry.between.kept) == geometry.offsets.shape[1])
-    rest = jnp.trace(geometry.within) - within_between_part(geometry)
+    rest = jnp.sum(jnp.diagonal(geometry.within)) - within_between_part(geometry)
     return jnp.where(full, 0 * rest, jnp.maximum(rest, 0))
 
 

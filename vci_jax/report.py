@@ -73,18 +73,20 @@ def report(
     wanted = None if only is None else tuple(sorted(set(only) - {"vci_interval"}))
     data_eps = float(np.finfo(np.asarray(moments.mean).dtype).eps)
     with jax.enable_x64(True), jax.default_device(linalg.host()):
-        wide = jax.tree.map(_widen, stack)
         parts: Any = None
         if head is not None:
             parts = tuple(map(_widen, check_head(head, stack.mean.shape[-1], stack.mean.shape[-2])))
         values = jax.device_get(
-            _finish(wide, parts, wanted, weighting=weighting, data_eps=data_eps)
+            _finish(stack, parts, wanted, weighting=weighting, data_eps=data_eps)
         )
         result = _plain(values, stack, weighting)
         if states > 1 and (only is None or "vci_interval" in only):
             result["vci_interval"] = list(
                 jackknife_interval(
-                    wide, weighting=weighting, confidence=confidence, data_eps=data_eps
+                    jax.tree.map(_widen, stack),
+                    weighting=weighting,
+                    confidence=confidence,
+                    data_eps=data_eps,
                 )
             )
     found = caveats.find(result, values, data_eps)
@@ -119,6 +121,7 @@ def _finish(
     weighting: Weighting,
     data_eps: float,
 ) -> dict[str, Any]:
+    stack = jax.tree.map(_widen, stack)  # inside the program, that no copy is made
     alone = stack.count.shape[0] == 1
     moments = jax.tree.map(lambda leaf: leaf[0], stack) if alone else merge_axis(stack)
     geometry = factorize(moments, weighting=weighting, data_eps=data_eps)
@@ -217,7 +220,7 @@ def _check(stack: ClassMoments) -> None:
         )
 
 
-def _widen(leaf: np.ndarray) -> Array:
+def _widen(leaf: Any) -> Array:
     return jnp.asarray(
         leaf, jnp.float64 if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
     )

@@ -107,17 +107,18 @@ def test_any_cut_gives_the_same_metrics(dtype, batches):
     assert_same(moments_of(FEATURES, LABELS, dtype), state, dtype)
 
 
-def test_a_large_batch_is_taken_in_pieces(dtype):
+@pytest.mark.parametrize("size", [2500, 9500])
+def test_a_large_batch_is_taken_in_pieces(dtype, size):
     """Of 1024 rows on a CPU, the last of which overlaps: no row is lost, none counts twice."""
-    features, labels = gaussian_classes(9, 2500, K, D)
-    keep = np.arange(2500) % 7 > 0
-    for row in (5, 1480, 1490, 2047, 2048, 2499):  # 1476 is where the last piece begins
+    features, labels = gaussian_classes(9, size, K, D)
+    keep = np.arange(size) % 7 > 0
+    for row in (5, 1480, 1490, 2047, 2048, 2499):  # 1476 is where one may begin
         features[row, 0] = np.nan
         keep[row] = True
     labels[[6, 1481, 2049]], keep[[6, 1481, 2049]] = K, True
     whole = moments_of(features, labels, dtype, keep)
     parts = vci_jax.init(K, D, dtype=dtype)
-    for rows in np.split(np.arange(2500), 10):
+    for rows in np.split(np.arange(size), 10):
         parts = update(parts, features[rows], labels[rows], keep[rows])
     assert_same(whole, parts, dtype)
     assert (int(whole.non_finite), int(whole.label_out_of_range)) == (6, 3)

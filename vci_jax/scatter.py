@@ -31,8 +31,9 @@ def add_in_pieces(
 ) -> tuple[Float[Array, "D D"], Float[Array, "D D"], Float[Array, " K"]]:
     """Adds rows^T rows to a compensated sum; and the sums of squares of the rows by class.
 
-    Pieces have about 2 D rows, and at least 1024, so that the work on [D, D] sums stays small
-    beside the product. Any cut of the data gives the same sums, this one as well.
+    Pieces have about 2 D rows, so that the work on [D, D] sums stays small beside the product; but
+    1024 at least, and no more than 4096 or D, of which float64 sums keep their digits. Any cut of
+    the data gives the same sums, this one as well.
 
     Args:
       scatter: the sum so far.
@@ -43,7 +44,7 @@ def add_in_pieces(
     """
     size, dim = batch.features.shape
     rows = chunk_rows(dim)
-    pieces = -(-size // max(1024, 2 * dim))
+    pieces = -(-size // max(1024, dim, min(2 * dim, 4096)))
     chunks = -(-size // (pieces * rows))
     half = -(-dim // 2) if dim >= _HALVED else dim
     columns = [slice(low, min(low + half, dim)) for low in range(0, dim, half)]

@@ -390,7 +390,7 @@ EXEMPT = {
     "vci_jax.errors.messages": "takes sentences out of caveats",
     "vci_jax.linalg.orthonormal": "a part of linalg.row_space",
     "vci_jax.linalg.host": "returns a device",
-    "vci_jax.report.check_options": "raises or returns nothing",
+    "vci_jax._report.check_options": "raises or returns nothing",
     "vci_jax.cli.main": "a command; tests/test_cli.py runs it",
     "vci_jax.cli.measure_arrays": "measure over batches of arrays; tests/test_cli.py runs it",
     "vci_jax.cli.as_json": "writes a report as text",

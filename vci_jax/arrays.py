@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vci_jax.errors import VCIError
+
 NO_LABEL = (-1, -100)  # rows of unreadable images; PyTorch's ignore_index
 
 
@@ -29,7 +31,8 @@ def canonicalize_batch(
     ``jit_update`` and ``measure`` do it themselves.
 
     Args:
-      features: [N, D] real numbers in anything that ``numpy.asarray`` takes. Byte order becomes
+      features: [N, D] real numbers in anything that ``numpy.asarray`` takes, or a tensor of PyTorch
+        on any device. Byte order becomes
         native; long doubles and 64-bit integers become ``dtype``.
       labels: [N] integers. They become int32, or stay narrower; those that int32 cannot hold, or
         that are negative, become -1, which ``update`` counts as out of range.
@@ -40,8 +43,8 @@ def canonicalize_batch(
       (features, labels, mask). JAX arrays among them are returned as they are.
 
     Raises:
-      ValueError: for objects, strings, dates, complex or masked arrays, tensors that are not on the
-        CPU, and labels that are not integers; names which, and the remedy.
+      VCIError: for objects, strings, dates, complex or masked arrays, and labels that are not
+        integers; names which, and the remedy.
 
     Example:
       >>> import numpy as np
@@ -60,14 +63,14 @@ def canonicalize_reals(name: str, values: Any, dtype: jax.typing.DTypeLike) -> A
     """Real numbers in native byte order; what JAX has no dtype for becomes ``dtype``.
 
     Raises:
-      ValueError: for anything but integers and floating-point numbers; JAX arrays as well.
+      VCIError: for anything but integers and floating-point numbers; JAX arrays as well.
     """
     array = as_native(name, values)
     if not is_real(array.dtype):
         hint = " bfloat16 loses its name in NumPy's files: save float32." * (
             array.dtype.kind == "V"
         )
-        raise ValueError(f"{name} must be real numbers, got {array.dtype}.{hint}")
+        raise VCIError(f"{name} must be real numbers, got {array.dtype}.{hint}")
     wide = array.dtype in (np.int64, np.uint64, np.longdouble) and array.dtype != np.float64
     if isinstance(array, jax.Array) or not wide:
         return array
@@ -79,12 +82,12 @@ def canonicalize_labels(labels: Any, num_classes: int | None = None) -> Any:
     """Labels as int32 or narrower without wrapping: what int32 cannot hold becomes -1.
 
     Raises:
-      ValueError: for labels that are not integers.
+      VCIError: for labels that are not integers.
     """
     labels = as_native("labels", labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.dtype.kind in "mM":
         largest = "K-1" if num_classes is None else num_classes - 1
-        raise ValueError(
+        raise VCIError(
             f"labels must be integers 0 .. {largest}, got {labels.dtype}. Cast them with "
             "labels.astype(int), or take labels.argmax(-1) of one-hot rows."
         )
@@ -97,13 +100,13 @@ def canonicalize_mask(mask: Any) -> Any:
     """The mask as bool, True where it is not zero; JAX arrays and None as they are.
 
     Raises:
-      ValueError: for a mask of objects, strings, dates or complex numbers.
+      VCIError: for a mask of objects, strings, dates or complex numbers.
     """
     if mask is None or isinstance(mask, jax.Array):
         return mask
     mask = as_native("mask", mask)
     if mask.dtype != bool and not is_real(mask.dtype):
-        raise ValueError(f"mask must be numbers or truth values, got {mask.dtype}.")
+        raise VCIError(f"mask must be numbers or truth values, got {mask.dtype}.")
     return mask != 0
 
 
@@ -111,26 +114,44 @@ def as_native(name: str, values: Any) -> Any:
     """A NumPy array in native byte order; JAX arrays as they are, memory maps stay such.
 
     Raises:
-      ValueError: for what has no such form, and for masked arrays, whose mask would be lost.
+      VCIError: for what has no such form, and for masked arrays, whose mask would be lost.
     """
     if isinstance(values, jax.Array):
         return values
     masked = int(np.sum(values.mask)) if isinstance(values, np.ma.MaskedArray) else 0
     if masked:
-        raise ValueError(
+        raise VCIError(
             f"{name} is a masked array with {masked:,} masked entries, which would count: "
             "pass values.filled(...), and mask= for rows to leave out."
         )
     try:
-        array = values if type(values) in (np.ndarray, np.memmap) else np.asarray(values)
+        array = values if type(values) in (np.ndarray, np.memmap) else np.asarray(_on_host(values))
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"{name} cannot be read as a NumPy array: {error} For a PyTorch tensor pass "
-            "tensor.detach().cpu().float().numpy()."
-        ) from None
+        ragged = "inhomogeneous" in str(error)
+        reason = "its rows have different lengths." if ragged else str(error)
+        raise VCIError(f"{name} cannot be read as a NumPy array: {reason}") from None
     if array.dtype.isnative:
         return array
     return array.astype(array.dtype.newbyteorder("="))
+
+
+def _on_host(values: Any) -> Any:
+    """Tensors of PyTorch, and lists of them, as NumPy arrays; all else as it is.
+
+    From any device, with or without gradient; types that NumPy has not, bfloat16 for one, become
+    float32. PyTorch is not imported: whoever has a tensor has done so.
+    """
+    if isinstance(values, list | tuple) and values and _is_tensor(values[0]):
+        return [_on_host(value) for value in values]
+    if not _is_tensor(values):
+        return values
+    tensor = values.detach().cpu()
+    narrow = any(kind in str(tensor.dtype) for kind in ("bfloat16", "float8"))
+    return (tensor.float() if narrow else tensor).numpy()
+
+
+def _is_tensor(value: Any) -> bool:
+    return any(kind.__module__.partition(".")[0] == "torch" for kind in type(value).__mro__)
 
 
 def is_real(dtype: Any) -> bool:
@@ -143,12 +164,12 @@ def labelled_rows(labels: np.ndarray) -> np.ndarray:
     """Returns which rows have a label: all but those with -1 or -100, the marks for none.
 
     Raises:
-      ValueError: for other negative labels, with the first and its row.
+      VCIError: for other negative labels, with the first and its row.
     """
     negative = labels < 0
     unknown = np.flatnonzero(negative & ~np.isin(labels, NO_LABEL))
     if unknown.size:
-        raise ValueError(
+        raise VCIError(
             f"{unknown.size:,} labels are negative, the first is {labels[unknown[0]]} in row "
             f"{unknown[0]}. Only -1 and -100 are known as marks for rows without a label: remove "
             "those rows or renumber the classes."
@@ -160,15 +181,15 @@ def check_head(head: Any, dim: int, num_classes: int) -> tuple[Any, ...]:
     """Returns kernel [D, K] and bias [K] of a classifier in native byte order.
 
     Raises:
-      ValueError: for another number of parts, shapes that do not fit, dtypes that are not real, or
+      VCIError: for another number of parts, shapes that do not fit, dtypes that are not real, or
         NaN or infinity among the values, with their number.
     """
     parts = [part for part in head if part is not None]
     if len(parts) not in (1, 2):
-        raise ValueError(f"head must be (kernel [D, K], bias [K]), got {len(parts)} arrays.")
+        raise VCIError(f"head must be (kernel [D, K], bias [K]), got {len(parts)} arrays.")
     kernel = _finite("The head's kernel", parts[0])
     if kernel.shape != (dim, num_classes):
-        raise ValueError(
+        raise VCIError(
             f"The head's kernel must be [D, K] = [{dim}, {num_classes}], got "
             f"{list(kernel.shape)}. torch.nn.Linear keeps [K, D]: pass weight.T."
         )
@@ -176,7 +197,7 @@ def check_head(head: Any, dim: int, num_classes: int) -> tuple[Any, ...]:
         return (kernel,)
     bias = _finite("The head's bias", parts[1])
     if bias.shape != (num_classes,):
-        raise ValueError(f"The head's bias must be [K] = [{num_classes}], got {list(bias.shape)}.")
+        raise VCIError(f"The head's bias must be [K] = [{num_classes}], got {list(bias.shape)}.")
     return kernel, bias
 
 
@@ -184,7 +205,7 @@ def _finite(name: str, values: Any) -> np.ndarray:
     array = np.asarray(canonicalize_reals(name, values, np.float64))
     broken = int(np.sum(~np.isfinite(array.astype(np.float64))))
     if broken:
-        raise ValueError(
+        raise VCIError(
             f"{name} holds NaN or infinity in {broken:,} of {array.size:,} entries: its network "
             "has diverged, or another array was passed."
         )

@@ -1,7 +1,16 @@
-"""What is said beside a number: caveats with a code for programs and a sentence for people."""
+"""What is said when a number cannot be given, or must be read with care."""
 
+import importlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+
+class VCIError(ValueError):
+    """A mistake in what was passed: one sentence that names the value, and one with the remedy."""
+
+
+class MissingPackageError(VCIError, ImportError):
+    """An optional package is not installed; the message says how to install it."""
 
 
 class Caveat(NamedTuple):
@@ -25,3 +34,16 @@ class Caveat(NamedTuple):
 def messages(caveats: Sequence[Caveat]) -> list[str]:
     """The sentences alone, in their order."""
     return [caveat.message for caveat in caveats]
+
+
+def optional(module: str, purpose: str) -> Any:
+    """Imports a module of a package that the library does not need otherwise.
+
+    Raises:
+      MissingPackageError: if it is not installed, with the purpose and the command that installs.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        package = module.partition(".")[0]
+        raise MissingPackageError(f"{purpose} needs {package}: pip install {package}.") from None

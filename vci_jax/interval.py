@@ -8,17 +8,63 @@ Legend: B blocks that hold samples, N samples, n_b of block b, K classes, D feat
 
 import functools
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from scipy.special import stdtrit
 
-from vci_jax import metrics
+from vci_jax import metrics, structure
 from vci_jax.adjusted import jackknife_inflation
+from vci_jax.errors import VCIError
 from vci_jax.geometry import Weighting, factorize
 from vci_jax.moments import ClassMoments, merge
+
+# Estimates of the population: those whose difference between two sets of features means something.
+ESTIMATES = {
+    "vci_adjusted": metrics.vci_adjusted,
+    "squared_distance_adjusted": metrics.squared_distance_adjusted,
+    "cosine_similarity": metrics.cosine_similarity,
+    "class_separation": metrics.class_separation,
+    "cdnv_adjusted": structure.cdnv_adjusted,
+}
+
+
+class LeaveOneOut(NamedTuple):
+    """Estimates from all of the data, and without each of its blocks.
+
+    ``counts`` is how many samples of each class a block holds, blocks without samples left out.
+    ``whole`` and ``parts`` have an entry for each metric. ``inflation`` is by what factor the
+    jackknife overstates the variance of ``vci_adjusted``; ``data_eps`` the roundoff of the moments.
+    """
+
+    counts: Int[np.ndarray, "B K"]
+    whole: dict[str, float]
+    parts: dict[str, Float[np.ndarray, " B"]]
+    inflation: float
+    data_eps: float
+
+    def pseudo_deviations(self, name: str) -> Float[np.ndarray, " B"]:
+        """u_b - mean u, over the root of the inflation: see ``jackknife_interval``, without logs.
+
+        The difference of two sets' deviations is that of the difference, block by block. What
+        scaling each by its own inflation leaves out of their covariance only widens intervals.
+        """
+        ratios = self.ratios
+        pseudo = ratios * self.whole[name] - (ratios - 1) * self.parts[name]
+        factor = self.inflation if name == "vci_adjusted" else 1.0
+        deviations: np.ndarray = (pseudo - np.sum(pseudo / ratios)) / math.sqrt(factor)
+        return deviations
+
+    @property
+    def ratios(self) -> Float[np.ndarray, " B"]:
+        """h_b, the size of all the data over that of a block."""
+        sizes = self.counts.sum(axis=1)
+        ratios: np.ndarray = sizes.sum() / sizes
+        return ratios
 
 
 def jackknife_interval(
@@ -55,44 +101,79 @@ def jackknife_interval(
       zero for all data or without one of the blocks.
 
     Raises:
-      ValueError: for fewer than two blocks, or a confidence outside (0, 1).
+      VCIError: for fewer than two blocks, or a confidence outside (0, 1).
 
     Reference:
       Tukey (1958); Busing, Meijer & van der Leeden (1999), for unequal blocks; Efron & Stein
       (1981), for the factor.
     """
-    if blocks.count.ndim != 2 or blocks.count.shape[0] < 2:
-        raise ValueError(f"The jackknife needs two blocks or more, got count {blocks.count.shape}.")
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}.")
-    inflation, whole, parts = jax.device_get(
-        _leave_one_out(blocks, weighting=weighting, data_eps=data_eps)
-    )
-    sizes = np.asarray(blocks.count).astype(np.int64).sum(axis=1)
-    parts, sizes = parts[sizes > 0], sizes[sizes > 0]
+        raise VCIError(f"confidence must lie between 0 and 1, got {confidence}.")
+    estimates = leave_one_out(blocks, weighting=weighting, data_eps=data_eps)
+    return interval_of(estimates, confidence)
+
+
+def interval_of(estimates: LeaveOneOut, confidence: float) -> tuple[float, float]:
+    """The interval of ``jackknife_interval``, from estimates that are there already."""
+    whole, parts = estimates.whole["vci_adjusted"], estimates.parts["vci_adjusted"]
     if len(parts) < 2 or not (np.all(parts > 0) and whole > 0):  # NaN is not above zero either
         return math.nan, math.nan
-    ratios = sizes.sum() / sizes
+    ratios = estimates.ratios
     pseudo = ratios * math.log(whole) - (ratios - 1) * np.log(parts)
     deviations = pseudo - np.sum(pseudo / ratios)
-    error = math.sqrt(float(np.mean(deviations**2 / (ratios - 1))) / float(inflation))
+    error = math.sqrt(float(np.mean(deviations**2 / (ratios - 1))) / estimates.inflation)
     reach = math.exp(float(stdtrit(len(parts) - 1, (1 + confidence) / 2)) * error)
-    return float(whole) / reach, float(whole) * reach
+    return whole / reach, whole * reach
 
 
-@functools.partial(jax.jit, static_argnames=("weighting", "data_eps"))
+def leave_one_out(
+    blocks: ClassMoments,
+    names: Sequence[str] = ("vci_adjusted",),
+    *,
+    weighting: Weighting = "sample",
+    data_eps: float | None = None,
+) -> LeaveOneOut:
+    """Computes estimates of all blocks, and of all but each.
+
+    Args:
+      blocks: partial states with a leading axis of B >= 2.
+      names: of metrics among ``ESTIMATES``.
+      weighting: see ``factorize``.
+      data_eps: see ``factorize``.
+
+    Raises:
+      VCIError: for fewer than two blocks.
+    """
+    if blocks.count.ndim != 2 or blocks.count.shape[0] < 2:
+        raise VCIError(f"The jackknife needs two blocks or more, got count {blocks.count.shape}.")
+    if data_eps is None:
+        data_eps = float(np.finfo(blocks.mean.dtype).eps)
+    inflation, whole, parts = jax.device_get(
+        _leave_one_out(blocks, tuple(names), weighting=weighting, data_eps=data_eps)
+    )
+    counts = np.asarray(blocks.count).astype(np.int64)
+    full = counts.sum(axis=1) > 0
+    return LeaveOneOut(
+        counts=counts[full],
+        whole={name: float(value) for name, value in whole.items()},
+        parts={name: values[full] for name, values in parts.items()},
+        inflation=float(inflation),
+        data_eps=data_eps,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("names", "weighting", "data_eps"))
 def _leave_one_out(
-    blocks: ClassMoments, *, weighting: Weighting, data_eps: float | None
-) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, " B"]]:
-    """The jackknife's inflation, the adjusted VCI of all blocks, and that without each.
+    blocks: ClassMoments, names: tuple[str, ...], *, weighting: Weighting, data_eps: float
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]], dict[str, Float[Array, " B"]]]:
+    """The jackknife's inflation, the estimates of all blocks, and those without each.
 
     It takes 3 B merges in all.
     """
 
-    def without(ends: tuple[ClassMoments, ClassMoments]) -> Array:
-        return metrics.vci_adjusted(
-            factorize(merge(*ends), weighting=weighting, data_eps=data_eps, part=True)
-        )
+    def without(ends: tuple[ClassMoments, ClassMoments]) -> dict[str, Array]:
+        rest = factorize(merge(*ends), weighting=weighting, data_eps=data_eps, part=True)
+        return {name: ESTIMATES[name](rest) for name in names}
 
     empty = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), blocks)
     empty = empty._replace(class_weight=blocks.class_weight[0])
@@ -103,6 +184,7 @@ def _leave_one_out(
     whole, before = jax.lax.scan(accumulate, empty, blocks)
     _, after = jax.lax.scan(accumulate, empty, blocks, reverse=True)
     geometry = factorize(whole, weighting=weighting, data_eps=data_eps)
-    value = metrics.vci_adjusted(geometry)
-    inflation = jackknife_inflation(metrics.sample(geometry), whole.count, value)
-    return inflation, value, jax.lax.map(without, (before, after))
+    values = {name: ESTIMATES[name](geometry) for name in names}
+    adjusted = metrics.vci_adjusted(geometry)
+    inflation = jackknife_inflation(metrics.sample(geometry), whole.count, adjusted)
+    return inflation, values, jax.lax.map(without, (before, after))

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vci_jax import moments
+from vci_jax._report import report
 from vci_jax.conformance.cases import METRICS, Precision, Weighting
 from vci_jax.conformance.runner import Implementation, Result, check, check_laws, table
-from vci_jax.report import report
 
 # One size for all cases, so that one program serves them; streaming, padding and the masking of
 # absent classes are judged along the way.

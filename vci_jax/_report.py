@@ -6,8 +6,11 @@ matrices: so the finish moves it to the host CPU and runs the same functions the
 Legend: K classes, D feature dimension, N samples, P partial states.
 """
 
+import copy
 import functools
-from collections.abc import Collection
+import json
+import math
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,16 +18,144 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vci_jax import caveats, linalg, metrics, precision, transferability
+from vci_jax import _table, caveats, linalg, metrics, precision, transferability
 from vci_jax.arrays import check_head
+from vci_jax.catalogue import METRICS
 from vci_jax.counts import MAX_COUNT
-from vci_jax.errors import messages
+from vci_jax.errors import Caveat, VCIError, messages, optional
 from vci_jax.geometry import Geometry, Weighting, factorize, underflows
-from vci_jax.interval import jackknife_interval
+from vci_jax.interval import LeaveOneOut, interval_of, leave_one_out
 from vci_jax.moments import ClassMoments, merge_axis
 from vci_jax.storage import to_host
 
 Head = tuple[jax.typing.ArrayLike, jax.typing.ArrayLike]
+
+
+class Report(dict[str, Any]):
+    """The metrics of one set of features: a dictionary of plain numbers that can be read.
+
+    Keys come in the order of ``METRICS``, ``vci`` first, then what is known of the data; each is an
+    attribute as well, ``report.vci``. ``report["warnings"]`` are the messages of the caveats.
+
+    Attributes:
+      jackknife: what ``compare`` needs of blocks of the data; None without blocks.
+
+    Example:
+      >>> import vci_jax
+      >>> report = vci_jax.measure_arrays([[0.0], [1.0], [5.0], [7.0]], [0, 0, 1, 1], blocks=1)
+      >>> round(report.vci, 4), report["samples"], "spectrum" in report
+      (0.0397, 4, True)
+      >>> list(report.scalars("test/"))[:3]
+      ['test/vci', 'test/vci_adjusted', 'test/fuzziness']
+      >>> [caveat.code for caveat in report.caveats]
+      ['small_sample']
+    """
+
+    def __init__(self, values: Mapping[str, Any], jackknife: LeaveOneOut | None = None) -> None:
+        first = [name for name in METRICS if name in values]
+        super().__init__({name: values[name] for name in dict.fromkeys([*first, *values])})
+        self.jackknife = jackknife
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            needs = " and ".join(METRICS[name].needs) if name in METRICS else ""
+            hint = f": it needs {needs}" if needs else ""
+            raise AttributeError(f"The report has no {name}{hint}.") from None
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self]
+
+    def __repr__(self) -> str:
+        return _table.report_text(self)
+
+    def _repr_html_(self) -> str:
+        return _table.report_html(self)
+
+    @property
+    def caveats(self) -> tuple[Caveat, ...]:
+        """Reasons to be careful, each with its code, the metrics it concerns, and a sentence."""
+        entries: Sequence[Mapping[str, Any]] = self.get("caveats", ())
+        return tuple(Caveat(c["code"], tuple(c["metrics"]), c["message"]) for c in entries)
+
+    def scalars(self, prefix: str = "") -> dict[str, float]:
+        """The metrics as plain floats under flat names, for TensorBoard, W&B or a CSV file.
+
+        Undefined values are NaN, so that every row of a file has the same columns. An interval
+        becomes ``vci_interval/low`` and ``vci_interval/high``.
+        """
+        flat: dict[str, float] = {}
+        for name in METRICS:
+            value = self.get(name)
+            if isinstance(value, float):
+                flat[prefix + name] = value
+            elif name == "vci_interval" and value is not None:
+                flat |= {f"{prefix}{name}/low": value[0], f"{prefix}{name}/high": value[1]}
+        return flat
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dictionary, a copy."""
+        return copy.deepcopy(dict(self))
+
+    def to_json(self) -> str:
+        """One JSON object on one line; undefined values are null, as JSON has no NaN."""
+        return as_json(self)
+
+    def to_pandas(self) -> Any:
+        """A ``DataFrame`` with a row for each metric.
+
+        Raises:
+          MissingPackageError: without pandas.
+        """
+        pandas = optional("pandas", "Report.to_pandas")
+        names = [name for name in METRICS if isinstance(self.get(name), float)]
+        low, high = self.get("vci_interval", (math.nan, math.nan))
+        ends = {"vci_adjusted": (low, high)}
+        notes = {n: "; ".join(c.message for c in self.caveats if n in c.metrics) for n in names}
+        return pandas.DataFrame(
+            {
+                "value": [self[name] for name in names],
+                "low": [ends.get(name, (math.nan, math.nan))[0] for name in names],
+                "high": [ends.get(name, (math.nan, math.nan))[1] for name in names],
+                "more_collapsed": [METRICS[name].direction for name in names],
+                "title": [METRICS[name].title for name in names],
+                "caveats": [notes[name] for name in names],
+            },
+            index=pandas.Index(names, name="metric"),
+        )
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draws the eigenvalues of Sigma_T and Sigma_B; returns the axes of matplotlib.
+
+        Raises:
+          MissingPackageError: without matplotlib.
+          VCIError: for a report without ``spectrum``.
+        """
+        if "spectrum" not in self:
+            raise VCIError("Report.plot draws the spectrum: measure without metrics= or only=.")
+        ax = optional("matplotlib.pyplot", "Report.plot").subplots()[1] if ax is None else ax
+        for key, label in (("total", r"$\Sigma_T$"), ("between", r"$\Sigma_B$")):
+            values = [value for value in self["spectrum"][key] if value > 0]
+            ax.plot(range(1, len(values) + 1), values, marker=".", label=label)
+        ax.set(xscale="log", yscale="log", xlabel="index", ylabel="eigenvalue")
+        shown = [f"{METRICS[n].title} {_table.number(self[n], 4)}" for n in ("vci",) if n in self]
+        ax.set_title(", ".join(shown))
+        ax.legend()
+        return ax
+
+
+def as_json(value: Any) -> str:
+    """One line of JSON; NaN and infinity are null."""
+    return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def report(
@@ -34,7 +165,7 @@ def report(
     head: Head | None = None,
     confidence: float = 0.95,
     only: Collection[str] | None = None,
-) -> dict[str, Any]:
+) -> Report:
     """Returns every metric as a plain float, with what a reader needs to judge it.
 
     Args:
@@ -49,7 +180,8 @@ def report(
         D = 2048. By default all.
 
     Returns:
-      A dictionary of the metrics of ``collapse_metrics`` and ``transferability_metrics``, and
+      A ``Report``, a dictionary of the metrics of ``collapse_metrics`` and
+        ``transferability_metrics``, and
         ``spectrum``: {"between": [...], "total": [...]}, eigenvalues, descending;
         ``vci_interval``: [low, high] around ``vci_adjusted``, only for a stack of states;
         ``samples``, ``classes``, ``dim``, ``kept_rank`` (of Sigma_T), ``between_rank``;
@@ -59,16 +191,43 @@ def report(
       Undefined values are NaN.
 
     Raises:
-      ValueError: for moments of no data, counts that overflowed, an unknown weighting, unknown
-        names in ``only``, or a head of another shape, of complex numbers or with NaN or infinity.
+      VCIError: for what are no moments, moments of no data, counts that overflowed, an unknown
+        weighting, unknown names in ``only``, or a head of another shape, of complex numbers or with
+        NaN or infinity.
       RuntimeError: on a TPU, if JAX_PLATFORMS leaves the CPU out.
+
+    Example:
+      >>> import numpy as np, vci_jax
+      >>> moments = vci_jax.init(num_classes=2, dim=1)
+      >>> features, labels = [[0.0], [1.0], [5.0], [7.0]], np.array([0, 0, 1, 1])
+      >>> moments = vci_jax.jit_update(moments, features, labels)
+      >>> round(vci_jax.report(moments).vci, 4)
+      0.0397
     """
+    return finish(moments, weighting=weighting, head=head, confidence=confidence, only=only)
+
+
+def finish(
+    moments: ClassMoments,
+    *,
+    weighting: Weighting = "sample",
+    head: Head | None = None,
+    confidence: float = 0.95,
+    only: Collection[str] | None = None,
+    estimates: Sequence[str] = ("vci_adjusted",),
+) -> Report:
+    """``report``, whose jackknife has these estimates; see ``interval.ESTIMATES``."""
+    if not isinstance(moments, ClassMoments):
+        raise VCIError(
+            f"report takes moments, got {type(moments).__name__}: for arrays call "
+            "vci_jax.measure_arrays(features, labels)."
+        )
     stack = to_host(moments)
     if stack.count.ndim == 1:
         stack = jax.tree.map(lambda leaf: leaf[None], stack)
     _check(stack)
     states = stack.count.shape[0]
-    check_options(weighting, only, states)
+    check_options(weighting, only, states, confidence)
     # In one order, so that there is one program for all of them.
     wanted = None if only is None else tuple(sorted(set(only) - {"vci_interval"}))
     data_eps = float(np.finfo(np.asarray(moments.mean).dtype).eps)
@@ -80,34 +239,35 @@ def report(
             _finish(stack, parts, wanted, weighting=weighting, data_eps=data_eps)
         )
         result = _plain(values, stack, weighting)
+        jackknife = None
         if states > 1 and (only is None or "vci_interval" in only):
-            result["vci_interval"] = list(
-                jackknife_interval(
-                    jax.tree.map(_widen, stack),
-                    weighting=weighting,
-                    confidence=confidence,
-                    data_eps=data_eps,
-                )
-            )
-    found = caveats.find(result, values, data_eps)
-    result["caveats"] = [caveat.to_dict() for caveat in found]
-    result["warnings"] = messages(found)
-    return result
+        result = _plain(values, stack, weighting)
+        jackknife = None
+        if states > 1 and (only is None or "vci_interval" in only):
+            wide = jax.tree.map(_widen, stack)
+            jackknife = leave_one_out(wide, estimates, weighting=weighting, data_eps=data_eps)
+            result["vci_interval"] = list(interval_of(jackknife, confidence))
 
 
-def check_options(weighting: str, only: Collection[str] | None, states: int) -> None:
+def check_options(
+    weighting: str, only: Collection[str] | None, states: int, confidence: float = 0.95
+) -> None:
     """Refuses what ``report`` would, as far as can be known before there are moments.
 
     Raises:
-      ValueError: for an unknown weighting, ``only`` that is no collection of names, or an interval
-        of fewer than two states.
+      VCIError: for an unknown weighting, ``only`` that is no collection of names, an interval
+        of fewer than two states, or a confidence outside (0, 1).
     """
     if weighting not in ("sample", "class"):
-        raise ValueError(f'weighting must be "sample" or "class", got {weighting!r}.')
+        raise VCIError(f'weighting must be "sample" or "class", got {weighting!r}.')
+    if not 0 < confidence < 1:
+        raise VCIError(f"confidence must lie between 0 and 1, got {confidence}.")
     if isinstance(only, str):
-        raise ValueError(f"only must be a collection of names, got {only!r}: write [{only!r}].")
+        raise VCIError(
+            f"Metrics are given as a collection of names, got {only!r}: write [{only!r}]."
+        )
     if only is not None and "vci_interval" in only and states < 2:
-        raise ValueError(
+        raise VCIError(
             "vci_interval needs at least two partial states: measure with blocks=10, or stack them."
         )
 
@@ -132,7 +292,9 @@ def _finish(
     values["spectrum"] = {"between": between, "total": total}
     wanted = tuple(values) if wanted is None else wanted
     if unknown := set(wanted) - set(values):
-        raise ValueError(f"There is no metric {sorted(unknown)}; there are {', '.join(values)}.")
+        needs = [f"{n} needs {METRICS[n].needs[0]}" for n in sorted(unknown) if n in METRICS]
+        there = "; ".join([f"there are {', '.join(values)}", *needs])
+        raise VCIError(f"There is no metric {sorted(unknown)}; {there}.")
     errors = precision.relative_errors(geometry) | score_errors
     for name in ("cdnv", "cdnv_adjusted"):
         errors[name] = precision.of_cdnv(geometry, values[name])
@@ -208,13 +370,13 @@ def _plain(values: dict[str, Any], stack: ClassMoments, weighting: Weighting) ->
 
 def _check(stack: ClassMoments) -> None:
     if np.any(stack.count < 0) or np.any(stack.count.astype(np.int64).sum(axis=0) >= MAX_COUNT):
-        raise ValueError(
+        raise VCIError(
             "2^31 - 1 samples or more in one class: the int32 counts overflowed, and no metric "
             "is known. Report on parts of the data."
         )
     if not np.any(stack.count):
         refused = int(stack.label_out_of_range.sum() + stack.non_finite.sum())
-        raise ValueError(
+        raise VCIError(
             f"The moments hold no samples ({refused:,} rows were refused for their label or for "
             "NaN): call update first."
         )

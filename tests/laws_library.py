@@ -6,6 +6,7 @@ Legend: N = 48 samples, D = 5 dimensions, K = 4 classes of a state with room for
 import functools
 import pathlib
 import tempfile
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +36,7 @@ from laws import (
 
 import vci_jax
 from vci_jax import (
+    METRICS,
     agreement,
     cli,
     interval,
@@ -334,6 +336,58 @@ def _file_of(data):
     return {name: np.asarray(value, float) for name, value in arrays.items()}
 
 
+def _in_memory(data):
+    features, labels = data["features"], data["labels"]
+    names = np.array(["a", "b", "c", "d"])
+    labels = names[labels] if data["names"] else labels
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ones = {"vci": vci_jax.vci(features, labels),
+                "vci_adjusted": vci_jax.vci_adjusted(features, labels)}  # fmt: skip
+    report = vci_jax.measure_arrays(
+        features, labels, blocks=4, metrics=["vci", "squared_distance", "vci_interval"]
+    )
+    return ones | {f"report.{name}": value for name, value in report.items() if name in METRICS}
+
+
+def _compared(data):
+    turned = data["features"] @ (np.eye(D) + np.triu(np.ones((D, D)), 1))
+    noisy = data["features"] + np.sin(np.arange(N * D)).reshape(N, D)[data["rows"]] * data["unit"]
+    sets = {"plain": data["features"], "turned": turned, "noisy": noisy}
+    sets = {name: (sets[name], data["labels"]) for name in data["order"]}
+    found = vci_jax.compare(sets, blocks=4, metrics=["vci_adjusted", "squared_distance_adjusted"])
+    one = found.between("plain", "noisy")
+    squared = found.between("plain", "noisy", "squared_distance_adjusted")
+    return {
+        "difference": one.difference, "low": one.low, "high": one.high, "p": one.p_value,
+        "holm": one.p_holm, "turned": found.between("plain", "turned").verdict,
+        "squared": squared.difference,
+    }  # fmt: skip
+
+
+def _sets():
+    data = {"order": ("plain", "turned", "noisy"), "rows": np.arange(N), "unit": 1.0}
+    return rows() | data
+
+
+_IN_MEMORY = ("vci_jax.vci", "vci_jax.vci_adjusted", "vci_jax.measure_arrays")
+ARRAYS = (
+    Law(_IN_MEMORY, "Classes may be called anything.", lambda: rows() | {"names": False},
+        _in_memory, lambda d: d | {"names": True}, merges_labels()),
+    Law(_IN_MEMORY, "Big-endian features are the same numbers.",
+        lambda: rows() | {"names": False}, _in_memory, changed(features=big_endian),
+        assumes_little_endian("features")),
+    Law(_IN_MEMORY, "One factor for all features changes no metric without units.",
+        lambda: rows() | {"names": True}, _in_memory, changed(features=times(2.0**20)),
+        rounds_absolutely("features", -5)),
+    Law(("vci_jax.compare",), "The order of the sets does not matter.", _sets, _compared,
+        lambda d: d | {"order": ("noisy", "plain", "turned")}, misreads_a_row()),
+    Law(("vci_jax.compare",), "One factor for all features does not matter.", _sets, _compared,
+        together(changed(features=times(2.0**20)), lambda d: d | {"unit": 2.0**20}),
+        misreads_a_row(), rtol=1e-7),
+)  # fmt: skip
+
+
 def _as_a_loss(data):
     features, labels = jnp.asarray(data["features"]), data["labels"]
     loss, gradient = jax.value_and_grad(vci_jax.vci_loss)(features, labels, ROOM, mask=data["mask"])
@@ -354,6 +408,7 @@ OTHERS = (
     Law(("vci_jax.measure",), "Big-endian features are the same numbers.",
         lambda: rows() | {"size": 24, "unit": 1.0}, _measured, changed(features=big_endian),
         assumes_little_endian("features")),
+    *ARRAYS,
     Law(("vci_jax.cli.read_features",), "Byte order and integer type do not matter.", rows,
         _file_of, changed(features=big_endian, labels=typed(np.uint8)), misreads_a_row(), rtol=0),
 )  # fmt: skip
@@ -392,9 +447,16 @@ EXEMPT = {
     "vci_jax.linalg.host": "returns a device",
     "vci_jax._report.check_options": "raises or returns nothing",
     "vci_jax.cli.main": "a command; tests/test_cli.py runs it",
-    "vci_jax.cli.measure_arrays": "measure over batches of arrays; tests/test_cli.py runs it",
-    "vci_jax.cli.as_json": "writes a report as text",
-    "vci_jax.cli.as_table": "writes a report as text",
+    "vci_jax._report.finish": "report, whose jackknife has other estimates",
+    "vci_jax._report.as_json": "writes numbers as text",
+    "vci_jax.errors.optional": "imports a package",
+    "vci_jax.interval.interval_of": "the second half of interval.jackknife_interval",
+    "vci_jax.interval.leave_one_out": "the first half of interval.jackknife_interval",
+    "vci_jax.interval.jackknife_estimates": "a part of interval.leave_one_out",
+    "vci_jax.in_memory.deal": "a part of measure_arrays",
+    "vci_jax.in_memory.read_features": "a part of measure_arrays",
+    "vci_jax.labels.read_labels": "a part of measure_arrays",
+    "vci_jax.compare.paired_differences": "a part of compare",
 }
 EXEMPT_MODULES = {
     "vci_jax.canonical": "parts of geometry.factorize, under the laws of its metrics",

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import warnings
 
 import chex
 import jax
@@ -162,7 +163,7 @@ def test_masked_arrays_and_foreign_objects_are_refused():
         def __array__(self, *args, **kwargs):
             raise TypeError("can't convert cuda:0 device type tensor to numpy.")
 
-    with pytest.raises(ValueError, match=r"cuda:0 .* For a PyTorch tensor pass"):
+    with pytest.raises(ValueError, match=r"cuda:0 device type tensor"):
         vci_jax.measure(lambda x: Tensor(), [(FEATURES, LABELS)], K)
 
 
@@ -265,6 +266,13 @@ def test_heads_of_any_real_dtype_are_read():
         np.testing.assert_allclose(got["self_duality"], expected, rtol=1e-12, err_msg=str(kind))
 
 
-@pytest.mark.parametrize("module", ["arrays", "jit_update"])
+MODULES = ("_report", "arrays", "compare", "in_memory", "jit_update", "loss", "measure")
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_docstring_examples_run(module):
-    assert doctest.testmod(importlib.import_module(f"vci_jax.{module}")).failed == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results = doctest.testmod(importlib.import_module(f"vci_jax.{module}"))
+    assert results.attempted
+    assert not results.failed

@@ -12,7 +12,7 @@ import reference
 from reference import gaussian_classes
 
 import vci_jax
-from vci_jax import cli
+from vci_jax import METRICS, cli
 
 FEATURES, LABELS = gaussian_classes(11, 300, 4, 6)
 
@@ -49,13 +49,11 @@ def test_table_shows_every_metric(file, capsys):
     assert "300 samples, 4 classes, 6 dimensions (rank 6)" in out
     assert f"{value:.6g}" in out
     assert "variability collapse index" in out
-    described = set(cli._DESCRIPTIONS)
-    assert described >= set(vci_jax.report(_moments())) & described
-    assert cli._LARGER_IS_COLLAPSED | cli._SMALLER_IS_COLLAPSED <= described
-
-
-def _moments():
-    return vci_jax.update(vci_jax.init(4, 6), FEATURES, LABELS)
+    shown = {line.split()[0] for line in out.splitlines() if line.startswith("  ")}
+    report = vci_jax.measure_arrays(FEATURES, LABELS)
+    assert shown >= {key for key in METRICS if key in report and key != "spectrum"}
+    assert "more collapsed when smaller" in out
+    assert "went with better" in out
 
 
 def test_classifier_gives_nc3_and_nc4(tmp_path, capsys):
@@ -126,10 +124,10 @@ BAD = np.where(np.arange(300)[:, None] < 7, np.nan, FEATURES)
          "kernel holds NaN or infinity in 24 of 24 entries"),
         ({"features": FEATURES, "labels": LABELS, "head_kernel": np.ones((6, 4)),
           "head_bias": np.array([np.inf, 0, 0, 0])}, "bias holds NaN or infinity in 1 of 4"),
-        ({"features": FEATURES, "labels": LABELS / 2}, "labels must be 300 integers"),
-        ({"features": FEATURES[:5], "labels": LABELS}, "labels must be 5 integers"),
-        ({"features": FEATURES[:, None], "labels": LABELS}, "features must be real numbers [N, D]"),
-        ({"features": FEATURES, "labels": LABELS, "head_kernel": np.ones((5, 4))}, "be [6, 4]"),
+        ({"features": FEATURES, "labels": LABELS / 2}, "labels are real numbers, 0.5 in row"),
+        ({"features": FEATURES[:5], "labels": LABELS}, "labels have shape [300] for 5 rows"),
+        ({"features": FEATURES[:, None], "labels": LABELS}, "features must be [N, D], one vector"),
+        ({"features": FEATURES, "labels": LABELS, "head_kernel": np.ones((5, 4))}, "= [6, 4]"),
         ({"features": np.array([{}], object), "labels": LABELS}, "not a readable .npz"),
     ],
 )  # fmt: skip
@@ -155,14 +153,8 @@ def agrees(result, expected, rtol=1e-9):
             assert result[name] == value, name
 
 
-def test_classes_are_the_labels_that_occur():
-    """Any integers name classes: K is how many there are, not the largest plus one."""
-    arrays = {"features": FEATURES, "labels": LABELS}
-    expected = cli.measure_arrays(arrays)
-    for names in (np.array([100_002, 0, 7, 2**62], np.int64), np.array([9, 8, 7, 2**64 - 1], "u8")):
-        result = cli.measure_arrays(arrays | {"labels": names[LABELS]})
-        assert result["classes"] == 4
-        agrees(result, expected)
+def measured(arrays):
+    return cli._measure("file", arrays, "sample", 1)
 
 
 @pytest.mark.parametrize("mark", [-1, -100])
@@ -171,7 +163,7 @@ def test_rows_without_a_label_are_left_out_and_counted(tmp_path, capsys, mark):
     kernel = np.random.default_rng(1).standard_normal((6, 4))
     for classifier in ({}, {"head_kernel": kernel}):
         some = {"features": FEATURES[8:], "labels": LABELS[8:], **classifier}
-        expected = cli.measure_arrays(some)
+        expected = measured(some)
         features, labels = FEATURES.copy(), LABELS.copy()
         features[:8], labels[:8] = np.nan, mark
         path = save(tmp_path / "some.npz", features=features, labels=labels, **classifier)
@@ -186,7 +178,7 @@ def test_logits_that_are_not_finite_are_counted_and_named():
     logits = np.eye(4)[LABELS]
     logits[:5, 0], logits[5, 1] = np.nan, -np.inf
     arrays = {"features": FEATURES, "labels": LABELS, "logits": logits}
-    result = cli.measure_arrays(arrays)
+    result = measured(arrays)
     means = np.stack([FEATURES[LABELS == k].mean(axis=0) for k in range(4)])
     nearest = np.argmin(np.sum((FEATURES[:, None] - means) ** 2, axis=2), axis=1)
     assert result["ncc_agreement"] == np.mean((nearest == LABELS)[6:])
@@ -194,8 +186,8 @@ def test_logits_that_are_not_finite_are_counted_and_named():
     (caveat,) = [c for c in result["caveats"] if c["code"] == "logits_non_finite"]
     assert caveat["metrics"] == ["ncc_agreement"]
     assert caveat["message"] in result["warnings"]
-    assert "6 rows" in cli.as_table(result, "title")
-    assert cli.measure_arrays(arrays | {"logits": np.eye(4)[LABELS]})["logits_non_finite"] == 0
+    assert "6 rows" in repr(result)
+    assert measured(arrays | {"logits": np.eye(4)[LABELS]})["logits_non_finite"] == 0
 
 
 @pytest.mark.parametrize("kind", [">f4", ">f8", "g", ">i8", "f2", "u1"])
@@ -207,16 +199,39 @@ def test_every_dtype_is_read(tmp_path, kind):
         "head_kernel": np.round(5 * rng.random((6, 4))),
         "logits": np.round(9 * rng.random((300, 4))),
     }
-    expected = cli.measure_arrays({"features": features, "labels": LABELS, **rest})
+    expected = measured({"features": features, "labels": LABELS, **rest})
     arrays = {"features": features, **rest}
     arrays = {name: array.astype(kind) for name, array in arrays.items()} | {
         "labels": LABELS.astype(">i4")
     }
-    agrees(cli.measure_arrays(arrays), expected, rtol=1e-7)
-    agrees(
-        cli.measure_arrays(cli.read_features(save(tmp_path / "a.npz", **arrays))), expected, 1e-7
-    )
+    agrees(measured(arrays), expected, rtol=1e-7)
+    agrees(measured(cli.read_features(save(tmp_path / "a.npz", **arrays))), expected, 1e-7)
     assert arrays["labels"].dtype == ">i4"  # what is given stays as it is
+
+
+def test_several_files_are_compared(tmp_path, file, capsys):
+    """A table of differences, or one JSON object; files of other samples are refused."""
+    rng = np.random.default_rng(0)
+    noisy = save(tmp_path / "noisy.npz", features=FEATURES + rng.normal(size=FEATURES.shape),
+                 labels=LABELS)  # fmt: skip
+    code, out, _ = run(capsys, file, noisy)
+    assert code == 0
+    assert f"{file} is more collapsed" in out
+    values = json.loads(run(capsys, file, noisy, "--json")[1])
+    assert list(values["sets"]) == [file, noisy]
+    alone = json.loads(run(capsys, file, "--json")[1])
+    assert values["sets"][file] == alone
+    assert values["differences"][0]["difference"] < 0
+    others = save(tmp_path / "others.npz", features=FEATURES, labels=LABELS[::-1])
+    for arguments, words in (
+        ((file, others), "have other labels"),
+        ((file, file), "the same file twice"),
+        ((file, noisy, "--blocks", "1"), "at least 2"),
+        ((file, str(tmp_path / "none.npz")), "no such file"),
+    ):
+        code, out, err = run(capsys, *arguments)
+        assert (code, out) == (2, "")
+        assert words in err
 
 
 def test_files_of_another_kind(tmp_path, capsys):

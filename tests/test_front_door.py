@@ -104,7 +104,7 @@ BAD = {
     "NaN among the labels": (WHOLE, np.where(LABELS == 0, np.nan, LABELS), "75 labels are NaN"),
     "None among the labels": (WHOLE, [None, *NAMES[LABELS[1:]]], "hold None"),
     "dates": (WHOLE, LABELS.astype("M8[s]"), "labels are datetime64"),
-    "other negative labels": (WHOLE, LABELS - 3, "labels are negative, the first is -3"),
+    "other negative labels": (WHOLE, LABELS - 3, "labels are negative, the first is -2"),
     "no labels": (WHOLE, LABELS * 0 - 1, "all 300 rows have the label -1"),
     "other length": (WHOLE, LABELS[:-1], r"labels have shape \[299\] for 300 rows"),
     "one class": (WHOLE, ONE_CLASS, "Only one class is present.*two or more classes"),
@@ -163,7 +163,7 @@ def test_one_number_is_that_of_the_report():
 def test_a_doubtful_number_comes_with_a_warning():
     """Too few samples look collapsed, whatever they are: a float alone would not say so."""
     rng = np.random.default_rng(0)
-    with pytest.warns(UserWarning, match="too few for 64 directions"):
+    with pytest.warns(UserWarning, match="too few for 59 directions"):
         assert vci_jax.vci(rng.normal(size=(60, 64)), np.arange(60) % 3) < 1e-9
 
 
@@ -205,7 +205,7 @@ def test_a_classifier_needs_labels_that_are_its_columns():
         vci_jax.measure_arrays(FEATURES, np.sort(NAMES[LABELS]), classifier=np.ones((6, 4)))
 
 
-REPORT = vci_jax.measure_arrays(FEATURES[:40], LABELS[:40])
+REPORT = vci_jax.measure_arrays(FEATURES[:30], LABELS[:30])
 
 
 def test_a_report_is_a_dictionary_in_the_order_of_the_metrics():
@@ -224,9 +224,9 @@ def test_a_report_is_a_dictionary_in_the_order_of_the_metrics():
     copied["spectrum"]["total"].clear()
     assert REPORT["spectrum"]["total"]
     with pytest.raises(AttributeError, match="no self_duality: it needs head"):
-        REPORT.self_duality  # noqa: B018
+        REPORT.self_duality
     with pytest.raises(AttributeError, match="no vcj"):
-        REPORT.vcj  # noqa: B018
+        REPORT.vcj
 
 
 def test_caveats_stand_beside_the_numbers_they_concern():
@@ -237,7 +237,7 @@ def test_caveats_stand_beside_the_numbers_they_concern():
     assert line.endswith(f"[{number}]")
     (line,) = [line for line in text.splitlines() if line.startswith("  cosine_similarity")]
     assert "[" not in line
-    assert f"  [{number}] 40 samples" in text
+    assert f"  [{number}] 30 samples" in text
     assert max(map(len, text.splitlines())) <= 80
     assert "less collapse (larger vci) went with better transfer" in " ".join(text.split())
     html = REPORT._repr_html_()
@@ -312,7 +312,7 @@ def test_directions_and_invariances_hold():
     moved = {
         "linear": FEATURES @ rng.normal(size=(6, 6)),
         "rotation": FEATURES @ np.linalg.qr(rng.normal(size=(6, 6)))[0],
-        "scale": 3 * FEATURES,
+        "scale": 1000 * FEATURES,
         "translation": FEATURES + 5 * rng.normal(size=6),
     }
     reports = {name: vci_jax.measure_arrays(h, LABELS) for name, h in moved.items()}

@@ -59,8 +59,8 @@ MAY_IMPORT = {
     "probes.encoders": ("train",),
     "probes.transfer": ("vci_jax", "vci_jax.probe", "train", "probes.encoders"),
     "probes.analysis": ("train", "probes.transfer"),
-    "probes.figures": ("vci_jax.probe", "probes.transfer", "probes.analysis"),
-    "probes.page": ("train", "probes.transfer", "probes.analysis"),
+    "probes.figures": ("vci_jax", "vci_jax.probe", "probes.transfer", "probes.analysis"),
+    "probes.page": ("vci_jax", "train", "probes.transfer", "probes.analysis"),
     "probes.report": ("probes.page",),  # The name that the page's command had.
     "probes": ("vci_jax.probe", "train"),  # Its command line, and names kept for callers.
     "studies.cifar10": (

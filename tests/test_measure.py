@@ -48,6 +48,37 @@ def test_batches_may_be_mappings_with_padding():
     assert result["samples"] == 96
 
 
+@pytest.mark.parametrize(
+    ("names", "options"),
+    [
+        (("image", "label"), {}),
+        (("input_ids", "labels"), {}),
+        (("pixel_values", "labels"), {}),
+        (("x", "y"), {"inputs": "x", "labels": "y"}),
+        (("x", "y"), {"inputs": ("x", "more"), "labels": "y"}),
+    ],
+)
+def test_mappings_of_other_loaders(names, options):
+    """By the names that loaders use, or those given; several inputs come as a dictionary."""
+    given = [dict(zip((*names, "more"), (x, y, 0), strict=True)) for x, y in batches()]
+    several = isinstance(options.get("inputs"), tuple)
+
+    def features(x):
+        return np.maximum((x["x"] + x["more"] if several else x) @ MAP, 0)
+
+    result = vci_jax.measure(features, given, 3, **options)
+    np.testing.assert_allclose(result["vci"], direct()["vci"], rtol=1e-5)
+
+
+def test_layers_are_measured_in_one_pass():
+    """A report for each, as if it had been alone; blocks and all."""
+    reports = vci_jax.measure(lambda x: {"in": x, "out": x @ MAP}, batches(16), 3, blocks=3)
+    assert list(reports) == ["in", "out"]
+    alone = vci_jax.measure(lambda x: x @ MAP, batches(16), 3, blocks=3)
+    assert reports["out"] == alone
+    assert reports["in"]["dim"] == INPUTS.shape[1]
+
+
 def test_blocks_give_an_interval():
     result = vci_jax.measure(lambda x: x @ MAP, batches(16), 3, blocks=3)
     low, high = result["vci_interval"]
@@ -104,12 +135,11 @@ def test_progress_is_one_line(capsys):
     [
         (lambda x: x, [], {}, "batches is empty"),
         (lambda x: x, [INPUTS], {}, "A batch must be"),
-        (
-            lambda x: x,
-            [{"x": INPUTS, "y": LABELS}],
-            {},
-            r"needs \"image\" and \"label\", got \['x'",
-        ),
+        (lambda x: x, [{"x": INPUTS, "y": LABELS}], {}, r"needs \"image\" and .* got \['x'"),
+        (lambda x: x, [{"x": INPUTS, "y": LABELS}], {"inputs": "z", "labels": "y"}, r"\['z'\]"),
+        (lambda x: {}, [(INPUTS, LABELS)], {}, "empty mapping"),
+        (lambda x: {"a": x}, [(INPUTS, LABELS)], {"head": np.ones((5, 3))}, "one layer"),
+        (lambda x: {"a": x[0]}, [(INPUTS, LABELS)], {}, r"got shape \(5,\) at 'a'"),
         (
             lambda x: x[:, None],
             [(INPUTS, LABELS)],

@@ -92,13 +92,8 @@ def test_every_public_function_has_a_law_or_a_reason():
 
 
 # Classes: states without behaviour, and estimators whose methods the laws name.
-TYPES = {"vci_jax.moments.ClassMoments", "vci_jax.geometry.Geometry"}
+TYPES = {
+    "vci_jax.moments.ClassMoments", "vci_jax.geometry.Geometry", "vci_jax._report.Report",
+    "vci_jax.compare.Comparison", "vci_jax.errors.VCIError", "vci_jax.errors.Caveat",
+}  # fmt: skip
 METHODS = {"vci_jax.probe.estimator.LogisticProbe"}
-
-
-def test_laws_are_sentences():
-    """Each statement reads alone, and no two laws of a function say the same."""
-    for law in LAWS:
-        assert law.statement.endswith("."), law.statement
-    assert len({title(law) for law in LAWS}) == len(LAWS)
-    assert all(len(reason) > 15 for reason in (EXEMPT | EXEMPT_MODULES).values())

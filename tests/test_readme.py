@@ -13,8 +13,14 @@ TEXT = (ROOT / "README.md").read_text()
 
 
 def test_the_example_runs_and_gives_a_sensible_number(capsys):
-    example, on_many_devices, as_a_loss = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    on_arrays, example, on_many_devices, as_a_loss = blocks
     names = {}
+    exec(compile(on_arrays, "README.md", "exec"), names)
+    shown = capsys.readouterr().out
+    assert f"{vci_jax.vci(names['features'], names['labels'])}" in shown
+    assert f"{names['report'].vci:.6g}  v variability collapse index" in shown
+    assert "clean is more collapsed" in shown
     exec(compile(example, "README.md", "exec"), names)
     # Class means of variance 1 under noise of variance 1, both isotropic, in 64 dimensions with
     # 10 classes: the 9 between/within ratios scatter about 64 / 10, so VCI is near 1 / 7.4.

@@ -8,15 +8,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from vci_jax import METRICS
+
+_COLLAPSE = ("vci", "vci_adjusted", "fuzziness", "squared_distance", "cosine_similarity",
+             "class_separation")  # fmt: skip
 _TABLE_METRICS = (
     ("accuracy", "↑ better"),
     ("loss", "↓ better"),
-    ("vci", "↓ more collapsed"),
-    ("vci_adjusted", "↓ more collapsed"),
-    ("fuzziness", "↓ more collapsed"),
-    ("squared_distance", "↓ more collapsed"),
-    ("cosine_similarity", "↑ more collapsed"),
-    ("class_separation", "↑ more collapsed"),
+    *(
+        (key, f"{'↓' if METRICS[key].direction == 'smaller' else '↑'} more collapsed")
+        for key in _COLLAPSE
+    ),
 )
 
 _HEADER = """\

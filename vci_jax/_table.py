@@ -19,7 +19,8 @@ def number(value: Any, digits: int = 6) -> str:
     if value is None or any(map(math.isnan, value if isinstance(value, list) else [value])):
         return "undefined"
     if isinstance(value, list):
-        return f"[{value[0]:.4g}, {value[1]:.4g}]"
+        digits = min(digits, 4)
+        return f"[{value[0]:.{digits}g}, {value[1]:.{digits}g}]"
     return f"{value:.{digits}g}"
 
 

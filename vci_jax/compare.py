@@ -110,7 +110,7 @@ class Comparison:
         rows, caveats = self._sets()
         title, pairs = self._pairs()
         sets = _table.html_table(["set", *_SHOWN, ""], rows, [])
-        head = [title, "difference", f"{100 * self.confidence:g} % interval", ""]
+        head = [title, f"difference, {100 * self.confidence:g} % interval", ""]
         return sets + _table.html_table(head, pairs, self._notes(), caveats)
 
     def to_dict(self) -> dict[str, Any]:
@@ -177,8 +177,7 @@ class Comparison:
         return title, [
             [
                 d.metric if two else f"{d.first} - {d.second}",
-                f"{d.difference:+.4g}",
-                _table.number([d.low, d.high]),
+                f"{d.difference:+.3g} {_table.number([d.low, d.high], 3)}",
                 d.verdict,
             ]
             for d in shown

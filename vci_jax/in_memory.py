@@ -277,10 +277,8 @@ def _with_agreement(
         assert logits is not None
         for batch in _batches(features, logits):
             state = agreement.jit_update(state, *batch)
-    broken = int(state.non_finite)
-    values = report | {
-        "ncc_agreement": float(agreement.ncc_agreement(state)), "logits_non_finite": broken
-    }  # fmt: skip
+        share, broken = float(agreement.ncc_agreement(state)), int(state.non_finite)
+    values = report | {"ncc_agreement": share, "logits_non_finite": broken}
     if broken:
         text = f"{broken:,} rows with NaN or infinity in their logits were left out of it."
         caveat = Caveat("logits_non_finite", ("ncc_agreement",), f"ncc_agreement: {text}")

@@ -109,8 +109,8 @@ def jackknife_interval(
     """
     if not 0 < confidence < 1:
         raise VCIError(f"confidence must lie between 0 and 1, got {confidence}.")
-    estimates = leave_one_out(blocks, weighting=weighting, data_eps=data_eps)
-    return interval_of(estimates, confidence)
+    whole = leave_one_out(blocks, weighting=weighting, data_eps=data_eps)
+    return interval_of(whole, confidence)
 
 
 def interval_of(estimates: LeaveOneOut, confidence: float) -> tuple[float, float]:
@@ -149,7 +149,7 @@ def leave_one_out(
     if data_eps is None:
         data_eps = float(np.finfo(blocks.mean.dtype).eps)
     inflation, whole, parts = jax.device_get(
-        _leave_one_out(blocks, tuple(names), weighting=weighting, data_eps=data_eps)
+        jackknife_estimates(blocks, tuple(names), weighting=weighting, data_eps=data_eps)
     )
     counts = np.asarray(blocks.count).astype(np.int64)
     full = counts.sum(axis=1) > 0
@@ -163,7 +163,7 @@ def leave_one_out(
 
 
 @functools.partial(jax.jit, static_argnames=("names", "weighting", "data_eps"))
-def _leave_one_out(
+def jackknife_estimates(
     blocks: ClassMoments, names: tuple[str, ...], *, weighting: Weighting, data_eps: float
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]], dict[str, Float[Array, " B"]]]:
     """The jackknife's inflation, the estimates of all blocks, and those without each.

@@ -48,8 +48,8 @@ def read_labels(
     if array.dtype.kind in "US":
         if num_classes is not None:
             raise VCIError(
-                f"labels are text, {array[0]!r} for one, but must be the numbers of {num_classes} "
-                "classes here: pass the column of the classifier that each stands for."
+                f"labels are text, {str(array[0])!r} for one, but must be 0 .. {num_classes - 1} "
+                "here: pass the column of the classifier that each stands for."
             )
         names, codes = np.unique(array, return_inverse=True)
         return codes.astype(np.int32), len(names)

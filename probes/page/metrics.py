@@ -2,6 +2,8 @@
 
 from typing import Literal, NamedTuple
 
+from vci_jax import METRICS
+
 
 class Metric(NamedTuple):
     """One metric.
@@ -20,33 +22,25 @@ class Metric(NamedTuple):
     scale: Literal["linear", "zero", "log"] = "linear"
 
 
-_LESS, _MORE = "↓ more collapsed", "↑ more collapsed"
+_WAYS = {"smaller": "↓ more collapsed", "larger": "↑ more collapsed", "": ""}
+
+
+def _known(name: str) -> Metric:
+    metric = METRICS[name]
+    return Metric(name, metric.title, _WAYS[metric.direction], metric.scale)
+
 
 MAIN = (
-    Metric("vci_adjusted", "VCI, adjusted for sample size", _LESS, "zero"),
-    Metric("vci", "VCI", _LESS, "zero"),
+    _known("vci_adjusted"),
+    _known("vci"),
     Metric("accuracy", "Accuracy", "↑ better"),
     Metric("loss", "Loss", "↓ better", "log"),
-    Metric("fuzziness", "Fuzziness", _LESS, "log"),
-    Metric("squared_distance", "Squared distance", _LESS, "log"),
-    Metric("cosine_similarity", "Cosine similarity", _MORE),
-    Metric("class_separation", "Class separation", _MORE),
+    *map(_known, ("fuzziness", "squared_distance", "cosine_similarity", "class_separation")),
 )
 
-FURTHER = (
-    Metric("cdnv", "CDNV", _LESS, "log"),
-    Metric("within_between_part", "Within-class variance along the class means", _LESS, "log"),
-    Metric("within_orthogonal_part", "Within-class variance across them", "", "log"),
-    Metric("probe_mse", "Error of the least-squares probe", _LESS, "log"),
-    Metric("equinorm", "NC2: unequal norms of the class means", _LESS),
-    Metric("equiangularity", "NC2: unequal angles of the class means", _LESS),
-    Metric("etf_error", "NC2: distance to the simplex", _LESS),
-    Metric("self_duality", "NC3: distance of classifier and class means", _LESS),
-    Metric("effective_rank", "Effective rank"),
-    Metric("h_score", "H-score", _MORE),
-    Metric("shrinkage_h_score", "H-score, shrunk", _MORE),
-    Metric("logme", "LogME"),
-)
+# An interval and a spectrum are no curves.
+_NOT_FURTHER = {metric.name for metric in MAIN} | {"vci_interval", "spectrum"}
+FURTHER = tuple(_known(name) for name in METRICS if name not in _NOT_FURTHER)
 
 BY_NAME = {metric.name: metric for metric in (*MAIN, *FURTHER)}
 

@@ -51,17 +51,17 @@ class Case(NamedTuple):
 
 
 _CASES = (
-    Case("no difference", 10, 16, 400, 1.0, 0.8),
-    Case("no difference", 62, 32, 640, 1.0, 0.8),
-    Case("no difference, more features", 10, 16, 400, 1.0, 0.8, more=16),
     Case("difference", 10, 16, 400, 1.0, 0.8, gain=1.2),
     Case("difference", 10, 16, 400, 1.0, 0.98, gain=1.05),
+    Case("no difference", 10, 16, 400, 1.0, 0.8),
     Case("difference", 10, 16, 400, 1.0, 0.0, gain=1.2),
-    Case("difference", 10, 64, 640, 0.5, 0.8, gain=1.2),
-    Case("difference", 62, 32, 640, 1.0, 0.8, gain=1.2),
-    Case("difference, more features", 10, 16, 400, 1.0, 0.8, gain=1.2, more=16),
-    Case("difference, near collapse", 10, 16, 400, 4.0, 0.8, gain=1.2),
     Case("difference, heavy tails", 10, 16, 400, 1.0, 0.8, gain=1.2, heavy=True),
+    Case("difference, near collapse", 10, 16, 400, 4.0, 0.8, gain=1.2),
+    Case("difference, more features", 10, 16, 400, 1.0, 0.8, gain=1.2, more=16),
+    Case("no difference, more features", 10, 16, 400, 1.0, 0.8, more=16),
+    Case("no difference", 62, 32, 640, 1.0, 0.8),
+    Case("difference", 62, 32, 640, 1.0, 0.8, gain=1.2),
+    Case("difference", 10, 64, 640, 0.5, 0.8, gain=1.2),
 )
 
 

@@ -97,3 +97,11 @@ TYPES = {
     "vci_jax.compare.Comparison", "vci_jax.errors.VCIError", "vci_jax.errors.Caveat",
 }  # fmt: skip
 METHODS = {"vci_jax.probe.estimator.LogisticProbe"}
+
+
+def test_laws_are_sentences():
+    """Each statement reads alone, and no two laws of a function say the same."""
+    for law in LAWS:
+        assert law.statement.endswith("."), law.statement
+    assert len({title(law) for law in LAWS}) == len(LAWS)
+    assert all(len(reason) > 15 for reason in (EXEMPT | EXEMPT_MODULES).values())

@@ -4,5 +4,225 @@ Colours are those of Okabe and Ito, told apart under every common colour blindne
 also differ in dashes and markers, and points in shape, nothing hangs on colour.
 """
 
+import functools
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from probes.transfer import escape
+from vci_jax import METRICS
+
+# Inches: a column and the text width of a two-column page.
+COLUMN, PAGE = 3.25, 6.75
+
+# Points; nothing in print is smaller than the second.
+TEXT, SMALL = 7.5, 6.5
+
+GREY, GRID = "#555555", "#e6e6e6"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 
 
+class Label(NamedTuple):
+    """How a metric is drawn: its title, whether collapse is downwards, and its scale."""
+
+    title: str
+    downwards: bool
+    scale: str
+
+
+# Ratios without an upper bound fall by orders of magnitude, so their axis over training is
+# logarithmic.
+LABELS = {
+    key: Label(
+        METRICS[key].title,
+        METRICS[key].direction == "smaller",
+        "log" if METRICS[key].scale == "log" else "linear",
+    )
+    for key in ("vci", "fuzziness", "squared_distance", "cosine_similarity")
+}
+
+
+def figure(width: float, height: float) -> Figure:
+    """Returns an empty figure, of inches, whose panels make room for one another."""
+    made = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(made)
+    made.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
+    return made
+
+
+def text(name: str, limit: int = 48) -> str:
+    r"""Returns a name of the user as a figure shows it: as it is, on one line, nothing typeset.
+
+    A name that is wider than ``limit`` letters loses its middle; letters that the font does not
+    have stand as escapes, which can be told apart where boxes cannot.
+
+    >>> text("lr$0.1$"), text("very_long_name", 8)
+    ('lr\\$0.1\\$', 'very…ame')
+    """
+    return _shortened(_drawable(escape.line(name)), limit).replace("$", r"\$")
+
+
+def names(of_runs: Sequence[str], limit: int = 48) -> list[str]:
+    """Returns names as ``text`` does, no two of them the same."""
+    shown = [_shortened(_drawable(name), limit) for name in escape.lines(of_runs)]
+    return [name.replace("$", r"\$") for name in escape.lines(shown)]
+
+
+@functools.cache
+def _letters(family: str) -> set[int]:
+    """Code points that a family has, upright and bold."""
+    weights = (font_manager.FontProperties(family=family, weight=w) for w in ("normal", "bold"))
+    fonts = [font_manager.get_font(font_manager.findfont(weight)) for weight in weights]
+    return set.intersection(*(set(font.get_charmap()) for font in fonts))
+
+
+def _drawable(name: str) -> str:
+    """Returns a name whose letters the font has; an invisible joiner needs no letter."""
+    letters = _letters(font_manager.FontProperties().get_name())
+    return "".join(
+        c if ord(c) in letters or unicodedata.category(c) == "Cf" else _escaped(c) for c in name
+    )
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def _shortened(name: str, limit: int) -> str:
+    if len(name) <= limit:
+        return name
+    tail = (limit - 1) // 2
+    return f"{name[: limit - 1 - tail]}…{name[len(name) - tail :]}"
+
+
+def line(index: int) -> dict[str, Any]:
+    """Returns the colour, dashes and marker of the so-manieth line; 280 differ."""
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "linestyle": DASHES[index % len(DASHES)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "linewidth": 1.1,
+        "markersize": 2.8,
+    }
+
+
+def panel(axes: Axes, title: str, note: str = "") -> None:
+    """Gives a panel its title, a note at the right of it, and the frame of the house."""
+    axes.set_title(title, loc="left", fontsize=TEXT, fontweight="bold")
+    axes.set_title(note, loc="right", fontsize=SMALL, color=GREY)
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=SMALL, length=2.5, width=0.6)
+    axes.tick_params(which="minor", length=1.5, width=0.4)
+    for name, spine in axes.spines.items():
+        spine.set_visible(name in ("left", "bottom"))
+        spine.set_linewidth(0.6)
+
+
+def direction(metric: str) -> str:
+    """Returns which way collapse is, in words."""
+    if metric not in LABELS:
+        return ""
+    return "smaller = more collapsed" if LABELS[metric].downwards else "larger = more collapsed"
+
+
+def title(metric: str) -> str:
+    """Returns the name of a metric as it is printed."""
+    known = LABELS.get(metric)
+    return known.title if known else text(metric.replace("_", " ").capitalize(), 22)
+
+
+def empty(axes: Axes, reason: str) -> None:
+    """Says in the middle of a panel why nothing is in it."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.text(
+        0.5,
+        0.5,
+        reason,
+        transform=axes.transAxes,
+        ha="center",
+        va="center",
+        wrap=True,
+        fontsize=SMALL,
+        color=GREY,
+    )
+
+
+def plain_log(axes: Axes) -> None:
+    """Makes the y axis logarithmic, with plain numbers."""
+    axes.set_yscale("log")
+    _plain(axes.yaxis, *axes.get_ylim())
+
+
+def plain_log_log(axes: Axes) -> None:
+    """Makes both axes logarithmic, with plain numbers."""
+    plain_log(axes)
+    axes.set_xscale("log")
+    _plain(axes.xaxis, *axes.get_xlim())
+
+
+def _plain(axis: Axis, low: float, high: float) -> None:
+    """Puts numbers at 1, 2 and 5, or at the decades of an axis of more than three."""
+    steps = (1.0,) if high / low > 1e3 else (1.0, 2.0, 5.0)
+    axis.set_major_locator(LogLocator(subs=steps, numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def legend(made: Figure, entries: Iterable[tuple[str, Line2D]]) -> None:
+    """Puts one legend below the figure: each name once, as ``text`` or mathematics."""
+    named: dict[str, Line2D] = {}
+    for name, drawn in entries:
+        named.setdefault(name, drawn)
+    if not named:
+        return
+    # An entry is about as wide as its letters and the line before them.
+    widest = max(map(len, named)) * SMALL * 0.55 + 40
+    columns = max(1, min(len(named), int(made.get_figwidth() * 72 / widest)))
+    # Panels keep their height: the figure grows by the rows that it has no room for.
+    rows = -(-len(named) // columns)
+    made.set_figheight(made.get_figheight() + max(0, rows - 4) * SMALL * 1.5 / 72)
+    box = made.legend(
+        list(named.values()),
+        [f"entry {i}" for i in range(len(named))],
+        loc="outside lower center",
+        ncols=columns,
+        fontsize=SMALL,
+        frameon=False,
+        handlelength=3.2,
+    )
+    # Set here, for a legend leaves out what is labelled with an underscore first.
+    for said, name in zip(box.get_texts(), named, strict=True):
+        said.set_text(name)
+
+
+def save(made: Figure, path: Path) -> Path:
+    """Writes a figure in the format of the file's suffix; returns the path.
+
+    The same figure gives the same bytes: an SVG has no date, and its ids no chance.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context({"svg.hashsalt": "vci_jax"}):
+        if path.suffix == ".svg":
+            made.savefig(path, metadata={"Date": None})
+        else:
+            made.savefig(path, dpi=300 if made.get_figwidth() <= PAGE else 160)
+    return path
+
+
+def save_both(made: Figure, stem: Path) -> list[Path]:
+    """Writes a figure as ``stem.png`` and ``stem.svg``; returns both paths."""
+    return [save(made, stem.with_name(stem.name + suffix)) for suffix in (".png", ".svg")]

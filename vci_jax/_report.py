@@ -241,12 +241,13 @@ def finish(
         result = _plain(values, stack, weighting)
         jackknife = None
         if states > 1 and (only is None or "vci_interval" in only):
-        result = _plain(values, stack, weighting)
-        jackknife = None
-        if states > 1 and (only is None or "vci_interval" in only):
             wide = jax.tree.map(_widen, stack)
             jackknife = leave_one_out(wide, estimates, weighting=weighting, data_eps=data_eps)
             result["vci_interval"] = list(interval_of(jackknife, confidence))
+    notes = caveats.find(result, values, data_eps)
+    result["caveats"] = [caveat.to_dict() for caveat in notes]
+    result["warnings"] = messages(notes)
+    return Report(result, jackknife)
 
 
 def check_options(

@@ -171,7 +171,7 @@ def test_tables_for_people(pair, three):
     assert "clean is more collapsed" in text
     text = repr(three)
     assert "Differences of vci_adjusted" in text
-    assert "all 3 pairs together" in text
+    assert "all 3 pairs together" in " ".join(text.split())
     assert "400 samples, 4 classes, 6 dimensions" in text
     assert pair._repr_html_().count("<table>") == 2
 

@@ -293,7 +293,7 @@ def test_metrics_say_everything_once():
     assert report.keys() == METRICS.keys() | facts
     for key, metric in METRICS.items():
         assert metric.key == key
-        assert len(metric.description) <= 34
+        assert len(metric.description) <= 28
         assert metric.title
         assert metric.source
         low, high = metric.range

@@ -19,7 +19,7 @@ def test_the_example_runs_and_gives_a_sensible_number(capsys):
     exec(compile(on_arrays, "README.md", "exec"), names)
     shown = capsys.readouterr().out
     assert f"{vci_jax.vci(names['features'], names['labels'])}" in shown
-    assert f"{names['report'].vci:.6g}  v variability collapse index" in shown
+    assert f"{names['report'].vci:.6g} v variability collapse index" in shown
     assert "clean is more collapsed" in shown
     exec(compile(example, "README.md", "exec"), names)
     # Class means of variance 1 under noise of variance 1, both isotropic, in 64 dimensions with

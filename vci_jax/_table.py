@@ -65,7 +65,7 @@ def report_text(report: Any, title: str = "") -> str:
     for key, metric in METRICS.items():
         if key in report and key != "spectrum":
             note = f"{_ARROWS[metric.direction]} {metric.description}{marks(caveats, key)}"
-            lines.append(f"  {key:<25}{number(report[key]):>18}  {note}".rstrip())
+            lines.append(f"  {key:<25}{number(report[key]):>16} {note}".rstrip())
     lines += ["", f"  {LEGEND}", *wrapped(ON_PRETRAINING), *wrapped(ON_TARGET)]
     return "\n".join([*lines, *footnotes(caveats)])
 

@@ -432,8 +432,8 @@ EXEMPT_MODULES = {
     **dict.fromkeys((f"probes.{name}" for name in (
         "page", "figures", "analysis.tables", "transfer.escape")), _TEXT),
     **dict.fromkeys((f"probes.{name}" for name in (
-        "encoders.network", "transfer.features", "transfer.task_features", "transfer.tasks",
-        "transfer.runner")), _IMAGES),
+        "encoders.encoder", "encoders.run", "encoders.words", "transfer.features",
+        "transfer.task_features", "transfer.tasks", "transfer.runner")), _IMAGES),
     "probes.encoders.identity": "digests of bytes, which must change with byte order and type",
     "vci_jax.probe._progress": "files of bytes; tests/test_probes_logistic.py interrupts a path",
     "probes.transfer.ledger": "writes files; tests/test_probes_transfer.py has its cases",

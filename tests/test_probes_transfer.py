@@ -71,7 +71,7 @@ def go(run, *tasks, runs=None, **options):
     """Returns the failures, what was printed, and the rows."""
     console = Console(file=io.StringIO(), width=200)
     options = TransferConfig(task=tasks, batch_size=128, **options)
-    failures = runner.transfer(runs or [run], options, console)
+    failures = runner.transfer([str(r) for r in runs or [run]], options, console)
     path = run / "transfer.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return failures, console.file.getvalue(), [json.loads(line) for line in lines]

@@ -432,7 +432,8 @@ EXEMPT_MODULES = {
     **dict.fromkeys((f"probes.{name}" for name in (
         "page", "figures", "analysis.tables", "transfer.escape")), _TEXT),
     **dict.fromkeys((f"probes.{name}" for name in (
-        "encoders.encoder", "encoders.run", "encoders.words", "transfer.features",
+        "encoders.encoder", "encoders.run", "encoders.words", "encoders.checkpoint",
+        "encoders.unwrap", "encoders.function", "encoders.libraries", "transfer.features",
         "transfer.task_features", "transfer.tasks", "transfer.runner")), _IMAGES),
     "probes.encoders.identity": "digests of bytes, which must change with byte order and type",
     "vci_jax.probe._progress": "files of bytes; tests/test_probes_logistic.py interrupts a path",

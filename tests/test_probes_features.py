@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import struct
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from probed_run import make_run, moved
+from weight_files import write_safetensors
 
 from probes.encoders import identity
 from probes.encoders import run as encoder_of_run
@@ -320,17 +320,6 @@ def test_splits_of_one_prepared_data_set_are_told_apart(run, monkeypatch):
     planned = task_features.plan(probed, Task("digits", "digits", test=""))
     task_features._load.cache_clear()
     assert planned.depends_on["train"] != planned.depends_on["test"]
-
-
-def write_safetensors(path, arrays):
-    header, blob = {}, b""
-    for name, array in arrays.items():
-        kind = {"float32": "F32", "int32": "I32"}[array.dtype.name]
-        span = [len(blob), len(blob) + array.nbytes]
-        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": span}
-        blob += array.tobytes()
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + blob)
 
 
 def test_features_of_others_are_read(tmp_path):

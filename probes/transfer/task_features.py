@@ -16,13 +16,15 @@ import numpy as np
 from probes.encoders import Encoder, identity
 from probes.encoders.config import TransferConfig
 from probes.encoders.encoder import bicubic
-from probes.transfer import features
+from probes.transfer import features, saved
 from probes.transfer.tasks import Task
 from train import data
 from train.config import ConfigError, DataConfig
 from train.data import decode
 from train.data.arrays import DIGITS_PEAK
+from train.data.folder import Files
 from train.data.sources import Records
+from vci_jax.probe import selection
 from vci_jax.probe.selection import Samples
 
 
@@ -103,6 +105,8 @@ def plan(encoder: Encoder, task: Task, *, logits: bool | None = None) -> Plan:
     Raises:
       ConfigError: they are not on this disk, or not what the task wants; says what to do.
     """
+    if encoder.stored is not None:
+        return Plan({}, {"all": encoder.identity}, (), encoder.data)
     if logits is None:
         logits = encoder.step is None
     logits = logits and encoder.num_classes > 0
@@ -173,6 +177,8 @@ def make(
       ConfigError: an image cannot be read, or another process computes the same.
       OSError: the disk is full.
     """
+    if encoder.stored is not None:
+        return _of_files(encoder, encoder.stored, task)
     relabel = relabeller(task, planned.classes)
     start = time.perf_counter()
     splits, dropped, directories, notes = {}, {}, {}, _notes(encoder, task)
@@ -211,6 +217,79 @@ def make(
     count = len(task.classes) or len(planned.classes)
     seconds = time.perf_counter() - start
     return Material(splits, count, dropped, directories, notes, seconds, logits)
+
+
+def _of_files(encoder: Encoder, path: Path, task: Task) -> Material:
+    """Returns features made elsewhere, checked against the images of a task if it has any."""
+    start = time.perf_counter()
+    files = saved.splits_of(path)
+    splits = {name: saved.read(file) for name, file in files.items()}
+    notes = []
+    if task.source:
+        splits, classes, dropped = _matched(encoder, splits, task)
+    else:
+        if "all" in splits:
+            train, test = selection.hold_out(splits["all"], seed=0)
+            splits = {"train": train, "test": test}
+            notes.append("a stratified fifth of the rows is the test split.")
+        splits, classes = saved.renumber(splits)
+        dropped = dict.fromkeys(splits, 0)
+    paths = {name: files.get(name, path) for name in splits}
+    seconds = time.perf_counter() - start
+    return Material(splits, classes, dropped, paths, notes, seconds)
+
+
+def _matched(
+    encoder: Encoder, splits: dict[str, Samples], task: Task
+) -> tuple[dict[str, Samples], int, dict[str, int]]:
+    """Returns features that other programs made of a task's images, under the task's labels.
+
+    Rows of one file are all images: those of train before those of test, or, as torchvision's
+    ``ImageFolder`` lists a folder, by class and then by name.
+    """
+    config = dataclasses.replace(
+        encoder.data, source=task.source, train_split=task.train, test_split=task.test
+    )
+    dataset, _ = _load(config)
+    images = {"train": dataset.train.records, "test": dataset.test.records}
+    if task.validation:
+        other, _ = _load(dataclasses.replace(config, test_split=task.validation))
+        images["validation"] = other.test.records
+    if "all" in splits:
+        splits = _divided(splits["all"], images)
+    relabel = relabeller(task, dataset.classes)
+    found, dropped = {}, {}
+    for name, records in images.items():
+        samples = splits.get(name, Samples(np.zeros((0, 0)), np.zeros(0, int)))
+        labels = getattr(records, "labels", samples.labels)
+        if len(samples.labels) != records.size or np.any(labels != samples.labels):
+            raise ConfigError(
+                f"features:{encoder.stored} has {len(samples.labels)} rows of {name}, and "
+                f"{task.source} has {records.size} images, or other labels. Rows must be in the "
+                "order of the images, their labels the places of the classes in alphabetical "
+                "order; without --data and --task the file's own rows and labels are probed."
+            )
+        rows, numbers, dropped[name] = relabel(samples.labels)
+        found[name] = Samples(samples.features[rows], numbers)
+    return found, len(task.classes) or len(dataset.classes), dropped
+
+
+def _divided(whole: Samples, images: dict[str, Records]) -> dict[str, Samples]:
+    """Returns the splits of features of all images, by the order of rows that fits the labels."""
+    sizes = [records.size for records in images.values()]
+    rows = np.arange(sum(sizes))
+    if all(isinstance(records, Files) for records in images.values()):
+        labels = np.concatenate([records.labels for records in images.values()])
+        if len(labels) == len(whole.labels) and np.any(labels != whole.labels):
+            names = [path.name for records in images.values() for path in records.paths()]
+            rows[np.lexsort((names, labels))] = np.arange(len(rows))
+    if len(whole.labels) != len(rows):
+        return {}
+    parts = np.split(rows, np.cumsum(sizes)[:-1])
+    return {
+        name: Samples(whole.features[part], whole.labels[part])
+        for name, part in zip(images, parts, strict=True)
+    }
 
 
 class Relabelled(NamedTuple):

@@ -175,7 +175,7 @@ def test_a_run_that_cannot_be_read_does_not_stop_the_next(run, photos, tmp_path,
     nowhere = tmp_path / "nowhere"
     failures, _, rows = go(run, f"folder:{photos}", runs=[nowhere, run])
     assert list(failures) == [(str(nowhere), "all tasks")]
-    assert "has no config.json" in failures[str(nowhere), "all tasks"]
+    assert "is no model, and no directory" in failures[str(nowhere), "all tasks"]
     assert len(rows) == 1
 
 
@@ -311,7 +311,7 @@ def test_a_ledger_survives_a_kill(tmp_path):
     [
         ([], "no such command"),
         (["transmit"], "no such command: 'transmit'"),
-        (["transfer"], "no run given"),
+        (["transfer"], "no model given"),
         (["transfer", "run", "--task", "flower"], "Did you mean 'flowers'"),
         (["probe", "a.npz", "b.npz"], "a.npz"),
     ],

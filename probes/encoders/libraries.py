@@ -35,9 +35,12 @@ def load_timm(rest: str, options: TransferConfig) -> Encoder:
     """
     timm = _library("timm")
     name, path = _split(rest)
-    config = timm.get_pretrained_cfg(name, allow_unregistered=False) if name else None
-    if not timm.is_model(name.partition(".")[0]):
+    if not timm.is_model(name):
         raise ConfigError(_unknown("timm", name, timm.list_models()))
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:  # The tag after the point is none.
+        raise ConfigError(_unknown("timm", name, timm.list_pretrained())) from error
     if path is None:
         where = config and (config.hf_hub_id or config.url)
         raise ConfigError(_no_file("timm", name, f"model.safetensors of {where}" if where else ""))

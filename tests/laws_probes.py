@@ -421,6 +421,7 @@ PROBES = (*SOLVER, *PROTOCOL, *CLASSIFIER, *NEIGHBOURS, *ROTATION, *INPUTS)
 EXEMPT = {
     **dict.fromkeys(_probe("_inputs.classes", "_inputs.matrix"),
                     "a check that raises; tests/test_probes_inputs.py has its cases"),
+    "probes.transfer.saved.splits_of": "looks which files there are; tests/test_encoders.py",
     "vci_jax.probe._prepared.placement": "returns where arrays lie on devices",
 }  # fmt: skip
 _SOLVER_PART = "a part of the solver, under the laws of path.fit_path"

@@ -45,11 +45,35 @@ class _Family(NamedTuple):
     std: tuple[float, ...]
     margin: float
     interpolation: str
+    where: str
 
 
-_RESNET = _Family("fc", IMAGENET_MEAN, IMAGENET_STD, 256 / 224, "bilinear")
-_DEIT = _Family("head", IMAGENET_MEAN, IMAGENET_STD, 256 / 224, "bicubic")
-_VIT = _Family("head", _HALF, _HALF, 1 / 0.9, "bicubic")
+_SIZES = {"ti": "tiny", "s": "small", "b": "base"}
+_TIMM = "the model.safetensors of timm/{} at huggingface.co"
+_RESNET = _Family(
+    "fc",
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    256 / 224,
+    "bilinear",
+    _TIMM.format("{}.a1_in1k") + ", or torchvision's {}-*.pth",
+)
+_DEIT = _Family(
+    "head",
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    256 / 224,
+    "bicubic",
+    _TIMM.format("deit_{}_patch16_224.fb_in1k"),
+)
+_VIT = _Family(
+    "head",
+    _HALF,
+    _HALF,
+    1 / 0.9,
+    "bicubic",
+    _TIMM.format("vit_{}_patch16_224.augreg_in21k_ft_in1k"),
+)
 
 # Word -> (family, our name of the network, D, blocks).
 NETWORKS: dict[str, tuple[_Family, str, int, tuple[int, ...]]] = {
@@ -80,11 +104,13 @@ def load(word: str, path: Path, options: TransferConfig) -> Encoder:
       StateDictError: the file cannot be read, or is not of this network; says the likely cause.
     """
     family, name, dim, _ = NETWORKS[word]
+    if not path.is_file():
+        raise StateDictError(f"{path} cannot be read: No such file. {where(word)}")
     build = partial(models.build, ModelConfig(name=name))
     found = unwrap.read(path, weights.shapes(build(1), (224, 224, 3)))
     tensors, classes, notes = _with_head(found, family.head, dim)
     if "dist_token" in tensors:
-        size = {192: "tiny", 384: "small", 768: "base"}[dim]
+        size = _SIZES[word.rpartition("_")[2]]
         raise StateDictError(
             f"{path} has a distillation token, and the networks here have none: take "
             f"timm:deit_{size}_distilled_patch16_224={path}."
@@ -133,6 +159,14 @@ def load(word: str, path: Path, options: TransferConfig) -> Encoder:
         notes=(*found.notes, *notes),
         experiment=word,
     )
+
+
+def where(word: str) -> str:
+    """Returns a sentence on which file a network needs, and where it is published."""
+    family = NETWORKS[word][0]
+    size = word.rpartition("_")[2]
+    places = family.where.replace("{}", _SIZES.get(size, word))
+    return f"Wanted is a file of weights, {word}=PATH: {places}; nothing is downloaded."
 
 
 def _functions(model: Any, variables: Any, data: Any, classes: int) -> tuple[Any, Any, Any]:

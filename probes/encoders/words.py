@@ -44,6 +44,8 @@ def load(word: str, options: TransferConfig) -> Encoder:
     own = Path(word).expanduser()
     if own.is_dir():
         return run.load(own, options)
+    if word in checkpoint.NETWORKS:
+        raise ConfigError(f"{word} is the name of a network. {checkpoint.where(word)}")
     if own.is_file():
         raise ConfigError(
             f"{word} is a file: say what it is, as in resnet50={word}.\n{list_kinds()}"

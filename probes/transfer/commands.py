@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -21,7 +21,7 @@ INCOMPLETE = 1
 
 @dataclasses.dataclass(frozen=True)
 class _Models:
-    models: tyro.conf.Positional[tuple[str, ...]]
+    models: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL ...")]
     """Work directories of python -m train, and other models by their words (resnet50=PATH; a wrong
     word lists all kinds)."""
     options: tyro.conf.OmitArgPrefixes[TransferConfig] = dataclasses.field(

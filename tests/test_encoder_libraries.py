@@ -95,6 +95,16 @@ def test_transforms_are_those_of_timm(tmp_path):
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+def test_transforms_are_those_of_torchvisions_weights():
+    """The default ones, where the name of the file is not that of any."""
+    encoder = encoders.load("torchvision:resnet50=random", OPTIONS)
+    assert (encoder.data.image_size, encoder.data.resize) == (224, 232)
+    assert encoder.interpolation == "bilinear"
+    assert "the transform is that of ResNet50_Weights.IMAGENET1K_V2." in encoder.notes
+    encoder = encoders.load("torchvision:vit_b_16=random", OPTIONS)
+    assert encoder.features(IMAGES[:2]).shape == (2, 768)
+
+
 def test_mistakes_of_names_and_files(tmp_path):
     for word, message in (
         ("timm:resnet49=w.pth", "timm has no model 'resnet49'. Did you mean resnet"),

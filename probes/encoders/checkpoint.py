@@ -56,7 +56,7 @@ _RESNET = _Family(
     IMAGENET_STD,
     256 / 224,
     "bilinear",
-    _TIMM.format("{}.a1_in1k") + ", or torchvision's {}-*.pth",
+    _TIMM.format("{}.tv_in1k") + ", or torchvision's {}-*.pth",
 )
 _DEIT = _Family(
     "head",

@@ -96,12 +96,23 @@ def load_torchvision(rest: str, options: TransferConfig) -> Encoder:
     vision = _library("torchvision").models
     torch = _library("torch")
     name, path = _split(rest)
-    if name not in vision.list_models():
-        raise ConfigError(_unknown("torchvision", name, vision.list_models(module=vision)))
-    entries = list(vision.get_model_weights(name))
+    classifiers = vision.list_models(module=vision)
+    if name not in classifiers:
+        raise ConfigError(_unknown("torchvision", name, classifiers))
+    entries = vision.get_model_weights(name)
+    if not len(entries):
+        raise ConfigError(f"torchvision:{name} names no transform; use python:MODULE:FUNCTION.")
     if path is None:
-        raise ConfigError(_no_file("torchvision", name, entries[-1].url if entries else ""))
-    model = vision.get_model(name, weights=None)
+        raise ConfigError(_no_file("torchvision", name, entries.DEFAULT.url))
+    # The file's name tells which weights these are; others are tested as the default ones.
+    file = Path(path).name
+    own = next((w for w in entries if w.url.endswith(file)), entries.DEFAULT)
+    tested = own.transforms()
+    sized = name.startswith("vit_")  # Position embeddings are made for one size.
+    if options.image_size and sized:
+        raise ConfigError(f"torchvision:{name} has one size of input; leave out --image-size.")
+    size = {"image_size": tested.crop_size[0]} if sized else {}
+    model = vision.get_model(name, weights=None, **size)
     linear = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
     if not linear:
         raise ConfigError(f"torchvision:{name} has no linear layer whose input could be features.")
@@ -116,14 +127,10 @@ def load_torchvision(rest: str, options: TransferConfig) -> Encoder:
         setattr(parent, head.rpartition(".")[2], new)
 
     notes = _fill(model, path, f"torchvision:{name}", (head,), resize=resize)
-    # The file's name tells which weights these are; others are tested as the newest.
-    own = next((w for w in entries if w.url.endswith(path.name)), entries[-1] if entries else None)
-    if own is None:
-        raise ConfigError(f"torchvision:{name} names no transform; use python:MODULE:FUNCTION.")
     notes.append(f"the transform is that of {own}.")
-    tested = own.transforms()
-    if options.image_size and hasattr(model, "image_size"):
-        raise ConfigError(f"torchvision:{name} has one size of input; leave out --image-size.")
+    if hasattr(model, "transform_input"):  # torchvision sets it with weights, and not without.
+        model.transform_input = True
+        notes.append("the input is transformed as torchvision does with its own weights.")
     data = transform(
         options,
         side=tested.crop_size[0],

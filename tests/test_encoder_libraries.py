@@ -64,6 +64,19 @@ def test_our_network_gives_the_features_of_the_library(library, name, word, tmp_
         np.testing.assert_allclose(actual, reference, atol=1e-4 * scale)
 
 
+@pytest.mark.parametrize("side", [96, 288])
+def test_positions_move_as_in_timm(side, tmp_path):
+    """To a smaller and to a larger grid than that of the file."""
+    name, options = "deit_tiny_patch16_224", TransferConfig(image_size=side)
+    torch.save(network("timm", name).state_dict(), tmp_path / "w.pth")
+    ours = encoders.load(f"deit_ti={tmp_path / 'w.pth'}", options)
+    theirs = encoders.load(f"timm:{name}={tmp_path / 'w.pth'}", options)
+    images = np.random.default_rng(3).integers(0, 256, (8, side, side, 3)).astype(np.uint8)
+    expected = theirs.features(images)
+    got = ours.features(meshes.put_batch({"image": images}, ours.mesh)["image"])
+    np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
 def test_heads(library, tmp_path):
     """The number of classes is that of the file; without a head there are features alone."""

@@ -345,7 +345,7 @@ def test_the_commands_take_every_kind(photos, tmp_path, monkeypatch, capsys):
         features=pixels.mean((1, 2)),
         labels=[("dark", "dim", "light").index(path.parent.name) for path in files],
     )
-    given = [f"vit_nano={vit}", "python:my_encoders:encode", f"features:{tmp_path / 'mine.npz'}"]
+    given = ["python:my_encoders:encode", f"features:{tmp_path / 'mine.npz'}"]
     options = ["--data", f"folder:{photos}", "--out", str(tmp_path / "out")]
     assert entry.main(["transfer", *given, *options]) == 0
     said = capsys.readouterr().out
@@ -355,12 +355,12 @@ def test_the_commands_take_every_kind(photos, tmp_path, monkeypatch, capsys):
         (row,) = map(json.loads, path.read_text().splitlines())
         assert (row["train_size"], row["test_size"], row["num_classes"]) == (48, 12, 3)
         found[path.parent.name.partition("-")[0]] = row["score"]
-    assert found.keys() == {"vit_nano", "means", "features"}
+    assert found.keys() == {"means", "features"}
     assert found["means"] == found["features"] == 1, found
-    assert entry.main(["features", given[1], *options]) == 0
-    (logits,) = {path.name for path in (tmp_path / "out" / "means").rglob("logits.npy")}
-    assert logits
-    assert len(list((tmp_path / "out" / "means").rglob("logits.npy"))) == 2
+    assert entry.main(["features", f"vit_nano={vit}", given[0], *options]) == 0
+    for pattern, dim in (("means", 2), ("vit_nano-*", 5)):
+        files = [*(tmp_path / "out").glob(f"{pattern}/features/*/logits.npy")]
+        assert sorted(np.load(file).shape for file in files) == [(12, dim), (48, dim)]
 
 
 @pytest.mark.usefixtures("module")

@@ -144,3 +144,16 @@ def test_networks_of_other_families(tmp_path):
         features, logits = encoder.outputs(IMAGES[:2])
         assert features.shape == (2, dim)
         assert logits.shape == (2, 1000)
+
+
+def test_the_example_sees_what_is_on_two_photographs():
+    """ImageNet's palace (698) and daisy (985), through the transform that the example declares."""
+    pytest.importorskip("efficientnet_lite_pytorch", reason="needs efficientnet-lite-pytorch")
+    from sklearn.datasets import load_sample_images
+
+    encoder = encoders.load("python:examples.efficientnet_lite:lite0", OPTIONS)
+    side, short = encoder.data.image_size, encoder.data.resize
+    photos = [bicubic(photo, side=side, short=short) for photo in load_sample_images().images]
+    features, logits = encoder.outputs(np.stack(photos))
+    assert features.shape == (2, 1280)
+    assert logits.argmax(axis=1).tolist() == [698, 985]

@@ -13,7 +13,7 @@ from train.config import ConfigError
 _COMMANDS = {
     "transfer": (
         "probes.transfer.commands:transfer",
-        "score downstream tasks on runs, with MLO and MLOG",
+        "score downstream tasks on models, with MLO and MLOG",
     ),
     "features": (
         "probes.transfer.commands:features",

@@ -121,7 +121,7 @@ def test_several_layers_at_once(example):
 def test_examples_read_as_documentation():
     """Short, documented, run by their name, and not called like a package they import."""
     names = sorted(path.name for path in EXAMPLES.glob("*.py"))
-    assert len(names) == 7
+    assert len(names) == 8
     for name in names:
         lines = (EXAMPLES / name).read_text().splitlines()
         assert len(lines) < 60

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import struct
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from probed_run import make_run, moved
+from weight_files import write_safetensors
 
-from probes.encoders import identity, network
+from probes.encoders import identity
+from probes.encoders import run as encoder_of_run
 from probes.encoders.config import TransferConfig
 from probes.transfer import features, saved, task_features
 from probes.transfer.tasks import Task
@@ -215,7 +216,7 @@ def test_features_of_a_checkpoint_are_those_of_the_network(run, tmp_path):
     """On 8 devices, stored in shards, as one forward pass on one device gives; rounding apart."""
     workdir, trained = run
     options = TransferConfig(batch_size=100, shard_rows=130)
-    probed = network.load(workdir, options)
+    probed = encoder_of_run.load(workdir, options)
     assert (probed.step, probed.test["accuracy"]) == (3, 0.72)
     assert probed.mesh.size == 8
     task = Task("digits", "digits", test="")
@@ -241,19 +242,19 @@ def test_features_of_a_checkpoint_are_those_of_the_network(run, tmp_path):
 
 def test_a_checkpoint_is_chosen_by_step_or_by_its_metric(run):
     workdir, _ = run
-    first = network.load(workdir, TransferConfig(step=0))
-    assert network.load(workdir, TransferConfig(best=True)).step == first.step == 0
-    last = network.load(workdir, TransferConfig())
+    first = encoder_of_run.load(workdir, TransferConfig(step=0))
+    assert encoder_of_run.load(workdir, TransferConfig(best=True)).step == first.step == 0
+    last = encoder_of_run.load(workdir, TransferConfig())
     assert first.identity != last.identity
     with pytest.raises(ConfigError, match=r"--step is 5, .* has the checkpoints 0, 3"):
-        network.load(workdir, TransferConfig(step=5))
+        encoder_of_run.load(workdir, TransferConfig(step=5))
 
 
 def test_nothing_changes_in_a_work_directory(run):
     """A run may be at work there."""
     workdir, _ = run
     before = {path: path.stat().st_mtime_ns for path in sorted(workdir.rglob("*"))}
-    network.load(workdir, TransferConfig())
+    encoder_of_run.load(workdir, TransferConfig())
     assert {path: path.stat().st_mtime_ns for path in sorted(workdir.rglob("*"))} == before
 
 
@@ -261,8 +262,8 @@ def test_the_moving_average_is_probed_where_it_is_measured(run, tmp_path):
     """eval.averaged decides; here the average is that before the running means were moved."""
     workdir = tmp_path / "averaged"
     make_run(workdir, eval=EvalConfig(averaged=True))
-    averaged = network.load(workdir, TransferConfig())
-    plain = network.load(run[0], TransferConfig(step=0))
+    averaged = encoder_of_run.load(workdir, TransferConfig())
+    plain = encoder_of_run.load(run[0], TransferConfig(step=0))
     assert averaged.identity["model"] == plain.identity["model"]
     assert averaged.identity["variables"] != plain.identity["variables"]
 
@@ -270,20 +271,20 @@ def test_the_moving_average_is_probed_where_it_is_measured(run, tmp_path):
 def test_the_transform_is_the_networks(run):
     """A network of 8x8 images gets everything at 8x8, ink of 16 as its brightest; or as told."""
     workdir, _ = run
-    probed = network.load(workdir, TransferConfig())
+    probed = encoder_of_run.load(workdir, TransferConfig())
     assert (probed.data.image_size, probed.data.resize, probed.peak) == (8, 8, 16)
     assert (probed.data.mean, probed.data.crop) == ((4.88,), "none")
-    larger = network.load(workdir, TransferConfig(image_size=12))
+    larger = encoder_of_run.load(workdir, TransferConfig(image_size=12))
     assert (larger.data.image_size, larger.data.resize) == (12, 12)
     assert larger.identity != probed.identity
     imagenet = DataConfig(image_size=224, resize=232)
-    assert network._transform(imagenet, TransferConfig()).resize == 232
-    assert network._transform(imagenet, TransferConfig(image_size=448)).resize == 464
+    assert encoder_of_run._transform(imagenet, TransferConfig()).resize == 232
+    assert encoder_of_run._transform(imagenet, TransferConfig(image_size=448)).resize == 464
 
 
 def test_photographs_are_brought_to_the_range_of_the_network(run, photos, tmp_path):
     """255 of a photograph is 16 of the digits: the plan's records are scaled, and keyed so."""
-    probed = network.load(run[0], TransferConfig())
+    probed = encoder_of_run.load(run[0], TransferConfig())
     planned = task_features.plan(probed, Task("photos", f"folder:{photos}", test=""))
     pixels, _ = planned.splits["train"].records.read(0)
     assert pixels.dtype == np.uint8
@@ -297,39 +298,28 @@ def test_photographs_are_brought_to_the_range_of_the_network(run, photos, tmp_pa
 def test_mistakes_are_said(run, tmp_path):
     workdir, _ = run
     with pytest.raises(ConfigError, match=r"has no config.json"):
-        network.load(tmp_path, TransferConfig())
+        encoder_of_run.load(tmp_path, TransferConfig())
     (tmp_path / "config.json").write_text((workdir / "config.json").read_text())
     with pytest.raises(ConfigError, match="has no checkpoints; train it first"):
-        network.load(tmp_path, TransferConfig())
+        encoder_of_run.load(tmp_path, TransferConfig())
     config = json.loads((workdir / "config.json").read_text())
     config["data"]["source"] = "tfds:cifar10:3.0.2"
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match=r"(?s)kept their size, .* Say the side .* --image-size"):
-        network.load(tmp_path, TransferConfig(data_dir=str(tmp_path)))
+        encoder_of_run.load(tmp_path, TransferConfig(data_dir=str(tmp_path)))
     (tmp_path / "config.json").write_text(json.dumps(config | {"colour": "red"}))
     with pytest.raises(ConfigError, match="the fields colour, which this version does not know"):
-        network.load(tmp_path, TransferConfig())
+        encoder_of_run.load(tmp_path, TransferConfig())
 
 
 def test_splits_of_one_prepared_data_set_are_told_apart(run, monkeypatch):
     """Their files and sizes may be the same: the split is part of what features depend on."""
     monkeypatch.setattr(task_features.identity, "of_records", lambda records, classes: "same")
     task_features._load.cache_clear()
-    probed = network.load(run[0], TransferConfig())
+    probed = encoder_of_run.load(run[0], TransferConfig())
     planned = task_features.plan(probed, Task("digits", "digits", test=""))
     task_features._load.cache_clear()
     assert planned.depends_on["train"] != planned.depends_on["test"]
-
-
-def write_safetensors(path, arrays):
-    header, blob = {}, b""
-    for name, array in arrays.items():
-        kind = {"float32": "F32", "int32": "I32"}[array.dtype.name]
-        span = [len(blob), len(blob) + array.nbytes]
-        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": span}
-        blob += array.tobytes()
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + blob)
 
 
 def test_features_of_others_are_read(tmp_path):

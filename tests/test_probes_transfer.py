@@ -71,7 +71,7 @@ def go(run, *tasks, runs=None, **options):
     """Returns the failures, what was printed, and the rows."""
     console = Console(file=io.StringIO(), width=200)
     options = TransferConfig(task=tasks, batch_size=128, **options)
-    failures = runner.transfer(runs or [run], options, console)
+    failures = runner.transfer([str(r) for r in runs or [run]], options, console)
     path = run / "transfer.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return failures, console.file.getvalue(), [json.loads(line) for line in lines]
@@ -175,7 +175,7 @@ def test_a_run_that_cannot_be_read_does_not_stop_the_next(run, photos, tmp_path,
     nowhere = tmp_path / "nowhere"
     failures, _, rows = go(run, f"folder:{photos}", runs=[nowhere, run])
     assert list(failures) == [(str(nowhere), "all tasks")]
-    assert "has no config.json" in failures[str(nowhere), "all tasks"]
+    assert "is no model, and no directory" in failures[str(nowhere), "all tasks"]
     assert len(rows) == 1
 
 
@@ -311,7 +311,7 @@ def test_a_ledger_survives_a_kill(tmp_path):
     [
         ([], "no such command"),
         (["transmit"], "no such command: 'transmit'"),
-        (["transfer"], "no run given"),
+        (["transfer"], "no model given"),
         (["transfer", "run", "--task", "flower"], "Did you mean 'flowers'"),
         (["probe", "a.npz", "b.npz"], "a.npz"),
     ],

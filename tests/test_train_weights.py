@@ -1,6 +1,5 @@
 """Public weights: agreement with torch, files of every format, and files that are refused."""
 
-import json
 import os
 import pickle
 import tarfile
@@ -12,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from weight_files import write_safetensors
 
 from train import models
 from train.config import ModelConfig
@@ -81,19 +81,6 @@ def vit():
     return model, {k: rng.normal(size=shape).astype(np.float32) for k, shape in shapes.items()}
 
 
-def _write_safetensors(path, tensors):
-    """As the format's page has it: length, JSON, bytes."""
-    header, body = {"__metadata__": {"format": "pt"}}, b""
-    for name, value in tensors.items():
-        kind = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}[value.dtype.name]
-        span = [len(body), len(body) + value.nbytes]
-        header[name] = {"dtype": kind, "shape": list(value.shape), "data_offsets": span}
-        body += value.tobytes()
-    text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + body)
-    return path
-
-
 def _load(path, model):
     return weights.load(path, model, (16, 16, 3))
 
@@ -103,7 +90,7 @@ def test_safetensors(vit, tmp_path, dtype):
     """Every number arrives where it belongs, as float32."""
     model, tensors = vit
     tensors = {name: value.astype(dtype) for name, value in tensors.items()}
-    params = _load(_write_safetensors(tmp_path / "w.safetensors", tensors), model)["params"]
+    params = _load(write_safetensors(tmp_path / "w.safetensors", tensors), model)["params"]
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype("float32")}
     kernel = tensors["blocks.1.attn.qkv.weight"].astype(np.float32)
     np.testing.assert_array_equal(params["block2"]["qkv"]["kernel"], kernel.T)
@@ -118,7 +105,7 @@ def test_safetensors(vit, tmp_path, dtype):
 def test_torchs_files(torch, vit, tmp_path, legacy, wrapper):
     """Both formats, alone and wrapped with the prefix of data-parallel training, read alike."""
     model, tensors = vit
-    expected = _load(_write_safetensors(tmp_path / "w", tensors), model)
+    expected = _load(write_safetensors(tmp_path / "w", tensors), model)
     prefix = "module." if wrapper else ""
     saved = OrderedDict((prefix + k, torch.tensor(v)) for k, v in tensors.items())
     # A view into a larger storage, a transposed one, and a parameter.
@@ -139,7 +126,7 @@ def test_what_does_not_fit_is_listed_by_name(vit, tmp_path):
     tensors["dist_token"] = tensors.pop("norm.bias")
     tensors["head.weight"] = np.zeros((1000, 16), np.float32)
     with pytest.raises(StateDictError) as error:
-        _load(_write_safetensors(tmp_path / "w", tensors), model)
+        _load(write_safetensors(tmp_path / "w", tensors), model)
     assert [line.strip() for line in str(error.value).splitlines()[1:]] == [
         "missing: norm.bias",
         "unexpected: dist_token",
@@ -152,7 +139,7 @@ def test_counters_of_batchnorm_are_not_unexpected(tmp_path):
     model = models.build(ModelConfig(name="_resnet6", width=2, stem="cifar"), 3)
     counter = {"bn1.num_batches_tracked": np.zeros((), np.float32)}
     with pytest.raises(StateDictError, match=r"missing: conv1\.weight") as error:
-        _load(_write_safetensors(tmp_path / "w", counter), model)
+        _load(write_safetensors(tmp_path / "w", counter), model)
     assert "unexpected" not in str(error.value)
     assert "missing: layer2.0.downsample.1.running_var" in str(error.value)
 
@@ -269,7 +256,7 @@ def test_other_files_are_refused(tmp_path, write, message):
 def test_a_file_cut_short_is_broken(torch, vit, tmp_path, kind):
     """At whatever byte the download stopped."""
     _, tensors = vit
-    path = _write_safetensors(tmp_path / "weights", tensors)
+    path = write_safetensors(tmp_path / "weights", tensors)
     if kind != "safetensors":
         whole = {name: torch.tensor(value) for name, value in tensors.items()}
         torch.save(whole, path, _use_new_zipfile_serialization=kind == "zip")

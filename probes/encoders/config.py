@@ -12,6 +12,10 @@ class TransferConfig:
     """The ten data sets of the paper, or seven tasks that need no download but CIFAR's."""
     task: tuple[str, ...] = ()
     """Only these tasks, of any suite; or sources of images, such as folder:PATH or tfds:mnist."""
+    data: tuple[str, ...] = ()
+    """Sources of images, each a task of its own: folder:PATH, tfds:NAME, digits."""
+    out: str = ""
+    """Directory for the results of models that are no runs; empty is probes-out."""
     data_dir: str = ""
     """Where TFDS keeps prepared data sets, and folders lie beside them; empty is TFDS' default."""
     sources: dict[str, str] = dataclasses.field(default_factory=dict)

@@ -5,12 +5,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
 
 from probes.encoders.config import TransferConfig
+from probes.encoders.words import list_kinds
 from probes.transfer import runner, saved
 from train import compilation, log
 from train.config import ConfigError
@@ -19,9 +20,10 @@ INCOMPLETE = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class _Runs:
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Work directories of python -m train."""
+class _Models:
+    models: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL ...")]
+    """Work directories of python -m train, and other models by their words (resnet50=PATH; a wrong
+    word lists all kinds)."""
     options: tyro.conf.OmitArgPrefixes[TransferConfig] = dataclasses.field(
         default_factory=TransferConfig
     )
@@ -45,18 +47,18 @@ class _Saved:
 
 
 def transfer(arguments: Sequence[str]) -> int:
-    """Scores tasks on runs; 1 if some have no score."""
-    parsed = tyro.cli(_Runs, args=list(arguments), prog="python -m probes transfer")
-    _prepare(parsed.runs)
-    failures = runner.transfer(parsed.runs, parsed.options, Console())
+    """Scores tasks on models; 1 if some have no score."""
+    parsed = tyro.cli(_Models, args=list(arguments), prog="python -m probes transfer")
+    _prepare(parsed.models)
+    failures = runner.transfer(parsed.models, parsed.options, Console())
     return _conclude(failures)
 
 
 def features(arguments: Sequence[str]) -> int:
-    """Computes the features of tasks on runs, and says where they are; 1 if some could not be."""
-    parsed = tyro.cli(_Runs, args=list(arguments), prog="python -m probes features")
-    _prepare(parsed.runs)
-    return _conclude(runner.extract(parsed.runs, parsed.options, Console()))
+    """Computes the features of tasks by models, and says where they are; 1 if some could not be."""
+    parsed = tyro.cli(_Models, args=list(arguments), prog="python -m probes features")
+    _prepare(parsed.models)
+    return _conclude(runner.extract(parsed.models, parsed.options, Console()))
 
 
 def probe(arguments: Sequence[str]) -> int:
@@ -80,9 +82,9 @@ def probe(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _prepare(runs: Sequence[Path]) -> None:
-    if not runs:
-        raise ConfigError("no run given; name work directories of python -m train.")
+def _prepare(models: Sequence[str]) -> None:
+    if not models:
+        raise ConfigError(f"no model given. {list_kinds()}")
     log.quiet()
     compilation.cache()
 
@@ -92,8 +94,8 @@ def _conclude(failures: dict[tuple[str, str], str]) -> int:
     if not failures:
         return 0
     reasons: dict[str, list[str]] = {}
-    for (run, task), why in failures.items():
-        reasons.setdefault(why, []).append(f"{run} {task}")
+    for (model, task), why in failures.items():
+        reasons.setdefault(why, []).append(f"{model} {task}")
     print(f"{len(failures)} score(s) missing; the same command tries them again:", file=sys.stderr)
     for why, which in reasons.items():
         print(f"  {', '.join(which)}: {why}", file=sys.stderr)

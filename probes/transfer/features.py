@@ -5,6 +5,7 @@ they depend on, so that nothing stale is ever reused:
 
     <digest>/features.npy    float32 [N D]
              labels.npy      int32 [N], those of the source; -1 where the image could not be read
+             logits.npy      float32 [N K], those of pretraining, where they were asked for
              progress.json   while it is being filled: how many rows are there
              meta.json       once it is complete: what they depend on, and the sizes
 
@@ -35,16 +36,20 @@ from train.data.sources import Records
 _FORMAT = 1
 _ABSENT = -1
 
-Compute = Callable[[range], tuple[np.ndarray, np.ndarray]]
-"""Returns the features ``[n D]`` and labels ``[n]`` of a range of rows; -1 for those there are not.
+Compute = Callable[[range], tuple[np.ndarray, ...]]
+"""Returns the features ``[n D]`` and labels ``[n]`` of a range of rows, and perhaps logits
+``[n K]``; the label of a missing row is -1.
 """
+
+_NAMES = ("features", "labels", "logits")
 
 
 class Features(NamedTuple):
-    """Features ``[N D]`` and labels ``[N]``, mapped from the files in ``directory``."""
+    """Features ``[N D]``, labels ``[N]`` and perhaps logits, mapped from files in ``directory``."""
 
     features: np.ndarray
     labels: np.ndarray
+    logits: np.ndarray | None
     directory: Path
 
     @property
@@ -71,7 +76,7 @@ class _Window(NamedTuple):
 
 
 def extract(
-    feature_fn: Callable[[jax.Array], jax.Array],
+    feature_fn: Callable[[jax.Array], jax.Array | tuple[jax.Array, jax.Array]],
     split: data.Split,
     config: DataConfig,
     *,
@@ -81,8 +86,9 @@ def extract(
     """Returns what computes the rows of images of a split, in their order.
 
     Args:
-      feature_fn: from images ``uint8 [B H W C]``, divided among the devices, to ``[B D]``; B is
-        always the same, and what it makes of padding is dropped.
+      feature_fn: from images ``uint8 [B H W C]``, divided among the devices, to features
+        ``[B D]``, or to these and logits ``[B K]``; B is always the same, and what it makes of
+        padding is dropped.
       split: with the images.
       config: with their transform.
       mesh: the devices.
@@ -90,20 +96,22 @@ def extract(
     """
     size = meshes.round_up(batch_size, mesh)
 
-    def compute(rows: range) -> tuple[np.ndarray, np.ndarray]:
+    def compute(rows: range) -> tuple[np.ndarray, ...]:
         part = dataclasses.replace(split, records=_some(split.records, rows))
-        features, labels, waiting = [], [], None
+        found, labels, waiting = [], [], None
         for batch in data.evaluation_batches(part, config, size, size):
             labels.append(np.where(batch["mask"] > 0, batch["label"], _ABSENT))
             images = meshes.put_batch({"image": batch["image"]}, mesh)["image"]
-            # The devices are at this batch while the host takes the features of the one before.
-            found, waiting = waiting, feature_fn(images)
-            if found is not None:
-                features.append(np.asarray(found, np.float32))
-        features.append(np.asarray(waiting, np.float32))
-        whole, numbers = np.concatenate(features)[: len(rows)], np.concatenate(labels)[: len(rows)]
-        whole[numbers == _ABSENT] = 0
-        return whole, numbers
+            # The devices are at this batch while the host takes the results of the one before.
+            done, waiting = waiting, feature_fn(images)
+            if done is not None:
+                found.append(_on_host(done))
+        found.append(_on_host(waiting))
+        columns = [np.concatenate(arrays)[: len(rows)] for arrays in zip(*found, strict=True)]
+        numbers = np.concatenate(labels)[: len(rows)]
+        for column in columns:
+            column[numbers == _ABSENT] = 0
+        return columns[0], numbers, *columns[1:]
 
     return compute
 
@@ -150,6 +158,11 @@ def keep(
         return _verified(directory, depends_on)
 
 
+def _on_host(results: Any) -> list[np.ndarray]:
+    arrays = results if isinstance(results, tuple) else (results,)
+    return [np.asarray(array, np.float32) for array in arrays]
+
+
 def _some(records: Records, rows: range) -> Records:
     if isinstance(records, Arrays):  # In this form batches are made of them without a loop.
         part = slice(rows.start, rows.stop)
@@ -165,12 +178,13 @@ def _fill(
     progress(start)
     while start < size:
         rows = range(start, min(start + shard_rows, size))
-        features, labels = compute(rows)
+        arrays = compute(rows)
         mode = "r+" if start else "w+"
-        _put(directory / "features.npy", mode, size, rows, features.astype(np.float32, copy=False))
-        _put(directory / "labels.npy", mode, size, rows, labels.astype(np.int32, copy=False))
+        for name, array in zip(_NAMES, arrays, strict=False):
+            dtype = np.int32 if name == "labels" else np.float32
+            _put(directory / f"{name}.npy", mode, size, rows, array.astype(dtype, copy=False))
         start = rows.stop
-        ledger.write_json(directory / "progress.json", {"rows": start, "dim": features.shape[1]})
+        ledger.write_json(directory / "progress.json", {"rows": start, "dim": arrays[0].shape[1]})
         progress(start)
 
 
@@ -186,8 +200,9 @@ def _resumable(directory: Path, size: int) -> int:
     """Returns how many rows a process that was killed has left; none if the files do not fit."""
     try:
         noted = json.loads((directory / "progress.json").read_text())
-        features, labels = _mapped(directory)
+        features, labels, logits = _mapped(directory)
         fits = features.shape == (size, noted["dim"]) and labels.shape == (size,)
+        fits = fits and (logits is None or len(logits) == size)
         return noted["rows"] if fits else 0
     except (OSError, ValueError, KeyError):
         return 0
@@ -203,16 +218,17 @@ def _verified(directory: Path, depends_on: Mapping[str, Any]) -> Features:
     return Features(*_mapped(directory), directory)
 
 
-def _mapped(directory: Path) -> tuple[np.ndarray, np.ndarray]:
+def _mapped(directory: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     features, labels = (
         np.load(directory / f"{name}.npy", mmap_mode="r") for name in ("features", "labels")
     )
-    return features, labels
+    path = directory / "logits.npy"
+    return features, labels, np.load(path, mmap_mode="r") if path.exists() else None
 
 
 def _sizes(directory: Path) -> dict[str, dict[str, int]]:
-    files = (directory / f"{name}.npy" for name in ("features", "labels"))
-    return {"bytes": {path.name: path.stat().st_size for path in files}}
+    files = (directory / f"{name}.npy" for name in _NAMES)
+    return {"bytes": {path.name: path.stat().st_size for path in files if path.exists()}}
 
 
 @contextlib.contextmanager

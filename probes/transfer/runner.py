@@ -1,9 +1,10 @@
-"""The sweep: every task on every run, each score written as soon as it is known.
+"""The sweep: every task on every model, each score written as soon as it is known.
 
-    python -m probes transfer RUN [RUN ...] [--suite small] [--task NAME ...] [--data-dir DIR]
+    python -m probes transfer MODEL [MODEL ...] [--data folder:PATH] [--suite small] [--task NAME]
 
-RUN is a work directory of ``python -m train``. Its scores go to ``RUN/transfer.jsonl``, one row a
-task, the means over the tasks to ``RUN/transfer_summary.json``, its features to ``RUN/features``.
+MODEL is a word of ``encoders.load``. The scores of a work directory of ``python -m train`` go to
+``RUN/transfer.jsonl``, one row a task, the means over the tasks to ``RUN/transfer_summary.json``,
+its features to ``RUN/features``; those of any other model to ``OUT/<its name>``.
 What is done is not done again, unless the checkpoint, the data or the settings have changed since;
 what fails (a data set that is not there, an image that is broken) does not keep the rest from
 being done, is said at the end with its remedy, and is tried again by the same command.
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from probes.encoders import identity, network
+from probes.encoders import Encoder, identity, load
 from probes.encoders.config import TransferConfig
 from probes.transfer import ledger, summary, task_features
 from probes.transfer.display import Display, print_table
@@ -38,31 +39,32 @@ _OF_SCORES = ("seed", "neighbours", "precision", "max_steps")
 
 
 def transfer(
-    runs: Sequence[Path], options: TransferConfig, console: Console
+    models: Sequence[str], options: TransferConfig, console: Console
 ) -> dict[tuple[str, str], str]:
-    """Scores the tasks that have no score yet on each run, and prints all scores as a table.
+    """Scores the tasks that have no score yet on each model, and prints all scores as a table.
 
     Args:
-      runs: work directories.
+      models: words of ``encoders.load``.
       options: which tasks, and how.
       console: where progress appears.
 
     Returns:
-      Why, by run and task, there is no score; empty if every task of every run has one.
+      Why, by model and task, there is no score; empty if every task of every model has one.
 
     Raises:
       ConfigError: the settings name tasks that there are not.
     """
-    tasks = choose(options.suite, options.task, options.sources, data_directory(options))
+    tasks = tasks_of(models, options)
     failures: dict[tuple[str, str], str] = {}
     results: list[summary.Result] = []
     with Display(console) as display:
-        for run in runs:
+        for model in models:
             try:
-                results.append(_probe_run(run, tasks, options, display, failures))
+                encoder = _loaded(model, options, display)
+                results.append(_probe_model(model, encoder, tasks, options, display, failures))
             except _FAILURES as error:
-                failures[str(run), "all tasks"] = explain(error)
-                display.say(f"{run}: {explain(error)}")
+                failures[model, "all tasks"] = explain(error)
+                display.say(f"{model}: {explain(error)}")
     names = [task.name for task in tasks]
     if results:
         summaries = summary.summarise(results, names)
@@ -73,65 +75,90 @@ def transfer(
 
 
 def extract(
-    runs: Sequence[Path], options: TransferConfig, console: Console
+    models: Sequence[str], options: TransferConfig, console: Console
 ) -> dict[tuple[str, str], str]:
     """Computes the features that a sweep would, and says where they are; returns its failures."""
-    tasks = choose(options.suite, options.task, options.sources, data_directory(options))
+    tasks = tasks_of(models, options)
     failures: dict[tuple[str, str], str] = {}
     with Display(console) as display:
-        for run in runs:
+        for model in models:
             try:
-                probed = network.load(run, options)
+                encoder = _loaded(model, options, display)
             except _FAILURES as error:
-                failures[str(run), "all tasks"] = explain(error)
+                failures[model, "all tasks"] = explain(error)
                 continue
             for task in tasks:
-                display.begin(f"{run.resolve().name} {task.name}")
+                display.begin(f"{encoder.name} {task.name}")
                 try:
-                    planned = task_features.plan(probed, task)
-                    material = _make(probed, task, planned, options, display)
-                    display.say(_places(run, task, material))
+                    planned = task_features.plan(encoder, task)
+                    material = _make(encoder, task, planned, options, display)
+                    display.say(_places(model, task, material))
                 except _FAILURES as error:
-                    failures[str(run), task.name] = _with_remedy(explain(error), task)
+                    failures[model, task.name] = _with_remedy(explain(error), task)
     return failures
 
 
-def _probe_run(
-    run: Path,
+def tasks_of(models: Sequence[str], options: TransferConfig) -> list[Task]:
+    """Returns the tasks that options name: ``data`` and ``task``, or else the suite.
+
+    Features of ``features:PATH`` are those of some images: where no other model is given and no
+    images are named, the one task is what the files hold.
+    """
+    names = (*options.task, *options.data)
+    if not names and all(model.startswith("features:") for model in models):
+        return [Task("saved", "")]
+    return choose(options.suite, names, options.sources, data_directory(options))
+
+
+def _loaded(model: str, options: TransferConfig, display: Display) -> Encoder:
+    encoder = load(model, options)
+    for note in encoder.notes:
+        display.say(f"{model}: {note}")
+    if encoder.step is None:
+        encoder.directory.mkdir(parents=True, exist_ok=True)
+        display.say(f"{model}: results go to {encoder.directory}")
+    return encoder
+
+
+def _probe_model(
+    model: str,
+    encoder: Encoder,
     tasks: Sequence[Task],
     options: TransferConfig,
     display: Display,
     failures: dict[tuple[str, str], str],
 ) -> summary.Result:
-    """Returns the scores of one run, and adds to ``failures`` what has none."""
-    probed = network.load(run, options)
-    book = ledger.Ledger(run / "transfer.jsonl")
+    """Returns the scores of one model, and adds to ``failures`` what has none."""
+    root = encoder.directory
+    book = ledger.Ledger(root / "transfer.jsonl")
     done = {}
     for task in tasks:
-        display.begin(f"{run.resolve().name} {task.name}")
+        display.begin(f"{encoder.name} {task.name}")
         try:
-            planned = task_features.plan(probed, task)
+            planned = task_features.plan(encoder, task)
             key = _key(planned, task, options)
             if book.has(task.name, key):
-                display.say(f"{run} {task.name}: done before, {book.rows[task.name]['score']:.4f}")
+                score = book.rows[task.name]["score"]
+                display.say(f"{model} {task.name}: done before, {score:.4f}")
             else:
-                path = run / "features" / f"path-{key}.npz"
+                path = root / "features" / f"path-{key}.npz"
+                path.parent.mkdir(exist_ok=True)
                 try:
-                    row = _row(probed, task, planned, options, display, path)
+                    row = _row(encoder, task, planned, options, display, path)
                 except Unusable as error:  # Ours: damaged, or of another version.
-                    display.say(f"{run} {task.name}: begun anew, {error}")
+                    display.say(f"{model} {task.name}: begun anew, {error}")
                     path.unlink()
-                    row = _row(probed, task, planned, options, display, path)
+                    row = _row(encoder, task, planned, options, display, path)
                 book.add(row | {"key": key})
                 path.unlink(missing_ok=True)
-                display.say(_line(run, row))
+                display.say(_line(model, row))
             done[task.name] = book.rows[task.name]
         except _FAILURES as error:
-            failures[str(run), task.name] = _with_remedy(explain(error), task)
-            display.say(f"{run} {task.name}: no score. {failures[str(run), task.name]}")
+            failures[model, task.name] = _with_remedy(explain(error), task)
+            display.say(f"{model} {task.name}: no score. {failures[model, task.name]}")
     if not options.keep_features:
-        shutil.rmtree(run / "features", ignore_errors=True)
-    return summary.Result(run, done, probed.test)
+        shutil.rmtree(root / "features", ignore_errors=True)
+    return summary.Result(root, done, encoder.test)
 
 
 def _key(planned: task_features.Plan, task: Task, options: TransferConfig) -> str:
@@ -142,7 +169,7 @@ def _key(planned: task_features.Plan, task: Task, options: TransferConfig) -> st
 
 
 def _row(
-    probed: network.Network,
+    encoder: Encoder,
     task: Task,
     planned: task_features.Plan,
     options: TransferConfig,
@@ -150,15 +177,15 @@ def _row(
     path: Path,
 ) -> dict[str, Any]:
     """Computes features, probes them, and returns the row; what is done stays in ``path``."""
-    material = _make(probed, task, planned, options, display)
+    material = _make(encoder, task, planned, options, display)
     display.probing()
     start = time.perf_counter()
     scores = probe(material.splits, material.num_classes, task.score, options, path)
     scores["warnings"] = material.notes + scores["warnings"]
     return {
-        "run": probed.workdir.resolve().name,
-        "experiment": probed.config.name,
-        "step": probed.step,
+        "run": encoder.name,
+        "experiment": encoder.experiment,
+        "step": encoder.step,
         "task": task.name,
         **scores,
         "dropped": material.dropped,
@@ -169,18 +196,18 @@ def _row(
 
 
 def _make(
-    probed: network.Network,
+    encoder: Encoder,
     task: Task,
     planned: task_features.Plan,
     options: TransferConfig,
     display: Display,
 ) -> task_features.Material:
     return task_features.make(
-        probed,
+        encoder,
         task,
         planned,
         options,
-        root=probed.workdir / "features",
+        root=encoder.directory / "features",
         say=display.say,
         progress=display.images,
     )
@@ -264,23 +291,22 @@ def explain(error: BaseException) -> str:
     return re.sub(r"--data\.(\w+)", lambda match: "--" + match[1].replace("_", "-"), said)
 
 
-def _places(run: Path, task: Task, material: task_features.Material) -> str:
+def _places(model: str, task: Task, material: task_features.Material) -> str:
     lines = []
     for name, directory in material.directories.items():
-        size = sum(path.stat().st_size for path in directory.iterdir()) / 2**20
+        files = directory.iterdir() if directory.is_dir() else [directory]
+        size = sum(path.stat().st_size for path in files) / 2**20
         lines.append(f"\n  {name:10} {size:8.1f} MiB  {directory}")
-    return f"{run} {task.name}:{''.join(lines)}"
+    return f"{model} {task.name}:{''.join(lines)}"
 
 
 def _with_remedy(said: str, task: Task) -> str:
     return f"{said} {task.remedy}" if task.remedy else said
 
 
-def _line(run: Path, row: dict[str, Any]) -> str:
+def _line(model: str, row: dict[str, Any]) -> str:
     sizes = f"{row['train_size'] + row['validation_size']:,} + {row['test_size']:,} images"
     seconds = f"features {row['feature_seconds']:.0f} s, probe {row['probe_seconds']:.0f} s"
     said = "".join(f"\n  {warning}" for warning in row["warnings"])
-    return (
-        f"{run} {row['task']}: {row['score']:.4f} ({row['score_name']}, value {row['value']:.3g}; "
-        f"{sizes}; {seconds}){said}"
-    )
+    score = f"{row['score']:.4f} ({row['score_name']}, value {row['value']:.3g}"
+    return f"{model} {row['task']}: {score}; {sizes}; {seconds}){said}"

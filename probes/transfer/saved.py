@@ -16,6 +16,9 @@ _KINDS = (
     "X_labels.npy beside it; or a directory with features.npy and labels.npy"
 )
 
+_SPLITS = (("train", "train"), ("test", "test"), ("validation", "validation"))
+_FORMS = (".npz", ".safetensors", "_features.npy", "")
+
 
 def read(path: Path) -> Samples:
     """Returns the features and labels of a file, or of a pair of files.
@@ -44,6 +47,32 @@ def read(path: Path) -> Samples:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     return _checked(features, labels, path)
+
+
+def splits_of(path: Path) -> dict[str, Path]:
+    """Returns the files of ``train``, ``test`` and perhaps ``validation``, or of ``all`` in one.
+
+    A directory has the splits as ``train.npz``, ``test.npz``, or in whatever form ``read`` takes;
+    without a test split, the validation split takes its place.
+
+    Raises:
+      ConfigError: a directory holds neither splits nor a file of features.
+    """
+    if not path.is_dir() or (path / "features.npy").exists():
+        return {"all": path}
+    found = {}
+    for split, name in (*_SPLITS, ("validation", "val")):
+        there = [path / f"{name}{form}" for form in _FORMS if (path / f"{name}{form}").exists()]
+        if there:
+            found.setdefault(split, there[0])
+    if "test" not in found and "validation" in found:
+        found["test"] = found.pop("validation")
+    if not {"train", "test"} <= found.keys():
+        raise ConfigError(
+            f"{path} has no features of train and test; call them train.npz and test.npz, or put "
+            "all in one file. Features are " + _KINDS + "."
+        )
+    return found
 
 
 def _labels_name(path: Path) -> str:

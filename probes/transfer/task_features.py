@@ -1,4 +1,4 @@
-"""The features of a task: its splits, through a network, under its labels.
+"""The features of a task: its splits, through an encoder, under its labels.
 
 Features are those of a split of a source, whatever a task then makes of its labels: the tasks on
 CIFAR-100 share one pass over its images.
@@ -13,16 +13,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from probes.encoders import identity
+from probes.encoders import Encoder, identity
 from probes.encoders.config import TransferConfig
-from probes.encoders.network import Network
-from probes.transfer import features
+from probes.encoders.encoder import bicubic
+from probes.transfer import features, saved
 from probes.transfer.tasks import Task
 from train import data
 from train.config import ConfigError, DataConfig
 from train.data import decode
 from train.data.arrays import DIGITS_PEAK
+from train.data.folder import Files
 from train.data.sources import Records
+from vci_jax.probe import selection
 from vci_jax.probe.selection import Samples
 
 
@@ -34,12 +36,14 @@ class Plan(NamedTuple):
       depends_on: of each split, all that its features depend on.
       classes: of the source, by label.
       config: with the transform.
+      logits: whether the logits of pretraining are kept beside the features.
     """
 
     splits: dict[str, data.Split]
     depends_on: dict[str, dict[str, Any]]
     classes: Sequence[str]
     config: DataConfig
+    logits: bool = False
 
 
 class Material(NamedTuple):
@@ -52,6 +56,7 @@ class Material(NamedTuple):
       directories: of the features of each split.
       notes: sentences for reports, on what is not as published.
       seconds: what the features took.
+      logits: ``[N K]`` of each split, in the rows of ``splits``; empty without a head.
     """
 
     splits: dict[str, Samples]
@@ -60,14 +65,16 @@ class Material(NamedTuple):
     directories: dict[str, Path]
     notes: list[str]
     seconds: float
+    logits: dict[str, np.ndarray] = {}  # noqa: RUF012
 
 
-class _Scaled(NamedTuple):
-    """Records with the range of pixels that a network knows."""
+class _Prepared(NamedTuple):
+    """Records with the range of pixels that a network knows, and with its filter."""
 
     records: Records
     factor: float
     mode: decode.Mode
+    resize: Callable[[np.ndarray], np.ndarray] | None
 
     @property
     def size(self) -> int:
@@ -77,25 +84,38 @@ class _Scaled(NamedTuple):
         stored, label = self.records.read(index)
         if isinstance(stored, bytes):
             stored = np.asarray(decode.decode(stored, self.mode))
-            stored = stored.reshape(*stored.shape[:2], -1)
+        if self.resize:
+            stored = self.resize(stored)
+        stored = stored.reshape(*stored.shape[:2], -1)
         return np.rint(stored * self.factor).astype(np.uint8), label
 
     def name_of(self, index: int) -> str:
         return self.records.name_of(index)
 
 
-def plan(network: Network, task: Task) -> Plan:
+def plan(encoder: Encoder, task: Task, *, logits: bool | None = None) -> Plan:
     """Returns the images of a task, and what their features depend on.
+
+    Args:
+      encoder: to compute the features with.
+      task: with the source and its splits.
+      logits: whether to keep the logits of pretraining as well; None keeps those of models that
+        are no run of ``train``.
 
     Raises:
       ConfigError: they are not on this disk, or not what the task wants; says what to do.
     """
+    if encoder.stored is not None:
+        return Plan({}, {"all": encoder.identity}, (), encoder.data)
+    if logits is None:
+        logits = encoder.step is None
+    logits = logits and encoder.num_classes > 0
     config = dataclasses.replace(
-        network.data, source=task.source, train_split=task.train, test_split=task.test
+        encoder.data, source=task.source, train_split=task.train, test_split=task.test
     )
     grey = len(config.mean) == 1
     peak = DIGITS_PEAK if grey and task.source == "digits" else 255
-    factor = network.peak / peak
+    factor = encoder.peak / peak
     dataset, digests = _load(config)
     found = {"train": (dataset.train, digests[0]), "test": (dataset.test, digests[1])}
     if task.validation:
@@ -103,15 +123,22 @@ def plan(network: Network, task: Task) -> Plan:
         found["validation"] = (other.test, others[1])
     specs = {"train": task.train, "test": task.test, "validation": task.validation}
     relabeller(task, dataset.classes)  # Mistakes come out now, and not after the features.
+    resize = functools.partial(bicubic, side=config.image_size, short=config.resize)
     splits, depends_on = {}, {}
     for name, (split, digest) in found.items():
         splits[name] = split
-        if factor != 1:
-            scaled = _Scaled(split.records, factor, "L" if grey else "RGB")
-            splits[name] = dataclasses.replace(split, records=scaled)
+        filtered = encoder.interpolation == "bicubic"
+        if filtered or factor != 1:
+            mode: decode.Mode = "L" if grey else "RGB"
+            records = _Prepared(split.records, factor, mode, resize if filtered else None)
+            splits[name] = dataclasses.replace(split, records=records)
         depends_on[name] = {"records": digest, "split": specs[name], "scale": factor}
-        depends_on[name] |= network.identity
-    return Plan(splits, depends_on, dataset.classes, config)
+        depends_on[name] |= encoder.identity
+        if logits:
+            depends_on[name]["logits"] = encoder.num_classes
+    if encoder.interpolation == "bicubic":  # The records have the size of the input already.
+        config = dataclasses.replace(config, resize=config.image_size)
+    return Plan(splits, depends_on, dataset.classes, config, logits)
 
 
 @functools.cache
@@ -126,7 +153,7 @@ def _load(config: DataConfig) -> tuple[data.Dataset, tuple[str, str]]:
 
 
 def make(
-    network: Network,
+    encoder: Encoder,
     task: Task,
     planned: Plan,
     options: TransferConfig,
@@ -138,7 +165,7 @@ def make(
     """Returns the features of a plan, from disk as far as they are there.
 
     Args:
-      network: to compute them with.
+      encoder: to compute them with.
       task: for the labels.
       planned: the images.
       options: of the batches and shards.
@@ -150,15 +177,18 @@ def make(
       ConfigError: an image cannot be read, or another process computes the same.
       OSError: the disk is full.
     """
+    if encoder.stored is not None:
+        return _of_files(encoder, encoder.stored, task)
     relabel = relabeller(task, planned.classes)
     start = time.perf_counter()
-    splits, dropped, directories, notes = {}, {}, {}, _notes(network, task)
+    splits, dropped, directories, notes = {}, {}, {}, _notes(encoder, task)
+    logits = {}
     for name, split in planned.splits.items():
         compute = features.extract(
-            network.features,
+            encoder.outputs if planned.logits else encoder.features,
             split,
             planned.config,
-            mesh=network.mesh,
+            mesh=encoder.mesh,
             batch_size=options.batch_size,
         )
         found = features.keep(
@@ -179,11 +209,87 @@ def make(
         if found.unreadable:
             notes.append(f"{found.unreadable} images of {name} could not be read; left out.")
         rows, numbers, dropped[name] = relabel(found.labels)
-        whole = len(rows) == len(found.labels)
-        splits[name] = Samples(found.features if whole else found.features[rows], numbers)
+        chosen = slice(None) if len(rows) == len(found.labels) else rows
+        splits[name] = Samples(found.features[chosen], numbers)
+        if found.logits is not None:
+            logits[name] = found.logits[chosen]
     notes += _differences(task, splits)
     count = len(task.classes) or len(planned.classes)
-    return Material(splits, count, dropped, directories, notes, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return Material(splits, count, dropped, directories, notes, seconds, logits)
+
+
+def _of_files(encoder: Encoder, path: Path, task: Task) -> Material:
+    """Returns features made elsewhere, checked against the images of a task if it has any."""
+    start = time.perf_counter()
+    files = saved.splits_of(path)
+    splits = {name: saved.read(file) for name, file in files.items()}
+    notes = []
+    if task.source:
+        splits, classes, dropped = _matched(encoder, splits, task)
+    else:
+        if "all" in splits:
+            train, test = selection.hold_out(splits["all"], seed=0)
+            splits = {"train": train, "test": test}
+            notes.append("a stratified fifth of the rows is the test split.")
+        splits, classes = saved.renumber(splits)
+        dropped = dict.fromkeys(splits, 0)
+    paths = {name: files.get(name, path) for name in splits}
+    seconds = time.perf_counter() - start
+    return Material(splits, classes, dropped, paths, notes, seconds)
+
+
+def _matched(
+    encoder: Encoder, splits: dict[str, Samples], task: Task
+) -> tuple[dict[str, Samples], int, dict[str, int]]:
+    """Returns features that other programs made of a task's images, under the task's labels.
+
+    Rows of one file are all images: those of train before those of test, or, as torchvision's
+    ``ImageFolder`` lists a folder, by class and then by name.
+    """
+    config = dataclasses.replace(
+        encoder.data, source=task.source, train_split=task.train, test_split=task.test
+    )
+    dataset, _ = _load(config)
+    images = {"train": dataset.train.records, "test": dataset.test.records}
+    if task.validation:
+        other, _ = _load(dataclasses.replace(config, test_split=task.validation))
+        images["validation"] = other.test.records
+    if "all" in splits:
+        splits = _divided(splits["all"], images)
+    relabel = relabeller(task, dataset.classes)
+    found, dropped = {}, {}
+    for name, records in images.items():
+        samples = splits.get(name, Samples(np.zeros((0, 0)), np.zeros(0, int)))
+        labels = getattr(records, "labels", samples.labels)
+        if len(samples.labels) != records.size or np.any(labels != samples.labels):
+            raise ConfigError(
+                f"features:{encoder.stored} has {len(samples.labels)} rows of {name}, and "
+                f"{task.source} has {records.size} images, or other labels. Rows must be in the "
+                "order of the images, their labels the places of the classes in alphabetical "
+                "order; without --data and --task the file's own rows and labels are probed."
+            )
+        rows, numbers, dropped[name] = relabel(samples.labels)
+        found[name] = Samples(samples.features[rows], numbers)
+    return found, len(task.classes) or len(dataset.classes), dropped
+
+
+def _divided(whole: Samples, images: dict[str, Records]) -> dict[str, Samples]:
+    """Returns the splits of features of all images, by the order of rows that fits the labels."""
+    sizes = [records.size for records in images.values()]
+    rows = np.arange(sum(sizes))
+    if all(isinstance(records, Files) for records in images.values()):
+        labels = np.concatenate([records.labels for records in images.values()])
+        if len(labels) == len(whole.labels) and np.any(labels != whole.labels):
+            names = [path.name for records in images.values() for path in records.paths()]
+            rows[np.lexsort((names, labels))] = np.arange(len(rows))
+    if len(whole.labels) != len(rows):
+        return {}
+    parts = np.split(rows, np.cumsum(sizes)[:-1])
+    return {
+        name: Samples(whole.features[part], whole.labels[part])
+        for name, part in zip(images, parts, strict=True)
+    }
 
 
 class Relabelled(NamedTuple):
@@ -231,9 +337,8 @@ def relabeller(task: Task, names: Sequence[str]) -> Callable[[np.ndarray], Relab
     return relabel
 
 
-def _notes(network: Network, task: Task) -> list[str]:
-    trained = network.config.data.source.split(":")[:2]
-    if trained != task.source.split(":")[:2]:
+def _notes(encoder: Encoder, task: Task) -> list[str]:
+    if not encoder.trained_on or (encoder.trained_on.split(":")[:2] != task.source.split(":")[:2]):
         return []
     return ["the network was trained on these images: this is no transfer."]
 

@@ -238,7 +238,7 @@ def _placed(task: Task, sources: Mapping[str, str], data_dir: Path) -> Task:
 
 
 def _named(name: str) -> Task:
-    if ":" in name:
+    if ":" in name or name == "synthetic":
         # A flat folder is one split, of which train.data measures a fifth unless told otherwise.
         return Task(name, name, test="")
     return _known(name)

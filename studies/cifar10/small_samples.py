@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 import vci_jax
-from probes.encoders import network
+from probes import encoders
 from probes.encoders.config import TransferConfig
 from probes.transfer import task_features
 from probes.transfer.display import Display
@@ -50,19 +50,19 @@ def main(arguments: list[str]) -> int:
     compilation.cache()
     options = TransferConfig(data_dir=parsed.data_dir, threads=1)
     with Display(Console()) as display:
-        probed = network.load(parsed.run, options)
-        task = Task("own", probed.config.data.source)
+        encoder = encoders.load(str(parsed.run), options)
+        task = Task("own", encoder.trained_on)
         material = task_features.make(
-            probed,
+            encoder,
             task,
-            task_features.plan(probed, task),
+            task_features.plan(encoder, task),
             options,
             root=parsed.run / "features",
             say=display.say,
             progress=display.images,
         )
     rows = [
-        {"split": split, "draw": number, "samples": SIZE, "step": probed.step, **values}
+        {"split": split, "draw": number, "samples": SIZE, "step": encoder.step, **values}
         for split, samples in material.splits.items()
         for number, values in enumerate(measure(samples, material.num_classes))
     ]

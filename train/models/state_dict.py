@@ -65,17 +65,33 @@ class StateDictError(ConfigError):
     """A file of weights that cannot be read, or must not be."""
 
 
+# Where a training keeps its weights; averaged ones first, as they are those to be tested.
+_KEYS = ("model_ema", "state_dict_ema", "teacher", "state_dict", "model")
+
+
 def read(path: Path) -> Tensors:
     """Returns the tensors of a state dict by name.
 
-    A dictionary that holds the state dict as ``model`` or ``state_dict`` beside other things is
+    A dictionary that holds the state dict under a key such as ``model`` beside other things is
     opened, and the prefix ``module.`` that data-parallel training leaves on every name is removed.
 
     Raises:
-      StateDictError: the file is of another format, broken, holds no state dict, or asks for
-        anything to be called; says what to do.
+      StateDictError: the file cannot be read, is of another format, broken, holds no state dict, or
+        asks for anything to be called; says what to do.
     """
-    data = path.read_bytes()
+    return read_keyed(path)[0]
+
+
+def read_keyed(path: Path) -> tuple[Tensors, str]:
+    """Returns what ``read`` does, and the keys under which it was, ``"teacher"``; "" for none.
+
+    Of several, the averaged weights are taken: ``model_ema``, ``state_dict_ema``, ``teacher``, then
+    ``state_dict`` and ``model``.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StateDictError(f"{path} cannot be read: {error.strerror}.") from error
     try:
         return _unwrap(_decode(data, path), path)
     except StateDictError:
@@ -214,17 +230,20 @@ def _decode_safetensors(data: bytes) -> Tensors:
     return tensors
 
 
-def _unwrap(tree: Any, path: Path) -> Tensors:
-    if isinstance(tree, Mapping):
-        inside = [key for key in ("model", "state_dict") if isinstance(tree.get(key), Mapping)]
-        if len(inside) == 1:
-            tree = tree[inside[0]]
+def _unwrap(tree: Any, path: Path) -> tuple[Tensors, str]:
+    keys = []
+    while isinstance(tree, Mapping):
+        inside = [key for key in _KEYS if isinstance(tree.get(key), Mapping)]
+        if not inside:
+            break
+        keys.append(inside[0])
+        tree = tree[inside[0]]
     named = isinstance(tree, Mapping) and all(isinstance(key, str) for key in tree)
     if not named or not tree or not all(isinstance(v, np.ndarray) for v in tree.values()):
         held = sorted(map(str, tree))[:8] if isinstance(tree, Mapping) else type(tree).__name__
         raise StateDictError(
-            f"{path} holds no state dict, alone or as one of model and state_dict, but {held}."
+            f"{path} holds no state dict, alone or as one of {', '.join(_KEYS)}, but {held}."
         )
     if all(name.startswith("module.") for name in tree):
         tree = {name.removeprefix("module."): value for name, value in tree.items()}
-    return dict(tree)
+    return dict(tree), ".".join(keys)

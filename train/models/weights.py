@@ -55,6 +55,16 @@ _VIT: Names = _LEAVES | {
 }
 
 
+class MisfitError(StateDictError):
+    """Tensors that are not those of the model; ``problems`` has a line for each."""
+
+    def __init__(self, title: str, problems: list[str]) -> None:
+        """Takes what the tensors are of, and what is wrong with each."""
+        self.problems = problems
+        listing = "\n".join(f"  {problem}" for problem in problems)
+        super().__init__(f"{title} does not fit the model:\n{listing}")
+
+
 def load(path: Path, model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, Any]:
     """Returns the variables of a model as float32, with the values of a file.
 
@@ -69,15 +79,55 @@ def load(path: Path, model: nn.Module, image_shape: tuple[int, ...]) -> dict[str
         is missing, unexpected or of another shape.
       ValueError: there are no public weights for this kind of model.
     """
+    wanted, structure = _variables(model, image_shape)
+    return _fill(read(path), wanted, structure, str(path))
+
+
+def fill(
+    tensors: Tensors, model: nn.Module, image_shape: tuple[int, ...], title: str
+) -> dict[str, Any]:
+    """Returns the variables of a model with the values of tensors by torch's names.
+
+    Args:
+      tensors: all of the model's, and no others.
+      model: as for ``load``.
+      image_shape: as for ``load``.
+      title: what to call the tensors in an error.
+
+    Raises:
+      MisfitError: some tensors are missing, unexpected or of another shape.
+      ValueError: there are no public weights for this kind of model.
+    """
+    return _fill(tensors, *_variables(model, image_shape), title)
+
+
+def shapes(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of the tensors of a model, by torch's names.
+
+    Raises:
+      ValueError: there are no public weights for this kind of model.
+    """
+    wanted, _ = _variables(model, image_shape)
+    return {name: _their_shape(shape, name) for name, shape in wanted.items()}
+
+
+def _variables(
+    model: nn.Module, image_shape: tuple[int, ...]
+) -> tuple[dict[str, tuple[int, ...]], Any]:
+    """Returns our shapes by torch's names, in the order of the leaves, and the tree of these."""
     names = {ResNet: _RESNET, ViT: _VIT}.get(type(model))
     if names is None:
         raise ValueError(f"there are no public weights for a {type(model).__name__}.")
     images = jnp.zeros((1, *image_shape), jnp.float32)
     shapes = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
     leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
-    wanted = {_translate(leaf_path, names): leaf.shape for leaf_path, leaf in leaves}
-    tensors = read(path)
-    _refuse_misfits(wanted, tensors, path)
+    return {_translate(leaf_path, names): leaf.shape for leaf_path, leaf in leaves}, structure
+
+
+def _fill(
+    tensors: Tensors, wanted: dict[str, tuple[int, ...]], structure: Any, title: str
+) -> dict[str, Any]:
+    _refuse_misfits(wanted, tensors, title)
     values = [_to_ours(tensors[name], shape) for name, shape in wanted.items()]
     return jax.tree.unflatten(structure, values)
 
@@ -109,7 +159,7 @@ def _to_ours(tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.ascontiguousarray(tensor.reshape(shape), np.float32)
 
 
-def _refuse_misfits(wanted: dict[str, tuple[int, ...]], tensors: Tensors, path: Path) -> None:
+def _refuse_misfits(wanted: dict[str, tuple[int, ...]], tensors: Tensors, title: str) -> None:
     """Lists every name on one side alone, and every pair of different shapes."""
     # How often a BatchNorm of torch was trained, which nothing of ours depends on.
     found = {name for name in tensors if not name.endswith(".num_batches_tracked")}
@@ -120,5 +170,4 @@ def _refuse_misfits(wanted: dict[str, tuple[int, ...]], tensors: Tensors, path: 
         if name in found and tensors[name].shape != theirs:
             problems.append(f"shape: {name} is {tensors[name].shape}, the model has {theirs}")
     if problems:
-        listing = "\n".join(f"  {problem}" for problem in problems)
-        raise StateDictError(f"{path} does not fit the model:\n{listing}")
+        raise MisfitError(title, problems)

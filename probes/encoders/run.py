@@ -1,4 +1,4 @@
-"""The network of a work directory, in evaluation mode, and what is fed to it.
+"""The encoder of a work directory: its network in evaluation mode, and what is fed to it.
 
 Nothing in the directory is changed, so a run may be probed while it goes on. The data it was
 trained on are needed in one case only: where images keep their stored size (``image_size`` 0), the
@@ -7,16 +7,16 @@ description of that data set says which it is.
 
 import dataclasses
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
 from probes.encoders import identity
 from probes.encoders.config import TransferConfig
+from probes.encoders.encoder import Encoder, Outputs, describe_transform
 from train import checkpoint, claim, loop, program
 from train import mesh as meshes
 from train.config import Config, ConfigError, DataConfig
@@ -25,34 +25,8 @@ from train.data.sources import stored_side
 from train.step import predict
 
 
-class Network(NamedTuple):
-    """A checkpoint that gives features.
-
-    Attributes:
-      workdir: of the run.
-      config: of the run.
-      step: of the checkpoint.
-      features: from images ``uint8 [B H W C]``, divided among the devices, to ``[B D]``.
-      mesh: those devices.
-      data: how any image is brought to the network; its ``source`` is to be replaced.
-      peak: the largest value of the pixels that the network was trained on.
-      identity: of the network and its transform; features with the same are the same.
-      test: the row of ``metrics.jsonl`` of the test split at this step; empty if there is none.
-    """
-
-    workdir: Path
-    config: Config
-    step: int
-    features: Callable[[jax.Array], jax.Array]
-    mesh: Any
-    data: DataConfig
-    peak: int
-    identity: dict[str, Any]
-    test: dict[str, Any]
-
-
-def load(workdir: Path, options: TransferConfig) -> Network:
-    """Returns the network of a run, from its last checkpoint or the one asked for.
+def load(workdir: Path, options: TransferConfig) -> Encoder:
+    """Returns the encoder of a run, from its last checkpoint or the one asked for.
 
     Raises:
       ConfigError: there is no such checkpoint, it is damaged, or the size of its input is unknown.
@@ -77,21 +51,38 @@ def load(workdir: Path, options: TransferConfig) -> Network:
     # What is not needed for features would stay in memory as long as the network does.
     state = state._replace(opt_state=(), ema={})
     whole, parts = meshes.replicated(mesh), meshes.split(mesh)
-    forward = jax.jit(
+    features = jax.jit(
         lambda state, images: predict(task, state, images)[1],
+        in_shardings=(whole, parts),
+        out_shardings=parts,
+    )
+    outputs = jax.jit(
+        lambda state, images: Outputs(*reversed(predict(task, state, images))),
         in_shardings=(whole, parts),
         out_shardings=parts,
     )
     found = {
         "variables": identity.of_arrays(state.variables),
         "model": dataclasses.asdict(config.model),
-        "transform": {
-            name: getattr(data, name) for name in ("image_size", "resize", "mean", "std")
-        },
+        "transform": describe_transform(data, "bilinear"),
     }
     row = next((r for r in _test_rows(workdir) if r["step"] == step), {})
     peak = DIGITS_PEAK if config.data.source == "digits" and len(data.mean) == 1 else 255
-    return Network(workdir, config, step, partial(forward, state), mesh, data, peak, found, row)
+    return Encoder(
+        name=workdir.resolve().name,
+        directory=workdir,
+        features=partial(features, state),
+        outputs=partial(outputs, state),
+        num_classes=classes,
+        mesh=mesh,
+        data=data,
+        identity=found,
+        peak=peak,
+        trained_on=config.data.source,
+        experiment=config.name,
+        step=step,
+        test=row,
+    )
 
 
 def _transform(data: DataConfig, options: TransferConfig) -> DataConfig:

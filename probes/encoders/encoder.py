@@ -1,0 +1,123 @@
+"""``Encoder``: images to features, with the test transform of the network that makes them."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+from PIL import Image
+
+from probes.encoders import identity
+from probes.encoders.config import TransferConfig
+from train.config import DataConfig
+
+IMAGENET_MEAN, IMAGENET_STD = DataConfig().mean, DataConfig().std
+
+
+class Outputs(NamedTuple):
+    """Features ``[B D]`` and logits ``[B K]`` of a batch; logits are None without a head."""
+
+    features: jax.Array
+    logits: jax.Array | None
+
+
+class Encoder(NamedTuple):
+    """A network that gives features, or features that another program has computed.
+
+    Attributes:
+      name: what tables and rows call it.
+      directory: where its results and its features go: the work directory of a run, else
+        ``OUT/name``.
+      features: from images ``uint8 [B H W C]``, divided among the devices, to ``[B D]``.
+      outputs: the same with logits.
+      num_classes: number of logits, those of pretraining; 0 where there is no head.
+      mesh: the devices.
+      data: test transform: ``image_size``, ``resize``, ``mean`` and ``std``; its ``source`` is to
+        be replaced.
+      interpolation: filter of the transform.
+      peak: largest value of the pixels that the network was trained on.
+      identity: of weights and transform; equal identities mean equal features.
+      trained_on: source of the images of pretraining, in the words of ``train.data``; "" if
+        unknown.
+      notes: sentences on what was assumed or chosen.
+      experiment: name of the config of a run, else the word's kind.
+      step: of the checkpoint of a run, else None.
+      test: row of ``metrics.jsonl`` of the test split at this step; empty if there is none.
+      stored: file or directory of features, for ``features:PATH``; nothing is computed then.
+    """
+
+    name: str
+    directory: Path
+    features: Callable[[jax.Array], jax.Array]
+    outputs: Callable[[jax.Array], Outputs]
+    num_classes: int
+    mesh: Any
+    data: DataConfig
+    identity: dict[str, Any]
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    peak: int = 255
+    trained_on: str = ""
+    notes: tuple[str, ...] = ()
+    experiment: str = ""
+    step: int | None = None
+    test: dict[str, Any] = {}  # noqa: RUF012
+    stored: Path | None = None
+
+
+def place(kind: str, path: Path | None, options: TransferConfig) -> tuple[str, Path]:
+    """Returns the name of a model that is no run, and the directory of its results.
+
+    A path is part of the name with four digits of its digest: many files are called best.pth.
+    """
+    name = (
+        kind if path is None else f"{kind}-{path.stem}-{identity.of_json(str(path.resolve()))[:4]}"
+    )
+    name = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII)[-80:].strip("-.")
+    return name, Path(options.out or "probes-out") / name
+
+
+def transform(
+    options: TransferConfig,
+    *,
+    side: int,
+    resize: int,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
+) -> DataConfig:
+    """Returns a test transform; ``--image-size`` keeps the proportion of ``resize`` to ``side``."""
+    wanted = options.image_size or side
+    return DataConfig(
+        image_size=wanted,
+        # Rounded as torchvision's and timm's own, whose side is that of the default.
+        resize=resize if wanted == side else round(resize * wanted / side),
+        mean=mean,
+        std=std,
+        data_dir=options.data_dir,
+        threads=options.threads,
+        max_unreadable=options.max_unreadable,
+    )
+
+
+def describe_transform(data: DataConfig, interpolation: str) -> dict[str, Any]:
+    """Returns what features depend on of a transform, for ``Encoder.identity``."""
+    fields = {name: getattr(data, name) for name in ("image_size", "resize", "mean", "std")}
+    return fields | ({} if interpolation == "bilinear" else {"interpolation": interpolation})
+
+
+def bicubic(pixels: np.ndarray, *, side: int, short: int) -> np.ndarray:
+    """Returns the centre of an image whose short side was resized by Pillow's bicubic filter.
+
+    This is ``Resize(short, BICUBIC)`` and ``CenterCrop(side)`` of torchvision, as timm uses them.
+
+    Args:
+      pixels: ``uint8 [H W]``, ``[H W 1]`` or ``[H W 3]``.
+      side: of the result, ``[side side]`` or ``[side side 3]``.
+      short: of the whole image after resizing.
+    """
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
+    width, height = (int(short * edge / min(image.size)) for edge in image.size)
+    left, top = round((width - side) / 2), round((height - side) / 2)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(image.crop((left, top, left + side, top + side)))

@@ -1,0 +1,147 @@
+"""Encoders of Python functions, for networks of any library: ``python:MODULE:FUNCTION``.
+
+    def encode(images):  # numpy uint8 [B, H, W, 3], RGB
+        return features  # float [B, D]; or the pair (features, logits [B, K])
+
+The function normalises the pixels itself. What else there is to say is said in its attributes:
+
+    encode.image_size = 224  # side of the images it is given; 224 if not said
+    encode.resize = 256  # short side before the centre crop; image_size * 256 / 224 if not said
+    encode.interpolation = "bicubic"  # or "bilinear", the default
+    encode.name = "my network"  # in tables; MODULE-FUNCTION if not said
+    encode.version = "epoch 90"  # kept features are reused while this and the module's file last
+"""
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from probes.encoders.config import TransferConfig
+from probes.encoders.encoder import Encoder, Outputs, describe_transform, place, transform
+from probes.encoders.identity import of_json
+from train import mesh as meshes
+from train.config import ConfigError
+
+
+def load(target: str, options: TransferConfig) -> Encoder:
+    """Returns the encoder of ``MODULE:FUNCTION``; calls it once, with two black images.
+
+    Raises:
+      ConfigError: there is no such function, its attributes are off, or it does not return
+        features ``[B, D]`` and perhaps logits ``[B, K]``.
+    """
+    module_name, _, function_name = target.partition(":")
+    title = f"python:{target}"
+    if not module_name or not function_name:
+        raise ConfigError(f"{title!r} names no function; write python:MODULE:FUNCTION.")
+    try:
+        module = importlib.import_module(module_name)
+        function = functools.reduce(getattr, function_name.split("."), module)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"{title} cannot be imported: {error}. MODULE must be importable from the directory "
+            "where you are, as in python:examples.efficientnet_lite:lite0."
+        ) from error
+    side = int(getattr(function, "image_size", 224))
+    resize = int(getattr(function, "resize", round(side * 256 / 224)))
+    filtered = getattr(function, "interpolation", "bilinear")
+    if filtered not in ("bilinear", "bicubic") or not 0 < side <= resize:
+        raise ConfigError(
+            f"{title} has image_size {side}, resize {resize} and interpolation {filtered!r}; it "
+            "needs 0 < image_size <= resize, and bilinear or bicubic."
+        )
+    data = transform(options, side=side, resize=resize)
+    source = inspect.getsourcefile(module)
+    found = {
+        "function": target,
+        "source": of_json(Path(source).read_text()) if source else "",
+        "version": str(getattr(function, "version", "")),
+        "transform": describe_transform(data, filtered) | {"mean": None, "std": None},
+    }
+    label = str(getattr(function, "name", target.replace(":", "-")))
+    return of_function(
+        function,
+        title,
+        label,
+        data=data,
+        identity=found,
+        interpolation=filtered,
+        options=options,
+    )
+
+
+def of_function(
+    function: Callable[[np.ndarray], Any],
+    title: str,
+    label: str,
+    *,
+    data: Any,
+    identity: dict[str, Any],
+    interpolation: Any,
+    options: TransferConfig,
+    path: Path | None = None,
+    notes: tuple[str, ...] = (),
+) -> Encoder:
+    """Returns the encoder of a function of images ``uint8 [B H W 3]`` that runs on the host.
+
+    Args:
+      function: returns features, or features and logits.
+      title: for errors.
+      label: becomes the name, with ``path`` where there is a file of weights.
+      data: the transform.
+      identity: what the features depend on.
+      interpolation: of the transform.
+      options: for the directory of results.
+      path: of the weights.
+      notes: of the encoder.
+
+    Raises:
+      ConfigError: what it returns for two images is neither.
+    """
+
+    def outputs(images: jax.Array) -> Outputs:
+        pixels = np.asarray(images)
+        results = function(pixels)
+        pair = results if isinstance(results, tuple) else (results, None)
+        arrays = [None if x is None else np.asarray(x, np.float32) for x in pair]
+        shapes = [np.shape(x) for x in arrays if x is not None]
+        if (
+            len(arrays) != 2
+            or not shapes
+            or any(len(shape) != 2 or shape[0] != len(pixels) for shape in shapes)
+        ):
+            raise ConfigError(
+                f"{title} returned arrays of shapes {shapes} for {len(pixels)} images; it must "
+                "return features [B, D], or the pair (features [B, D], logits [B, K])."
+            )
+        return Outputs(*arrays)
+
+    try:
+        tried = outputs(np.zeros((2, data.image_size, data.image_size, 3), np.uint8))
+    except ConfigError:
+        raise
+    except Exception as error:  # Whatever somebody's function raises.
+        raise ConfigError(
+            f"{title} failed on two black images of {data.image_size} pixels: "
+            f"{type(error).__name__}: {str(error)[:400]}"
+        ) from error
+    name, directory = place(label, path, options)
+    return Encoder(
+        name=name,
+        directory=directory,
+        features=lambda images: outputs(images).features,
+        outputs=outputs,
+        num_classes=0 if tried.logits is None else tried.logits.shape[1],
+        mesh=meshes.make_mesh(),
+        data=data,
+        identity=identity,
+        interpolation=interpolation,
+        notes=notes,
+        experiment=title.partition(":")[0],
+    )

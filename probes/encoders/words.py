@@ -1,0 +1,96 @@
+"""From a word of the command line to an encoder."""
+
+from pathlib import Path
+
+import jax
+
+from probes.encoders import checkpoint, function, libraries, run
+from probes.encoders.config import TransferConfig
+from probes.encoders.encoder import Encoder, Outputs, place, transform
+from train import mesh as meshes
+from train.config import ConfigError
+
+# Example -> what it is. The help, the error and the documentation list these.
+KINDS = {
+    "runs/digits": "a work directory of python -m train",
+    "resnet50=resnet50.pth": "weights with the names of torchvision and timm: resnet18, resnet34, "
+    "resnet50, resnet101, resnet152",
+    "deit_s=deit_small.pth": "weights of DeiT: deit_ti, deit_s, deit_b",
+    "vit_b=model.safetensors": "weights of timm's vit_*_patch16: vit_ti, vit_s, vit_b",
+    "timm:convnext_tiny=model.safetensors": "any model of timm, with its own transform",
+    "torchvision:vit_b_16=vit_b_16.pth": "any classifier of torchvision, with its own transform",
+    "python:my_module:encode": "a function: uint8 [B, H, W, 3] -> features, or (features, logits)",
+    "features:mine.npz": "features made elsewhere: one file, or a folder with train.* and test.*",
+}
+
+
+def load(word: str, options: TransferConfig) -> Encoder:
+    """Returns the encoder that a word of the command line stands for.
+
+    Args:
+      word: as the examples in ``KINDS``.
+      options: with the size of the input, the data directory, ``out``, and which checkpoint of a
+        run.
+
+    Raises:
+      ConfigError: no kind has such words, or the model cannot be loaded; says what to do.
+    """
+    kind, colon, rest = word.partition(":")
+    if colon and kind in _LOADERS:
+        return _LOADERS[kind](rest, options)
+    name, equals, path = word.partition("=")
+    if equals and name in checkpoint.NETWORKS:
+        return checkpoint.load(name, Path(path).expanduser(), options)
+    own = Path(word).expanduser()
+    if own.is_dir():
+        return run.load(own, options)
+    if word in checkpoint.NETWORKS:
+        raise ConfigError(f"{word} is the name of a network. {checkpoint.where(word)}")
+    if own.is_file():
+        raise ConfigError(
+            f"{word} is a file: say what it is, as in resnet50={word}.\n{list_kinds()}"
+        )
+    raise ConfigError(
+        f"{word!r} is no model, and no directory of that name is there.\n{list_kinds()}"
+    )
+
+
+def list_kinds() -> str:
+    """Returns the kinds of words, one a line with an example each."""
+    lines = (f"  {example:36}  {summary}" for example, summary in KINDS.items())
+    return "Models are, by example:\n" + "\n".join(lines)
+
+
+def _stored(rest: str, options: TransferConfig) -> Encoder:
+    """Returns the encoder of features that are there already: it computes nothing."""
+    path = Path(rest).expanduser()
+    if not rest or not path.exists():
+        raise ConfigError(f"features:{rest}: there is no such file or directory.")
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    marks = [[str(f.name), f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.is_file()]
+
+    def refuse(images: jax.Array) -> Outputs:
+        del images
+        raise ConfigError(f"features:{rest} holds features, and no network to compute others.")
+
+    name, directory = place("features", path, options)
+    return Encoder(
+        name=name,
+        directory=directory,
+        features=refuse,  # type: ignore[arg-type]
+        outputs=refuse,
+        num_classes=0,
+        mesh=meshes.make_mesh(),
+        data=transform(options, side=32, resize=32),
+        identity={"features": str(path.resolve()), "files": marks},
+        experiment="features",
+        stored=path,
+    )
+
+
+_LOADERS = {
+    "timm": libraries.load_timm,
+    "torchvision": libraries.load_torchvision,
+    "python": function.load,
+    "features": _stored,
+}

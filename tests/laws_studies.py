@@ -25,6 +25,7 @@ from laws import (
 
 from probes.analysis import coefficients, cohorts, conclusions, correlation, resampling, runs
 from probes.transfer import odds, rounding, summary
+from vci_jax import interval
 
 
 def _probes(*names):
@@ -121,10 +122,10 @@ CORRELATION = (
     Law(_probes("analysis.resampling.bca"), "The interval moves with a small unit.",
         _distribution, _interval, changed(sample=times(1e-13), distribution=times(1e-13)),
         changed(sample=lambda v: v * 2), _affine(1e-13, 0)),
-    Law(_probes("analysis.correlation.holm"),
+    Law(("vci_jax.interval.holm",),
         "The order of the tests does not matter; NaN is no test.",
         lambda: {"p": np.array([0.01, 0.04, np.nan, 0.03]), "back": np.arange(4)},
-        lambda d: {"adjusted": correlation.holm(np.asarray(d["p"]))[np.argsort(d["back"])]},
+        lambda d: {"adjusted": interval.holm(np.asarray(d["p"]))[np.argsort(d["back"])]},
         reordered("p", "back"), takes_order_for_content("back")),
 )  # fmt: skip
 

@@ -58,7 +58,7 @@ MAY_IMPORT = {
     "configs": ("train",),
     "probes.encoders": ("train",),
     "probes.transfer": ("vci_jax", "vci_jax.probe", "train", "probes.encoders"),
-    "probes.analysis": ("train", "probes.transfer"),
+    "probes.analysis": ("vci_jax", "train", "probes.transfer"),
     "probes.figures": ("vci_jax", "vci_jax.probe", "probes.transfer", "probes.analysis"),
     "probes.page": ("vci_jax", "train", "probes.transfer", "probes.analysis"),
     "probes.report": ("probes.page",),  # The name that the page's command had.

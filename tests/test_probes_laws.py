@@ -16,6 +16,7 @@ from probes.analysis.coefficients import COEFFICIENTS, pearson
 from probes.analysis.cohorts import ALL
 from probes.analysis.resampling import Plan
 from probes.transfer import escape, rounding
+from vci_jax import interval
 
 QUICK = Plan(resamples=499, permutations=720)
 CLOSE = {"rtol": 0, "atol": 1e-9}
@@ -155,7 +156,7 @@ def everything(runs):
     for one in correlation.compare(runs, "vci", QUICK):
         found[one.group, one.other, "less"] = np.array([one.value, *one.interval])
     p_values = [found[key][6] for key in found if len(key) == 2]
-    found["holm"] = np.sort(correlation.holm(np.array(p_values)))
+    found["holm"] = np.sort(interval.holm(np.array(p_values)))
     return found
 
 

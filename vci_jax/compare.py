@@ -11,7 +11,7 @@ block b.
 import dataclasses
 import itertools
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ from vci_jax.catalogue import METRICS, ON_PRETRAINING, ON_TARGET
 from vci_jax.errors import Caveat, VCIError, optional
 from vci_jax.geometry import Weighting
 from vci_jax.in_memory import deal
-from vci_jax.interval import ESTIMATES, LeaveOneOut
+from vci_jax.interval import ESTIMATES, LeaveOneOut, holm
 from vci_jax.moments import ClassMoments
 
 _SHOWN = ("vci", "vci_adjusted", "vci_interval", "fuzziness")
@@ -340,19 +340,8 @@ def paired_differences(
         p_value = p_value if math.isfinite(error) else math.nan
         rows.append(Difference(a, b, metric, x - y, x - y - reach, x - y + reach,
                                p_value, math.nan, False))  # fmt: skip
-    corrected = _holm([row.p_value for row in rows])
+    corrected = holm(np.array([row.p_value for row in rows])).tolist()
     return [
         row._replace(p_holm=p, apart=bool(p < 1 - confidence))
         for row, p in zip(rows, corrected, strict=True)
     ]
-
-
-def _holm(p_values: Sequence[float]) -> list[float]:
-    """p-values of a family, corrected step by step from the smallest; NaN are no part of it."""
-    corrected = [math.nan] * len(p_values)
-    known = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
-    largest = 0.0
-    for rank, (p, i) in enumerate(known):
-        largest = max(largest, min(1.0, p * (len(known) - rank)))
-        corrected[i] = largest
-    return corrected

@@ -188,3 +188,13 @@ def jackknife_estimates(
     adjusted = metrics.vci_adjusted(geometry)
     inflation = jackknife_inflation(metrics.sample(geometry), whole.count, adjusted)
     return inflation, values, jax.lax.map(without, (before, after))
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Returns p-values adjusted for their number by Holm's step-down rule; NaN stays out of it."""
+    adjusted = np.full(len(p_values), np.nan)
+    known = np.flatnonzero(np.isfinite(p_values))
+    order = known[np.argsort(p_values[known], kind="stable")]
+    factors = len(order) - np.arange(len(order))
+    adjusted[order] = np.minimum(np.maximum.accumulate(p_values[order] * factors), 1.0)
+    return adjusted

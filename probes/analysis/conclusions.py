@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from probes.analysis.cohorts import ALL
-from probes.analysis.correlation import Comparison, Correlation, holm
+from probes.analysis.correlation import Comparison, Correlation
 from probes.analysis.resampling import Plan
 from probes.transfer import rounding
+from vci_jax.interval import holm
 
 # Fewer settings than this get a sentence of their own.
 _ENOUGH = 10

@@ -136,16 +136,6 @@ def _residuals(sample: np.ndarray, given: np.ndarray) -> np.ndarray:
     return np.where(np.max(np.abs(rest)) > 1e-6, rest, 0.0)
 
 
-def holm(p_values: np.ndarray) -> np.ndarray:
-    """Returns p-values adjusted for their number by Holm's step-down rule; NaN stays out of it."""
-    adjusted = np.full(len(p_values), np.nan)
-    known = np.flatnonzero(np.isfinite(p_values))
-    order = known[np.argsort(p_values[known], kind="stable")]
-    factors = len(order) - np.arange(len(order))
-    adjusted[order] = np.minimum(np.maximum.accumulate(p_values[order] * factors), 1.0)
-    return adjusted
-
-
 def _gain(samples: list[np.ndarray], settings: np.ndarray, plan: Plan) -> tuple[float, Interval]:
     *metrics, mlog = (resampling.means(sample, settings) for sample in samples)
     signs = [rounding.sign(float(coefficients.pearson(metric, mlog))) for metric in metrics]

@@ -93,6 +93,8 @@ class ModelConfig:
     """ResNets: channels of the first stage; each later stage has twice as many."""
     stem: Literal["imagenet", "cifar", "half"] = "imagenet"
     """ResNets: 7x7 stride 2 and max-pool (imagenet), 3x3 (cifar), or 3x3 stride 2 (half)."""
+    dropout: float = 0.0
+    """ResNets: chance that a feature is zero where the head reads it in training."""
     bn_group: int = 0
     """ResNets: consecutive samples over which BatchNorm takes statistics; 0 is the whole batch."""
     patch: int = 16
@@ -107,10 +109,12 @@ class ModelConfig:
 class LossConfig:
     """The training objective."""
 
-    name: Literal["cross_entropy", "mse"] = "cross_entropy"
-    """Cross-entropy, or squared error against the one-hot label."""
+    name: Literal["cross_entropy", "sigmoid", "mse"] = "cross_entropy"
+    """Softmax or sigmoid cross-entropy, or squared error against the one-hot label."""
     temperature: float = 1.0
     """Divides the logits before the softmax of the cross-entropy."""
+    logit_norm: bool = False
+    """Scale the logits of each image to length one, before the temperature divides them."""
     mse_target: float = 1.0
     """The squared error wants this logit, M, of the true class, and 0 of the others."""
     mse_weight: float = 1.0
@@ -140,6 +144,8 @@ class OptimConfig:
     """AdamW: decay of the running means of the gradient and of its square."""
     weight_decay: float = 1e-4
     """Added to the gradient (sgd) or the step (adamw), times the parameter; see decay."""
+    head_decay: float = 0.0
+    """Further weight decay of the last layer's kernel."""
     decay: Literal["all", "kernels"] = "all"
     """Parameters that decay: all, or none of the biases, norms, class token and positions."""
     warmup_epochs: int = 10

@@ -21,12 +21,30 @@ Loss = Callable[[jax.Array, jax.Array], jax.Array]
 Regulariser = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def cross_entropy(logits: jax.Array, targets: jax.Array, *, temperature: float) -> jax.Array:
-    """Returns ``-sum_k target_k log softmax(logits / temperature)_k``."""
-    logits = logits / temperature
+def cross_entropy(
+    logits: jax.Array, targets: jax.Array, *, temperature: float, logit_norm: bool
+) -> jax.Array:
+    """Returns ``-sum_k target_k log softmax(logits / temperature)_k``.
+
+    With ``logit_norm`` the logits of a sample are first divided by their length.
+
+    Reference: S. Kornblith et al., Why Do Better Loss Functions Lead to Less Transferable
+    Features?, NeurIPS 2021, section 2.
+    """
+    logits = (_normalise(logits) if logit_norm else logits) / temperature
     if targets.ndim == 1:
         return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
     return optax.softmax_cross_entropy(logits, targets)
+
+
+def sigmoid_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Returns the cross-entropies of K yes-or-no questions, added up:
+
+    ``-sum_k [target_k log sigmoid(logit_k) + (1 - target_k) log sigmoid(-logit_k)]``.
+    """
+    if targets.ndim == 1:
+        targets = jax.nn.one_hot(targets, logits.shape[-1], dtype=logits.dtype)
+    return jnp.sum(optax.sigmoid_binary_cross_entropy(logits, targets), axis=-1)
 
 
 def squared_error(
@@ -116,11 +134,14 @@ def build(config: LossConfig) -> Loss:
     Raises:
       ConfigError: a setting of the other objective is not at its default.
     """
+    if config.name != "cross_entropy":
+        _refuse(config, "temperature", "logit_norm")
     if config.name == "mse":
-        _refuse(config, "temperature")
         return partial(squared_error, target=config.mse_target, weight=config.mse_weight)
     _refuse(config, "mse_target", "mse_weight")
-    return partial(cross_entropy, temperature=config.temperature)
+    if config.name == "sigmoid":
+        return sigmoid_cross_entropy
+    return partial(cross_entropy, temperature=config.temperature, logit_norm=config.logit_norm)
 
 
 def build_regulariser(config: LossConfig, num_classes: int) -> Regulariser | None:

@@ -56,10 +56,16 @@ def build(config: OptimConfig, learning_rate: optax.Schedule) -> optax.GradientT
     rate = learning_rate if every == 1 else lambda count: learning_rate(count * every)
     if config.name == "adamw":
         b1, b2 = config.betas
-        optimizer = optax.adamw(rate, b1, b2, weight_decay=config.weight_decay, mask=mask)
+        optimizer = optax.chain(
+            optax.scale_by_adam(b1, b2),
+            optax.add_decayed_weights(config.weight_decay, mask),
+            *_head_decay(config.head_decay),
+            optax.scale_by_learning_rate(rate),
+        )
     else:
         optimizer = optax.chain(
             optax.add_decayed_weights(config.weight_decay, mask),
+            *_head_decay(config.head_decay),
             optax.sgd(rate, momentum=config.momentum, nesterov=True),
         )
     if config.clip_norm:
@@ -92,6 +98,16 @@ def average(averaged: Any, weights: Any, step: jax.Array, *, decay: float, every
     """
     rate = jnp.where(step % every == 0, 1 - decay, 0.0)
     return jax.tree.map(lambda old, new: old + rate * (new - old), averaged, weights)
+
+
+def _head_decay(decay: float) -> list[optax.GradientTransformation]:
+    return [optax.add_decayed_weights(decay, _is_head)] if decay else []
+
+
+def _is_head(params: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: [part.key for part in path] == ["head", "kernel"], params
+    )
 
 
 def _is_kernel(params: Any) -> Any:

@@ -123,7 +123,7 @@ def train_step(
             images,
             train=True,
             mutable=["batch_stats"],
-            rngs={"drop_path": model_key},
+            rngs={"drop_path": model_key, "dropout": model_key},
         )
         total = loss = jnp.mean(task.loss(logits, targets))
         correct = jnp.argmax(logits, axis=-1) == batch["label"]

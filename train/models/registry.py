@@ -29,7 +29,7 @@ _FAMILIES = (
             "resnet101": resnet.resnet101,
             "resnet152": resnet.resnet152,
         },
-        fields=("width", "stem", "bn_group"),
+        fields=("width", "stem", "dropout", "bn_group"),
     ),
     _Family(
         members={

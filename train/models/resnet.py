@@ -112,6 +112,8 @@ class ResNet(nn.Module):
       block: their kind.
       width: channels of the first stage; each later stage has twice as many.
       stem: "imagenet", "cifar" or "half", see ``ModelConfig``.
+      dropout: chance that the head reads a zero for a feature in training, by the random key called
+        "dropout"; the others are scaled up.
       bn_group: samples over which BatchNorm takes its statistics; 0 is the whole batch.
       dtype: of convolutions and activations. Parameters, statistics, averages over positions and
         the head are float32 in any case.
@@ -122,6 +124,7 @@ class ResNet(nn.Module):
     block: type[BasicBlock] | type[BottleneckBlock]
     width: int
     stem: str
+    dropout: float
     bn_group: int
     dtype: jnp.dtype
 
@@ -154,7 +157,8 @@ class ResNet(nn.Module):
                 x = self.block(self.width * 2**stage, stride, conv, norm, name=name)(x)
                 pooled[name] = _average(x)
         features = pooled.pop(name)
-        logits = nn.Dense(self.num_classes, name="head")(features)
+        read = nn.Dropout(self.dropout, deterministic=not train)(features)
+        logits = nn.Dense(self.num_classes, name="head")(read)
         return OrderedDict(pooled, features=features, logits=logits)
 
     def _stem(self, images: jax.Array, conv: Layer, norm: Layer) -> jax.Array:

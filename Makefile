@@ -21,7 +21,7 @@ OPTIMIZED := tests/test_conformance.py tests/test_definitions.py tests/test_trai
 	tests/test_probes_optimum.py tests/test_interval.py tests/test_train_main.py
 slow: $(READY)  ## The tests marked slow.
 	VCI_TEST_OPTIMIZED=1 $(BIN)/python -m pytest -n 2 -m slow $(OPTIMIZED) $(TESTS)
-	$(BIN)/python -m pytest -m slow $(OPTIMIZED:%=--ignore=%) $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(OPTIMIZED:%=--ignore=%) $(TESTS)
 
 lint: $(READY)
 	$(BIN)/ruff check

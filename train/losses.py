@@ -38,9 +38,9 @@ def cross_entropy(
 
 
 def sigmoid_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Returns the cross-entropies of K yes-or-no questions, added up:
+    """Returns the cross-entropies of K yes-or-no questions, added up.
 
-    ``-sum_k [target_k log sigmoid(logit_k) + (1 - target_k) log sigmoid(-logit_k)]``.
+    -sum_k [target_k log sigmoid(logit_k) + (1 - target_k) log sigmoid(-logit_k)]
     """
     if targets.ndim == 1:
         targets = jax.nn.one_hot(targets, logits.shape[-1], dtype=logits.dtype)

@@ -7,7 +7,6 @@ Legend: K classes, D feature dimension, N samples, P partial states.
 """
 
 import copy
-import functools
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 from jaxtyping import Array
 
 from vci_jax import _table, caveats, linalg, metrics, precision, transferability
+from vci_jax._compile import quick_jit
 from vci_jax.arrays import check_head
 from vci_jax.catalogue import METRICS
 from vci_jax.counts import MAX_COUNT
@@ -273,7 +273,7 @@ def check_options(
         )
 
 
-@functools.partial(jax.jit, static_argnames=("wanted", "weighting", "data_eps"))
+@quick_jit(static_argnames=("wanted", "weighting", "data_eps"))
 def _finish(
     stack: ClassMoments,
     head: Any,

@@ -6,7 +6,6 @@ others, so the data are never seen again.
 Legend: B blocks that hold samples, N samples, n_b of block b, K classes, D feature dimension.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from scipy.special import stdtrit
 
 from vci_jax import metrics, structure
+from vci_jax._compile import quick_jit
 from vci_jax.adjusted import jackknife_inflation
 from vci_jax.errors import VCIError
 from vci_jax.geometry import Weighting, factorize
@@ -149,7 +149,7 @@ def leave_one_out(
     if data_eps is None:
         data_eps = float(np.finfo(blocks.mean.dtype).eps)
     inflation, whole, parts = jax.device_get(
-        jackknife_estimates(blocks, tuple(names), weighting=weighting, data_eps=data_eps)
+        _jackknife(blocks, tuple(names), weighting=weighting, data_eps=data_eps)
     )
     counts = np.asarray(blocks.count).astype(np.int64)
     full = counts.sum(axis=1) > 0
@@ -162,7 +162,6 @@ def leave_one_out(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("names", "weighting", "data_eps"))
 def jackknife_estimates(
     blocks: ClassMoments, names: tuple[str, ...], *, weighting: Weighting, data_eps: float
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]], dict[str, Float[Array, " B"]]]:
@@ -188,6 +187,9 @@ def jackknife_estimates(
     adjusted = metrics.vci_adjusted(geometry)
     inflation = jackknife_inflation(metrics.sample(geometry), whole.count, adjusted)
     return inflation, values, jax.lax.map(without, (before, after))
+
+
+_jackknife = quick_jit(static_argnames=("names", "weighting", "data_eps"))(jackknife_estimates)
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

@@ -207,3 +207,25 @@ def test_settings_without_effect_are_refused(build, config, field):
     """Better than to be ignored."""
     with pytest.raises(ConfigError, match=f"--loss.{field}"):
         build(config)
+
+
+def test_sigmoid_cross_entropy():
+    """K yes-or-no questions, of labels and of distributions."""
+    loss = losses.build(LossConfig(name="sigmoid"))
+    logits = np.array([[1.0, -2.0, 0.5], [3.0, 0.0, -3.0]])
+    yes = 1 / (1 + np.exp(-logits))
+    for targets, hot in ((LABELS, np.eye(3)[LABELS]), (SOFT, SOFT)):
+        expected = -(hot * np.log(yes) + (1 - hot) * np.log(1 - yes)).sum(axis=1)
+        np.testing.assert_allclose(loss(logits.astype(np.float32), targets), expected, rtol=1e-5)
+
+
+def test_normalised_logits():
+    """Kornblith's: logits have length 1 / temperature, whatever the network gave; zeros stay."""
+    loss = losses.build(LossConfig(logit_norm=True, temperature=0.04))
+    unit = LOGITS / np.linalg.norm(LOGITS, axis=1, keepdims=True)
+    expected = -_log_softmax(unit / 0.04)[[0, 1], LABELS]
+    for scale in (1.0, 1e4):
+        found = loss((scale * LOGITS).astype(np.float32), LABELS)
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+    gradient = jax.grad(lambda z: loss(z, LABELS).sum())(np.zeros((2, 3), np.float32))
+    assert np.all(np.isfinite(gradient))

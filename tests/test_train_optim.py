@@ -177,3 +177,16 @@ def test_settings_without_effect_are_refused(config, field):
     """Better than to be ignored."""
     with pytest.raises(ConfigError, match=f"--optim.{field}"):
         optim.build(config, lambda count: 0.1)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_the_head_may_decay_more(name):
+    """Its kernel alone, by so much more; the state of the optimiser has no more arrays for it."""
+    params = {"head": {"kernel": jnp.ones(2), "bias": jnp.ones(2)}, "stem": {"kernel": jnp.ones(2)}}
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    momentum = {"momentum": 0.0} if name == "sgd" else {}
+    config = OptimConfig(name=name, weight_decay=0.2, head_decay=0.3, **momentum)
+    (after,) = _minimise(config, [zeros], params, rate=0.1)
+    np.testing.assert_allclose(after["head"]["kernel"], 0.95, rtol=1e-6)
+    np.testing.assert_allclose(after["head"]["bias"], 0.98, rtol=1e-6)
+    np.testing.assert_allclose(after["stem"]["kernel"], 0.98, rtol=1e-6)

@@ -57,3 +57,20 @@ def test_unknown_model_lists_the_known_ones():
     """The list leaves the private member out."""
     with pytest.raises(ConfigError, match="known models: resnet8, resnet20"):
         models.build(ModelConfig(name="resnet19"), 10)
+
+
+def test_dropout_is_of_what_the_head_reads():
+    """Half of the features, the others twice as large, in training alone; what is measured stays."""
+    config = ModelConfig(name="_resnet6", width=4, stem="cifar", dropout=0.5)
+    model = models.build(config, 12)  # more logits than features, which they then determine
+    images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    variables = model.init(jax.random.key(1), images, train=False)
+    kernel, bias = (variables["params"]["head"][name] for name in ("kernel", "bias"))
+    (logits, features), _ = model.apply(
+        variables, images, True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(2)}
+    )
+    read = np.linalg.lstsq(np.asarray(kernel).T, np.asarray(logits - bias).T, rcond=None)[0].T
+    factor = np.round(read / np.asarray(features), 3)
+    assert set(np.unique(factor[np.asarray(features) > 1e-3])) == {0.0, 2.0}
+    logits, features = model.apply(variables, images, False)
+    np.testing.assert_allclose(logits, features @ kernel + bias, rtol=1e-5, atol=1e-6)

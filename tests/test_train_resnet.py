@@ -60,7 +60,7 @@ def test_unknown_model_lists_the_known_ones():
 
 
 def test_dropout_is_of_what_the_head_reads():
-    """Half of the features, the others twice as large, in training alone; what is measured stays."""
+    """Half of the features, the others twice as large, in training alone."""
     config = ModelConfig(name="_resnet6", width=4, stem="cifar", dropout=0.5)
     model = models.build(config, 12)  # more logits than features, which they then determine
     images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))

@@ -20,6 +20,10 @@ _COMMANDS = {
         "compute the features of tasks and keep them on disk",
     ),
     "probe": ("probes.transfer.commands:probe", "probe features that any program has saved"),
+    "rank": (
+        "probes.page.rank_command:main",
+        "which model for these images, and how sure: models in pairs on the same images",
+    ),
     "correlate": (
         "probes.figures.correlate_command:main",
         "judge metrics by transfer: runs, or --published",

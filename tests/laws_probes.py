@@ -32,7 +32,7 @@ from laws import (
 )
 
 from probes.transfer import saved
-from vci_jax.probe import _inputs, _rotation, _softmax, baselines, selection
+from vci_jax.probe import _inputs, _paired, _rotation, _softmax, baselines, ranking, selection
 from vci_jax.probe import path as logistic
 from vci_jax.probe.estimator import LogisticProbe
 
@@ -416,12 +416,118 @@ INPUTS = (
         perturbs("weights", 2)),
 )  # fmt: skip
 
-PROBES = (*SOLVER, *PROTOCOL, *CLASSIFIER, *NEIGHBOURS, *ROTATION, *INPUTS)
+# The ranking, and scores of logits.
+
+
+def _logits():
+    features, labels, _ = _points()
+    kernel = np.random.default_rng(6).integers(-2, 3, (D, 5))
+    return {"logits": features @ kernel + 0.01 * np.arange(5), "labels": labels}
+
+
+def _of_logits(data):
+    logits, labels = np.asarray(data["logits"]), data["labels"]
+    return {"leep": baselines.leep(logits, labels), "nce": baselines.nce(logits, labels)}
+
+
+def _two_models():
+    features, labels, _ = _points()
+    noise = np.round(np.random.default_rng(5).normal(size=(N, D)) * 4) / 4
+    rows = np.arange(N) % 3 > 0
+    return {
+        "good": features[rows], "noise": noise[rows], "labels": labels[rows],
+        "test": (features[~rows], noise[~rows]), "test_labels": labels[~rows],
+        "values": np.geomspace(1e-2, 1e2, 3), "names": ("good", "noise"),
+    }  # fmt: skip
+
+
+def _ranked(data):
+    given = {name: data[name] for name in data["names"]}
+    test = dict(zip(("good", "noise"), data["test"], strict=True))
+    found = ranking.rank(given, data["labels"], test=(test, data["test_labels"]),
+                         values=data["values"], curve=(0.5,), neighbours=5)  # fmt: skip
+    models = {model.model: model for model in found.models}
+    fields = ("accuracy", "accuracy_interval", "knn_accuracy", "ncc_accuracy", "vci", "h_score")
+    return {
+        "order": list(models), "scores": [[vars(m)[f] for f in fields] for m in found.models],
+        "curves": [m.curve for m in found.models],
+        "pairs": [(pair.difference, pair.interval, pair.p_value) for pair in found.pairs],
+        "penalties": [m.penalties for m in found.models],
+    }  # fmt: skip
+
+
+def _answers():
+    rng = np.random.default_rng(9)
+    a, b = (rng.uniform(size=(2, N)) < [[0.8], [0.6]]).astype(float)
+    return {"a": a, "b": b, "labels": _points()[1]}
+
+
+def _compared(data):
+    a, b, labels = data["a"], data["b"], np.asarray(data["labels"])
+    found = [_paired.difference(a, b, labels, per_class=each) for each in (False, True)]
+    return {
+        "difference": [one.value for one in found],
+        "interval": [(one.low, one.high) for one in found],
+        "needed": [one.samples_needed for one in found],
+        "mcnemar": found[0].p_value,
+        "score": [_paired.score(a, labels, per_class=each) for each in (False, True)],
+        "total": float(np.sum(_paired.sample_weights(labels, per_class=True))),
+    }  # fmt: skip
+
+
+def _other_way_round(answer):
+    return {"difference": [-value for value in answer["difference"]],
+            "interval": [(-high, -low) for low, high in answer["interval"]],
+            "needed": answer["needed"], "mcnemar": answer["mcnemar"]}  # fmt: skip
+
+
+_LOGITS = _probe("baselines.leep", "baselines.nce")
+_PAIR = _probe("_paired.difference", "_paired.score", "_paired.sample_weights")
+_RANK = _probe("ranking.rank", "_protocol.prepare", "_protocol.answer", "_protocol.learning_curve")
+RANKING = (
+    Law(_LOGITS, "The order of the samples does not matter to LEEP and NCE.", _logits, _of_logits,
+        reordered("logits", "labels"), takes_order_for_content("labels")),
+    Law(_LOGITS, "A term common to all logits of a sample leaves LEEP and NCE.", _logits,
+        _of_logits, changed(logits=plus(1e3 * np.arange(N)[:, None])),
+        takes_order_for_content("logits"), rtol=1e-8),
+    Law(_LOGITS, "Neither classes nor source classes have an order.", _logits, _of_logits,
+        changed(logits=lambda z: z[:, [4, 2, 0, 1, 3]], labels=renamed(np.array([2, 0, 1]))),
+        merges_labels()),
+    Law(_LOGITS, "A source class that no sample has any probability of changes nothing.", _logits,
+        _of_logits, changed(logits=lambda z: np.column_stack([z, np.full(N, -1e6)])),
+        takes_order_for_content("logits")),
+    Law(_LOGITS, "Big-endian logits are the same numbers to LEEP and NCE.", _logits, _of_logits,
+        changed(logits=big_endian, labels=big_endian), takes_order_for_content("logits")),
+    Law(_PAIR, "The order of the samples does not matter to a pair.", _answers, _compared,
+        reordered("a", "b", "labels"), takes_order_for_content("a")),
+    Law(_PAIR, "The names of the classes do not matter to a pair.", _answers, _compared,
+        changed(labels=renamed(np.array(["x", "c", "m"]))), takes_order_for_content("labels")),
+    Law(_PAIR, "A pair the other way round has the opposite difference.", _answers, _compared,
+        lambda d: d | {"a": d["b"], "b": d["a"]}, takes_order_for_content("a"),
+        expect=_other_way_round),
+    Law(_RANK, "The order in which models are given does not matter.", _two_models, _ranked,
+        changed(names=lambda names: names[::-1]), takes_order_for_content("test_labels")),
+    Law(_RANK, "Labels may be words.", _two_models, _ranked,
+        changed(labels=renamed(np.array(["ant", "bee", "cat"])),
+                test_labels=renamed(np.array(["ant", "bee", "cat"]))),
+        takes_order_for_content("labels")),
+    Law(_RANK, "Features in another unit: the penalties follow, and the ranking stays.",
+        _two_models, _ranked,
+        changed(good=times(2.0**12), noise=times(2.0**12), values=times(4.0**12),
+                test=lambda parts: tuple(times(2.0**12)(part) for part in parts)),
+        takes_order_for_content("labels"), powers(4.0**12, penalties=1)),
+    Law(_RANK, "Big-endian features are the same numbers to a ranking.", _two_models, _ranked,
+        changed(good=big_endian, noise=big_endian, labels=big_endian),
+        takes_order_for_content("labels")),
+)  # fmt: skip
+
+PROBES = (*SOLVER, *PROTOCOL, *CLASSIFIER, *NEIGHBOURS, *ROTATION, *INPUTS, *RANKING)
 
 EXEMPT = {
     **dict.fromkeys(_probe("_inputs.classes", "_inputs.matrix"),
                     "a check that raises; tests/test_probes_inputs.py has its cases"),
     "probes.transfer.saved.splits_of": "looks which files there are; tests/test_encoders.py",
+    "vci_jax.probe._protocol.counter": "counts calls, and reports the number to a callback",
     "vci_jax.probe._prepared.placement": "returns where arrays lie on devices",
 }  # fmt: skip
 _SOLVER_PART = "a part of the solver, under the laws of path.fit_path"
@@ -435,7 +541,8 @@ EXEMPT_MODULES = {
     **dict.fromkeys((f"probes.{name}" for name in (
         "encoders.encoder", "encoders.run", "encoders.words", "encoders.checkpoint",
         "encoders.unwrap", "encoders.function", "encoders.libraries", "transfer.features",
-        "transfer.task_features", "transfer.tasks", "transfer.runner")), _IMAGES),
+        "transfer.task_features", "transfer.tasks", "transfer.runner", "ranking.runner")),
+        _IMAGES),
     "probes.encoders.identity": "digests of bytes, which must change with byte order and type",
     "vci_jax.probe._progress": "files of bytes; tests/test_probes_logistic.py interrupts a path",
     "probes.transfer.ledger": "writes files; tests/test_probes_transfer.py has its cases",

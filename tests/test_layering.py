@@ -58,9 +58,13 @@ MAY_IMPORT = {
     "configs": ("train",),
     "probes.encoders": ("train",),
     "probes.transfer": ("vci_jax", "vci_jax.probe", "train", "probes.encoders"),
+    "probes.ranking": ("vci_jax.probe", "train", "probes.encoders", "probes.transfer"),
     "probes.analysis": ("vci_jax", "train", "probes.transfer"),
     "probes.figures": ("vci_jax", "vci_jax.probe", "probes.transfer", "probes.analysis"),
-    "probes.page": ("vci_jax", "train", "probes.transfer", "probes.analysis"),
+    "probes.page": (
+        *("vci_jax", "vci_jax.probe", "train"),
+        *("probes.transfer", "probes.ranking", "probes.analysis"),
+    ),
     "probes.report": ("probes.page",),  # The name that the page's command had.
     "probes": ("vci_jax.probe", "train"),  # Its command line, and names kept for callers.
     "studies.cifar10": (

@@ -2,6 +2,7 @@ r"""Linear probes of features: a whole path of penalties, each solved to its opt
 
     fits = probe.fit_path(features, labels, l2s)  # kernel [P D K], bias [P K], gap [P], ...
     choice = probe.sweep(train, test)  # choose a penalty on validation, refit, score once
+    ranking = probe.rank({"a": features, "b": others}, labels)  # which suits best, and how sure
 
 ``LogisticProbe``, the same for scikit-learn's pipelines, is imported when it is asked for; it alone
 needs scikit-learn: ``pip install vci_jax[probe]``.
@@ -9,14 +10,19 @@ needs scikit-learn: ``pip install vci_jax[probe]``.
 
 from typing import Any
 
-from vci_jax.probe.baselines import knn_predict, least_squares
+from vci_jax.probe._verdict import ModelScore, Pair, Ranking
+from vci_jax.probe.baselines import knn_predict, least_squares, leep, nce
 from vci_jax.probe.path import ConvergenceWarning, ProbeFit, fit, fit_path, fit_paths
+from vci_jax.probe.ranking import rank
 from vci_jax.probe.selection import Samples, Sweep, mean_per_class, sweep, top1
 
 __all__ = [
     "ConvergenceWarning",
     "LogisticProbe",
+    "ModelScore",
+    "Pair",
     "ProbeFit",
+    "Ranking",
     "Samples",
     "Sweep",
     "fit",
@@ -24,7 +30,10 @@ __all__ = [
     "fit_paths",
     "knn_predict",
     "least_squares",
+    "leep",
     "mean_per_class",
+    "nce",
+    "rank",
     "sweep",
     "top1",
 ]

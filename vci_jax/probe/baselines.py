@@ -1,6 +1,6 @@
-"""Probes without a penalty to choose: k nearest neighbours, and least squares in closed form.
+"""What needs no penalty: k nearest neighbours, least squares, and scores of a model's own logits.
 
-Legend: N training samples, M test samples, D features, K classes.
+Legend: N training samples, M test samples, D features, K classes, C classes of a source.
 """
 
 from functools import partial
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from scipy.special import softmax, xlogy
 
 from vci_jax.probe import _inputs, _rotation
 
@@ -55,6 +56,48 @@ def knn_predict(
         similarity, rows = map(np.asarray, found)
         parts.append(_vote(similarity, labels[rows], num_classes))
     return np.concatenate(parts)
+
+
+def leep(logits: ArrayLike, labels: ArrayLike) -> float:
+    """Log expected empirical prediction: how well source classes predict the labels.
+
+        (1 / N) sum_i log sum_z P(y_i | z) theta(x_i)_z,
+        P(y | z) = sum_{i: y_i = y} theta(x_i)_z / sum_i theta(x_i)_z
+
+    with theta the softmax of a source classifier's logits. At most 0; larger predicts better
+    transfer.
+
+    Args:
+      logits: finite, ``[N C]``.
+      labels: integers in [0, K), ``[N]``.
+
+    Raises:
+      ValueError: shapes or values are not as above.
+
+    Reference:
+      C. Nguyen et al., LEEP: A New Measure to Evaluate Transferability, ICML 2020.
+    """
+    rows, labels, num_classes = _inputs.samples(logits, labels, None)
+    theta = softmax(rows.astype(np.float64), axis=1)
+    joint = np.stack([theta[labels == k].sum(axis=0) for k in range(num_classes)])
+    # Source classes whose probability underflows for every sample say nothing of any label.
+    total = joint.sum(axis=0)
+    conditional = joint / np.where(total > 0, total, 1)
+    return float(np.mean(np.log(np.sum(conditional[labels] * theta, axis=1))))
+
+
+def nce(logits: ArrayLike, labels: ArrayLike) -> float:
+    """Negative conditional entropy -H(Y | Z) of the labels given the predicted source class.
+
+    At most 0; larger predicts better transfer. Arguments and errors are those of ``leep``.
+
+    Reference:
+      A. Tran et al., Transferability and Hardness of Supervised Classification Tasks, ICCV 2019.
+    """
+    rows, labels, num_classes = _inputs.samples(logits, labels, None)
+    joint = np.zeros((num_classes, rows.shape[1]))
+    np.add.at(joint, (labels, np.argmax(rows, axis=1)), 1 / len(labels))
+    return float(np.sum(xlogy(joint, joint)) - np.sum(xlogy(joint.sum(axis=0), joint.sum(axis=0))))
 
 
 @partial(jax.jit, static_argnums=2)

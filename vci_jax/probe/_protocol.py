@@ -1,0 +1,265 @@
+"""How features are scored: which samples are fitted on and which predicted, and by what.
+
+Legend: N samples, D features, K classes.
+"""
+
+import itertools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vci_jax.probe import _paired, baselines, selection
+from vci_jax.probe.selection import Samples
+
+# With fewer samples than this they are all used for testing, in turn.
+_CROSS_FIT = 2000
+_REPEATS, _FOLDS, _TEST_SHARE = 2, 5, 0.2
+
+
+class Answers(NamedTuple):
+    """Of one model: what was right, by the probe and by the baselines, and how it was reached."""
+
+    probe: np.ndarray
+    nearest: np.ndarray
+    centroid: np.ndarray
+    penalties: list[float]
+    warnings: list[str]
+    train_size: int
+
+
+class Split(NamedTuple):
+    """Rows to fit on and rows to score, of one array, or of two with an official test split."""
+
+    fit: np.ndarray
+    scored: np.ndarray
+
+
+class Targets(NamedTuple):
+    """Labels as 0 .. K - 1: those fitted on, and those scored."""
+
+    labels: np.ndarray
+    scored: np.ndarray
+    num_classes: int
+
+
+def prepare(
+    features: Mapping[str, Any], labels: Any, test: Any, seed: int
+) -> tuple[list[str], list[Split], Targets, str]:
+    """Checks what was handed in, and divides the samples."""
+    if not features:
+        raise ValueError("there are no features to rank: give a dictionary of them, by model.")
+    names = list(features)
+    named = np.asarray(labels).reshape(-1) if np.ndim(labels) == 1 else np.asarray(labels)
+    if named.ndim != 1:
+        raise ValueError(f"labels must have one entry a sample, got shape {named.shape}.")
+    _check_rows(features, len(named), "labels")
+    kinds, places = np.unique(named, return_inverse=True)
+    if len(kinds) < 2:
+        raise ValueError(f"the labels name {len(kinds)} class; to rank takes two or more.")
+    if test is not None:
+        if missing := set(names) - set(test[0]):
+            raise ValueError(f"test has no features of {', '.join(sorted(missing))}.")
+        _check_rows({name: test[0][name] for name in names}, len(test[1]), "test labels")
+        scored = np.asarray(test[1])
+        if unknown := set(scored.tolist()) - set(kinds.tolist()):
+            raise ValueError(f"test has classes that are never fitted: {sorted(unknown)[:5]}.")
+        _check_sizes(kinds, places, 2)
+        held = Targets(places, np.searchsorted(kinds, scored), len(kinds))
+        everything = np.arange(len(places)), np.arange(len(scored))
+        return names, [Split(*everything)], held, _official(len(places), len(scored))
+    _check_sizes(kinds, places, 3)
+    rng = np.random.default_rng(seed)
+    held = Targets(places, places, len(kinds))
+    if len(places) >= _CROSS_FIT:
+        parts = _folds(places, round(1 / _TEST_SHARE), rng)
+        scored_rows = np.flatnonzero(parts == 0)
+        split = Split(np.flatnonzero(parts != 0), scored_rows)
+        held = held._replace(scored=places[scored_rows])
+        return names, [split], held, _official(len(split.fit), len(scored_rows))
+    splits = []
+    number = min(_FOLDS, int(np.min(np.bincount(places))))
+    for _ in range(_REPEATS):
+        parts = _folds(places, number, rng)
+        # All fits have one size, and so share a compiled program: up to one sample is left out.
+        size = len(places) - int(np.max(np.bincount(parts)))
+        for part in range(number):
+            fit = _thinned(np.flatnonzero(parts != part), size, places)
+            splits.append(Split(fit, np.flatnonzero(parts == part)))
+    told = (
+        f"Each of {len(places):,} samples was predicted by probes fitted without it: "
+        f"{_REPEATS} repeats of {number}-fold cross-fitting."
+    )
+    return names, splits, held, told
+
+
+def _official(fitted: int, scored: int) -> str:
+    return f"Probes were fitted on {fitted:,} samples and scored once on {scored:,} others."
+
+
+def _check_rows(features: Mapping[str, Any], size: int, whose: str) -> None:
+    for name, rows in features.items():
+        shape = np.shape(rows)
+        if len(shape) != 2:
+            raise ValueError(f"{name}: features must be [N, D], got shape {shape}.")
+        if shape[0] != size:
+            raise ValueError(
+                f"{name}: {shape[0]} rows of features for {size} {whose}; all models must have "
+                "the same samples in the same order."
+            )
+
+
+def _check_sizes(kinds: np.ndarray, places: np.ndarray, least: int) -> None:
+    sizes = np.bincount(places)
+    if np.min(sizes) < least:
+        small = [str(kind) for kind in kinds[sizes < least]]
+        raise ValueError(
+            f"{len(small)} of {len(kinds)} classes have fewer than {least} samples "
+            f"({', '.join(small[:5])}): leave them out, or add samples. One is needed to fit, one "
+            "to choose the penalty" + (", one to test." if least > 2 else ".")
+        )
+
+
+def _folds(places: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
+    """The part, 0 .. number - 1, that each sample belongs to: equal ones, and equal by class."""
+    parts = np.empty(len(places), int)
+    dealt = 0  # Goes on from class to class, so that parts are of one size as well.
+    for place in range(places.max() + 1):
+        rows = rng.permutation(np.flatnonzero(places == place))
+        parts[rows] = (dealt + np.arange(len(rows))) % number
+        dealt += len(rows)
+    return parts
+
+
+def _thinned(rows: np.ndarray, size: int, places: np.ndarray) -> np.ndarray:
+    """Leaves out the last sample of the most frequent class until ``size`` are left."""
+    while len(rows) > size:
+        largest = np.argmax(np.bincount(places[rows]))
+        rows = np.delete(rows, np.flatnonzero(places[rows] == largest)[-1])
+    return rows
+
+
+def counter(progress: Callable[[str, int, int], None], name: str, of: int) -> Callable[[], None]:
+    """Returns a function to call after each of ``of`` fits; it reports their number so far."""
+    done = itertools.count(1)
+    progress(name, 0, of)
+    return lambda: progress(name, next(done), of)
+
+
+def answer(
+    rows: np.ndarray,
+    outside: np.ndarray | None,
+    held: Targets,
+    splits: Sequence[Split],
+    per_class: bool,
+    values: np.ndarray,
+    neighbours: int,
+    note: Callable[[], None],
+) -> Answers:
+    """Fits and scores by each split; a sample's answers are averaged over the repeats."""
+    size = len(held.scored)
+    found = np.zeros((3, size))
+    seen = np.zeros(size)
+    penalties, said = [], []
+    for split in splits:
+        train, test, places = _cut(rows, outside, held, split)
+        chosen, told = _fit(train, test, held.num_classes, per_class, values)
+        predicted = (
+            selection.predict(chosen.fit.kernel, chosen.fit.bias, test.features),
+            baselines.knn_predict(
+                *train,
+                test.features,
+                k=min(neighbours, len(train.labels)),
+                num_classes=held.num_classes,
+            ),
+            _nearest_mean(train, test.features, held.num_classes),
+        )
+        found[:, places] += [answer == test.labels for answer in predicted]
+        seen[places] += 1
+        penalties.append(float(chosen.value))
+        said += told
+        note()
+    size = round(float(np.mean([len(split.fit) for split in splits])))
+    probe, nearest, centroid = found / seen
+    return Answers(probe, nearest, centroid, penalties, list(dict.fromkeys(said)), size)
+
+
+def _cut(
+    rows: np.ndarray, outside: np.ndarray | None, held: Targets, split: Split
+) -> tuple[Samples, Samples, np.ndarray]:
+    """What to fit, what to score, and where its answers belong."""
+    train = Samples(rows[split.fit], held.labels[split.fit])
+    if outside is not None:
+        return train, Samples(outside, held.scored), split.scored
+    test = Samples(rows[split.scored], held.labels[split.scored])
+    alone = len(held.scored) == len(split.scored)
+    return train, test, np.arange(len(split.scored)) if alone else split.scored
+
+
+def _fit(
+    train: Samples, test: Samples, num_classes: int, per_class: bool, values: np.ndarray
+) -> tuple[selection.Sweep, list[str]]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = selection.sweep(
+            train,
+            test,
+            score=selection.mean_per_class if per_class else selection.top1,
+            values=values,
+            num_classes=num_classes,
+        )
+    said = [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
+    return found, said
+
+
+def _nearest_mean(train: Samples, queries: np.ndarray, num_classes: int) -> np.ndarray:
+    """The class whose mean is nearest (Euclidean), among those with samples."""
+    counts = np.bincount(train.labels, minlength=num_classes)
+    order = np.argsort(train.labels, kind="stable")
+    present = np.flatnonzero(counts)
+    starts = (np.cumsum(counts) - counts)[present]
+    centre = train.features.mean(axis=0, dtype=np.float64)
+    means = np.add.reduceat(train.features[order].astype(np.float64), starts, axis=0)
+    means = means / counts[present, None] - centre
+    nearness = (queries - centre) @ means.T - np.sum(means**2, axis=1) / 2
+    nearest: np.ndarray = present[np.argmax(nearness, axis=1)]
+    return nearest
+
+
+def learning_curve(
+    rows: np.ndarray,
+    outside: np.ndarray | None,
+    held: Targets,
+    splits: Sequence[Split],
+    per_class: bool,
+    values: np.ndarray,
+    shares: Sequence[float],
+    note: Callable[[], None],
+) -> list[tuple[int, float]]:
+    """Accuracies of probes of fewer samples, every class with two at least."""
+    points = []
+    for share in shares:
+        correct, seen, sizes = np.zeros(len(held.scored)), np.zeros(len(held.scored)), []
+        # As many of each class in every split: all fits have one size, and one compiled program.
+        smallest = np.min([np.bincount(held.labels[split.fit]) for split in splits], axis=0)
+        counts = np.minimum(smallest, np.maximum(2, np.round(share * smallest)))
+        for number, split in enumerate(splits):
+            rng = np.random.default_rng(number)
+            order = rng.permutation(len(split.fit))
+            labels = held.labels[split.fit][order]
+            turn = np.empty(len(order), int)  # Place of a sample within its class.
+            for place in range(held.num_classes):
+                turn[labels == place] = np.arange(np.sum(labels == place))
+            wanted = counts[labels]
+            kept = split._replace(fit=np.sort(split.fit[order[turn < wanted]]))
+            train, test, places = _cut(rows, outside, held, kept)
+            found, _ = _fit(train, test, held.num_classes, per_class, values)
+            predicted = selection.predict(found.fit.kernel, found.fit.bias, test.features)
+            correct[places] += predicted == test.labels
+            seen[places] += 1
+            sizes.append(len(train.labels))
+            note()
+        weights = _paired.sample_weights(held.scored, per_class=per_class)
+        points.append((round(float(np.mean(sizes))), float(weights @ (correct / seen))))
+    return points

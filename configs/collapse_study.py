@@ -1,9 +1,9 @@
-"""The study of docs/study.md: what holds features apart, and whether that helps them transfer.
+"""The study of docs/collapse: what holds features apart, and whether that helps them transfer.
 
 Exhibits: the analogues of Figure 7 and of Tables 1 and 2 (Xu & Liu 2023), with a third group.
 
-Command: ``python -m studies.collapse docs/collapse --data-dir DIR --work-dir RUNS`` trains them
-with three seeds each and scores them; ``python -m train collapse_study RUNS --run mse`` trains one.
+Command: ``python -m train collapse_study RUNS/seed_3 --run mse --seed 3`` trains one, and
+``python -m studies.collapse.score RUNS/seed_3/mse --out docs/collapse`` scores it.
 
 Data: CIFAR-10 prepared by TFDS (``cifar10/3.0.2``, array_record) in DIR; a tenth is trained on.
 
@@ -11,8 +11,7 @@ Time: about two minutes a run on one CPU core.
 
 The regime is ``decay`` of ``configs/pilot.py``. Runs differ in the objective alone, or in what
 Kornblith et al. (2021) count with it: dropout before the last layer, and its weight decay.
-``tau_1.0`` is plain cross-entropy, and belongs to all three groups. Squared error has the learning
-rate at which it trains.
+``tau_1.0`` is plain cross-entropy, and belongs to all three groups.
 """
 
 import dataclasses

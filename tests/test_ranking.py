@@ -188,3 +188,18 @@ def test_what_cannot_be_ranked_is_named(change, message):
     given |= change
     with pytest.raises(ValueError, match=message):
         probe.rank(given.pop("features"), given.pop("labels"), values=np.ones(1), **given)
+
+
+def test_a_score_that_is_missing_has_its_reason():
+    """Fewer samples than features: no adjusted VCI, and table, page and JSON say why, once."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 20)
+    wide = {name: rng.normal(size=(60, 80)) + 3 * np.eye(80)[labels] for name in ("a", "b")}
+    found = probe.rank(wide | {"c": wide["a"][:, :5]}, labels)
+    scores = {model.model: model for model in found.models}
+    assert np.isnan(scores["a"].vci)
+    assert np.isfinite(scores["c"].vci)
+    (reason,) = (said for said in scores["a"].warnings if "too few" in said)
+    assert reason not in scores["c"].warnings
+    assert str(found).count(reason) == 1
+    assert reason in found.to_dict()["models"][found.models.index(scores["a"])]["warnings"]

@@ -10,6 +10,7 @@ import reference
 from reference import gaussian_classes
 
 import vci_jax
+from vci_jax import _compile
 from vci_jax.interval import jackknife_interval
 
 update = jax.jit(vci_jax.update)
@@ -235,3 +236,19 @@ def test_every_undefined_value_is_named():
     result = vci_jax.report(blocks_of(collapsed, np.repeat(range(4), 100), 4))
     assert result["vci"] == 0
     assert any("vci_interval is undefined" in warning for warning in result["warnings"])
+
+
+def test_the_finish_is_compiled_with_the_options_that_xla_has(monkeypatch):
+    """Those it does not know are left out, and the program is the same function."""
+    known = _compile._understood()
+    assert "xla_backend_optimization_level" in known
+    monkeypatch.setattr(_compile, "_QUICK", {**known, "xla_no_such_option": "1"})
+    _compile._understood.cache_clear()
+    asked = []
+    monkeypatch.setattr(
+        jax, "jit", lambda *of, jit=jax.jit, **options: asked.append(options) or jit(*of, **options)
+    )
+    power = _compile.quick_jit(static_argnames="n")(lambda x, n: x**n)
+    assert float(power(3.0, n=2)) == 9
+    assert asked[-1] == {"compiler_options": known, "static_argnames": "n"}
+    _compile._understood.cache_clear()

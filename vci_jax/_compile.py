@@ -12,7 +12,10 @@ from typing import Any
 
 import jax
 
-_QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+_QUICK: dict[str, str | bool] = {
+    "xla_backend_optimization_level": "0",
+    "xla_cpu_use_fusion_emitters": False,
+}
 
 
 def quick_jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -42,8 +45,8 @@ def _understood() -> Mapping[str, Any]:
     found = {}
     for name, value in _QUICK.items():
         try:
-            float(jax.jit(lambda x: x, compiler_options={name: value})(0.0))
-        except Exception:  # What is raised at an unknown name is no part of JAX's interface.
+            jax.jit(lambda x: x).lower(0.0).compile(compiler_options={name: value})
+        except jax.errors.JaxRuntimeError:  # No such option.
             continue
         found[name] = value
     return found

@@ -8,6 +8,7 @@ and the models are compared in pairs on the same images.
 
 import csv
 import dataclasses
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -121,7 +122,8 @@ def _write_csv(path: Path, models: list[dict[str, Any]]) -> None:
         for name in ("accuracy_interval", "vci_interval"):
             row[f"{name}_low"], row[f"{name}_high"] = model[name]
         rows.append(row)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_file(path, text.getvalue())

@@ -35,7 +35,7 @@ class ModelScore:
       train_size: samples that a probe was fitted on.
       penalties: those chosen, 1 / C of scikit-learn, one a fit.
       curve: accuracy by number of training samples, where asked for.
-      warnings: of the fits, in words.
+      warnings: of the fits, and why a score is missing or doubtful, in words.
       seconds: that it took.
       correct: by test sample, 1 where right, or the share of repeats in which it was, ``[N]``.
     """
@@ -212,7 +212,8 @@ def _table(ranking: Ranking) -> str:
                 + [cell.rjust(width) for cell, width in zip(rest, widths[2:], strict=True)]
             )
         )
-    return "\n".join([*lines, "", ranking.protocol, *_legend(ranking), "", ranking.verdict])
+    said = [ranking.protocol, *_legend(ranking), *_warnings(ranking)]
+    return "\n".join([*lines, "", *said, "", ranking.verdict])
 
 
 def _html(ranking: Ranking) -> str:
@@ -222,7 +223,7 @@ def _html(ranking: Ranking) -> str:
         "<tr>" + "".join(f"<td>{escaping.escape(cell)}</td>" for cell in _row(model)) + "</tr>"
         for model in ranking.models
     )
-    notes = escaping.escape(" ".join([ranking.protocol, *_legend(ranking)]))
+    notes = escaping.escape(" ".join([ranking.protocol, *_legend(ranking), *_warnings(ranking)]))
     return (
         f"<p><b>{escaping.escape(ranking.verdict)}</b></p>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><p>{notes}</p>"
@@ -251,6 +252,19 @@ def _legend(ranking: Ranking) -> list[str]:
         "cannot be told from the best.",
         "On the labels of this task a smaller adjusted VCI, a larger H-score and a larger LogME "
         "mean classes that are easier to separate.",
+    ]
+
+
+def _warnings(ranking: Ranking) -> list[str]:
+    """Each warning once, after the models that it is of."""
+    of: dict[str, list[str]] = {}
+    for model in ranking.models:
+        for warning in model.warnings:
+            of.setdefault(warning, []).append(model.model)
+    everyone = len(ranking.models)
+    return [
+        f"{'All models' if len(names) == everyone else ', '.join(names)}: {warning}"
+        for warning, names in of.items()
     ]
 
 

@@ -104,7 +104,9 @@ def _cheap_scores(rows: np.ndarray, labels: np.ndarray, logits: Any) -> dict[str
 
     wanted = ("vci_adjusted", "h_score_adjusted", "logme", "vci_interval")
     report = vci_jax.measure_arrays(rows, labels, metrics=wanted)
+    concern = [note.message for note in report.caveats if not set(wanted).isdisjoint(note.metrics)]
     return {
+        "warnings": concern,
         "vci": report["vci_adjusted"],
         "vci_interval": tuple(report["vci_interval"]),
         "h_score": report["h_score_adjusted"],
@@ -162,7 +164,7 @@ def _compare(
                 train_size=answers.train_size,
                 penalties=tuple(answers.penalties),
                 curve=tuple(learned),
-                warnings=tuple(answers.warnings),
+                warnings=(*answers.warnings, *cheap.pop("warnings")),
                 seconds=seconds,
                 correct=answers.probe,
                 **cheap,

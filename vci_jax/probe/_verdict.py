@@ -70,7 +70,7 @@ class Pair:
       better: name of the model with the higher accuracy.
       worse: of the other.
       difference: of their accuracies, at least zero.
-      interval: of that.
+      interval: of that, as if it were the only pair; zero may lie outside where ``p_value`` is large.
       p_value: that they are equally good, corrected for all pairs (Holm).
       samples_needed: how many test samples would establish a difference of this size in four of
         five cases, if it is real; infinite where there is none.
@@ -249,7 +249,8 @@ def _row(model: ModelScore) -> tuple[str, ...]:
 def _legend(ranking: Ranking) -> list[str]:
     return [
         f"Intervals are at {100 * ranking.confidence:g} %; = marks the models that are best or "
-        "cannot be told from the best.",
+        "cannot be told from the best by tests that are corrected for the number of pairs, as "
+        "intervals are not.",
         "On the labels of this task a smaller adjusted VCI, a larger H-score and a larger LogME "
         "mean classes that are easier to separate.",
     ]

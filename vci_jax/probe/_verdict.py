@@ -70,7 +70,7 @@ class Pair:
       better: name of the model with the higher accuracy.
       worse: of the other.
       difference: of their accuracies, at least zero.
-      interval: of that, as if it were the only pair; zero may lie outside where ``p_value`` is large.
+      interval: of that, as if it were the only pair, unlike ``p_value``.
       p_value: that they are equally good, corrected for all pairs (Holm).
       samples_needed: how many test samples would establish a difference of this size in four of
         five cases, if it is real; infinite where there is none.

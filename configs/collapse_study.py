@@ -1,9 +1,9 @@
-"""The study of docs/collapse: what holds features apart, and whether that helps them transfer.
+"""The study of docs/study.md: what holds features apart, and whether that helps them transfer.
 
 Exhibits: the analogues of Figure 7 and of Tables 1 and 2 (Xu & Liu 2023), with a third group.
 
 Command: ``python -m train collapse_study RUNS/seed_3 --run mse --seed 3`` trains one, and
-``python -m studies.collapse.score RUNS/seed_3/mse --out docs/collapse`` scores it.
+``python -m studies.cifar10.score RUNS/seed_3/mse --out docs/study/networks`` scores it.
 
 Data: CIFAR-10 prepared by TFDS (``cifar10/3.0.2``, array_record) in DIR; a tenth is trained on.
 

@@ -11,8 +11,16 @@ Time: 5 to 10 minutes a run on one CPU core.
 
 import dataclasses
 
-from configs.cifar10_study import get_runs as get_study
-from train.config import CheckpointConfig, Config, DataConfig, EvalConfig, LossConfig
+from configs.cifar10_small import get_config
+from train.config import (
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    EvalConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+)
 
 TEMPERATURES = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 STRENGTHS = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0)
@@ -31,7 +39,11 @@ def get_runs() -> dict[str, Config]:
 
 def _regimes() -> dict[str, Config]:
     base = dataclasses.replace(
-        get_study()["tau_1.0"],
+        get_config(),
+        # Gradients of a temperature of 0.05 are twenty times longer than those of 1; at this
+        # learning rate they would leave most features dead.
+        optim=OptimConfig(lr=0.2, weight_decay=5e-4, warmup_epochs=1, clip_norm=1.0),
+        model=ModelConfig(name="resnet8", width=24, stem="half"),
         eval=EvalConfig(every_epochs=25, batch_size=500),
         checkpoint=CheckpointConfig(every_epochs=25, keep=1),
     )

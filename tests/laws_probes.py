@@ -293,12 +293,18 @@ def _neighbours(data):
                                               k=5, num_classes=K)}  # fmt: skip
 
 
+def _means(data):
+    return {"classes": baselines.nearest_mean_predict(
+        data["features"], data["labels"], data["queries"], num_classes=K)}  # fmt: skip
+
+
 def _least(data):
     kernel, bias, error = baselines.least_squares(data["features"], data["labels"], K)
     return {"kernel": kernel, "bias": bias, "error": error}
 
 
 _KNN, _LEAST = _probe("baselines.knn_predict"), _probe("baselines.least_squares")
+_MEANS = _probe("baselines.nearest_mean_predict")
 NEIGHBOURS = (
     Law(_KNN, "The order of the training samples does not matter.", samples, _neighbours,
         reordered("features", "labels"), takes_order_for_content("labels")),
@@ -317,6 +323,16 @@ NEIGHBOURS = (
     Law(_KNN, "float16 features and uint8 labels are the same numbers.", samples, _neighbours,
         changed(features=typed(np.float16), labels=typed(np.uint8)),
         takes_order_for_content("labels")),
+    Law(_MEANS, "The order of the training samples does not matter.", samples, _means,
+        reordered("features", "labels"), takes_order_for_content("labels")),
+    *(Law(_MEANS, f"Features times {scale:g}: the nearest mean stays.", samples, _means,
+          changed(features=times(scale), queries=times(scale)), takes_order_for_content("labels"))
+      for scale in (2.0**100, 2.0**-100)),
+    Law(_MEANS, "Features moved by the same vector: the nearest mean stays.", samples, _means,
+        changed(features=lambda h: h + 16.0, queries=lambda h: h + 16.0),
+        takes_order_for_content("labels")),
+    Law(_MEANS, "Big-endian features are the same numbers.", samples, _means,
+        changed(features=big_endian, queries=big_endian), takes_order_for_content("labels")),
     Law(_LEAST, "The order of the samples does not matter.", samples, _least,
         reordered("features", "labels"), misreads_a_row()),
     *(Law(_LEAST, f"Features times {scale:g}: the error stays, the kernel follows.", samples,
@@ -546,7 +562,8 @@ EXEMPT_MODULES = {
     "probes.encoders.identity": "digests of bytes, which must change with byte order and type",
     "vci_jax.probe._progress": "files of bytes; tests/test_probes_logistic.py interrupts a path",
     "probes.transfer.ledger": "writes files; tests/test_probes_transfer.py has its cases",
-    "studies.cifar10": "runs and writes up the reproduction; tests/test_replication.py",
+    "vci_jax._compile": "compiles functions that have laws of their own; tests/test_report.py",
+    "studies.cifar10": "scores and writes up the study; tests/test_study.py",
     "probes.transfer.commands": "parses command lines and calls one function",
     "probes.__main__": "parses command lines and calls one function",
 }  # fmt: skip

@@ -67,10 +67,6 @@ MAY_IMPORT = {
     ),
     "probes.report": ("probes.page",),  # The name that the page's command had.
     "probes": ("vci_jax.probe", "train"),  # Its command line, and names kept for callers.
-    "studies.collapse": (
-        *("vci_jax", "vci_jax.probe", "train"),
-        *("probes.encoders", "probes.transfer", "probes.analysis"),
-    ),
     "studies.cifar10": (
         *("vci_jax", "vci_jax.probe", "train"),
         *("probes.encoders", "probes.transfer", "probes.analysis", "probes.figures"),
@@ -78,10 +74,7 @@ MAY_IMPORT = {
     "studies": (),
 }
 # Programs that take a config by its name.
-TAKE_CONFIGS = (
-    *("train/__main__.py", "train/data/__main__.py", "train/compile/__main__.py"),
-    *("studies/cifar10/__main__.py", "studies/cifar10/pilot.py"),
-)
+TAKE_CONFIGS = (*("train/__main__.py", "train/data/__main__.py", "train/compile/__main__.py"),)
 
 
 def module(path):

@@ -61,6 +61,8 @@ def test_what_cannot_be_meant_is_refused_by_every_probe(features, labels, num_cl
     with pytest.raises(ValueError, match=message):
         baselines.knn_predict(features, labels, FEATURES, k=1, num_classes=num_classes)
     with pytest.raises(ValueError, match=message):
+        baselines.nearest_mean_predict(features, labels, FEATURES, num_classes=num_classes)
+    with pytest.raises(ValueError, match=message):
         baselines.least_squares(features, labels, num_classes)
 
 

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib import font_manager
-from matplotlib.axes import Axes
+from matplotlib.axes import Axes as Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.figure import Figure as Figure
+from matplotlib.lines import Line2D as Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from probes.transfer import escape
@@ -170,6 +170,11 @@ def plain_log(axes: Axes) -> None:
 def plain_log_log(axes: Axes) -> None:
     """Makes both axes logarithmic, with plain numbers."""
     plain_log(axes)
+    plain_log_x(axes)
+
+
+def plain_log_x(axes: Axes) -> None:
+    """Makes the x axis logarithmic, with plain numbers."""
     axes.set_xscale("log")
     _plain(axes.xaxis, *axes.get_xlim())
 

@@ -1,6 +1,6 @@
-"""The study of docs/study.md: the paper's experiments at the size of CIFAR-10, on two cores.
+"""The study of docs/study.md: does collapse cost transfer, and does VCI see it?
 
-``jobs`` trains and probes what is missing, ``records`` keeps the raw numbers, ``small_samples``
-measures what 2,000 images say, ``claims`` holds the numbers against the paper's statements, and
-``document`` writes them down.
+``score`` makes the raw file of a trained network; ``networks`` reads all of them, ``resampling``
+draws them anew, ``statements`` and ``choosing`` say what follows, and ``document`` and ``pictures``
+write it up.
 """

@@ -11,7 +11,7 @@ needs scikit-learn: ``pip install vci_jax[probe]``.
 from typing import Any
 
 from vci_jax.probe._verdict import ModelScore, Pair, Ranking
-from vci_jax.probe.baselines import knn_predict, least_squares, leep, nce
+from vci_jax.probe.baselines import knn_predict, least_squares, leep, nce, nearest_mean_predict
 from vci_jax.probe.path import ConvergenceWarning, ProbeFit, fit, fit_path, fit_paths
 from vci_jax.probe.ranking import rank
 from vci_jax.probe.selection import Samples, Sweep, mean_per_class, sweep, top1
@@ -33,6 +33,7 @@ __all__ = [
     "leep",
     "mean_per_class",
     "nce",
+    "nearest_mean_predict",
     "rank",
     "sweep",
     "top1",

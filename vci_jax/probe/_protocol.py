@@ -173,7 +173,7 @@ def answer(
                 k=min(neighbours, len(train.labels)),
                 num_classes=held.num_classes,
             ),
-            _nearest_mean(train, test.features, held.num_classes),
+            baselines.nearest_mean_predict(*train, test.features, num_classes=held.num_classes),
         )
         found[:, places] += [answer == test.labels for answer in predicted]
         seen[places] += 1
@@ -211,20 +211,6 @@ def _fit(
         )
     said = [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
     return found, said
-
-
-def _nearest_mean(train: Samples, queries: np.ndarray, num_classes: int) -> np.ndarray:
-    """The class whose mean is nearest (Euclidean), among those with samples."""
-    counts = np.bincount(train.labels, minlength=num_classes)
-    order = np.argsort(train.labels, kind="stable")
-    present = np.flatnonzero(counts)
-    starts = (np.cumsum(counts) - counts)[present]
-    centre = train.features.mean(axis=0, dtype=np.float64)
-    means = np.add.reduceat(train.features[order].astype(np.float64), starts, axis=0)
-    means = means / counts[present, None] - centre
-    nearness = (queries - centre) @ means.T - np.sum(means**2, axis=1) / 2
-    nearest: np.ndarray = present[np.argmax(nearness, axis=1)]
-    return nearest
 
 
 def learning_curve(

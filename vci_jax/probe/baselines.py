@@ -39,14 +39,9 @@ def knn_predict(
     features, labels, num_classes = _inputs.samples(features, labels, num_classes)
     if not 1 <= k <= len(features):
         raise ValueError(f"k is {k}; it must lie between 1 and the {len(features)} samples.")
-    if np.shape(queries)[:1] == (0,):
+    queries = _queries(queries, features)
+    if not len(queries):
         return np.empty(0, int)
-    queries = _inputs.matrix(queries, "queries")
-    if queries.shape[1] != features.shape[1]:
-        raise ValueError(
-            f"queries have {queries.shape[1]} features and the samples {features.shape[1]}; take "
-            "them from one network."
-        )
     dtype = np.result_type(features, queries, np.float32)
     near = _unit(features, dtype)
     parts = []
@@ -56,6 +51,49 @@ def knn_predict(
         similarity, rows = map(np.asarray, found)
         parts.append(_vote(similarity, labels[rows], num_classes))
     return np.concatenate(parts)
+
+
+def nearest_mean_predict(
+    features: ArrayLike, labels: ArrayLike, queries: ArrayLike, *, num_classes: int
+) -> np.ndarray:
+    """Returns the class whose mean is nearest in Euclidean distance, ``[M]``.
+
+    Classes without samples are never predicted; of means as near, the lower label counts. Means
+    and distances are float64, from the mean of all samples.
+
+    Args:
+      features: finite, ``[N D]``.
+      labels: integers in [0, K), ``[N]``.
+      queries: finite, ``[M D]``.
+      num_classes: K.
+
+    Raises:
+      ValueError: shapes or values are not as above.
+    """
+    features, labels, num_classes = _inputs.samples(features, labels, num_classes)
+    queries = _queries(queries, features)
+    counts = np.bincount(labels, minlength=num_classes)
+    order = np.argsort(labels, kind="stable")
+    present = np.flatnonzero(counts)
+    starts = (np.cumsum(counts) - counts)[present]
+    centre = features.mean(axis=0, dtype=np.float64)
+    means = np.add.reduceat(features[order].astype(np.float64), starts, axis=0)
+    means = means / counts[present, None] - centre
+    nearness = (queries - centre) @ means.T - np.sum(means**2, axis=1) / 2
+    nearest: np.ndarray = present[np.argmax(nearness, axis=1)]
+    return nearest
+
+
+def _queries(queries: ArrayLike, features: np.ndarray) -> np.ndarray:
+    if np.shape(queries)[:1] == (0,):
+        return np.empty((0, features.shape[1]))
+    queries = _inputs.matrix(queries, "queries")
+    if queries.shape[1] != features.shape[1]:
+        raise ValueError(
+            f"queries have {queries.shape[1]} features and the samples {features.shape[1]}; take "
+            "them from one network."
+        )
+    return queries
 
 
 def leep(logits: ArrayLike, labels: ArrayLike) -> float:

@@ -1,0 +1,110 @@
+"""Which cheap number picks the network that transfers best: regret against the probe itself.
+
+Legend: B draws, of which the first is the estimate; N networks.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from studies.cifar10 import resampling
+from studies.cifar10.networks import OWN, TASKS, Networks
+
+DRAWS = 400
+ALL = "all"  # All labelled images of the target.
+# Of the images of pretraining, and whether a larger value is taken to be better.
+SOURCE = {"accuracy": 1, "vci": 1, "vci_adjusted": 1}
+TARGET = {
+    "vci_adjusted": -1,
+    "h_score_adjusted": 1,
+    "logme": 1,
+    "nearest_mean": 1,
+    "neighbours": 1,
+    "probe": 1,
+}
+
+
+class Choices(NamedTuple):
+    """Regret of choosing by each score: ``regret[score, size]`` is ``[B T]`` for T tasks.
+
+    Attributes:
+      regret: of a share of accuracy. The size is of the labelled images of the target, ``500``,
+        ``2000`` or ``all``; of scores of the images of pretraining it is ``""``.
+      spread: of choosing at random: the best accuracy less the mean, ``[B T]``.
+    """
+
+    regret: dict[tuple[str, str], np.ndarray]
+    spread: np.ndarray
+
+
+def choose(found: Networks, accuracy: dict[str, np.ndarray]) -> Choices:
+    """Returns the regret of every score.
+
+    A choice is among one network of each setting; the regret is the mean of as many choices as
+    there are seeds. Each draw has its own test images and its own networks of each setting.
+
+    Args:
+      found: the networks.
+      accuracy: theirs in each draw, from ``resampling.accuracies``.
+    """
+    draws = min(DRAWS, len(accuracy[OWN]))
+    candidates = resampling.choices(found, draws)
+    regret = {}
+    for score, sign in SOURCE.items():
+        values = accuracy[OWN][:draws] if score == "accuracy" else found.metrics["train", score]
+        regret[score, ""] = np.stack(
+            [regret_of(accuracy[task][:draws], sign * values, candidates) for task in TASKS], axis=1
+        )
+    for score, sign in TARGET.items():
+        for size in sizes(found, score):
+            regret[score, size] = np.stack(
+                [
+                    regret_of(accuracy[task][:draws], sign * cheap(found, task, size, score),
+                            candidates)
+                    for task in TASKS
+                ], axis=1,
+            )  # fmt: skip
+    spread = np.stack([_random(accuracy[task][:draws], candidates) for task in TASKS], axis=1)
+    return Choices(regret, spread)
+
+
+def sizes(found: Networks, score: str) -> list[str]:
+    """Returns the numbers of labelled images at which every task has a score, or all of them."""
+    known = [{size for task, size, name in found.cheap if (task, name) == (one, score)}
+             for one in TASKS]  # fmt: skip
+    common = sorted(set.union(*known) & {"500", "2000"}, key=int)
+    return common + ([] if score == "probe" else [ALL])
+
+
+def cheap(found: Networks, task: str, size: str, score: str) -> np.ndarray:
+    """Returns a score of each network on so many labelled images of a task, or on all it has."""
+    known = [own for one, own, name in found.cheap if (one, name) == (task, score)]
+    return found.cheap[task, size if size in known else max(known, key=int), score]
+
+
+def regret_of(accuracy: np.ndarray, score: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Returns the best accuracy less that of the network of the highest score, ``[B]``.
+
+    A network without a score, NaN, is not chosen; if none has one, the regret is NaN.
+
+    Args:
+      accuracy: of every network, ``[B N]``.
+      score: ``[N]`` or ``[B N]``.
+      candidates: of each choice, ``[B C S]``; their regret is averaged over the C choices.
+    """
+    accuracy, score = (_of(values, candidates) for values in (accuracy, score))
+    undefined = np.isnan(score)
+    best = np.argmax(np.where(undefined, -np.inf, score), axis=2)[..., None]
+    lost = accuracy.max(axis=2) - np.take_along_axis(accuracy, best, axis=2)[..., 0]
+    return np.asarray(np.where(undefined.all(axis=2), np.nan, lost).mean(axis=1))
+
+
+def _random(accuracy: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    accuracy = _of(accuracy, candidates)
+    return np.asarray((accuracy.max(axis=2) - accuracy.mean(axis=2)).mean(axis=1))
+
+
+def _of(values: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Returns the values, ``[N]`` or ``[B N]``, of the candidates of each choice, ``[B C S]``."""
+    values = np.broadcast_to(values, (len(candidates), values.shape[-1]))
+    return np.take_along_axis(values[:, None, :], candidates, axis=2)

@@ -1,0 +1,159 @@
+"""The networks of the study as arrays, from their raw files.
+
+Legend: N networks, M images of a test set.
+"""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+PLAIN = "tau_1.0"  # Plain cross-entropy, which is in every group.
+TEMPERATURES = ("0.75", "0.5", "0.25", "0.1", "0.05")
+STRENGTHS = ("0.1", "0.2", "0.35", "0.5", "0.75", "1.0")
+OBJECTIVES = (
+    *("smoothing", "mse", "sigmoid", "logit_norm"),
+    *("dropout", "head_decay", "vci_plus", "vci_minus"),
+)
+# In order of the knob, where there is one.
+GROUPS = {
+    "temperature": (PLAIN, *(f"tau_{value}" for value in TEMPERATURES)),
+    "regulariser": (PLAIN, *(f"lambda_{value}" for value in STRENGTHS)),
+    "objectives": (PLAIN, *OBJECTIVES),
+}
+SETTINGS = tuple(dict.fromkeys(name for group in GROUPS.values() for name in group))
+LEAST_ACCURACY = 0.2  # A network below has not learned; the preregistration leaves it out.
+
+OWN = "cifar10"
+# The test set of each task, and whether the task has all of its images.
+TASKS = {
+    "cifar100": "cifar100",
+    "cifar100_coarse": "cifar100",
+    "cifar100_living": "cifar100",
+    "cifar100_made": "cifar100",
+    "digits": "digits",
+    "sign_digits": "sign_digits",
+}
+
+
+class Networks(NamedTuple):
+    """The networks of the study.
+
+    Attributes:
+      names: of the setting of each network, ``[N]``.
+      seeds: of each network, ``[N]``.
+      metrics: by split of pretraining, ``train`` or ``test``, and name: ``[N]``.
+      right: for each task, and for ``OWN`` by the network's own last layer, the share of repeats
+        in which an image is classified correctly, ``[N M]``; one repeat gives 0 or 1.
+      members: the positions in its test set of the images of each task, ``[M]``.
+      sizes: images of each test set.
+      cheap: by task, number of labelled images and name of the score: ``[N]``.
+      failed: networks that have not learned, and are in none of the above.
+    """
+
+    names: list[str]
+    seeds: list[int]
+    metrics: dict[tuple[str, str], np.ndarray]
+    right: dict[str, np.ndarray]
+    members: dict[str, np.ndarray]
+    sizes: dict[str, int]
+    cheap: dict[tuple[str, str, str], np.ndarray]
+    failed: list[str]
+
+    @property
+    def settings(self) -> list[str]:
+        """The settings that there are, in the order of ``SETTINGS``."""
+        return [name for name in SETTINGS if name in self.names]
+
+
+class Gains(NamedTuple):
+    """What is compared: mean log odds, the same less the network's own, and these."""
+
+    mlo: np.ndarray
+    mlog: np.ndarray
+    own: np.ndarray
+
+
+def read(directory: Path) -> Networks:
+    """Returns the networks of ``DIRECTORY/seed_S/NAME.json``.
+
+    Raises:
+      ValueError: there are none, or a file is of another setting than its name says.
+    """
+    found, failed = [], []
+    for path in sorted(directory.glob("seed_*/*.json")):
+        one = json.loads(path.read_text())
+        if (one["setting"], f"seed_{one['seed']}") != (path.stem, path.parent.name):
+            raise ValueError(f"{path} is of {one['setting']}, seed {one['seed']}.")
+        if one["setting"] not in SETTINGS:
+            raise ValueError(f"{path}: {one['setting']!r} is none of {', '.join(SETTINGS)}.")
+        if one["test"]["accuracy"] < LEAST_ACCURACY:
+            failed.append(f"{one['setting']}, seed {one['seed']}")
+        else:
+            found.append(one)
+    if not found:
+        raise ValueError(f"{directory} has no seed_S/NAME.json; studies.cifar10.score makes them.")
+    return _arrays(found, json.loads((directory / "images.json").read_text()), failed)
+
+
+def _arrays(found: list[dict[str, Any]], subsets: dict[str, str], failed: list[str]) -> Networks:
+    right = {OWN: _answers([one["test"] for one in found])}
+    right |= {task: _answers([one["tasks"][task] for one in found]) for task in TASKS}
+    sizes = {OWN: right[OWN].shape[1]}
+    sizes |= {data: right[data].shape[1] for data in TASKS.values()}
+    members = {
+        name: np.flatnonzero(unpack(subsets[name], sizes[TASKS[name]]))
+        if name in subsets
+        else np.arange(right[name].shape[1])
+        for name in right
+    }
+    return Networks(
+        names=[one["setting"] for one in found],
+        seeds=[one["seed"] for one in found],
+        metrics={
+            (split, name): np.array([one[split][name] for one in found])
+            for split in ("train", "test")
+            for name in found[0][split]
+            if name != "right"
+        },
+        right=right,
+        members=members,
+        sizes=sizes,
+        cheap={
+            (task, size, name): np.array([one["tasks"][task]["cheap"][size][name] for one in found])
+            for task in TASKS
+            for size, scores in found[0]["tasks"][task]["cheap"].items()
+            for name in scores
+        },
+        failed=failed,
+    )
+
+
+def _answers(rows: list[dict[str, Any]]) -> np.ndarray:
+    return np.stack(
+        [np.mean([unpack(text, row["images"]) for text in row["right"]], axis=0) for row in rows]
+    )
+
+
+def gains(accuracy: dict[str, np.ndarray]) -> Gains:
+    """Returns MLO and MLOG from the accuracies on each task and on ``OWN``, all ``[... N]``."""
+    mlo = np.mean([log_odds(accuracy[task]) for task in TASKS], axis=0)
+    own = log_odds(accuracy[OWN])
+    return Gains(mlo, mlo - own, own)
+
+
+def log_odds(share: np.ndarray) -> np.ndarray:
+    """Returns log(a / (1 - a))."""
+    return np.log(share) - np.log1p(-share)
+
+
+def pack(right: np.ndarray) -> str:
+    """Returns one bit an image, as text."""
+    return base64.b64encode(np.packbits(right).tobytes()).decode()
+
+
+def unpack(text: str, size: int) -> np.ndarray:
+    """Returns the images that ``pack`` wrote."""
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=size).astype(bool)

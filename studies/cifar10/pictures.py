@@ -1,0 +1,130 @@
+"""The pictures of the study: its design, its answer, and what a choice costs."""
+
+from pathlib import Path
+
+import numpy as np
+
+from probes import figures
+from probes.figures import style
+from probes.figures.style import Axes, Figure, Line2D
+from studies.cifar10 import choosing, networks, statements
+from studies.cifar10.document import NAMES, Study, title
+from studies.cifar10.networks import GROUPS, PLAIN, TASKS
+
+_WIDTH = style.PAGE
+_SIZES = {"500": "500 images", "2000": "2,000 images", choosing.ALL: "all images"}
+
+
+def draw(study: Study, directory: Path) -> list[Path]:
+    """Writes the pictures and returns their paths."""
+    made = {"design": design(study), "answer": answer(study), "regret": regret(study)}
+    return [figures.save(figure, directory / f"{name}.png") for name, figure in made.items()]
+
+
+def design(study: Study) -> Figure:
+    """Returns what was trained, in how many settings, and what it was scored on."""
+    figure = style.figure(_WIDTH, 2.9)
+    axes = figure.subplots()
+    axes.set_axis_off()
+    axes.set(xlim=(0, 100), ylim=(0, 60))
+    seeds = len(set(study.networks.seeds))
+    first = "5,000 images\nof CIFAR-10\n\nResNet-8,\n64 features,\n30 epochs"
+    _box(axes, (9, 32), first, style.GREY)
+    for row, (group, settings) in enumerate(GROUPS.items()):
+        others = [_short(name) for name in settings if name != PLAIN]
+        lines = [", ".join(others)]
+        if len(others) == len(networks.OBJECTIVES):  # Words, not numbers: several lines.
+            lines = [", ".join(others[start : start + 3]) for start in range(0, len(others), 3)]
+        place = (46, 52 - 17 * row - 3 * (len(lines) > 1))
+        said = "\n".join([f"{group}: {len(settings)} settings", *lines])
+        _box(axes, place, said, style.COLOURS[row])
+        axes.plot((9, 46, 87), (32, place[1], 32), color=style.GREY, linewidth=0.8, zorder=0)
+    sizes = {task: len(study.networks.members[task]) for task in TASKS}
+    tasks = "\n".join(f"{task}: {size:,}" for task, size in sizes.items())
+    _box(axes, (87, 32), f"linear probes\n(images scored)\n\n{tasks}", style.GREY)
+    axes.text(
+        46,
+        0,
+        f"each with {seeds} seeds: {len(study.networks.names)} networks; "
+        "plain cross-entropy is in all three groups",
+        ha="center",
+        fontsize=style.SMALL,
+        color=style.GREY,
+    )
+    return figure
+
+
+def _short(setting: str) -> str:
+    knob, _, value = setting.rpartition("_")
+    return value if knob in ("tau", "lambda") else title(setting)
+
+
+def _box(axes: Axes, centre: tuple[float, float], text: str, colour: str) -> None:
+    frame = {"boxstyle": "round,pad=0.7", "facecolor": "white", "edgecolor": colour}
+    axes.text(*centre, text, ha="center", va="center", fontsize=style.SMALL, bbox=frame)
+
+
+def answer(study: Study) -> Figure:
+    """Returns MLOG against the four metrics of the paper, every setting with its errors."""
+    figure = style.figure(_WIDTH, 5.6)
+    panels = figure.subplots(2, 2, sharey=True)
+    drawn, entries = study.drawn, []
+    for axes, metric in zip(panels.flat, statements.METRICS, strict=True):
+        style.panel(axes, style.title(metric), style.direction(metric))
+        for index, group in enumerate(GROUPS):
+            chosen = statements.members(drawn.settings, group)
+            x, y = drawn.metrics["train", metric][:, chosen], drawn.mlog[:, chosen]
+            look = style.line(index) | {"linestyle": "none", "markersize": 4}
+            bars = axes.errorbar(
+                x[0], y[0], xerr=1.96 * x[1:].std(axis=0), yerr=1.96 * y[1:].std(axis=0),
+                elinewidth=0.6, **look,
+            )  # fmt: skip
+            entries.append((group, bars.lines[0]))
+        if metric in ("squared_distance", "fuzziness"):
+            style.plain_log_x(axes)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("MLOG (better transfer is up)", fontsize=style.TEXT)
+    style.legend(figure, entries)
+    return figure
+
+
+def regret(study: Study) -> Figure:
+    """Returns the accuracy that is lost by choosing a network by each score."""
+    figure = style.figure(_WIDTH, 4.2)
+    axes = figure.subplots()
+    style.panel(axes, "Accuracy lost by choosing a network by ...")
+    lost = study.choices.regret
+    rows = [(f"{NAMES[score]}, on the target", score) for score in choosing.TARGET]
+    rows += [(_of_pretraining(score), score) for score in choosing.SOURCE]
+    for position, (name, score) in enumerate(rows):
+        source = name == _of_pretraining(score)
+        sizes = ("",) if source else tuple(size for size in _SIZES if (score, size) in lost)
+        for size in sizes:
+            index = 3 if source else list(_SIZES).index(size)
+            values = 100 * lost[score, size].mean(axis=1)
+            axes.errorbar(
+                values[0], -position + 0.22 * (1 - index) * (not source),
+                xerr=values[1:].std(), elinewidth=0.8,
+                **style.line(index) | {"linestyle": "none", "markersize": 4},
+            )  # fmt: skip
+    axes.axvline(
+        100 * study.choices.spread[0].mean(), color=style.GREY, linewidth=0.8, dashes=(4, 2)
+    )
+    axes.set_yticks(-np.arange(len(rows)), [name for name, _ in rows], fontsize=style.SMALL)
+    axes.set_xlim(left=0)
+    axes.set_xlabel(
+        "points of accuracy, mean of six tasks, ± standard error; dashed: any network at random",
+        fontsize=style.SMALL,
+    )
+    handles = [(said, _handle(axes, index)) for index, said in enumerate(_SIZES.values())]
+    style.legend(figure, [*handles, ("images of pretraining", _handle(axes, 3))])
+    return figure
+
+
+def _of_pretraining(score: str) -> str:
+    return NAMES[score] if score == "accuracy" else f"{NAMES[score]} of pretraining"
+
+
+def _handle(axes: Axes, index: int) -> Line2D:
+    (line,) = axes.plot([], [], **style.line(index) | {"linestyle": "none", "markersize": 4})
+    return line

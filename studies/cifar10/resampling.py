@@ -1,0 +1,154 @@
+"""How sure the study is: test images and seeds drawn anew, in one bootstrap.
+
+Legend: B draws, N networks, S settings.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from studies.cifar10.networks import GROUPS, OWN, TASKS, Networks
+
+DRAWS = 4000
+_BATCH = 100  # Draws whose counts of images are in memory at once.
+
+
+class Picks(NamedTuple):
+    """Which residuals a setting's mean gets: the networks they are of, ``[B S n]``, and n."""
+
+    rows: np.ndarray
+    seeds: np.ndarray
+
+
+def accuracies(networks: Networks, draws: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Returns the accuracies of all networks on test sets drawn with replacement, ``[B N]``.
+
+    The same images are drawn for all networks, and for all tasks that share a test set.
+
+    Args:
+      networks: with the correctness of every image.
+      draws: B; the first is of the test sets themselves.
+      seed: of the draws.
+    """
+    names = (OWN, *TASKS)
+    made = {name: np.empty((draws, len(networks.names))) for name in names}
+    for data in networks.sizes:
+        rng = np.random.default_rng([seed, *data.encode()])
+        tasks = [name for name in names if TASKS.get(name, name) == data]
+        for start in range(0, draws, _BATCH):
+            rows = slice(start, min(start + _BATCH, draws))
+            counts = _counts(rng, networks.sizes[data], rows.stop - start)
+            if start == 0:
+                counts[0] = 1
+            for name in tasks:
+                chosen = counts[:, networks.members[name]]
+                right = chosen @ networks.right[name].T.astype(np.float32)
+                made[name][rows] = right / chosen.sum(axis=1, keepdims=True)
+    return made
+
+
+def _counts(rng: np.random.Generator, size: int, draws: int) -> np.ndarray:
+    """Returns how often each image is drawn, ``[B M]``; float32 counts them exactly."""
+    drawn = rng.integers(0, size, (draws, size)) + size * np.arange(draws)[:, None]
+    return np.bincount(drawn.ravel(), minlength=draws * size).reshape(draws, size).astype("f4")
+
+
+def pick(networks: Networks, draws: int, seed: int = 0) -> Picks:
+    """Returns draws of as many residuals for each setting as it has seeds.
+
+    They are those of networks of the setting's group; of plain cross-entropy, which is in every
+    group, of all networks. Settings with one seed have no residual to draw.
+    """
+    rng = np.random.default_rng([seed, 1])
+    seeds = np.array([networks.names.count(name) for name in networks.settings])
+    rows = np.zeros((draws, len(seeds), max(seeds)), int)
+    for index, name in enumerate(networks.settings):
+        groups = [group for group in GROUPS.values() if name in group]
+        pool = [
+            row
+            for row, other in enumerate(networks.names)
+            if networks.names.count(other) > 1 and any(other in group for group in groups)
+        ]
+        if not pool:
+            raise ValueError(f"{name} has no network in its group whose setting has two seeds.")
+        rows[:, index] = rng.choice(pool, (draws, max(seeds)))
+    return Picks(rows, seeds)
+
+
+def means(networks: Networks, values: np.ndarray) -> np.ndarray:
+    """Returns the mean of each setting, ``[... S]``, of the values of networks, ``[... N]``."""
+    columns = np.array([networks.settings.index(name) for name in networks.names])
+    member = columns[:, None] == np.arange(len(networks.settings))
+    return values @ (member / member.sum(axis=0))
+
+
+def drawn_means(networks: Networks, values: np.ndarray, picks: Picks) -> np.ndarray:
+    """Returns the settings' means of each draw, with new seeds, ``[B S]``.
+
+    A mean of n seeds gets the mean of n residuals, each times sqrt(m / (m - 1)) for the m seeds
+    that it was taken from: residuals from a mean of m have that much less than the whole spread.
+
+    Args:
+      networks: with the settings.
+      values: of each network, ``[B N]`` where they depend on the images drawn, else ``[N]``.
+      picks: of ``pick``. The first draw gets no residuals: it is the estimate.
+    """
+    values = np.broadcast_to(values, (len(picks.rows), len(networks.names)))
+    centre = means(networks, values)
+    columns = np.array([networks.settings.index(name) for name in networks.names])
+    m = picks.seeds[columns]
+    residuals = (values - centre[:, columns]) * np.sqrt(m / np.maximum(m - 1, 1))
+    new = np.take_along_axis(residuals[:, None, :], picks.rows, axis=2)  # [B S n]
+    counted = np.arange(picks.rows.shape[2]) < picks.seeds[:, None]
+    noise = np.where(counted, new, 0).sum(axis=2) / picks.seeds
+    noise[0] = 0
+    return centre + noise
+
+
+def power(networks: Networks, drawn: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Returns of each group the standard deviation between settings, and that of its error.
+
+    Differences between settings are what counts, so the error is of a mean less the group's.
+
+    Args:
+      networks: with the settings.
+      drawn: of ``drawn_means``.
+    """
+    found = {}
+    for group, names in GROUPS.items():
+        inside = drawn[:, columns(networks.settings, names)]
+        centred = inside - inside.mean(axis=1, keepdims=True)
+        error = np.sqrt(np.var(centred[1:], axis=0).mean())
+        found[group] = (float(np.std(centred[0], ddof=1)), float(error))
+    return found
+
+
+def interval(drawn: np.ndarray, level: float) -> tuple[float, float]:
+    """Returns the percentile interval of draws, of which the first is the estimate."""
+    low, high = np.quantile(drawn[1:], [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def choices(networks: Networks, draws: int, seed: int = 0) -> np.ndarray:
+    """Returns draws of one network for each setting, three at a time: ``[B 3 S]``.
+
+    The first draw is of the seeds themselves, each a choice among the settings that have it.
+    """
+    rng = np.random.default_rng([seed, 2])
+    of_setting = {
+        name: [row for row, other in enumerate(networks.names) if other == name]
+        for name in networks.settings
+    }
+    rounds = max(map(len, of_setting.values()))
+    return np.stack(
+        [
+            np.concatenate([[np.resize(rows, rounds)], rng.choice(rows, (draws - 1, rounds))])
+            for rows in of_setting.values()
+        ],
+        axis=2,
+    )
+
+
+def columns(settings: list[str], names: tuple[str, ...]) -> list[int]:
+    """Returns the positions of those settings that there are."""
+    return [settings.index(name) for name in names if name in settings]

@@ -1,0 +1,250 @@
+"""The raw file of a network: which test images its probes get right, and every cheap number.
+
+    python -m studies.cifar10.score RUN [RUN ...] --out docs/study/networks --data-dir DIR
+
+writes ``OUT/seed_S/NAME.json`` from a finished run of ``configs/collapse_study.py``. Which images
+are right is kept as one bit each, in the order of the test images, which is the same for all
+networks: errors can then be paired over images. ``OUT/images.json`` has the test images of tasks
+that have only some of CIFAR-100's.
+"""
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import vci_jax
+from probes import encoders
+from probes.analysis import runs
+from probes.encoders.config import TransferConfig
+from probes.encoders.encoder import Encoder
+from probes.transfer import features, task_features, tasks
+from studies.cifar10.networks import OWN, pack
+from train import compilation, data, log
+from train.config import DataConfig
+from vci_jax.probe import baselines, selection
+from vci_jax.probe.selection import Samples
+
+VALUES = np.geomspace(1e-6, 1e6, 25)
+SIZES = (500, 2000)
+FOLDS, REPEATS = 5, 3
+NEIGHBOURS = 20
+# What a network is measured by, on the images of pretraining.
+METRICS = (
+    "accuracy",
+    "loss",
+    "vci",
+    "vci_adjusted",
+    "fuzziness",
+    "squared_distance",
+    "cosine_similarity",
+    "class_separation",
+    "cdnv",
+    "effective_rank",
+    "h_score",
+    "logme",
+    "samples",
+)
+TARGET_METRICS = ("vci_adjusted", "h_score_adjusted", "logme")
+# Tasks of the test images of CIFAR-100, and those whose images are too few for a test set.
+SPLIT = ("cifar100", "cifar100_coarse", "cifar100_living", "cifar100_made")
+WHOLE = ("digits", "sign_digits")
+
+
+class Target(NamedTuple):
+    """Features of a task; ``test`` is None where all images are scored by cross-fitting."""
+
+    name: str
+    train: Samples
+    test: Samples | None
+    num_classes: int
+
+
+def main(arguments: list[str]) -> int:
+    """Scores the networks that have no raw file yet, and returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("run", type=Path, nargs="+", help="work directories of finished runs")
+    parser.add_argument("--out", type=Path, required=True, help="directory of the raw files")
+    parser.add_argument("--data-dir", default="", help="where CIFAR-100 is, prepared by TFDS")
+    parser.add_argument("--sign-digits", default="", help="folder of the photographs of hand signs")
+    parsed = parser.parse_args(arguments)
+    log.quiet()
+    compilation.cache()
+    sources = {"sign_digits": f"folder:{parsed.sign_digits}"} if parsed.sign_digits else {}
+    options = TransferConfig(data_dir=parsed.data_dir, threads=1, sources=sources)
+    for path in parsed.run:
+        run = runs.read_run(path)
+        place = parsed.out / f"seed_{run.config['seed']}" / f"{run.name}.json"
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            log.replace_file(place, json.dumps(network(path, options)) + "\n")
+            print(place, flush=True)
+    if not (parsed.out / "images.json").exists():
+        log.replace_file(parsed.out / "images.json", json.dumps(subsets(parsed.data_dir)) + "\n")
+    return 0
+
+
+def network(path: Path, options: TransferConfig) -> dict[str, Any]:
+    """Returns the raw file's content of a run."""
+    run = runs.read_run(path)
+    own = {split: run.last(split) for split in ("train", "test")}
+    if own["test"].get("epoch") != run.config["epochs"]:
+        raise ValueError(f"{path} is not finished: its last test row is of {own['test']}.")
+    encoder = encoders.load(str(path), options)
+    metrics = {split: {name: row[name] for name in METRICS} for split, row in own.items()}
+    metrics["test"] |= {
+        "images": own["test"]["samples"],
+        "right": [pack(own_answers(encoder, options))],
+    }
+    return {
+        "setting": run.name,
+        "seed": run.config["seed"],
+        "machine": json.loads((path / "run.json").read_text()),
+        **metrics,
+        "tasks": {target.name: score(target) for target in targets(encoder, options)},
+    }
+
+
+def own_answers(encoder: Encoder, options: TransferConfig) -> np.ndarray:
+    """Returns which test images of pretraining the network's own last layer gets right."""
+    (task,) = tasks.choose("small", (OWN,), {}, Path(options.data_dir))
+    planned = task_features.plan(encoder, task, logits=True)
+    test = planned.splits["test"]
+    compute = features.extract(
+        encoder.outputs, test, planned.config, mesh=encoder.mesh, batch_size=options.batch_size
+    )
+    _, labels, logits = compute(range(test.size))
+    return np.asarray(np.argmax(logits, axis=1) == labels)
+
+
+def subsets(data_dir: str) -> dict[str, str]:
+    """Returns which test images of CIFAR-100 each task has that has not all, as ``pack`` does."""
+    found = data.load(DataConfig(source="tfds:cifar100:3.0.2", data_dir=data_dir))
+    names = [found.classes[found.test.records.read(row)[1]] for row in range(found.test.size)]
+    made = {}
+    for task in tasks.choose("small", SPLIT, {}, Path(data_dir)):
+        chosen = {old for _, olds in task.classes for old in olds}
+        if chosen and not chosen.issuperset(found.classes):
+            made[task.name] = pack(np.isin(names, list(chosen)))
+    return made
+
+
+def targets(encoder: Encoder, options: TransferConfig) -> Iterator[Target]:
+    """Yields the features of each task, computed where they are not on disk."""
+    data_dir = Path(options.data_dir)
+    for task in tasks.choose("small", (*SPLIT, *WHOLE), options.sources, data_dir):
+        # The images of CIFAR-100 are the same under all labels.
+        planned = task_features.plan(encoder, task)
+        made = task_features.make(
+            encoder, task, planned, options, root=encoder.directory / "features"
+        )
+        train, test = (Samples(*map(np.asarray, made.splits[name])) for name in ("train", "test"))
+        if task.name in WHOLE:
+            both = Samples(*(np.concatenate(parts) for parts in zip(train, test, strict=True)))
+            yield Target(task.name, both, None, made.num_classes)
+        else:
+            yield Target(task.name, train, test, made.num_classes)
+
+
+def score(target: Target) -> dict[str, Any]:
+    """Returns which images the probe gets right, and the cheap numbers of parts of the images."""
+    if target.test is None:
+        right = [cross_fitted(target, repeat) for repeat in range(REPEATS)]
+    else:
+        right = [answers(target.train, target.test, target.num_classes)]
+    sizes = [size for size in SIZES if size < len(target.train.labels)]
+    return {
+        "images": len(right[0]),
+        "right": [pack(one) for one in right],
+        "accuracy": float(np.mean(right)),
+        "cheap": {
+            str(size): cheap(part(target.train, size), target.num_classes)
+            for size in (*sizes, len(target.train.labels))
+        },
+    }
+
+
+def answers(train: Samples, test: Samples, num_classes: int) -> np.ndarray:
+    """Returns which test images the probe of the paper's protocol gets right."""
+    found = sweep(train, test, num_classes)
+    return selection.predict(found.fit.kernel, found.fit.bias, test.features) == test.labels
+
+
+def sweep(
+    train: Samples, test: Samples, num_classes: int, validation: Samples | None = None
+) -> selection.Sweep:
+    """Returns the probe of the paper's protocol, with a quarter of its penalties."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # The choice is at an end of the grid.
+        return selection.sweep(
+            train,
+            test,
+            validation=validation,
+            values=VALUES,
+            num_classes=num_classes,
+            tolerance=1e-5,  # docs/collapse/readme.md says what that changes
+        )
+
+
+def cross_fitted(target: Target, repeat: int) -> np.ndarray:
+    """Returns which images are right, each by the probe of the folds without it."""
+    features, labels = target.train
+    fold = folds(labels, repeat)
+    right = np.zeros(len(labels), bool)
+    for number in range(FOLDS):
+        held = fold == number
+        train = Samples(features[~held], labels[~held])
+        right[held] = answers(train, Samples(features[held], labels[held]), target.num_classes)
+    return right
+
+
+def folds(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Returns the fold of each image: as equal as can be, in all and in each class."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    fold = np.empty(len(labels), int)
+    fold[order[np.argsort(labels[order], kind="stable")]] = np.arange(len(labels)) % FOLDS
+    return fold
+
+
+def part(samples: Samples, size: int) -> Samples:
+    """Returns so many images of even classes; the same for every network."""
+    if size >= len(samples.labels):
+        return samples
+    order = np.random.default_rng(0).permutation(len(samples.labels))
+    labels = samples.labels[order]
+    rank = np.empty(len(order), int)  # of an image within its class
+    for name in np.unique(labels):
+        rank[labels == name] = np.arange(np.sum(labels == name))
+    rows = np.sort(order[np.argsort(rank, kind="stable")[:size]])
+    return Samples(samples.features[rows], samples.labels[rows])
+
+
+def cheap(samples: Samples, num_classes: int) -> dict[str, float]:
+    """Returns the cheap scores of labelled images; means, neighbours, probe on a fifth, held out.
+
+    The probe's is the best of its penalties on that fifth, as one has it with few images.
+    """
+    fitted, held = selection.hold_out(samples, 0)
+    nearest = baselines.knn_predict(
+        *fitted, held.features, k=min(NEIGHBOURS, len(fitted.labels)), num_classes=num_classes
+    )
+    centroid = baselines.nearest_mean_predict(*fitted, held.features, num_classes=num_classes)
+    empty = vci_jax.init(num_classes, samples.features.shape[1])
+    report = vci_jax.report(vci_jax.jit_update(empty, *samples), only=TARGET_METRICS)
+    found = {
+        **{name: report[name] for name in TARGET_METRICS},
+        "nearest_mean": np.mean(centroid == held.labels),
+        "neighbours": np.mean(nearest == held.labels),
+    }
+    if len(samples.labels) in SIZES:  # With all images it is what the others are judged by.
+        found["probe"] = sweep(fitted, held, num_classes, validation=held).validation_score
+    return {name: float(value) for name, value in found.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,250 @@
+"""The statements of docs/study/preregistration.md, and what the networks say of each.
+
+Legend: B draws, of which the first is the estimate; S settings.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from probes.analysis.coefficients import pearson
+from studies.cifar10 import choosing, networks, resampling
+from studies.cifar10.networks import GROUPS, PLAIN, SETTINGS, Networks
+from studies.cifar10.resampling import interval
+
+CONFIRMED, CONTRADICTED, ABSENT = "confirmed", "contradicted", "absent"
+UNDECIDED = "not decidable"
+LOG_ODDS, SHARE, CORRELATION, DIFFERENCE, POINTS = 0.1, 0.02, 0.3, 0.15, 0.5  # Margins.
+CONSISTENT = 0.975  # The share of draws in which signs must agree.
+METRICS = ("vci", "cosine_similarity", "squared_distance", "fuzziness")
+ALL = "all"
+
+
+class Verdict(NamedTuple):
+    """A statement with what was found.
+
+    Attributes:
+      number: in the preregistration.
+      statement: in words.
+      verdict: one of four.
+      estimate: of the effect that the statement is about.
+      low, high: its 95 % interval.
+      inner: its 90 % interval, which decides whether the effect is absent.
+      margin: within which it would be.
+      without_one: the least and greatest value with one setting left out; NaN where it does not
+        apply.
+    """
+
+    number: int
+    statement: str
+    verdict: str
+    estimate: float
+    low: float
+    high: float
+    inner: tuple[float, float] = (float("nan"), float("nan"))
+    margin: float = float("nan")
+    without_one: tuple[float, float] = (float("nan"), float("nan"))
+
+
+class Drawn(NamedTuple):
+    """Settings' means of every draw, ``[B S]``; ``gain`` has those for statements about transfer.
+
+    Attributes:
+      settings: their names.
+      mlo, mlog, own: of ``networks.gains``.
+      metrics: by split and name.
+    """
+
+    settings: list[str]
+    mlo: np.ndarray
+    mlog: np.ndarray
+    own: np.ndarray
+    metrics: dict[tuple[str, str], np.ndarray]
+
+
+def draw(found: Networks, accuracy: dict[str, np.ndarray]) -> Drawn:
+    """Returns the settings' means in every draw of test images and seeds.
+
+    Args:
+      found: the networks.
+      accuracy: theirs in each draw, from ``resampling.accuracies``.
+    """
+    gains = networks.gains(accuracy)
+    picks = resampling.pick(found, len(gains.mlo))
+
+    def drawn(values: np.ndarray) -> np.ndarray:
+        return resampling.drawn_means(found, values, picks)
+
+    metrics = {name: drawn(values) for name, values in found.metrics.items()}
+    return Drawn(found.settings, drawn(gains.mlo), drawn(gains.mlog), drawn(gains.own), metrics)
+
+
+def judge(drawn: Drawn, chosen: choosing.Choices, gain: str) -> list[Verdict]:
+    """Returns the verdict on each statement; on those about transfer, by ``mlog`` or ``mlo``."""
+    y = getattr(drawn, gain)
+    title = gain.upper()
+    return [
+        *_slopes(drawn, y, title),
+        *_correlations(drawn, y, title),
+        _signs(drawn, y, title),
+        *_others(drawn, y, title),
+        *_choices(chosen),
+    ]
+
+
+def _slopes(drawn: Drawn, y: np.ndarray, title: str) -> Iterator[Verdict]:
+    vci = drawn.metrics["train", "vci"]
+    cosine = drawn.metrics["train", "cosine_similarity"]
+    for number, statement, group, values, sign, margin in (
+        (1, "A lower temperature leaves features less collapsed: VCI rises",
+         "temperature", vci, 1, SHARE),
+        (2, f"A lower temperature transfers better: {title} rises", "temperature", y, 1, LOG_ODDS),
+        (3, "A stronger regulariser lowers the cosine similarity",
+         "regulariser", cosine, -1, SHARE),
+        (4, "A stronger regulariser lowers VCI", "regulariser", vci, -1, SHARE),
+        (5, f"A stronger regulariser transfers worse: {title} falls",
+         "regulariser", y, -1, LOG_ODDS),
+    ):  # fmt: skip
+        inside = values[:, resampling.columns(drawn.settings, GROUPS[group])]
+        yield decide(number, statement, change(inside), sign, margin)
+
+
+def _correlations(drawn: Drawn, y: np.ndarray, title: str) -> Iterator[Verdict]:
+    numbered = [(6 + index, "vci", group) for index, group in enumerate((*GROUPS, ALL))]
+    numbered += [(10 + index, metric, ALL) for index, metric in enumerate(METRICS[1:])]
+    for number, metric, group in numbered:
+        where = "all settings" if group == ALL else f"the {group} group"
+        sign = -1 if metric == "cosine_similarity" else 1
+        word = "negatively" if sign < 0 else "positively"
+        name = "VCI" if metric == "vci" else metric.replace("_", " ").capitalize()
+        statement = f"{name} correlates with {title} {word} over {where}"
+        x = drawn.metrics["train", metric]
+        chosen = members(drawn.settings, group)
+        yield decide_correlation(number, statement, pearson, (x, y), chosen, sign)
+
+
+def _signs(drawn: Drawn, y: np.ndarray, title: str) -> Verdict:
+    """Whether VCI alone has one sign in all groups."""
+    same = np.stack(
+        [
+            np.abs(np.sum([np.sign(one) for one in _by_group(drawn, metric, y)], axis=0))
+            == len(GROUPS)
+            for metric in METRICS
+        ]
+    )
+    consistent, others = same[0, 1:].mean(), 1 - same[1:, 1:].mean(axis=1)
+    verdict = UNDECIDED
+    if consistent >= CONSISTENT and others.min() >= CONSISTENT:
+        verdict = CONFIRMED
+    elif 1 - consistent >= CONSISTENT or 1 - others.min() >= CONSISTENT:
+        verdict = CONTRADICTED
+    both = same[0] & ~same[1:].any(axis=0)
+    statement = f"VCI alone has one sign of the correlation with {title} in all three groups"
+    return Verdict(13, statement, verdict, float(both[1:].mean()), np.nan, np.nan)
+
+
+def _by_group(drawn: Drawn, metric: str, y: np.ndarray) -> list[np.ndarray]:
+    x = drawn.metrics["train", metric]
+    chosen = [members(drawn.settings, group) for group in GROUPS]
+    return [pearson(x[:, one], y[:, one]) for one in chosen]
+
+
+def _others(drawn: Drawn, y: np.ndarray, title: str) -> Iterator[Verdict]:
+    train, test = (drawn.metrics[split, "vci"] for split in ("train", "test"))
+    everything = members(drawn.settings, ALL)
+    yield decide_correlation(
+        14, "VCI says something of MLO beyond pretraining accuracy", partial,
+        (train, drawn.mlo, drawn.own), everything, 1,
+    )  # fmt: skip
+    plain = y[:, drawn.settings.index(PLAIN)]
+    for number, word, setting, sign in (
+        (15, f"Training that lowers VCI directly lowers {title}", "vci_plus", -1),
+        (16, f"Training that raises VCI directly raises {title}", "vci_minus", 1),
+    ):
+        effect = y[:, drawn.settings.index(setting)] - plain
+        yield decide(number, word, effect, sign, LOG_ODDS)
+    effect = pearson(train, y) - pearson(test, y)
+    statement = f"VCI of the training images predicts {title} better than that of the test images"
+    yield decide(17, statement, effect, 1, DIFFERENCE)
+
+
+def _choices(chosen: choosing.Choices) -> Iterator[Verdict]:
+    vci = chosen.regret["vci", ""]
+    for number, statement, other in (
+        (18, "Choosing by VCI costs less accuracy than choosing by pretraining accuracy",
+         chosen.regret["accuracy", ""]),
+        (19, "Choosing by LogME on the target costs less than choosing by VCI",
+         chosen.regret["logme", "all"]),
+        (20, "Choosing by adjusted VCI on the target costs less than choosing by VCI of the source",
+         chosen.regret["vci_adjusted", "all"]),
+    ):  # fmt: skip
+        # Positive where the statement holds, in points of accuracy.
+        effect = 100 * (other - vci if number == 18 else vci - other)
+        yield decide(number, statement, effect.mean(axis=1), 1, POINTS)
+
+
+def decide(number: int, statement: str, effect: np.ndarray, sign: int, margin: float) -> Verdict:
+    """Returns the verdict on an effect with a stated sign, from its draws ``[B]``."""
+    low, high = interval(effect, 0.95)
+    inner = interval(effect, 0.9)
+    if (low if sign > 0 else -high) > 0:
+        verdict = CONFIRMED
+    elif (-high if sign > 0 else low) > 0:
+        verdict = CONTRADICTED
+    else:
+        verdict = ABSENT if max(-inner[0], inner[1]) < margin else UNDECIDED
+    return Verdict(number, statement, verdict, float(effect[0]), low, high, inner, margin)
+
+
+def decide_correlation(
+    number: int,
+    statement: str,
+    coefficient: Callable[..., np.ndarray],
+    samples: tuple[np.ndarray, ...],
+    chosen: list[int],
+    sign: int,
+) -> Verdict:
+    """Returns the verdict on a correlation over settings.
+
+    It counts only if no single setting makes its sign.
+
+    Args:
+      number: of the statement.
+      statement: in words.
+      coefficient: of the samples.
+      samples: each ``[B S]``.
+      chosen: the settings that it is over.
+      sign: that it should have.
+    """
+    inside = [sample[:, chosen] for sample in samples]
+    made = decide(number, statement, coefficient(*inside), sign, CORRELATION)
+    rest = [
+        float(coefficient(*(np.delete(sample[0], one) for sample in inside)))
+        for one in range(len(chosen))
+    ]
+    verdict = made.verdict
+    if verdict in (CONFIRMED, CONTRADICTED) and min(rest) * max(rest) <= 0:
+        verdict = UNDECIDED
+    return made._replace(verdict=verdict, without_one=(min(rest), max(rest)))
+
+
+def change(values: np.ndarray) -> np.ndarray:
+    """Returns how far a straight line through the settings goes from the first to the last.
+
+    Args:
+      values: of the settings in order, ``[B S]``.
+    """
+    rank = np.arange(values.shape[1]) - (values.shape[1] - 1) / 2
+    return values @ rank / (rank @ rank) * (values.shape[1] - 1)
+
+
+def partial(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """Returns the correlation of x and y less what a line in ``given`` explains, ``[B]``."""
+    xy, xz, yz = pearson(x, y), pearson(x, given), pearson(y, given)
+    return (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
+
+
+def members(settings: list[str], group: str) -> list[int]:
+    """Returns the positions of a group's settings, or of all."""
+    return resampling.columns(settings, SETTINGS if group == ALL else GROUPS[group])

@@ -139,8 +139,10 @@ def test_differences_are_those_that_change_numbers(tmp_path):
     assert runs.differences([a, a]) == {}
     assert runs.differences([a, b, c]) == {"seed": [0, 3, 0], "loss.temperature": [1.0, 1.0, 0.5]}
     assert runs.settings([a, b, c]) == [0, 0, 1]
-    del c.config["loss"]["temperature"]
-    assert runs.differences([a, c]) == {"loss.temperature": [1.0, None]}
+    del c.config["loss"]["temperature"]  # As if c were of a version that had no such field.
+    assert runs.differences([a, c]) == {}
+    d = runs.read_run(write(tmp_path / "d", loss=LossConfig(temperature=0.1)))
+    assert runs.differences([c, d]) == {"loss.temperature": [1.0, 0.1]}
 
 
 def test_runs_without_a_config_are_settings_of_their_own(tmp_path):

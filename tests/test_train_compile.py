@@ -285,8 +285,12 @@ def test_a_changed_config_is_noticed():
     )
     assert check.drift(report, changed) == ["data.batch_size"]
     without = {**report.config, "model": dict(report.config["model"])}
-    del without["model"]["patch"]  # As if the field had come since, and did who knows what.
-    assert check.drift(report._replace(config=without), config) == ["model.patch"]
+    del without["model"]["patch"]  # As if the field had come since.
+    assert check.drift(report._replace(config=without), config) == []
+    other = config_lib.override(config, ["--model.patch", "8"])
+    assert check.drift(report._replace(config=without), other) == ["model.patch"]
+    more = {**report.config, "model": {**report.config["model"], "gone": 1}}
+    assert check.drift(report._replace(config=more), config) == ["model.gone"]
 
 
 def _stored():

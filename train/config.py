@@ -303,6 +303,14 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def flatten_stored(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns ``flatten`` of a config that a run stored, perhaps under an older version.
+
+    A field that has come since has its default, which does what was done before it came.
+    """
+    return flatten(dataclasses.asdict(Config())) | flatten(config)
+
+
 def validate(config: Config) -> Config:
     """Returns the config unchanged, or raises before anything expensive has started.
 

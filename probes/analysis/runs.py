@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from probes.transfer import escape
-from train.config import FREE, flatten
+from train.config import FREE, flatten_stored
 
 Row = dict[str, Any]
 
@@ -149,9 +149,10 @@ def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Returns the config fields in which runs differ, each with its value in every run.
 
     Left out are the name, when a run was measured and saved, and where it was computed: none of
-    them changes its numbers. A field that a run does not have is None.
+    them changes its numbers. A field that has come since a run has its default; a run without a
+    config has None everywhere.
     """
-    flat = [flatten(run.config) for run in runs]
+    flat = [flatten_stored(run.config) if run.config else {} for run in runs]
     fields = dict.fromkeys(field for config in flat for field in config)
     values = {
         field: [config.get(field) for config in flat]

@@ -12,7 +12,7 @@ from train.compile import cost, programs, topology
 from train.compile.cost import Cost
 from train.compile.facts import Facts
 from train.compile.topology import Chip
-from train.config import Config, flatten
+from train.config import Config, flatten, flatten_stored
 
 # What of a config the programs, and how often each runs, depend on.
 _SECTIONS = ("epochs", "model", "loss", "optim", "eval", "mesh")
@@ -111,8 +111,10 @@ def relevant(config: Config) -> dict[str, Any]:
 
 
 def drift(report: Report, config: Config) -> list[str]:
-    """Returns in which fields a config is no longer that of a report, new and lost ones too."""
-    then, now = flatten(report.config), flatten(relevant(config))
+    """Returns in which fields a config is no longer that of a report, lost ones too."""
+    now = flatten(relevant(config))
+    stored = flatten_stored(report.config)
+    then = {field: stored[field] for field in flatten(report.config) | now if field in stored}
     return sorted(field for field in then | now if then.get(field, _NONE) != now.get(field, _NONE))
 
 

@@ -16,6 +16,8 @@ if os.environ.get("VCI_TEST_OPTIMIZED") != "1":
     _flags = "--xla_backend_optimization_level=0"
     if importlib.metadata.version("jaxlib").startswith("0.10."):  # Others abort at an unknown flag.
         _flags += " --xla_cpu_use_fusion_emitters=false"
+        # Each worker has a core: code that is generated in 32 parts only costs more of it.
+        _flags += " --xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{_flags} {os.environ.get('XLA_FLAGS', '')}".strip()
 
 import jax

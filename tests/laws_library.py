@@ -28,6 +28,7 @@ from laws import (
     reordered,
     rounds_absolutely,
     saturates,
+    takes_order_for_content,
     times,
     together,
     typed,
@@ -328,6 +329,16 @@ def _measured(data):
     return {name: report[name] for name in ("vci", "fuzziness", "cosine_similarity", "samples")}
 
 
+def _monitored(data):
+    rows = []
+    monitor = vci_jax.Monitor(ROOM, write=rows.append, blocks=2)
+    for start in range(0, N, data["size"]):
+        batch = slice(start, start + data["size"])
+        monitor.add("test", data["features"][batch], data["labels"][batch])
+    monitor.log(1)
+    return {name: rows[0][name] for name in ("vci", "fuzziness", "cosine_similarity", "samples")}
+
+
 def _file_of(data):
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "rows.npz")
@@ -405,6 +416,10 @@ OTHERS = (
     Law(("vci_jax.measure",), "The size of the batches and the unit do not matter.",
         lambda: rows() | {"size": 24, "unit": 1.0}, _measured,
         lambda d: d | {"size": 16, "unit": 2.0**20}, misreads_a_row()),
+    Law(("vci_jax.monitor.Monitor",), "The size of the batches and the order do not matter.",
+        lambda: rows() | {"size": 24}, _monitored,
+        lambda d: reordered("features", "labels")(d) | {"size": N},
+        takes_order_for_content("labels"), rtol=1e-4),
     Law(("vci_jax.measure",), "Big-endian features are the same numbers.",
         lambda: rows() | {"size": 24, "unit": 1.0}, _measured, changed(features=big_endian),
         assumes_little_endian("features")),
@@ -459,6 +474,7 @@ EXEMPT = {
     "vci_jax.compare.paired_differences": "a part of compare",
 }
 EXEMPT_MODULES = {
+    "vci_jax.monitor": "keeps moments and writes rows; tests/test_monitor.py has its cases",
     "vci_jax.canonical": "parts of geometry.factorize, under the laws of its metrics",
     "vci_jax._table": "text for people, read by tests/test_front_door.py and tests/test_cli.py",
     "vci_jax.derivatives": "derivatives, held to central differences by tests/test_gradients.py",

@@ -1,5 +1,6 @@
 """Every example runs, prints, and computes what the slow reference computes from its features."""
 
+import json
 import pathlib
 import runpy
 
@@ -91,6 +92,21 @@ def test_a_torch_network(example):
     np.testing.assert_allclose(report["self_duality"], duality(features, kernel), rtol=1e-5)
 
 
+def test_a_torch_loop_that_is_watched(example, tmp_path, monkeypatch):
+    """Its directory has the rows of every look, and the test features are less collapsed."""
+    pytest.importorskip("torch", reason="needs torch, which the project does not install")
+    monkeypatch.chdir(tmp_path)
+    _, reports = example("monitor_torch.py")
+    lines = (tmp_path / "runs" / "torch" / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [(row["epoch"], row["split"]) for row in rows] == [
+        (epoch, split) for epoch in (4, 8, 12) for split in ("train", "test")
+    ]
+    assert rows[-1]["vci"] == reports["test"].vci
+    assert reports["test"].vci_adjusted > reports["train"].vci_adjusted
+    assert rows[-1]["accuracy"] > 0.9
+
+
 def test_a_plain_function(example):
     """Any callable will do, and padded rows do not count."""
     _, reports = example("measure_function.py")
@@ -121,7 +137,7 @@ def test_several_layers_at_once(example):
 def test_examples_read_as_documentation():
     """Short, documented, run by their name, and not called like a package they import."""
     names = sorted(path.name for path in EXAMPLES.glob("*.py"))
-    assert len(names) == 8
+    assert len(names) == 9
     for name in names:
         lines = (EXAMPLES / name).read_text().splitlines()
         assert len(lines) < 60

@@ -5,8 +5,7 @@ place) that takes up its part of each batch, and no collective is in the program
 tallies are merged, and the host reads them, once: when the split is through.
 
 The rows of a batch are dealt to a few blocks, one state each, so that a jackknife can say how much
-of a difference in VCI is noise. Dealing rows rather than batches gives every block its share of
-each class even where the images come sorted by class, or the whole split fits in one batch.
+of a difference in VCI is noise.
 """
 
 from collections import OrderedDict
@@ -19,17 +18,7 @@ import numpy as np
 
 import vci_jax
 from train.step import Task, TrainState, predict_layers
-
-# Of every depth; the features have all metrics and spectra besides.
-_OF_LAYERS = (
-    "vci",
-    "vci_adjusted",
-    "fuzziness",
-    "squared_distance",
-    "cosine_similarity",
-    "class_separation",
-    "kept_rank",
-)
+from vci_jax.monitor import LAYER_METRICS, deal
 
 
 class Tally(NamedTuple):
@@ -75,7 +64,7 @@ def add_batch(task: Task, tally: Tally, state: TrainState, batch: dict[str, jax.
         moments=OrderedDict(
             (name, add(moments, layers[name], labels, mask))
             for name, moments in tally.moments.items()
-            for add in [_deal if name == "features" else vci_jax.update]
+            for add in [deal if name == "features" else vci_jax.update]
         ),
         loss=tally.loss + jnp.sum(loss),
         correct=tally.correct + jnp.sum(correct, dtype=jnp.int32),
@@ -139,24 +128,10 @@ def evaluate(
     if others:
         reports = {name: vci_jax.report(moments) for name, moments in others.items()}
         row["layers"] = {
-            name: {metric: report[metric] for metric in _OF_LAYERS}
+            name: {metric: report[metric] for metric in LAYER_METRICS}
             for name, report in reports.items()
         }
     return row
-
-
-def _deal(
-    moments: vci_jax.ClassMoments, features: jax.Array, labels: jax.Array, mask: jax.Array
-) -> vci_jax.ClassMoments:
-    """Adds row r of a batch to block r mod B."""
-    blocks = moments.count.shape[0]
-
-    def dealt(rows: jax.Array) -> jax.Array:
-        lacking = -rows.shape[0] % blocks  # Rows of zeros, which the mask rules out.
-        padded = jnp.pad(rows, [(0, lacking)] + [(0, 0)] * (rows.ndim - 1))
-        return jnp.swapaxes(padded.reshape(-1, blocks, *rows.shape[1:]), 0, 1)
-
-    return jax.vmap(vci_jax.update)(moments, dealt(features), dealt(labels), dealt(mask))
 
 
 @jax.jit

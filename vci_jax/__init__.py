@@ -25,6 +25,7 @@ from vci_jax.loss import vci_loss
 from vci_jax.measure import measure
 from vci_jax.metrics import collapse_metrics
 from vci_jax.moments import ClassMoments, class_means, init, merge, merge_axis, update
+from vci_jax.monitor import Monitor
 from vci_jax.per_class import per_class
 from vci_jax.storage import load, save
 
@@ -36,6 +37,7 @@ __all__ = [
     "ClassMoments",
     "Comparison",
     "Geometry",
+    "Monitor",
     "Report",
     "VCIError",
     "agreement",

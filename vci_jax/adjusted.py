@@ -55,6 +55,7 @@ class Sample(NamedTuple):
     limit: Scalar
 
 
+@jax.jit  # The finish calls it eight times, and this way traces it once.
 def adjusted_vci(sample: Sample, plugin: Scalar) -> Scalar:
     """VCI of the population; NaN if N - 1 <= max(p, K - 1).
 

@@ -125,7 +125,8 @@ def vci_adjusted(geometry: Geometry) -> Scalar:
     N is the number of samples, or for ``weighting="class"`` the effective number
     1 / sum_k p_k^2 / n_k, that of equal classes whose means are known as well on average.
     """
-    return adjusted.adjusted_vci(sample(geometry), vci(geometry))
+    value: Scalar = adjusted.adjusted_vci(sample(geometry), vci(geometry))
+    return value
 
 
 def sample(geometry: Geometry) -> adjusted.Sample:

@@ -1,0 +1,380 @@
+"""Collapse of a network while any program trains it, in the files that ``train`` writes.
+
+Legend: N rows of a batch, K classes, D features, B blocks.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vci_jax._report import Head, Report, report
+from vci_jax.arrays import as_native, canonicalize_batch, check_head
+from vci_jax.errors import VCIError
+from vci_jax.moments import ClassMoments, init, merge_axis, update
+from vci_jax.per_class import per_class
+from vci_jax.placement import anywhere, like
+
+Row = dict[str, Any]
+Write = Callable[[Row], None] | str | os.PathLike[str]
+
+# Of the layers before the features.
+LAYER_METRICS = (
+    "vci",
+    "vci_adjusted",
+    "fuzziness",
+    "squared_distance",
+    "cosine_similarity",
+    "class_separation",
+    "kept_rank",
+)
+
+
+class Monitor:
+    """Measures the features of a network that any program trains, every few epochs.
+
+        monitor = vci_jax.Monitor(num_classes=10, every=5, write="runs/mine")
+        for epoch in range(1, 101):
+            ...  # train
+            if monitor.due(epoch):
+                for images, labels in loader:
+                    features, logits = network(images)
+                    monitor.add("test", features, labels, logits=logits)
+                monitor.log(epoch)
+
+    Rows have the form of ``metrics.jsonl`` of ``python -m train``, so that a directory is a run to
+    ``python -m probes report``, ``figures`` and ``correlate``. A training that resumes from a
+    checkpoint goes on in its directory: rows of the epochs that it repeats are replaced.
+
+    Args:
+      num_classes: K.
+      every: epochs between two measurements.
+      layers: names that are measured if features come as a mapping; all by default. The one called
+        ``features``, or else the last, has every metric and an interval; the others a few.
+      write: a directory that gets ``metrics.jsonl`` and ``per_class.json``, made if need be; or a
+        function that is called with each row; None for neither. In a program of several JAX
+        processes the first alone writes.
+      blocks: B of the interval of VCI; rows of a batch are dealt among as many states.
+      dtype: of the accumulation.
+
+    Raises:
+      VCIError: ``every`` or ``blocks`` is less than 1, or the directory has rows that cannot be
+        read.
+
+    Example:
+      >>> import numpy as np, vci_jax
+      >>> rows = []
+      >>> monitor = vci_jax.Monitor(2, every=2, write=rows.append)
+      >>> rng, labels = np.random.default_rng(0), np.arange(200) % 2
+      >>> for epoch in range(1, 5):
+      ...     if monitor.due(epoch):
+      ...         features = rng.normal(size=(200, 3)) + epoch * labels[:, None]
+      ...         monitor.add("train", features, labels)
+      ...         reports = monitor.log(epoch)
+      >>> [(row["epoch"], row["split"], row["vci"] > 0.1) for row in rows]
+      [(2, 'train', True), (4, 'train', False)]
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        every: int = 1,
+        layers: Collection[str] | None = None,
+        write: Write | None = None,
+        blocks: int = 16,
+        dtype: jax.typing.DTypeLike = jnp.float32,
+    ) -> None:
+        for name, value in (("every", every), ("blocks", blocks)):
+            if value < 1:
+                raise VCIError(f"{name} must be at least 1, got {value}.")
+        if isinstance(layers, str):
+            raise VCIError(f"layers is {layers!r}; pass a list of names, [{layers!r}].")
+        self._num_classes, self._blocks, self._dtype = num_classes, blocks, dtype
+        self._every, self._layers = every, layers
+        self._write = write if callable(write) or write is None else _Directory(Path(write))
+        self._splits: dict[str, _Split] = {}
+
+    def due(self, epoch: int) -> bool:
+        """Whether the network is to be measured after so many epochs."""
+        return epoch % self._every == 0
+
+    def add(
+        self,
+        split: str,
+        features: Any,
+        labels: Any,
+        mask: Any = None,
+        *,
+        logits: Any = None,
+    ) -> None:
+        """Takes up a batch of a split, of a network in evaluation mode.
+
+        The host does not wait for the device.
+
+        Args:
+          split: ``train`` or ``test``, or another name.
+          features: [N, D], an array of JAX or NumPy or a tensor of PyTorch; or a mapping of such by
+            the name of a layer.
+          labels: [N] integers in [0, K).
+          mask: [N]; rows where it is zero are padding.
+          logits: [N, K] of the classifier, for ``accuracy`` and ``loss``, the mean cross-entropy;
+            with all batches of a split or with none.
+
+        Raises:
+          VCIError: for anything ``update`` or ``canonicalize_batch`` refuses, layers that are
+            missing or not those of the batches before, or logits of another shape.
+        """
+        layers = self._chosen(features)
+        state = self._splits.get(split)
+        if state is None:
+            state = self._splits[split] = _Split(
+                {
+                    name: self._empty(values.shape[1], name == _deepest(layers))
+                    for name, values in layers.items()
+                },
+                has_logits=logits is not None,
+            )
+        if state.moments.keys() != layers.keys():
+            raise VCIError(f"{split} has the layers {list(state.moments)}, got {list(layers)}.")
+        if state.has_logits != (logits is not None):
+            raise VCIError(f"logits must come with every batch of {split}, or with none.")
+        for name, values in layers.items():
+            batch = canonicalize_batch(values, labels, mask, dtype=self._dtype)
+            add = _add_dealt if name == _deepest(layers) else _add
+            state.moments[name] = add(state.moments[name], *batch)
+        if logits is not None:
+            scores, *rest = canonicalize_batch(logits, labels, mask)
+            if scores.shape[1:] != (self._num_classes,):
+                raise VCIError(f"logits must be [N, {self._num_classes}], got {scores.shape}.")
+            state.answers = _answer(state.answers, scores, *rest)
+
+    def log(
+        self,
+        epoch: int,
+        *,
+        step: int | None = None,
+        head: Head | None = None,
+        **values: Mapping[str, Any],
+    ) -> dict[str, Report]:
+        """Writes a row for each split that has batches, and forgets the batches.
+
+        Args:
+          epoch: how many are done.
+          step: how many steps are done; ``epoch`` if it is not counted.
+          head: kernel [D, K] and bias [K] of the classifier, for ``self_duality``.
+          values: by the name of a split, more entries of its row, as ``test={"loss": 0.3}``.
+
+        Returns:
+          The reports of the features, by split.
+
+        Raises:
+          VCIError: no batch came, ``values`` for a split without any, or a head that does not fit.
+        """
+        if not self._splits:
+            raise VCIError("No batch came since the last log: call add(split, features, labels).")
+        if unknown := sorted(set(values) - set(self._splits)):
+            raise VCIError(f"{', '.join(unknown)}: the splits are {', '.join(self._splits)}.")
+        place = {"step": epoch if step is None else step, "epoch": epoch}
+        rows, reports, classes = [], {}, {}
+        for split, state in self._splits.items():
+            reports[split], row, classes[split] = self._measured(state, head)
+            rows.append(_finite(place | {"split": split} | row | dict(values.get(split, {}))))
+        self._splits = {}
+        if isinstance(self._write, _Directory):
+            if jax.process_index() == 0:
+                self._write.write(rows, _finite(place | classes))
+        elif self._write is not None:
+            for row in rows:
+                self._write(row)
+        return reports
+
+    def _chosen(self, features: Any) -> dict[str, Any]:
+        """The arrays of the layers that are measured, by name."""
+        named = dict(features) if isinstance(features, Mapping) else {"features": features}
+        wanted = list(named) if self._layers is None else self._layers
+        if missing := [name for name in wanted if name not in named]:
+            raise VCIError(f"there is no layer {', '.join(missing)}; there are {list(named)}.")
+        chosen = {name: as_native("features", named[name]) for name in named if name in wanted}
+        if not chosen:
+            raise VCIError("features is an empty mapping, or layers names none of it.")
+        for name, values in chosen.items():
+            if values.ndim != 2:
+                raise VCIError(f"features must be [N, D], got shape {values.shape} at {name!r}.")
+        return chosen
+
+    def _empty(self, dim: int, dealt: bool) -> ClassMoments:
+        moments = init(self._num_classes, dim, dtype=self._dtype)
+        if not dealt:
+            return moments
+        stack: ClassMoments = jax.tree.map(
+            lambda leaf: jnp.repeat(leaf[None], self._blocks, axis=0), moments
+        )
+        return stack
+
+    def _measured(self, state: "_Split", head: Head | None) -> tuple[Report, Row, Row]:
+        """The report of the features, the row of the split, and the columns of its classes."""
+        start = time.perf_counter()
+        deepest = _deepest(state.moments)
+        features = state.moments.pop(deepest)
+        if head is not None:
+            head = check_head(head, features.mean.shape[-1], self._num_classes)
+        found = report(features, head=head)
+        row = {} if state.answers is None else _scores(state.answers)
+        row |= found
+        if state.moments:
+            others = {name: report(moments) for name, moments in state.moments.items()}
+            row["layers"] = {
+                name: {metric: one[metric] for metric in LAYER_METRICS}
+                for name, one in others.items()
+            }
+        columns = jax.device_get(_classes(features))
+        row["seconds"] = time.perf_counter() - start
+        return found, row, {name: column.tolist() for name, column in columns.items()}
+
+
+class _Split:
+    """What came of a split: moments by layer, and the sums over its logits."""
+
+    def __init__(self, moments: dict[str, ClassMoments], *, has_logits: bool) -> None:
+        self.moments = moments
+        self.has_logits = has_logits
+        self.answers = (
+            _Answers(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), jnp.zeros(()))
+            if has_logits
+            else None
+        )
+
+
+class _Directory:
+    """``metrics.jsonl`` and ``per_class.json``, each replaced as a whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows: list[Row] = []
+        file = path / "metrics.jsonl"
+        if file.exists():
+            try:
+                self._rows = [json.loads(line) for line in file.read_text().splitlines()]
+                for row in self._rows:
+                    row["step"], row["split"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise VCIError(
+                    f"{file} has a line that is no row ({error}): delete it, or take another "
+                    "directory."
+                ) from None
+
+    def write(self, rows: list[Row], classes: Row) -> None:
+        """Adds rows of a step, in place of those of this step and of later ones."""
+        step, splits = rows[0]["step"], {row["split"] for row in rows}
+        self._rows = [
+            row
+            for row in self._rows
+            if row["step"] < step or (row["step"] == step and row["split"] not in splits)
+        ] + rows
+        self._path.mkdir(parents=True, exist_ok=True)
+        lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in self._rows)
+        _replace(self._path / "metrics.jsonl", lines)
+        _replace(self._path / "per_class.json", json.dumps(classes, allow_nan=False) + "\n")
+
+
+@anywhere(like)
+def deal(
+    stack: ClassMoments, features: jax.Array, labels: jax.Array, mask: jax.Array | None = None
+) -> ClassMoments:
+    """Adds row r of a batch to state r mod B.
+
+    Dealing rows rather than batches gives every state its share of each class even where the rows
+    come sorted by class, or the whole split fits in one batch.
+
+    Args:
+      stack: B states, along a leading axis.
+      features: [N, D].
+      labels: [N].
+      mask: [N].
+    """
+    blocks = stack.count.shape[0]
+    mask = jnp.ones(labels.shape) if mask is None else mask
+
+    def dealt(rows: jax.Array) -> jax.Array:
+        lacking = -rows.shape[0] % blocks  # Rows of zeros, which the mask rules out.
+        padded = jnp.pad(rows, [(0, lacking)] + [(0, 0)] * (rows.ndim - 1))
+        return jnp.swapaxes(padded.reshape(-1, blocks, *rows.shape[1:]), 0, 1)
+
+    added: ClassMoments = jax.vmap(update)(stack, dealt(features), dealt(labels), dealt(mask))
+    return added
+
+
+_add = jax.jit(update, donate_argnums=0)
+_add_dealt = jax.jit(deal, donate_argnums=0)
+
+
+@jax.jit
+def _classes(stack: ClassMoments) -> dict[str, jax.Array]:
+    columns: dict[str, jax.Array] = per_class(merge_axis(stack))
+    return columns
+
+
+class _Answers(NamedTuple):
+    """Rows with a label, right answers among them, and the sum of the cross-entropies."""
+
+    samples: jax.Array
+    right: jax.Array
+    loss: jax.Array
+
+
+@jax.jit
+@anywhere()
+def _answer(
+    sums: _Answers, logits: jax.Array, labels: jax.Array, mask: jax.Array | None
+) -> _Answers:
+    """Adds the rows of a batch."""
+    present = (labels >= 0) & (labels < logits.shape[1])
+    if mask is not None:
+        present &= mask > 0
+    right = present & (jnp.argmax(logits, axis=1) == labels)
+    chosen = jnp.clip(labels, 0, logits.shape[1] - 1)[:, None]
+    losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), chosen, axis=1)[:, 0]
+    return _Answers(
+        samples=sums.samples + jnp.sum(present, dtype=jnp.int32),
+        right=sums.right + jnp.sum(right, dtype=jnp.int32),
+        loss=sums.loss + jnp.sum(jnp.where(present, losses, 0)),
+    )
+
+
+def _scores(sums: _Answers) -> Row:
+    if not (samples := int(sums.samples)):
+        return {}
+    return {"accuracy": int(sums.right) / samples, "loss": float(sums.loss) / samples}
+
+
+def _deepest(layers: Mapping[str, Any]) -> str:
+    return "features" if "features" in layers else list(layers)[-1]
+
+
+def _finite(value: Any) -> Any:
+    """As JSON has it: plain numbers, and None where one is not finite."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file such that a reader sees the old one or the new one, whole."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)

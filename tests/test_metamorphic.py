@@ -96,7 +96,7 @@ TYPES = {
     "vci_jax.moments.ClassMoments", "vci_jax.geometry.Geometry", "vci_jax._report.Report",
     "vci_jax.compare.Comparison", "vci_jax.errors.VCIError", "vci_jax.errors.Caveat",
 }  # fmt: skip
-METHODS = {"vci_jax.probe.estimator.LogisticProbe"}
+METHODS = {"vci_jax.probe.estimator.LogisticProbe", "vci_jax.monitor.Monitor"}
 
 
 def test_laws_are_sentences():

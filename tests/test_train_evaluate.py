@@ -12,9 +12,10 @@ from tensorboardX.proto.event_pb2 import Event
 
 import vci_jax
 from train import evaluate, log, provenance
+from vci_jax.monitor import deal
 
 K, D, N = 4, 6, 200
-DEAL = jax.jit(evaluate._deal)
+DEAL = jax.jit(deal)
 UPDATE = jax.jit(vci_jax.update)
 
 

@@ -16,6 +16,7 @@ from vci_jax import linalg
 from vci_jax.arrays import canonicalize_mask, canonicalize_reals
 from vci_jax.batch import vet
 from vci_jax.counts import MAX_COUNT, add_counts, sum_counts
+from vci_jax.errors import VCIError
 from vci_jax.moments import ClassMoments
 from vci_jax.placement import anywhere, like, without_leading
 
@@ -62,14 +63,14 @@ def update(
       mask: nonzero where a row counts.
 
     Raises:
-      ValueError: at trace time, for shapes or dtypes that do not fit, and for host arrays that
+      VCIError: at trace time, for shapes or dtypes that do not fit, and for host arrays that
         ``canonicalize_batch`` refuses.
     """
     num_classes, dtype = agreement.means.shape[0], agreement.means.dtype
     features = canonicalize_reals("features", features, dtype)
     logits = canonicalize_reals("logits", logits, dtype)
     if logits.shape != (jnp.shape(features)[0], num_classes):
-        raise ValueError(
+        raise VCIError(
             f"logits must be [N, {num_classes}] with one row a feature row, got "
             f"{list(logits.shape)} for features {list(jnp.shape(features))}."
         )
@@ -100,7 +101,7 @@ def jit_update(agreement: Agreement, features: Any, logits: Any, mask: Any = Non
     is not donated.
 
     Raises:
-      ValueError: for anything ``update`` refuses.
+      VCIError: for anything ``update`` refuses.
     """
     dtype = agreement.means.dtype
     updated: Agreement = _jit_update(

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Integer, Num
 
 from vci_jax import linalg
 from vci_jax.arrays import canonicalize_labels, canonicalize_mask, canonicalize_reals
+from vci_jax.errors import VCIError
 from vci_jax.placement import alike
 
 _State = TypeVar("_State")
@@ -61,7 +62,7 @@ def vet(
       once, as a wrong label.
 
     Raises:
-      ValueError: at trace time, for ranks, widths or dtypes that do not fit, and for host arrays
+      VCIError: at trace time, for ranks, widths or dtypes that do not fit, and for host arrays
         that ``canonicalize_batch`` refuses.
     """
     num_classes, dim = like.shape
@@ -177,7 +178,7 @@ def _norms(
 
 def _check_features(features: Any, dim: int) -> None:
     if features.ndim != 2 or features.shape[1] != dim:
-        raise ValueError(
+        raise VCIError(
             f"features must be [N, {dim}], got {tuple(features.shape)}. Pool or flatten feature "
             "maps to one vector a sample, and give init the width of that vector."
         )
@@ -185,7 +186,7 @@ def _check_features(features: Any, dim: int) -> None:
 
 def _check_column(name: str, column: jax.typing.ArrayLike, size: int) -> None:
     if jnp.shape(column) != (size,):
-        raise ValueError(
+        raise VCIError(
             f"{name} must have one entry for each of the {size} feature rows, "
             f"got shape {tuple(jnp.shape(column))}."
         )

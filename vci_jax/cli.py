@@ -64,7 +64,7 @@ def read_features(path: str) -> dict[str, np.ndarray]:
     try:
         file = np.load(path, allow_pickle=False)
         if isinstance(file, np.ndarray):
-            raise ValueError(f"it holds one array {list(file.shape)} without a name")
+            raise VCIError(f"it holds one array {list(file.shape)} without a name")
         with file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from vci_jax.arrays import as_native
+from vci_jax.errors import VCIError
 
 MAX_COUNT = 2**31 - 1
 
@@ -43,17 +44,17 @@ def class_weight(
     """The weights mean(counts) / counts of ``moments.init``; one for classes without samples.
 
     Raises:
-      ValueError: for counts of another shape, that are not integers, or that are negative.
+      VCIError: for counts of another shape, that are not integers, or that are negative.
     """
     counts = as_native("class_counts", class_counts)
     if counts.shape != (num_classes,) or not jnp.issubdtype(counts.dtype, jnp.integer):
-        raise ValueError(
+        raise VCIError(
             f"class_counts must be integers of shape ({num_classes},), "
             f"got {counts.dtype} of shape {counts.shape}."
         )
     if isinstance(counts, np.ndarray):
         if np.any(counts < 0):
-            raise ValueError(f"class_counts must not be negative, got {counts.min()}.")
+            raise VCIError(f"class_counts must not be negative, got {counts.min()}.")
         counts = counts.astype(np.float64)  # JAX would fold integers of 64 bits.
     present, counts = jnp.asarray(counts > 0), jnp.asarray(counts).astype(dtype)
     mean = jnp.sum(counts) / jnp.maximum(jnp.sum(present), 1).astype(dtype)

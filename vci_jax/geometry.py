@@ -23,6 +23,7 @@ from vci_jax.canonical import (
     within_noise,
 )
 from vci_jax.derivatives import frozen
+from vci_jax.errors import VCIError
 from vci_jax.moments import ClassMoments
 from vci_jax.placement import anywhere
 
@@ -80,12 +81,12 @@ def factorize(
         are then pooled in about the proportions wanted, and no check demands that they are exact.
 
     Raises:
-      ValueError: for an unknown weighting, or for a stack of partial states.
+      VCIError: for an unknown weighting, or for a stack of partial states.
     """
     if weighting not in ("sample", "class"):
-        raise ValueError(f'weighting must be "sample" or "class", got {weighting!r}.')
+        raise VCIError(f'weighting must be "sample" or "class", got {weighting!r}.')
     if moments.count.ndim != 1:
-        raise ValueError(
+        raise VCIError(
             f"The metrics take one state, got partial states with count {moments.count.shape}. "
             "Fold them with merge_axis first."
         )

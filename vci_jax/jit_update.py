@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from vci_jax.arrays import as_native, canonicalize_batch
+from vci_jax.errors import VCIError
 from vci_jax.moments import ClassMoments, update
 
 _donating = jax.jit(update, donate_argnums=0)
@@ -37,7 +38,7 @@ def jit_update(
       The new state.
 
     Raises:
-      ValueError: for anything ``update`` or ``canonicalize_batch`` refuses, or moments that were
+      VCIError: for anything ``update`` or ``canonicalize_batch`` refuses, or moments that were
         donated before.
 
     Example:
@@ -48,7 +49,7 @@ def jit_update(
       ([1, 1], 1)
     """
     if any(map(_is_deleted, moments)):
-        raise ValueError(
+        raise VCIError(
             "These moments were donated to an earlier jit_update, which updated them in place: use "
             "the state it returned, or pass donate=False there."
         )

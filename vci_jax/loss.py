@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer, Num
 
 from vci_jax.derivatives import frozen
+from vci_jax.errors import VCIError
 from vci_jax.geometry import Weighting, factorize
 from vci_jax.metrics import vci, vci_adjusted
 from vci_jax.moments import ClassMoments, init, update
@@ -43,7 +44,7 @@ def vci_loss(
       adjusted: False for the plug-in VCI, between 0 and 1.
 
     Raises:
-      ValueError: at trace time, for a batch of too few rows without ``moments``, or anything
+      VCIError: at trace time, for a batch of too few rows without ``moments``, or anything
         ``update`` refuses.
       NotImplementedError: when differentiated twice.
 
@@ -64,7 +65,7 @@ def vci_loss(
     if moments is None:
         least = max(dim, num_classes - 1) + 2
         if size < least:
-            raise ValueError(
+            raise VCIError(
                 f"VCI of a batch of {size} rows says nothing about {dim} features of {num_classes} "
                 f"classes: pass moments= of earlier batches, or at least {least} rows."
             )

@@ -50,7 +50,7 @@ def collapse_metrics(
       data_eps: see ``factorize``.
 
     Raises:
-      ValueError: at trace time, for an unknown weighting, partial states, or a head of another
+      VCIError: at trace time, for an unknown weighting, partial states, or a head of another
         shape.
     """
     geometry = factorize(moments, weighting=weighting, data_eps=data_eps)

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int, Integer, Num
 from vci_jax import linalg
 from vci_jax.batch import Batch, add_per_class, in_pieces, of_class, per_class, unit_rows, vet
 from vci_jax.counts import add_counts, class_weight, sum_counts
+from vci_jax.errors import VCIError
 from vci_jax.placement import anywhere, like, without_leading
 from vci_jax.scatter import add_in_pieces
 
@@ -79,15 +80,15 @@ def init(
       dtype: of the statistics; ``float64`` needs ``jax.enable_x64``.
 
     Raises:
-      ValueError: for sizes below one, a dtype that is not floating or not available, or counts
+      VCIError: for sizes below one, a dtype that is not floating or not available, or counts
         of another shape.
     """
     if num_classes < 1 or dim < 1:
-        raise ValueError(f"num_classes and dim must be at least 1, got {num_classes} and {dim}.")
+        raise VCIError(f"num_classes and dim must be at least 1, got {num_classes} and {dim}.")
     if jnp.dtype(dtype) not in (jnp.float32, jnp.float64):
-        raise ValueError(f"Moments need float32 or float64, got dtype={jnp.dtype(dtype).name}.")
+        raise VCIError(f"Moments need float32 or float64, got dtype={jnp.dtype(dtype).name}.")
     if jax.dtypes.canonicalize_dtype(dtype) != jnp.dtype(dtype):
-        raise ValueError("float64 moments need jax.enable_x64(True), or JAX_ENABLE_X64=1.")
+        raise VCIError("float64 moments need jax.enable_x64(True), or JAX_ENABLE_X64=1.")
     weight = jnp.ones(num_classes, dtype)
     if class_counts is not None:
         weight = class_weight(class_counts, num_classes, dtype)
@@ -143,10 +144,10 @@ def update(
       The new state, of the same shapes and dtypes.
 
     Raises:
-      ValueError: at trace time, for ranks, widths or dtypes that do not fit.
+      VCIError: at trace time, for ranks, widths or dtypes that do not fit.
     """
     if moments.count.ndim != 1:
-        raise ValueError(
+        raise VCIError(
             f"update takes one state, got partial states with count {moments.count.shape}. "
             "Use jax.vmap(update) for one batch a state, or merge_axis first."
         )
@@ -175,7 +176,7 @@ def merge(a: ClassMoments, b: ClassMoments) -> ClassMoments:
     scatter of the result is NaN.
 
     Raises:
-      ValueError: if the states have different shapes or dtypes.
+      VCIError: if the states have different shapes or dtypes.
     """
     _check_same(a, b)
     empty = ~jnp.any(a.count > 0)
@@ -219,10 +220,10 @@ def merge_axis(moments: ClassMoments) -> ClassMoments:
     region first.
 
     Raises:
-      ValueError: if there is no leading axis.
+      VCIError: if there is no leading axis.
     """
     if moments.count.ndim != 2:
-        raise ValueError(
+        raise VCIError(
             "merge_axis folds a leading axis of partial states: count must be [P, K], "
             f"got {moments.count.shape}. For two states use merge."
         )
@@ -438,7 +439,7 @@ def _shares(
 def _check_same(a: ClassMoments, b: ClassMoments) -> None:
     for name, left, right in zip(a._fields, a, b, strict=True):
         if left.shape != right.shape or left.dtype != right.dtype:
-            raise ValueError(
+            raise VCIError(
                 f"Cannot merge: {name} is {left.dtype} {left.shape} in one state and "
                 f"{right.dtype} {right.shape} in the other. Give both the same num_classes, "
                 "dim and dtype."

@@ -54,7 +54,7 @@ def per_class(
       present is the metric of that name.
 
     Raises:
-      ValueError: at trace time, for an unknown weighting or for a stack of partial states.
+      VCIError: at trace time, for an unknown weighting or for a stack of partial states.
     """
     geometry = factorize(moments, weighting=weighting)
     geometry = geometry._replace(variance=_resolved(geometry))

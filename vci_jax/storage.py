@@ -12,6 +12,7 @@ import numpy as np
 
 from vci_jax.arrays import as_native
 from vci_jax.counts import MAX_COUNT
+from vci_jax.errors import VCIError
 from vci_jax.moments import ClassMoments
 
 
@@ -19,7 +20,7 @@ def save(path: str | os.PathLike[str], moments: ClassMoments) -> None:
     """Writes the moments to an ``.npz`` file, atomically: a reader never sees half a file.
 
     Raises:
-      ValueError: if the moments are spread over several processes.
+      VCIError: if the moments are spread over several processes.
     """
     target = pathlib.Path(path)
     arrays = to_host(moments)._asdict()
@@ -35,16 +36,16 @@ def load(path: str | os.PathLike[str]) -> ClassMoments:
     """Reads moments written by ``save``, as NumPy arrays that every function here accepts.
 
     Raises:
-      ValueError: if the file holds something else, naming what is missing or of another dtype.
+      VCIError: if the file holds something else, naming what is missing or of another dtype.
     """
     try:
         opened = np.load(path, allow_pickle=False)
     except (EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is torn or not an .npz file: {error}") from None
+        raise VCIError(f"{path} is torn or not an .npz file: {error}") from None
     with opened as file:
         missing = [name for name in ClassMoments._fields if name not in file]
         if missing:
-            raise ValueError(
+            raise VCIError(
                 f"{path} does not hold moments: it lacks {', '.join(missing)} and has "
                 f"{', '.join(file.files) or 'nothing'}. Write it with vci_jax.save."
             )
@@ -60,7 +61,7 @@ def _checked(path: str | os.PathLike[str], arrays: dict[str, np.ndarray]) -> Cla
     odd = [name for name, leaf in counts.items() if leaf.dtype.kind not in "iu"]
     if odd or kinds not in ({np.dtype(np.float32)}, {np.dtype(np.float64)}):
         found = ", ".join(f"{name} {leaf.dtype}" for name, leaf in moments._asdict().items())
-        raise ValueError(
+        raise VCIError(
             f"{path} does not hold moments: counts must be integers, all else float32 or all "
             f"float64, got {found}."
         )
@@ -73,13 +74,13 @@ def to_host(moments: ClassMoments) -> ClassMoments:
     """The state as NumPy arrays. Stacks sharded over devices of this process are gathered.
 
     Raises:
-      ValueError: if the moments are spread over several processes.
+      VCIError: if the moments are spread over several processes.
     """
     for name, leaf in zip(moments._fields, moments, strict=True):
         if isinstance(leaf, jax.Array) and not (
             leaf.is_fully_addressable or leaf.is_fully_replicated
         ):
-            raise ValueError(
+            raise VCIError(
                 f"moments.{name} is spread over several processes: merge it first, e.g. with "
                 "jax.jit(merge_axis, out_shardings=replicated), so that each process holds it."
             )

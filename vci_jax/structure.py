@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from vci_jax import linalg
+from vci_jax.errors import VCIError
 from vci_jax.geometry import Geometry
 from vci_jax.pairs import sum_over_pairs
 
@@ -271,7 +272,7 @@ def self_duality(
     rounding (``mean_rounding``), or if the kernel is zero for the classes present.
 
     Raises:
-      ValueError: at trace time, if the kernel is not [D, K].
+      VCIError: at trace time, if the kernel is not [D, K].
 
     Reference:
       Papyan, Han & Donoho (2020), Fig. 5.
@@ -279,7 +280,7 @@ def self_duality(
     del bias
     num_classes, dim = geometry.offsets.shape
     if jnp.shape(kernel) != (dim, num_classes):
-        raise ValueError(
+        raise VCIError(
             f"The head's kernel must be [D, K] = [{dim}, {num_classes}], got "
             f"{list(jnp.shape(kernel))}. torch.nn.Linear keeps [K, D]: pass weight.T."
         )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vci_jax.conformance.cases import METRICS, Case, Precision, Weighting, cases
 from vci_jax.conformance.laws import laws
+from vci_jax.errors import VCIError
 
 Implementation = Callable[[NDArray[Any], NDArray[np.int64]], float]
 
@@ -44,7 +45,7 @@ def check(
       weighting: of imbalanced classes, ``"sample"`` or ``"class"``.
 
     Raises:
-      ValueError: for an unknown metric.
+      VCIError: for an unknown metric.
     """
     _known(metric)
     results = []
@@ -62,7 +63,7 @@ def check_laws(metric: str, implementation: Implementation) -> list[Result]:
     """Holds one implementation of one metric to every law, in float64.
 
     Raises:
-      ValueError: for an unknown metric.
+      VCIError: for an unknown metric.
     """
     _known(metric)
     base = {case.name: case for case in cases()}
@@ -98,7 +99,7 @@ def table(results: Sequence[Result], *, failures_only: bool = False) -> str:
 
 def _known(metric: str) -> None:
     if metric not in METRICS:
-        raise ValueError(f"Unknown metric {metric!r}; the suite has {', '.join(METRICS)}.")
+        raise VCIError(f"Unknown metric {metric!r}; the suite has {', '.join(METRICS)}.")
 
 
 def _features(case: Case, precision: Precision) -> NDArray[Any]:
@@ -112,6 +113,8 @@ def _ask(
     """The answer and, if it raised, what. It gets copies, so that nothing leaks between cases."""
     try:
         return float(implementation(features.copy(), labels.copy())), ""
+    except ValueError as error:  # A refusal, of whatever subclass.
+        return math.nan, f"ValueError: {error}"
     except Exception as error:
         return math.nan, f"{type(error).__name__}: {error}"
 

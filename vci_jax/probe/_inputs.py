@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from vci_jax.errors import VCIError
+
 # What numbers may be; JAX knows bfloat16 and its like as well.
 _REAL = (np.floating, np.integer, np.bool_)
 # Labels this many times as far apart as there are different ones, and more, are not numbers of
@@ -19,23 +21,23 @@ def samples(
     """Returns features, labels and K; features stay memory-mapped if they are.
 
     Raises:
-      ValueError: shapes, dtypes or values are not those of ``[N D]`` and ``[N]`` in [0, K).
+      VCIError: shapes, dtypes or values are not those of ``[N D]`` and ``[N]`` in [0, K).
     """
     features, labels = matrix(features, "features"), _native(np.asarray(labels))
     if labels.shape != features.shape[:1]:
-        raise ValueError(
+        raise VCIError(
             f"features have shape {features.shape} and labels {labels.shape}; expected [N D] and "
             "[N]."
         )
     if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"labels are {labels.dtype}; expected integers in [0, K).")
+        raise VCIError(f"labels are {labels.dtype}; expected integers in [0, K).")
     smallest, largest = int(labels.min()), int(labels.max())
     num_classes = classes(labels) if num_classes is None else num_classes
     if not 0 < num_classes <= _MOST:
-        raise ValueError(f"num_classes is {num_classes}; expected 1 to {_MOST}.")
+        raise VCIError(f"num_classes is {num_classes}; expected 1 to {_MOST}.")
     outside = int(((labels < 0) | (labels >= num_classes)).sum())
     if outside:
-        raise ValueError(
+        raise VCIError(
             f"{outside} labels lie outside [0, {num_classes}), from {smallest} to {largest}; pass "
             "num_classes, or renumber them with numpy.unique(labels, return_inverse=True)."
         )
@@ -46,12 +48,12 @@ def classes(*labels: np.ndarray) -> int:
     """Returns the largest label plus one, if so many classes can be meant.
 
     Raises:
-      ValueError: they cannot, since far fewer labels occur.
+      VCIError: they cannot, since far fewer labels occur.
     """
     different = np.unique(np.concatenate([np.unique(some) for some in labels]))
     seen, largest = len(different), int(np.max(different, initial=0))
     if largest >= _SPARSE * seen + _FEW:
-        raise ValueError(
+        raise VCIError(
             f"labels go up to {largest}, and {seen} different ones occur; renumber them with "
             "numpy.unique(labels, return_inverse=True), or pass num_classes if so many are meant."
         )
@@ -66,21 +68,19 @@ def matrix(features: ArrayLike, name: str) -> np.ndarray:
       name: what an error calls them.
 
     Raises:
-      ValueError: they have another shape or dtype, or not all are finite.
+      VCIError: they have another shape or dtype, or not all are finite.
     """
     features = features if isinstance(features, np.memmap) else np.asarray(features)
     if features.ndim != 2 or not features.size:
-        raise ValueError(
-            f"{name} have shape {features.shape}; expected [N D] with N > 0 and D > 0."
-        )
+        raise VCIError(f"{name} have shape {features.shape}; expected [N D] with N > 0 and D > 0.")
     if not any(jnp.issubdtype(features.dtype, kind) for kind in _REAL):
-        raise ValueError(f"{name} are {features.dtype}; expected real numbers.")
+        raise VCIError(f"{name} are {features.dtype}; expected real numbers.")
     bad = sum(
         int((~np.isfinite(_wide(features[i : i + 4096]))).sum())
         for i in range(0, len(features), 4096)
     )
     if bad:
-        raise ValueError(
+        raise VCIError(
             f"{bad} of {features.size} {name[:-1]} values are NaN, infinite or beyond float64; "
             "remove their samples, or find out why the network makes them."
         )
@@ -109,44 +109,44 @@ def splits(named: dict[str, Any], num_classes: int) -> dict[str, tuple[np.ndarra
     """Returns splits, pairs of features and labels, by the same rules and of one size.
 
     Raises:
-      ValueError: as ``samples``, with the name of the split.
+      VCIError: as ``samples``, with the name of the split.
     """
     checked = {}
     for name, (features, labels) in named.items():
         try:
             checked[name] = samples(features, labels, num_classes)[:2]
         except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
+            raise VCIError(f"{name}: {error}") from error
     dims = {name: features.shape[1] for name, (features, _) in checked.items()}
     if len(set(dims.values())) > 1:
-        raise ValueError(
+        raise VCIError(
             f"the splits have features of different sizes: {dims}; take them from one network."
         )
     return checked
 
 
 def settings(dtype: np.dtype, tolerance: float, max_steps: int) -> None:
-    """Raises ``ValueError`` for a dtype, tolerance or number of steps that the path cannot have."""
+    """Raises ``VCIError`` for a dtype, tolerance or number of steps that the path cannot have."""
     if dtype not in (np.float32, np.float64):
-        raise ValueError(f"dtype is {dtype}; the iterations are in float32 or float64.")
+        raise VCIError(f"dtype is {dtype}; the iterations are in float32 or float64.")
     if not 0 <= tolerance < np.inf:
-        raise ValueError(f"tolerance is {tolerance}; expected a finite number, not negative.")
+        raise VCIError(f"tolerance is {tolerance}; expected a finite number, not negative.")
     if not 0 <= max_steps < 2**31:
-        raise ValueError(f"max_steps is {max_steps}; expected 0 to 2^31 - 1.")
+        raise VCIError(f"max_steps is {max_steps}; expected 0 to 2^31 - 1.")
 
 
 def in_range(l2s: np.ndarray, scale: float, dtype: np.dtype) -> np.ndarray:
     """Returns the penalties for features of unit scale, as ``dtype`` can represent them.
 
     Raises:
-      ValueError: some are too small or too large for that.
+      VCIError: some are too small or too large for that.
     """
     with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
         relative = l2s / np.square(scale)
     info = np.finfo(dtype)
     wrong = l2s[~((relative > 1e3 * info.tiny) & (relative < 1e-3 * info.max))]
     if len(wrong):
-        raise ValueError(
+        raise VCIError(
             f"l2 = {wrong[0]:.3g} for features with a standard deviation of {scale:.3g} is beyond "
             f"the range of {dtype}; divide the features, or choose penalties nearer to their "
             "variance."
@@ -155,11 +155,11 @@ def in_range(l2s: np.ndarray, scale: float, dtype: np.dtype) -> np.ndarray:
 
 
 def penalties(l2s: Any) -> np.ndarray:
-    """Returns penalties ``[P]``, positive and finite, or raises ``ValueError``."""
+    """Returns penalties ``[P]``, positive and finite, or raises ``VCIError``."""
     l2s = np.asarray(l2s, np.float64)
     wrong = l2s[~((l2s > 0) & np.isfinite(l2s))] if l2s.ndim == 1 else l2s
     if l2s.ndim != 1 or not len(l2s) or len(wrong):
-        raise ValueError(
+        raise VCIError(
             f"penalties must be a list of positive finite numbers, got {wrong}; without a penalty "
             "separable data have no optimum."
         )
@@ -172,20 +172,20 @@ def weights(
     """Returns the weights of the samples, whose sum is one.
 
     Raises:
-      ValueError: shapes do not fit, a weight is negative or not finite, or all are zero.
+      VCIError: shapes do not fit, a weight is negative or not finite, or all are zero.
     """
     weights = np.ones(len(labels))
     if sample_weight is not None:
         weights = np.asarray(sample_weight, np.float64)
         if weights.shape != labels.shape:
-            raise ValueError(f"sample_weight has shape {weights.shape}, labels {labels.shape}.")
+            raise VCIError(f"sample_weight has shape {weights.shape}, labels {labels.shape}.")
     if class_weight is not None:
         class_weight = np.asarray(class_weight, np.float64)
         if class_weight.shape != (num_classes,):
-            raise ValueError(
+            raise VCIError(
                 f"class_weight has shape {class_weight.shape}, expected ({num_classes},)."
             )
         weights = weights * class_weight[labels]
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
-        raise ValueError("weights must be finite and not negative, and one must be positive.")
+        raise VCIError("weights must be finite and not negative, and one must be positive.")
     return weights / weights.sum()

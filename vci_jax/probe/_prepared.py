@@ -137,7 +137,7 @@ def prepare(
     """Returns a data set, checked by ``inputs``, as a job; or the fit, if there is one class alone.
 
     Raises:
-      ValueError: a penalty is out of the range of ``dtype``, relative to the features' variance.
+      VCIError: a penalty is out of the range of ``dtype``, relative to the features' variance.
     """
     present = np.flatnonzero(np.bincount(labels, weights, num_classes) > 0)
     if len(present) == 1:

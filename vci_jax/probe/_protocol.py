@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vci_jax.errors import VCIError
 from vci_jax.probe import _paired, baselines, selection
 from vci_jax.probe.selection import Samples
 
@@ -49,22 +50,22 @@ def prepare(
 ) -> tuple[list[str], list[Split], Targets, str]:
     """Checks what was handed in, and divides the samples."""
     if not features:
-        raise ValueError("there are no features to rank: give a dictionary of them, by model.")
+        raise VCIError("there are no features to rank: give a dictionary of them, by model.")
     names = list(features)
     named = np.asarray(labels).reshape(-1) if np.ndim(labels) == 1 else np.asarray(labels)
     if named.ndim != 1:
-        raise ValueError(f"labels must have one entry a sample, got shape {named.shape}.")
+        raise VCIError(f"labels must have one entry a sample, got shape {named.shape}.")
     _check_rows(features, len(named), "labels")
     kinds, places = np.unique(named, return_inverse=True)
     if len(kinds) < 2:
-        raise ValueError(f"the labels name {len(kinds)} class; to rank takes two or more.")
+        raise VCIError(f"the labels name {len(kinds)} class; to rank takes two or more.")
     if test is not None:
         if missing := set(names) - set(test[0]):
-            raise ValueError(f"test has no features of {', '.join(sorted(missing))}.")
+            raise VCIError(f"test has no features of {', '.join(sorted(missing))}.")
         _check_rows({name: test[0][name] for name in names}, len(test[1]), "test labels")
         scored = np.asarray(test[1])
         if unknown := set(scored.tolist()) - set(kinds.tolist()):
-            raise ValueError(f"test has classes that are never fitted: {sorted(unknown)[:5]}.")
+            raise VCIError(f"test has classes that are never fitted: {sorted(unknown)[:5]}.")
         _check_sizes(kinds, places, 2)
         held = Targets(places, np.searchsorted(kinds, scored), len(kinds))
         everything = np.arange(len(places)), np.arange(len(scored))
@@ -102,9 +103,9 @@ def _check_rows(features: Mapping[str, Any], size: int, whose: str) -> None:
     for name, rows in features.items():
         shape = np.shape(rows)
         if len(shape) != 2:
-            raise ValueError(f"{name}: features must be [N, D], got shape {shape}.")
+            raise VCIError(f"{name}: features must be [N, D], got shape {shape}.")
         if shape[0] != size:
-            raise ValueError(
+            raise VCIError(
                 f"{name}: {shape[0]} rows of features for {size} {whose}; all models must have "
                 "the same samples in the same order."
             )
@@ -114,7 +115,7 @@ def _check_sizes(kinds: np.ndarray, places: np.ndarray, least: int) -> None:
     sizes = np.bincount(places)
     if np.min(sizes) < least:
         small = [str(kind) for kind in kinds[sizes < least]]
-        raise ValueError(
+        raise VCIError(
             f"{len(small)} of {len(kinds)} classes have fewer than {least} samples "
             f"({', '.join(small[:5])}): leave them out, or add samples. One is needed to fit, one "
             "to choose the penalty" + (", one to test." if least > 2 else ".")

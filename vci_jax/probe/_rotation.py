@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from vci_jax import linalg
+from vci_jax.errors import VCIError
 
 # Below this part of the largest variance the rounding of second moments shows in a direction.
 _RESOLVED = 1e-12
@@ -71,7 +72,7 @@ def fit(features: np.ndarray, weights: np.ndarray) -> Rotation:
       weights: ``[N]``, whose sum is one.
 
     Raises:
-      ValueError: squares of the features leave the range of float64.
+      VCIError: squares of the features leave the range of float64.
     """
     mean, unit, varying = _centre(features, weights)
     count, dim = int(np.count_nonzero(weights)), int(varying.sum())
@@ -108,7 +109,7 @@ def _centre(features: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, floa
     peak = float(reach.max())
     if peak > 1e150 or 0 < peak < 1e-150:
         what = "divide" if peak > 1 else "multiply"
-        raise ValueError(
+        raise VCIError(
             "the squares of the features leave the range of float64: "
             f"{what} them by a constant (they vary by {peak:.3g})."
         )

@@ -11,6 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from scipy.special import softmax, xlogy
 
+from vci_jax.errors import VCIError
 from vci_jax.probe import _inputs, _rotation
 
 _CHUNK = 1024
@@ -34,11 +35,11 @@ def knn_predict(
       num_classes: K.
 
     Raises:
-      ValueError: shapes or values are not as above, or k is not between 1 and N.
+      VCIError: shapes or values are not as above, or k is not between 1 and N.
     """
     features, labels, num_classes = _inputs.samples(features, labels, num_classes)
     if not 1 <= k <= len(features):
-        raise ValueError(f"k is {k}; it must lie between 1 and the {len(features)} samples.")
+        raise VCIError(f"k is {k}; it must lie between 1 and the {len(features)} samples.")
     queries = _queries(queries, features)
     if not len(queries):
         return np.empty(0, int)
@@ -68,7 +69,7 @@ def nearest_mean_predict(
       num_classes: K.
 
     Raises:
-      ValueError: shapes or values are not as above.
+      VCIError: shapes or values are not as above.
     """
     features, labels, num_classes = _inputs.samples(features, labels, num_classes)
     queries = _queries(queries, features)
@@ -89,7 +90,7 @@ def _queries(queries: ArrayLike, features: np.ndarray) -> np.ndarray:
         return np.empty((0, features.shape[1]))
     queries = _inputs.matrix(queries, "queries")
     if queries.shape[1] != features.shape[1]:
-        raise ValueError(
+        raise VCIError(
             f"queries have {queries.shape[1]} features and the samples {features.shape[1]}; take "
             "them from one network."
         )
@@ -110,7 +111,7 @@ def leep(logits: ArrayLike, labels: ArrayLike) -> float:
       labels: integers in [0, K), ``[N]``.
 
     Raises:
-      ValueError: shapes or values are not as above.
+      VCIError: shapes or values are not as above.
 
     Reference:
       C. Nguyen et al., LEEP: A New Measure to Evaluate Transferability, ICML 2020.
@@ -176,7 +177,7 @@ def least_squares(
     5.1): (1/2)(1 - 1/K) - Tr[Sigma_T^+ Sigma_B] / (2K) on balanced data.
 
     Raises:
-      ValueError: shapes, labels or values are not as ``path.walk`` demands.
+      VCIError: shapes, labels or values are not as ``path.walk`` demands.
     """
     features, labels, num_classes = _inputs.samples(features, labels, num_classes)
     weights = np.full(len(labels), 1 / len(labels))

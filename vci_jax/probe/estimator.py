@@ -9,6 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from vci_jax.errors import VCIError
 from vci_jax.probe import path
 
 
@@ -47,17 +48,17 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
         """Fits to samples ``[N D]`` with labels of any kind, ``[N]``.
 
         Raises:
-          ValueError: C is not positive, there are fewer than two classes, or what scikit-learn and
+          VCIError: C is not positive, there are fewer than two classes, or what scikit-learn and
             ``vci_jax.probe.fit_path`` refuse.
         """
         if not self.C > 0:
-            raise ValueError(f"C is {self.C}; it must be positive.")
+            raise VCIError(f"C is {self.C}; it must be positive.")
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(y)
         weights = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
         self.classes_ = np.unique(y[weights > 0])
         if len(self.classes_) < 2:
-            raise ValueError(f"the samples have 1 class, {self.classes_}; a classifier needs two.")
+            raise VCIError(f"the samples have 1 class, {self.classes_}; a classifier needs two.")
         used = weights > 0
         l2s = np.array([1 / (self.C * weights.sum())])
         walk = path.walk(

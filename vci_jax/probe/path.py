@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from vci_jax.errors import VCIError
 from vci_jax.probe import _inputs, _prepared, _progress, _solver
 from vci_jax.probe._prepared import ProbeFit
 from vci_jax.probe._progress import Unusable
@@ -60,7 +61,7 @@ def fit_path(
       between penalties are bridged by others, which are not reported.
 
     Raises:
-      ValueError: as ``walk``.
+      VCIError: as ``walk``.
 
     Warns:
       ConvergenceWarning: some penalties did not converge; it names them.
@@ -107,7 +108,7 @@ def walk(
       Places in ``l2s``, and the optima at those.
 
     Raises:
-      ValueError: shapes, labels, penalties, weights or settings are not as above, features are not
+      VCIError: shapes, labels, penalties, weights or settings are not as above, features are not
         finite (the message counts what is wrong), a penalty is out of the range of ``dtype``
         relative to the variance of the features, or ``resume`` is the file of another call.
     """
@@ -169,7 +170,7 @@ def fit_paths(
       dtype: of the iterations.
 
     Raises:
-      ValueError: as ``walk``, with the number of the data set.
+      VCIError: as ``walk``, with the number of the data set.
 
     Warns:
       ConvergenceWarning: as ``fit_path``, for each data set.
@@ -184,7 +185,7 @@ def fit_paths(
             weights = _inputs.weights(marks, num_classes, None, class_weight)
             ready.append(_prepared.prepare(rows, marks, l2s, weights, num_classes, dtype))
         except ValueError as error:
-            raise ValueError(f"data set {number}: {error}") from error
+            raise VCIError(f"data set {number}: {error}") from error
     done: dict[int, ProbeFit] = {i: one for i, one in enumerate(ready) if isinstance(one, ProbeFit)}
     alike: dict[Any, dict[int, _prepared.Job]] = {}
     for i, one in enumerate(ready):

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from vci_jax.errors import VCIError
 from vci_jax.interval import holm
 from vci_jax.probe import _paired, _protocol, baselines, selection
 from vci_jax.probe._verdict import ModelScore, Pair, Ranking
@@ -58,7 +59,7 @@ def rank(
       progress: called with a model's name, and how many of its fits are done of how many.
 
     Raises:
-      ValueError: fewer than two classes, a class too small to be divided, rows of another number
+      VCIError: fewer than two classes, a class too small to be divided, rows of another number
         than labels, or features that are not finite; names the model.
 
     Example:
@@ -93,7 +94,7 @@ def rank(
             )
             cheap = _cheap_scores(rows, held.labels, None if logits is None else logits.get(name))
         except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
+            raise VCIError(f"{name}: {error}") from error
         scored[name] = answers, learned, cheap, rows.shape[1], time.perf_counter() - start
     return _compare(scored, held, protocol, per_class, confidence)
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vci_jax.errors import VCIError
 from vci_jax.probe import _inputs, path
 
 VALUES = np.geomspace(1e-6, 1e6, 97)
@@ -93,7 +94,7 @@ def sweep(
       **options: of ``path.walk``.
 
     Raises:
-      ValueError: a split is not as ``fit_path`` demands, by its name; a class has a single training
+      VCIError: a split is not as ``fit_path`` demands, by its name; a class has a single training
         sample, or a fifth of train is fewer samples than classes, so that it cannot be divided.
 
     Warns:
@@ -170,13 +171,13 @@ def _stratified(labels: np.ndarray, seed: int) -> np.ndarray:
     rng = np.random.RandomState(seed)
     classes, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if counts.min() < 2:
-        raise ValueError(
+        raise VCIError(
             f"class {classes[counts < 2][0]} has one training sample, which cannot be divided; "
             "give a validation split, or leave the class out."
         )
     total = int(np.ceil(_HELD_OUT * len(labels)))
     if total < len(classes):
-        raise ValueError(
+        raise VCIError(
             f"a fifth of {len(labels)} training samples is {total}, fewer than the {len(classes)} "
             "classes; give a validation split."
         )

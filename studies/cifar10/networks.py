@@ -146,7 +146,8 @@ def gains(accuracy: dict[str, np.ndarray]) -> Gains:
 
 def log_odds(share: np.ndarray) -> np.ndarray:
     """Returns log(a / (1 - a))."""
-    return np.log(share) - np.log1p(-share)
+    odds: np.ndarray = np.log(share) - np.log1p(-share)
+    return odds
 
 
 def pack(right: np.ndarray) -> str:

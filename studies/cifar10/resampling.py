@@ -50,7 +50,8 @@ def accuracies(networks: Networks, draws: int, seed: int = 0) -> dict[str, np.nd
 def _counts(rng: np.random.Generator, size: int, draws: int) -> np.ndarray:
     """Returns how often each image is drawn, ``[B M]``; float32 counts them exactly."""
     drawn = rng.integers(0, size, (draws, size)) + size * np.arange(draws)[:, None]
-    return np.bincount(drawn.ravel(), minlength=draws * size).reshape(draws, size).astype("f4")
+    counts = np.bincount(drawn.ravel(), minlength=draws * size)
+    return counts.reshape(draws, size).astype(np.float32)
 
 
 def pick(networks: Networks, draws: int, seed: int = 0) -> Picks:
@@ -79,7 +80,8 @@ def means(networks: Networks, values: np.ndarray) -> np.ndarray:
     """Returns the mean of each setting, ``[... S]``, of the values of networks, ``[... N]``."""
     columns = np.array([networks.settings.index(name) for name in networks.names])
     member = columns[:, None] == np.arange(len(networks.settings))
-    return values @ (member / member.sum(axis=0))
+    mean: np.ndarray = values @ (member / member.sum(axis=0))
+    return mean
 
 
 def drawn_means(networks: Networks, values: np.ndarray, picks: Picks) -> np.ndarray:
@@ -102,7 +104,7 @@ def drawn_means(networks: Networks, values: np.ndarray, picks: Picks) -> np.ndar
     counted = np.arange(picks.rows.shape[2]) < picks.seeds[:, None]
     noise = np.where(counted, new, 0).sum(axis=2) / picks.seeds
     noise[0] = 0
-    return centre + noise
+    return np.asarray(centre + noise)
 
 
 def power(networks: Networks, drawn: np.ndarray) -> dict[str, tuple[float, float]]:

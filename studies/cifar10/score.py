@@ -172,7 +172,8 @@ def score(target: Target) -> dict[str, Any]:
 def answers(train: Samples, test: Samples, num_classes: int) -> np.ndarray:
     """Returns which test images the probe of the paper's protocol gets right."""
     found = sweep(train, test, num_classes)
-    return selection.predict(found.fit.kernel, found.fit.bias, test.features) == test.labels
+    given = selection.predict(found.fit.kernel, found.fit.bias, test.features)
+    return np.asarray(given == test.labels)
 
 
 def sweep(

@@ -236,13 +236,13 @@ def change(values: np.ndarray) -> np.ndarray:
       values: of the settings in order, ``[B S]``.
     """
     rank = np.arange(values.shape[1]) - (values.shape[1] - 1) / 2
-    return values @ rank / (rank @ rank) * (values.shape[1] - 1)
+    return np.asarray(values @ rank / (rank @ rank) * (values.shape[1] - 1))
 
 
 def partial(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> np.ndarray:
     """Returns the correlation of x and y less what a line in ``given`` explains, ``[B]``."""
     xy, xz, yz = pearson(x, y), pearson(x, given), pearson(y, given)
-    return (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
+    return np.asarray((xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2)))
 
 
 def members(settings: list[str], group: str) -> list[int]:

@@ -12,9 +12,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
 
 
-def test_the_example_runs_and_gives_a_sensible_number(capsys):
+def test_the_example_runs_and_gives_a_sensible_number(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    on_arrays, example, on_many_devices, as_a_loss = blocks
+    on_arrays, example, watched, on_many_devices, as_a_loss = blocks
     names = {}
     exec(compile(on_arrays, "README.md", "exec"), names)
     shown = capsys.readouterr().out
@@ -28,6 +29,8 @@ def test_the_example_runs_and_gives_a_sensible_number(capsys):
     assert names["result"]["samples"] == 5120
     assert names["result"]["warnings"] == []
     assert f"{names['result']['vci']}" in capsys.readouterr().out
+    exec(compile(watched, "README.md", "exec"), names)
+    assert len((tmp_path / "runs" / "mine" / "metrics.jsonl").read_text().splitlines()) == 2
     exec(compile(on_many_devices, "README.md", "exec"), names)
     alone = vci_jax.report(vci_jax.update(vci_jax.init(10, 64), names["features"], names["labels"]))
     assert names["result"]["samples"] == 3 * 256 * jax.device_count()

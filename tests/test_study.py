@@ -123,7 +123,7 @@ def test_five_numbers_of_the_page_from_the_raw_files_alone():
         for task in best["tasks"]:
             scores = [raw["tasks"][task]["accuracy"] for raw in inside]
             lost.append(max(scores) - best["tasks"][task]["accuracy"])
-    assert f"| {100 * np.mean(lost):.2f} ±" in _line(page, "| VCI, of pretraining")
+    assert f"| {100 * np.mean(lost):.2f} ±" in _line(page, "| VCI of the pretraining images")
 
 
 def _line(page, part):

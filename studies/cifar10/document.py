@@ -164,6 +164,13 @@ def facts(study: Study) -> dict[str, str]:
     for (score, size), lost in study.choices.regret.items():
         made[".".join(filter(None, ("regret", score, size)))] = _points(lost)
     made["regret.random"] = _points(study.choices.spread)
+    gain = drawn.mlog[0]
+    made["left_out.mean"] = f"{left_out(np.zeros_like(gain), gain):.3f}"
+    for split, name in _measured():
+        values, short = drawn.metrics[split, name][0], name if split == "train" else f"test_{name}"
+        made[f"left_out.{short}"] = f"{left_out(values, gain):.3f}"
+        made[f"r.{short}"] = f"{pearson(values, gain):+.2f}"
+    made["test_vci.weakest"] = f"{min(drawn.metrics['test', 'vci'][0]):.3g}"
     return made
 
 
@@ -187,6 +194,11 @@ def title(setting: str) -> str:
     return {"tau": f"temperature {value}", "lambda": f"regulariser {value}"}.get(
         knob, OBJECTIVES.get(setting, setting)
     )
+
+
+def of_pretraining(score: str) -> str:
+    """Returns what a score of the images of pretraining is called."""
+    return NAMES[score] + ("" if score == "accuracy" else " of the pretraining images")
 
 
 def _verdicts(study: Study) -> Table:
@@ -312,7 +324,7 @@ def _regret(study: Study) -> Table:
         cells = [_points(regret[score, size]) if (score, size) in regret else "" for size in sizes]
         rows.append([f"{NAMES[score]}, on the target", *cells])
     for score in choosing.SOURCE:
-        rows.append([f"{NAMES[score]}, of pretraining", "", "", _points(regret[score, ""])])
+        rows.append([of_pretraining(score), "", "", _points(regret[score, ""])])
     rows.append(["any network, at random", "", "", _points(study.choices.spread)])
     header = ["Choose the network by", "500 images", "2,000 images", "all images"]
     return Table("Accuracy lost by the choice, in points (± standard error)", header, rows)

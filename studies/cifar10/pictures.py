@@ -8,10 +8,12 @@ from probes import figures
 from probes.figures import style
 from probes.figures.style import Axes, Figure, Line2D
 from studies.cifar10 import choosing, networks, statements
-from studies.cifar10.document import NAMES, Study, title
+from studies.cifar10.document import NAMES, Study, of_pretraining, title
 from studies.cifar10.networks import GROUPS, PLAIN, TASKS
 
 _WIDTH = style.PAGE
+# Settings whose names stand beside their points, and on which side.
+_NAMED = {"vci_plus": "center", "mse": "left", "vci_minus": "right", "logit_norm": "right"}
 _SIZES = {"500": "500 images", "2000": "2,000 images", choosing.ALL: "all images"}
 
 
@@ -80,6 +82,13 @@ def answer(study: Study) -> Figure:
                 elinewidth=0.6, **look,
             )  # fmt: skip
             entries.append((group, bars.lines[0]))
+        for setting in _NAMED:
+            column = drawn.settings.index(setting)
+            place = drawn.metrics["train", metric][0, column], drawn.mlog[0, column]
+            axes.annotate(
+                title(setting), place, (0, 7), textcoords="offset points", ha=_NAMED[setting],
+                fontsize=style.SMALL, color=style.GREY,
+            )  # fmt: skip
         if metric in ("squared_distance", "fuzziness"):
             style.plain_log_x(axes)
     for axes in panels[:, 0]:
@@ -95,9 +104,9 @@ def regret(study: Study) -> Figure:
     style.panel(axes, "Accuracy lost by choosing a network by ...")
     lost = study.choices.regret
     rows = [(f"{NAMES[score]}, on the target", score) for score in choosing.TARGET]
-    rows += [(_of_pretraining(score), score) for score in choosing.SOURCE]
+    rows += [(of_pretraining(score), score) for score in choosing.SOURCE]
     for position, (name, score) in enumerate(rows):
-        source = name == _of_pretraining(score)
+        source = name == of_pretraining(score)
         sizes = ("",) if source else tuple(size for size in _SIZES if (score, size) in lost)
         for size in sizes:
             index = 3 if source else list(_SIZES).index(size)
@@ -119,10 +128,6 @@ def regret(study: Study) -> Figure:
     handles = [(said, _handle(axes, index)) for index, said in enumerate(_SIZES.values())]
     style.legend(figure, [*handles, ("images of pretraining", _handle(axes, 3))])
     return figure
-
-
-def _of_pretraining(score: str) -> str:
-    return NAMES[score] if score == "accuracy" else f"{NAMES[score]} of pretraining"
 
 
 def _handle(axes: Axes, index: int) -> Line2D:

@@ -12,7 +12,7 @@ from studies.cifar10.document import NAMES, Study, of_pretraining, title
 from studies.cifar10.networks import GROUPS, PLAIN, TASKS
 
 _WIDTH = style.PAGE
-# Settings whose names stand beside their points, and on which side.
+# Settings whose names stand beside their points in the first panel, and on which side.
 _NAMED = {"vci_plus": "center", "mse": "left", "vci_minus": "right", "logit_norm": "right"}
 _SIZES = {"500": "500 images", "2000": "2,000 images", choosing.ALL: "all images"}
 
@@ -82,7 +82,7 @@ def answer(study: Study) -> Figure:
                 elinewidth=0.6, **look,
             )  # fmt: skip
             entries.append((group, bars.lines[0]))
-        for setting in _NAMED:
+        for setting in _NAMED if metric == "vci" else ():
             column = drawn.settings.index(setting)
             place = drawn.metrics["train", metric][0, column], drawn.mlog[0, column]
             axes.annotate(

@@ -20,9 +20,9 @@ def get_runs() -> dict[str, Config]:
     return {
         f"{short}_{schedule}": dataclasses.replace(
             base,
-            loss=LossConfig(name=loss),
+            loss=loss,
             optim=dataclasses.replace(base.optim, schedule=schedule),
         )
-        for short, loss in (("ce", "cross_entropy"), ("mse", "mse"))
+        for short, loss in (("ce", LossConfig("cross_entropy")), ("mse", LossConfig("mse")))
         for schedule in ("cosine", "step")
     }

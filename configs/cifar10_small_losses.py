@@ -22,7 +22,7 @@ def get_runs() -> dict[str, Config]:
         "step": dataclasses.replace(base.optim, schedule="step", step_factor=0.776),
     }
     return {
-        f"{short}_{schedule}": dataclasses.replace(base, loss=LossConfig(name=loss), optim=optim)
-        for short, loss in (("ce", "cross_entropy"), ("mse", "mse"))
+        f"{short}_{schedule}": dataclasses.replace(base, loss=loss, optim=optim)
+        for short, loss in (("ce", LossConfig("cross_entropy")), ("mse", LossConfig("mse")))
         for schedule, optim in schedules.items()
     }

@@ -287,6 +287,9 @@ def bare(images):
 def wrong(images):
     return images
 
+def headed(images):
+    return None, np.ones((len(images), 2))
+
 def fails(images):
     raise RuntimeError("no such layer")
 '''
@@ -311,6 +314,7 @@ def test_a_function_declares_its_transform():
     assert (bare.data.image_size, bare.data.resize, bare.num_classes) == (224, 256, 0)
     for name, message in (
         ("wrong", r"shapes \[\(2, 224, 224, 3\)\] for 2 images"),
+        ("headed", r"shapes \[\(2, 2\)\] for 2 images"),
         ("fails", "failed on two black images of 224 pixels: RuntimeError: no such layer"),
         ("absent", "cannot be imported"),
     ):

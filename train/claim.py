@@ -55,8 +55,9 @@ def _build(kind: type, values: dict[str, Any], path: Path) -> Any:
         )
     built = {}
     for name, value in values.items():
-        if dataclasses.is_dataclass(fields[name]):
-            value = _build(fields[name], value, path)
+        section = fields[name]
+        if isinstance(section, type) and dataclasses.is_dataclass(section):
+            value = _build(section, value, path)
         built[name] = tuple(value) if isinstance(value, list) else value
     return kind(**built)
 

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -305,7 +305,7 @@ def _save(
     )
 
 
-def _evaluation_batches(run: Run, split: data.Split) -> Iterator[dict[str, jax.Array]]:
+def _evaluation_batches(run: Run, split: data.Split) -> Generator[dict[str, jax.Array], None, None]:
     size = run.config.eval.batch_size
     padded = meshes.round_up(size, run.mesh)
     for batch in data.evaluation_batches(split, run.config.data, size, padded):

@@ -153,7 +153,9 @@ def build_regulariser(config: LossConfig, num_classes: int) -> Regulariser | Non
     terms = [(s, term) for s, term in ((config.cosine, compare), (config.vci, spread)) if s]
     if not terms:
         return None
-    return lambda features, labels: sum(s * term(features, labels) for s, term in terms)
+    return lambda features, labels: jnp.asarray(
+        sum(s * term(features, labels) for s, term in terms)
+    )
 
 
 def _refuse(config: LossConfig, *fields: str) -> None:

@@ -36,7 +36,7 @@ def join(config: MeshConfig) -> None:
     """
     if not config.distributed or jax.distributed.is_initialized():
         return
-    if jax.config.jax_platforms == "cpu":
+    if jax.config.values["jax_platforms"] == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     names = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     count, index = (int(os.environ[name]) if name in os.environ else None for name in names)

@@ -21,11 +21,11 @@ class Program(NamedTuple):
 
     shapes: TrainState
     init_state: Callable[[jax.Array], TrainState]
-    train_step: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+    train_step: jax.stages.Wrapped
     gather: Callable[[TrainState], TrainState]
     inspect: Callable[[TrainState], tuple[jax.Array, jax.Array]]
     init_tally: Callable[[], evaluate.Tally]
-    add_batch: Callable[..., evaluate.Tally]
+    add_batch: jax.stages.Wrapped
     merge: Callable[[evaluate.Tally], evaluate.Tally]
 
 

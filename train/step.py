@@ -139,13 +139,19 @@ def train_step(
 
 def predict(task: Task, state: TrainState, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the logits ``[B K]`` and features ``[B D]`` in evaluation mode."""
-    return task.model.apply(state.variables, normalise(task, images), train=False)
+    # Flax's type leaves open whether collections come with what the method returns; none do.
+    return task.model.apply(  # type: ignore[return-value]
+        state.variables, normalise(task, images), train=False
+    )
 
 
 def predict_layers(task: Task, state: TrainState, images: jax.Array) -> OrderedDict[str, jax.Array]:
     """Returns pooled features of every depth by name, ``features`` and ``logits`` last."""
     inputs = normalise(task, images)
-    return task.model.apply(state.variables, inputs, train=False, method="layers")
+    # Flax's type leaves open whether collections come with what the method returns; none do.
+    return task.model.apply(  # type: ignore[return-value]
+        state.variables, inputs, train=False, method="layers"
+    )
 
 
 def normalise(task: Task, images: jax.Array) -> jax.Array:

@@ -84,12 +84,12 @@ def from_runs(found: Sequence[Run], split: str) -> Study:
     notes, kept, read = [], [], []
     for name, run in zip(names, found, strict=True):
         try:
-            scores, accuracy, said = shares(run)
+            own, share, said = shares(run)
         except ValueError as error:
             notes.append(f"{name}: left out, {str(error).rstrip('.')}.")
         else:
             kept.append(run._replace(name=name, group=_told_apart(escape.line(run.group))))
-            read.append((scores, accuracy))
+            read.append((own, share))
             notes += [f"{name}: {sentence}" for sentence in said]
     notes += [note for run in kept for note in _doubts(run, split)]
     scores = [row for row, _ in read]

@@ -137,14 +137,14 @@ def _residuals(sample: np.ndarray, given: np.ndarray) -> np.ndarray:
 
 
 def _gain(samples: list[np.ndarray], settings: np.ndarray, plan: Plan) -> tuple[float, Interval]:
-    *metrics, mlog = (resampling.means(sample, settings) for sample in samples)
-    signs = [rounding.sign(float(coefficients.pearson(metric, mlog))) for metric in metrics]
+    whole = [resampling.means(sample, settings) for sample in samples]
+    signs = [rounding.sign(float(coefficients.pearson(mean, whole[-1]))) for mean in whole[:-1]]
 
     def gain(x: np.ndarray, other: np.ndarray, y: np.ndarray) -> np.ndarray:
         ours, theirs = coefficients.pearson(x, y), coefficients.pearson(other, y)
         return rounding.snap(signs[0] * ours - signs[1] * theirs, 0.0)
 
-    return float(gain(*metrics, mlog)), resampling.bootstrap(gain, samples, settings, plan)
+    return float(gain(*whole)), resampling.bootstrap(gain, samples, settings, plan)
 
 
 def _correlation(
@@ -188,6 +188,6 @@ def _estimate(
     return Estimate(
         value=float(coefficient(*whole)),
         bootstrap=resampling.bootstrap(coefficient, (x, y), settings, plan),
-        permutation=resampling.permute(coefficient, *whole, plan),
+        permutation=resampling.permute(coefficient, whole[0], whole[1], plan),
         leave_one_out=(float(np.min(without)), float(np.max(without))),
     )

@@ -78,14 +78,14 @@ class Interval(NamedTuple):
     undefined: float
 
 
-def means(values: np.ndarray, settings: Sequence[int]) -> np.ndarray:
+def means(values: np.ndarray, settings: Sequence[int] | np.ndarray) -> np.ndarray:
     """Returns the mean of values ``[N]`` over the runs of each setting, ``[S]``."""
     _, place, sizes = np.unique(settings, return_inverse=True, return_counts=True)
     return np.bincount(place, values) / sizes
 
 
 def arrange(
-    samples: Sequence[np.ndarray], settings: Sequence[int]
+    samples: Sequence[np.ndarray], settings: Sequence[int] | np.ndarray
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Returns samples and settings, each ``[N]``, sorted by what the points are.
 
@@ -125,7 +125,7 @@ def _direction(*several: np.ndarray) -> int:
     return 0
 
 
-def draw(settings: Sequence[int], plan: Plan, *, seeds_only: bool) -> Draw:
+def draw(settings: Sequence[int] | np.ndarray, plan: Plan, *, seeds_only: bool) -> Draw:
     """Returns the rows of resampled runs.
 
     Args:
@@ -186,7 +186,7 @@ def bca(distribution: np.ndarray, estimate: float, jackknife: np.ndarray, plan: 
 def bootstrap(
     statistic: Callable[..., np.ndarray],
     samples: Sequence[np.ndarray],
-    settings: Sequence[int],
+    settings: Sequence[int] | np.ndarray,
     plan: Plan,
     *,
     seeds_only: bool = False,
@@ -270,7 +270,7 @@ def permute(coefficient: Coefficient, x: np.ndarray, y: np.ndarray, plan: Plan) 
     )
     null = rounding.snap(test.null_distribution, estimate)
     null = null if exact else np.append(null, estimate)
-    p_value = min(1.0, 2 * min(np.mean(null <= estimate), np.mean(null >= estimate)))
+    p_value = min(1.0, 2 * float(min(np.mean(null <= estimate), np.mean(null >= estimate))))
     with np.errstate(divide="ignore", invalid="ignore"):
         null, z = np.sort(np.arctanh(_rounded(null))), np.arctanh(_rounded(estimate))
         # At most this many of the null distribution are as far out as what the test rejects.
@@ -278,7 +278,7 @@ def permute(coefficient: Coefficient, x: np.ndarray, y: np.ndarray, plan: Plan) 
         low, high = np.tanh([z - null[-1 - outside], z - null[outside]])
     if not np.isfinite(z):
         low, high = math.nan, math.nan
-    return Permutation(float(p_value), float(low), float(high), exact)
+    return Permutation(p_value, float(low), float(high), exact)
 
 
 def _rounded(r: np.ndarray | float) -> np.ndarray:

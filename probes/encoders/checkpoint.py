@@ -9,7 +9,7 @@ bilinear with 256 / 224 for ResNets, bicubic for the rest, mean and deviation 0.
 import math
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ class _Family(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     margin: float
-    interpolation: str
+    interpolation: Literal["bilinear", "bicubic"]
     where: str
 
 

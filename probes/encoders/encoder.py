@@ -19,8 +19,8 @@ IMAGENET_MEAN, IMAGENET_STD = DataConfig().mean, DataConfig().std
 class Outputs(NamedTuple):
     """Features ``[B D]`` and logits ``[B K]`` of a batch; logits are None without a head."""
 
-    features: jax.Array
-    logits: jax.Array | None
+    features: jax.Array | np.ndarray
+    logits: jax.Array | np.ndarray | None
 
 
 class Encoder(NamedTuple):
@@ -50,7 +50,7 @@ class Encoder(NamedTuple):
 
     name: str
     directory: Path
-    features: Callable[[jax.Array], jax.Array]
+    features: Callable[[jax.Array], jax.Array | np.ndarray]
     outputs: Callable[[jax.Array], Outputs]
     num_classes: int
     mesh: Any

@@ -12,9 +12,9 @@ The function normalises the pixels itself. What else there is to say is said in 
     encode.version = "epoch 90"  # kept features are reused while this and the module's file last
 """
 
-import functools
 import importlib
 import inspect
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def load(target: str, options: TransferConfig) -> Encoder:
         raise ConfigError(f"{title!r} names no function; write python:MODULE:FUNCTION.")
     try:
         module = importlib.import_module(module_name)
-        function = functools.reduce(getattr, function_name.split("."), module)
+        function = operator.attrgetter(function_name)(module)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
             f"{title} cannot be imported: {error}. MODULE must be importable from the directory "
@@ -105,7 +105,7 @@ def of_function(
       ConfigError: what it returns for two images is neither.
     """
 
-    def outputs(images: jax.Array) -> Outputs:
+    def outputs(images: jax.Array | np.ndarray) -> Outputs:
         pixels = np.asarray(images)
         results = function(pixels)
         pair = results if isinstance(results, tuple) else (results, None)
@@ -113,14 +113,14 @@ def of_function(
         shapes = [np.shape(x) for x in arrays if x is not None]
         if (
             len(arrays) != 2
-            or not shapes
+            or arrays[0] is None
             or any(len(shape) != 2 or shape[0] != len(pixels) for shape in shapes)
         ):
             raise ConfigError(
                 f"{title} returned arrays of shapes {shapes} for {len(pixels)} images; it must "
                 "return features [B, D], or the pair (features [B, D], logits [B, K])."
             )
-        return Outputs(*arrays)
+        return Outputs(arrays[0], arrays[1])
 
     try:
         tried = outputs(np.zeros((2, data.image_size, data.image_size, 3), np.uint8))

@@ -16,6 +16,7 @@ import numpy as np
 from train.data.aircraft import Aircraft
 from train.data.arrays import Arrays
 from train.data.folder import Files
+from train.data.prepared import Prepared
 from train.data.sources import Records
 
 _BYTES = 16
@@ -49,6 +50,7 @@ def of_records(records: Records, classes: Sequence[str]) -> str:
     files = records.files if isinstance(records, Aircraft) else records
     if isinstance(files, Files):
         digest.update(files.labels.tobytes())
+    assert isinstance(records, Aircraft | Files | Prepared), "the other records are in memory"
     for path in records.paths():
         about = path.stat()
         name = "/".join(path.parts[-2:])

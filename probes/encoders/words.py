@@ -1,12 +1,13 @@
 """From a word of the command line to an encoder."""
 
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 
 from probes.encoders import checkpoint, function, libraries, run
 from probes.encoders.config import TransferConfig
-from probes.encoders.encoder import Encoder, Outputs, place, transform
+from probes.encoders.encoder import Encoder, place, transform
 from train import mesh as meshes
 from train.config import ConfigError
 
@@ -69,7 +70,7 @@ def _stored(rest: str, options: TransferConfig) -> Encoder:
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     marks = [[str(f.name), f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.is_file()]
 
-    def refuse(images: jax.Array) -> Outputs:
+    def refuse(images: jax.Array) -> NoReturn:
         del images
         raise ConfigError(f"features:{rest} holds features, and no network to compute others.")
 
@@ -77,7 +78,7 @@ def _stored(rest: str, options: TransferConfig) -> Encoder:
     return Encoder(
         name=name,
         directory=directory,
-        features=refuse,  # type: ignore[arg-type]
+        features=refuse,
         outputs=refuse,
         num_classes=0,
         mesh=meshes.make_mesh(),

@@ -23,7 +23,7 @@ def collapse_curves(rows: Sequence[Row]) -> Figure:
     if not rows:
         raise ValueError("there are no rows to draw; let the run write its first record.")
     figure = style.figure(10.0, 6.4)
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
     for index, metric in enumerate(_PANELS):
         axes = figure.add_subplot(2, 2, index + 1)
         scale = style.LABELS[metric].scale

@@ -56,9 +56,9 @@ LABELS = {
 
 def figure(width: float, height: float) -> Figure:
     """Returns an empty figure, of inches, whose panels make room for one another."""
-    made = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    made = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(made)
-    made.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
+    made.set_layout_engine("constrained", w_pad=0.06, h_pad=0.06)
     return made
 
 

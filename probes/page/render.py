@@ -39,10 +39,11 @@ def render(runs: Sequence[Run], *, title: str, refresh: int) -> str:
     )
     class_tables, no_classes = classes.tables(runs)
     scatters, statements = scatter.scatters(runs) if len(runs) > 1 else ([], [])
+    charts = curves.charts(runs)
     data = {
         "refresh": refresh,
         "runs": names,
-        "charts": curves.charts(runs),
+        "charts": charts,
         "spectra": curves.spectra(runs),
         "classes": class_tables,
         "columns": classes.COLUMNS,
@@ -52,8 +53,8 @@ def render(runs: Sequence[Run], *, title: str, refresh: int) -> str:
         title=escape.line(title),
         runs=runs,
         data=_embed(data),
-        charts=data["charts"],
-        thinning=curves.thinning(runs, data["charts"]),
+        charts=charts,
+        thinning=curves.thinning(runs, charts),
         scatters=scatters,
         statements=statements,
         has_spectra=bool(data["spectra"]),

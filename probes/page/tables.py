@@ -160,7 +160,7 @@ def _told_apart(run: Run) -> str:
     ends = [run.last(split).get("vci_interval") for split in SPLITS]
     if any(not e or None in e for e in ends):
         return ""
-    (low, high), (other_low, other_high) = ends
+    (low, high), (other_low, other_high) = (e for e in ends if e)
     overlap = low <= other_high and other_low <= high
     return (
         " The intervals of adjusted VCI on train and test overlap."

@@ -96,8 +96,9 @@ def run(models: Sequence[str], config: RankConfig, display: Display) -> Outcome:
     """
     options = _options(config)
     task = choose("small", [config.data], {}, transfer.data_directory(options))[0]
-    if config.score:
-        task = dataclasses.replace(task, score=config.score)
+    match config.score:
+        case "top1" | "mean_per_class" as score:
+            task = dataclasses.replace(task, score=score)
     found: dict[str, _Rows] = {}
     failures: list[tuple[str, str]] = []
     images: list[Split] = []
@@ -170,7 +171,11 @@ def _same_rows(name: str, rows: _Rows, found: dict[str, _Rows]) -> None:
         raise ConfigError(f"the model {name} is given twice.")
     for other, theirs in found.items():
         same = np.array_equal(rows.labels, theirs.labels) and (
-            rows.test is None or np.array_equal(rows.test_labels, theirs.test_labels)
+            rows.test_labels is None
+            or (
+                theirs.test_labels is not None
+                and np.array_equal(rows.test_labels, theirs.test_labels)
+            )
         )
         if not same:
             raise ConfigError(

@@ -19,7 +19,7 @@ import fcntl
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -40,6 +40,9 @@ Compute = Callable[[range], tuple[np.ndarray, ...]]
 """Returns the features ``[n D]`` and labels ``[n]`` of a range of rows, and perhaps logits
 ``[n K]``; the label of a missing row is -1.
 """
+
+_Array = jax.Array | np.ndarray
+_Results = _Array | tuple[_Array, _Array | None]
 
 _NAMES = ("features", "labels", "logits")
 
@@ -76,7 +79,7 @@ class _Window(NamedTuple):
 
 
 def extract(
-    feature_fn: Callable[[jax.Array], jax.Array | tuple[jax.Array, jax.Array]],
+    feature_fn: Callable[[jax.Array], _Results],
     split: data.Split,
     config: DataConfig,
     *,
@@ -98,7 +101,8 @@ def extract(
 
     def compute(rows: range) -> tuple[np.ndarray, ...]:
         part = dataclasses.replace(split, records=_some(split.records, rows))
-        found, labels, waiting = [], [], None
+        found, labels = [], []
+        waiting: _Results | None = None
         for batch in data.evaluation_batches(part, config, size, size):
             labels.append(np.where(batch["mask"] > 0, batch["label"], _ABSENT))
             images = meshes.put_batch({"image": batch["image"]}, mesh)["image"]
@@ -160,7 +164,7 @@ def keep(
 
 def _on_host(results: Any) -> list[np.ndarray]:
     arrays = results if isinstance(results, tuple) else (results,)
-    return [np.asarray(array, np.float32) for array in arrays]
+    return [np.asarray(array, np.float32) for array in arrays if array is not None]
 
 
 def _some(records: Records, rows: range) -> Records:
@@ -179,7 +183,7 @@ def _fill(
     while start < size:
         rows = range(start, min(start + shard_rows, size))
         arrays = compute(rows)
-        mode = "r+" if start else "w+"
+        mode: Literal["r+", "w+"] = "r+" if start else "w+"
         for name, array in zip(_NAMES, arrays, strict=False):
             dtype = np.int32 if name == "labels" else np.float32
             _put(directory / f"{name}.npy", mode, size, rows, array.astype(dtype, copy=False))
@@ -188,10 +192,10 @@ def _fill(
         progress(start)
 
 
-def _put(path: Path, mode: str, size: int, rows: range, values: np.ndarray) -> None:
+def _put(path: Path, mode: Literal["r+", "w+"], size: int, rows: range, values: np.ndarray) -> None:
     """Writes rows of an array that has its full length from the start (sparse, on most disks)."""
-    new = {"dtype": values.dtype, "shape": (size, *values.shape[1:])} if mode == "w+" else {}
-    mapped = np.lib.format.open_memmap(path, mode=mode, **new)
+    shape = (size, *values.shape[1:])
+    mapped = np.lib.format.open_memmap(path, mode=mode, dtype=values.dtype, shape=shape)
     mapped[rows.start : rows.stop] = values
     mapped.flush()
 

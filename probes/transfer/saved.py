@@ -60,7 +60,7 @@ def splits_of(path: Path) -> dict[str, Path]:
     """
     if not path.is_dir() or (path / "features.npy").exists():
         return {"all": path}
-    found = {}
+    found: dict[str, Path] = {}
     for split, name in (*_SPLITS, ("validation", "val")):
         there = [path / f"{name}{form}" for form in _FORMS if (path / f"{name}{form}").exists()]
         if there:

@@ -9,7 +9,7 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -66,6 +66,12 @@ class Material(NamedTuple):
     notes: list[str]
     seconds: float
     logits: dict[str, np.ndarray] = {}  # noqa: RUF012
+
+
+class _Progress(Protocol):
+    """Is told of a split, of the rows of it that are there, and of its size."""
+
+    def __call__(self, split: str, rows: int, size: int) -> None: ...
 
 
 class _Prepared(NamedTuple):
@@ -160,7 +166,7 @@ def make(
     *,
     root: Path,
     say: Callable[[str], None] = lambda message: None,
-    progress: Callable[[str, int, int], None] = lambda split, rows, size: None,
+    progress: _Progress = lambda split, rows, size: None,
 ) -> Material:
     """Returns the features of a plan, from disk as far as they are there.
 
@@ -278,10 +284,11 @@ def _divided(whole: Samples, images: dict[str, Records]) -> dict[str, Samples]:
     """Returns the splits of features of all images, by the order of rows that fits the labels."""
     sizes = [records.size for records in images.values()]
     rows = np.arange(sum(sizes))
-    if all(isinstance(records, Files) for records in images.values()):
-        labels = np.concatenate([records.labels for records in images.values()])
+    listed = [records for records in images.values() if isinstance(records, Files)]
+    if len(listed) == len(images):
+        labels = np.concatenate([files.labels for files in listed])
         if len(labels) == len(whole.labels) and np.any(labels != whole.labels):
-            names = [path.name for records in images.values() for path in records.paths()]
+            names = np.array([path.name for files in listed for path in files.paths()])
             rows[np.lexsort((names, labels))] = np.arange(len(rows))
     if len(whole.labels) != len(rows):
         return {}

@@ -57,7 +57,8 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, config_lib.Con
     parser.add_argument("--moves", type=int, default=0)
     parser.add_argument("--images", type=int, nargs=2)
     parser.add_argument("--classes", type=int)
-    options, options.overrides = parser.parse_known_args(arguments)
+    options, overrides = parser.parse_known_args(arguments)
+    options.overrides = overrides
     group, _, run = options.name.partition("/")
     if run and run not in configs.runs(group):
         raise config_lib.ConfigError(f"{group} has the runs {', '.join(configs.runs(group))}.")

@@ -83,7 +83,7 @@ def check(
         tell(f"compiling the {name} of {config.name} for {arrangement} ...")
         start = time.monotonic()
         compiled = lower().compile()
-        seconds, text = time.monotonic() - start, compiled.as_text()
+        seconds, text = time.monotonic() - start, compiled.as_text() or ""
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{config.name.replace('/', '_')}_{name.replace(' ', '_')}.hlo").write_text(

@@ -40,16 +40,18 @@ def find(config: DataConfig, images: list[int] | None, classes: int | None) -> F
         loaded = data.load(config)
         side, _, channels = loaded.image_shape
         known = Facts(loaded.train.size, loaded.test.size, loaded.num_classes, side, channels)
-    else:
+    elif config.train_split == "train" and rest.partition(":")[0] in _KNOWN:
         # Part of a split has as many images as only the data set itself can say.
-        known = _KNOWN.get(rest.partition(":")[0]) if config.train_split == "train" else None
-    if known is None and (images is None or classes is None):
+        known = _KNOWN[rest.partition(":")[0]]
+    elif images is None or classes is None:
         raise ConfigError(
             f"the sizes of {config.source!r}, split {config.train_split!r}, are unknown here; give "
             "--images TRAIN TEST and --classes K."
         )
+    else:
+        known = Facts(images[0], images[1], classes, side=0, channels=0)
     train, test = images or known[:2]
-    side = config.image_size or (known.side if known else 0)
+    side = config.image_size or known.side
     if not side:
         raise ConfigError(
             f"--data.image_size is 0, and the images of {config.source!r} have no known side; "

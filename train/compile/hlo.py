@@ -93,7 +93,7 @@ class Program(NamedTuple):
 class Talk(NamedTuple):
     """Operations between chips: how many, and the bytes that each chip brings to them."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # shadows tuple.count, on purpose
     bytes: int
 
 

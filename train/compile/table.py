@@ -102,12 +102,14 @@ def store(report: Report, path: Path) -> None:
 
 def as_json(report: Report) -> dict[str, Any]:
     """Returns a report as JSON has it, with the versions that it depends on."""
-    stored = report._replace(
-        overrides=list(report.overrides),
-        facts=report.facts._asdict(),
-        costs=[cost._asdict() for cost in report.costs],
-    )
-    return {**stored._asdict(), "jax": jax.__version__, "libtpu": metadata.version("libtpu")}
+    return {
+        **report._asdict(),
+        "overrides": list(report.overrides),
+        "facts": report.facts._asdict(),
+        "costs": [cost._asdict() for cost in report.costs],
+        "jax": jax.__version__,
+        "libtpu": metadata.version("libtpu"),
+    }
 
 
 def from_json(stored: dict[str, Any]) -> Report:

@@ -78,8 +78,10 @@ def _first_images(
     stream = data.training_batches(dataset.train, config.data, config.seed)
     batches = [next(stream) for _ in range(-(-_IMAGES // config.data.batch_size))]
     stream.close()
-    columns = (np.concatenate([b[name] for b in batches])[:_IMAGES] for name in ("image", "label"))
-    return tuple(columns)
+    images, labels = (
+        np.concatenate([b[name] for b in batches])[:_IMAGES] for name in ("image", "label")
+    )
+    return images, labels
 
 
 def _print(console: Console, dataset: data.Dataset, measured: list[stages.Stage]) -> None:
@@ -92,7 +94,7 @@ def _print(console: Console, dataset: data.Dataset, measured: list[stages.Stage]
         rate = stage.images_per_second
         table.add_row(stage.name, "-" if rate is None else f"{rate:,.0f}", stage.what)
     console.print(table)
-    seconds = dataset.train.size / next(s.images_per_second for s in measured if s.name == "batch")
+    seconds = dataset.train.size / next(r for name, r, _ in measured if name == "batch" and r)
     console.print(f"An epoch takes at least {seconds:,.1f} s on this machine.", highlight=False)
 
 

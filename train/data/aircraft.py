@@ -81,11 +81,14 @@ def load(root: Path, config: DataConfig) -> tuple[Aircraft, Aircraft, tuple[str,
     classes = tuple(line.strip() for line in _lines(folder / "variants.txt"))
     found = {split: _images(folder, split, classes) for split in _SPLITS}
     sizes = {split: files.size for split, files in found.items()}
-    test = config.test_split or "test"
+    test_split = config.test_split or "test"
     mode: decode.Mode = "L" if len(config.mean) == 1 else "RGB"
     train, test = (
         Aircraft(take(found, splits.ranges(spec, sizes, field)), mode)
-        for spec, field in ((config.train_split, "--data.train_split"), (test, "--data.test_split"))
+        for spec, field in (
+            (config.train_split, "--data.train_split"),
+            (test_split, "--data.test_split"),
+        )
     )
     return train, test, classes
 

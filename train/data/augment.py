@@ -233,7 +233,7 @@ def _erased(image: np.ndarray, config: DataConfig, rng: np.random.Generator) -> 
         if 0 < high < height and 0 < wide < width:
             top, left = int(rng.integers(height - high + 1)), int(rng.integers(width - wide + 1))
             noise = rng.standard_normal((high, wide, channels), np.float32)
-            noise = noise * np.float32(config.std) + np.float32(config.mean)
+            noise = noise * np.asarray(config.std, np.float32) + np.asarray(config.mean, np.float32)
             image = image.copy()
             image[top : top + high, left : left + wide] = np.clip(np.rint(noise), 0, 255)
             return image

@@ -89,7 +89,7 @@ def load(root: Path, config: DataConfig) -> tuple[Files, Files, tuple[str, ...]]
     train_parts = splits.ranges(train, sizes, "--data.train_split")
     test_parts = splits.ranges(test, sizes, "--data.test_split")
     classes = sorted({f.name for name, _ in train_parts for f in found[name].folders})
-    chosen = tuple(_join(found, parts, classes) for parts in (train_parts, test_parts))
+    chosen = _join(found, train_parts, classes), _join(found, test_parts, classes)
     trained, measured = ({f.folders[place].name for place in set(f.places)} for f in chosen)
     if strangers := measured - trained:
         raise ConfigError(

@@ -15,7 +15,6 @@ order that can be, under the random numbers of the place; in evaluation the plac
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, NamedTuple, Self
 
 import grain
@@ -42,8 +41,8 @@ _ENDLESS = 2**48
 class Share(NamedTuple):
     """Which part of every batch a process makes."""
 
-    index: int
-    count: int
+    index: int  # type: ignore[assignment]  # shadows tuple.index, on purpose
+    count: int  # type: ignore[assignment]  # shadows tuple.count, on purpose
 
     def of(self, rows: int) -> range:
         """Returns the rows of this process among ``rows`` that the processes share equally."""
@@ -208,24 +207,26 @@ class _Training:
         self._order = Order(split.size, seed)
         self._reader = _Reader(split, config)
         self._transform = training_transform(config)
-        self._together = isinstance(self._records, Arrays) and together.applies(
-            config, self._records.images.shape[1:]
-        )
+        self._together: Arrays | None = None
+        if isinstance(split.records, Arrays) and together.applies(
+            config, split.records.images.shape[1:]
+        ):
+            self._together = split.records
 
     def __call__(self, number: int) -> tuple[Batch, dict[str, str]]:
         size, repeats = self._config.batch_size, self._config.repeats
         epoch, batch = divmod(number, self._records.size // size)
         places = [batch * size + row for row in self._share.of(size)]
         numbers = [self._order.number(epoch, place) for place in places]
-        if self._together:
+        if self._together is not None:
             chosen = [self._order.image(epoch, place // repeats) for place in places]
             images = together.augmented(
-                self._records.images[chosen],
+                self._together.images[chosen],
                 self._config,
                 self._order.key,
                 np.array(numbers, np.uint64),
             )
-            return {"image": images, "label": self._records.labels[chosen]}, {}
+            return {"image": images, "label": self._together.labels[chosen]}, {}
         images, labels = self._reader.space(len(places))
         found: dict[str, str] = {}
         for row, (place, number) in enumerate(zip(places, numbers, strict=True)):
@@ -236,9 +237,12 @@ class _Training:
         self, epoch: int, place: int, number: int, found: dict[str, str]
     ) -> tuple[np.ndarray, int]:
         """Returns the image that belongs at a place, or the first one after it."""
+
+        def transform(stored: Stored) -> np.ndarray:
+            return self._transform(stored, self._order.generator(number))
+
         first = place // self._config.repeats
         for step in range(self._records.size):
-            transform = partial(self._transform, rng=self._order.generator(number))
             index = self._order.image(epoch, first + step)
             read = self._reader.read(index, transform, found)
             if read is not None:

@@ -11,6 +11,7 @@ References: Cubuk et al., AutoAugment, CVPR 2019, Tables 7 and 9; Cubuk et al., 
 NeurIPS 2020.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -221,7 +222,7 @@ _OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "Contrast": lambda image, change: ImageEnhance.Contrast(image).enhance(1 + change),
     "Sharpness": lambda image, change: ImageEnhance.Sharpness(image).enhance(1 + change),
     "Posterize": lambda image, bits: ImageOps.posterize(image, int(bits)),
-    "Solarize": lambda image, threshold: ImageOps.solarize(image, threshold),
+    "Solarize": lambda image, threshold: ImageOps.solarize(image, math.ceil(threshold)),
     "AutoContrast": lambda image, _: ImageOps.autocontrast(image),
     "Equalize": lambda image, _: ImageOps.equalize(image),
     "Invert": lambda image, _: ImageChops.invert(image),  # ImageOps goes through a table.

@@ -104,16 +104,17 @@ def load(
     info = tfds.builder_from_directory(str(directory)).info
     _check(info, name, directory)
     sizes = {split: part.num_examples for split, part in info.splits.items()}
-    test = config.test_split or splits.default_test(list(sizes), f"tfds:{name}")
-    for spec, field in ((config.train_split, "train_split"), (test, "test_split")):
+    test_split = config.test_split or splits.default_test(list(sizes), f"tfds:{name}")
+    for spec, field in ((config.train_split, "train_split"), (test_split, "test_split")):
         splits.ranges(spec, sizes, f"--data.{field}")
     image, label = (info.features[key] for key in _keys(info))
-    train, test = Prepared(directory, config.train_split), Prepared(directory, test)
+    train, test = Prepared(directory, config.train_split), Prepared(directory, test_split)
+    names = tuple(label.names)
     if None not in image.shape and max(train.size, test.size) * np.prod(image.shape) <= (
         _IN_MEMORY_BYTES
     ):
-        train, test = _in_memory(train, config), _in_memory(test, config)
-    return train, test, tuple(label.names)
+        return _in_memory(train, config), _in_memory(test, config), names
+    return train, test, names
 
 
 def stored_shape(name: str, config: DataConfig) -> tuple[int | None, ...]:

@@ -50,7 +50,7 @@ def _cell(pixels: np.ndarray) -> Image.Image:
     return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
 
 
-def _fitting(name: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+def _fitting(name: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     """Returns as much of a name as there is room for."""
     if font.getlength(name) <= width:
         return name

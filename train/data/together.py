@@ -82,7 +82,7 @@ def two_integers(word: np.ndarray, below: int) -> tuple[np.ndarray, np.ndarray]:
     halves = np.stack([word & _LOW, word >> _HALF], axis=1)
     scaled = halves * np.uint64(below)
     rejected = (scaled & _LOW) < np.uint64((2**32 - below) % below)
-    return (scaled >> _HALF).astype(np.int64), ~rejected.any(axis=1)
+    return (scaled >> _HALF).astype(np.int64), ~np.any(rejected, axis=1)
 
 
 def _multiply(a: np.ndarray, b: np.uint64) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 """From the ``model`` section of a config to a network."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from train.models import resnet, vit
 class _Family(NamedTuple):
     """Networks by name, and the settings that they have besides ``dtype``."""
 
-    members: dict[str, type[nn.Module]]
+    members: dict[str, Callable[..., nn.Module]]
     fields: tuple[str, ...]
 
 

@@ -13,7 +13,7 @@ from studies.cifar10.networks import GROUPS, PLAIN, TASKS
 
 _WIDTH = style.PAGE
 # Settings whose names stand beside their points in the first panel, and on which side.
-_NAMED = {"vci_plus": "center", "mse": "left", "vci_minus": "right", "logit_norm": "right"}
+_NAMED = {"vci_plus": "left", "mse": "left", "vci_minus": "right", "logit_norm": "right"}
 _SIZES = {"500": "500 images", "2000": "2,000 images", choosing.ALL: "all images"}
 
 
@@ -67,7 +67,7 @@ def _box(axes: Axes, centre: tuple[float, float], text: str, colour: str) -> Non
 
 
 def answer(study: Study) -> Figure:
-    """Returns MLOG against the four metrics of the paper, every setting with its errors."""
+    """Returns MLOG, with its errors, against the four metrics of the paper, for every setting."""
     figure = style.figure(_WIDTH, 5.6)
     panels = figure.subplots(2, 2, sharey=True)
     drawn, entries = study.drawn, []
@@ -78,7 +78,7 @@ def answer(study: Study) -> Figure:
             x, y = drawn.metrics["train", metric][:, chosen], drawn.mlog[:, chosen]
             look = style.line(index) | {"linestyle": "none", "markersize": 4}
             bars = axes.errorbar(
-                x[0], y[0], xerr=1.96 * x[1:].std(axis=0), yerr=1.96 * y[1:].std(axis=0),
+                x[0], y[0], yerr=1.96 * y[1:].std(axis=0),
                 elinewidth=0.6, **look,
             )  # fmt: skip
             entries.append((group, bars.lines[0]))

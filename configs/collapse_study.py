@@ -21,13 +21,17 @@ from train.config import Config, LossConfig, MixConfig
 
 TEMPERATURES = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 STRENGTHS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+# Not in the preregistration: where the cosine similarity is as low as in the paper.
+STRONGER = (1.5, 2.0, 3.0)
 
 
 def get_runs() -> dict[str, Config]:
     """Returns the settings of each run."""
     base = get_pilot()["decay_tau_1.0"]
     losses = {f"tau_{tau}": LossConfig(temperature=tau) for tau in TEMPERATURES}
-    losses |= {f"lambda_{strength}": LossConfig(cosine=strength) for strength in STRENGTHS}
+    losses |= {
+        f"lambda_{strength}": LossConfig(cosine=strength) for strength in (*STRENGTHS, *STRONGER)
+    }
     losses |= {
         "mse": LossConfig(name="mse"),
         "sigmoid": LossConfig(name="sigmoid"),

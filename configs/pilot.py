@@ -51,11 +51,13 @@ def _regimes() -> dict[str, Config]:
     half = dataclasses.replace(few, train_split="train[:50%]")
     kinds = dataclasses.replace(half, source="tfds:cifar10_kinds:3.0.2")
     pairs = dataclasses.replace(half, source="tfds:cifar10_pairs:3.0.2")
+    coarse = dataclasses.replace(few, source="tfds:cifar100_coarse:3.0.2", train_split="train")
     narrow = dataclasses.replace(base, model=dataclasses.replace(base.model, width=16))
     return {
         "terminal": dataclasses.replace(base, epochs=50, data=few),
         "kinds": dataclasses.replace(base, epochs=12, data=kinds),
         "pairs": dataclasses.replace(base, epochs=16, data=pairs),
+        "coarse": dataclasses.replace(base, epochs=20, data=coarse),
         "decay": dataclasses.replace(
             narrow,
             epochs=30,

@@ -1,6 +1,7 @@
 """The tables of docs/study/pilot.md: which training can tell settings of the loss apart.
 
-The rows are in ``docs/study/pilot.json``, one for each trained network.
+The rows are in ``docs/study/pilot.json``, one for each trained network; ``pilot_score``
+adds those of further runs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from probes.analysis.tables import Table
 from probes.transfer import odds
 
 _BOTH = "tau_1.0"  # Plain cross-entropy is at the end of both groups.
-_TASKS = ("cifar10", "cifar100")
+TASKS = ("cifar10", "cifar100")
 
 
 class Row(NamedTuple):
@@ -75,12 +76,12 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def _runs(rows: Sequence[Row]) -> Table:
     header = ["Regime", "Setting", "seed", "min", "train acc. %", "test acc. %", "VCI train"]
-    header += ["VCI test", "cos. sim.", *(f"{name} %" for name in _TASKS), "MLO", "MLOG", "SE"]
+    header += ["VCI test", "cos. sim.", *(f"{name} %" for name in TASKS), "MLO", "MLOG", "SE"]
     return Table("Runs of the pilot", header, [_cells(one) for one in rows])
 
 
 def _cells(one: Row) -> list[str]:
-    scores = [one.tasks.get(name, {}).get("accuracy") for name in _TASKS]
+    scores = [one.tasks.get(name, {}).get("accuracy") for name in TASKS]
     return [
         one.regime,
         one.setting,

@@ -10,7 +10,10 @@ that have only some of CIFAR-100's.
 
 import argparse
 import json
+import platform
+import statistics
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,18 +99,39 @@ def network(path: Path, options: TransferConfig) -> dict[str, Any]:
     if own["test"].get("epoch") != run.config["epochs"]:
         raise ValueError(f"{path} is not finished: its last test row is of {own['test']}.")
     encoder = encoders.load(str(path), options)
+    start = time.perf_counter()
     metrics = {split: {name: row[name] for name in METRICS} for split, row in own.items()}
     metrics["test"] |= {
         "images": own["test"]["samples"],
         "right": [pack(own_answers(encoder, options))],
     }
+    scores = {target.name: score(target) for target in targets(encoder, options)}
+    seconds = {"training": training_seconds(run), "scoring": time.perf_counter() - start}
     return {
         "setting": run.name,
         "seed": run.config["seed"],
-        "machine": json.loads((path / "run.json").read_text()),
+        "machine": json.loads((path / "run.json").read_text()) | {"processor": processor()},
+        "seconds": seconds,
         **metrics,
-        "tasks": {target.name: score(target) for target in targets(encoder, options)},
+        "tasks": scores,
     }
+
+
+def training_seconds(run: runs.Run) -> float:
+    """Returns the time of a run's steps and measurements, without start and compilation."""
+    rows = [row for row in run.rows if row["split"] in ("train", "test")]
+    rates = [row["images_per_second"] for row in rows if row["images_per_second"]]
+    steps = max(row["step"] for row in rows)
+    images = steps * run.config["data"]["batch_size"]
+    return images / statistics.median(rates) + sum(row["seconds"] for row in rows)
+
+
+def processor() -> str:
+    """Returns the name of this machine's processor, as far as the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def own_answers(encoder: Encoder, options: TransferConfig) -> np.ndarray:
@@ -188,7 +212,7 @@ def sweep(
             validation=validation,
             values=VALUES,
             num_classes=num_classes,
-            tolerance=1e-5,  # docs/collapse/readme.md says what that changes
+            tolerance=1e-5,  # docs/study.md says what that changes
         )
 
 

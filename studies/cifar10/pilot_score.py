@@ -1,0 +1,75 @@
+"""The rows of docs/study/pilot.json: metrics of a network of the pilot, and its probes.
+
+    python -m studies.cifar10.pilot_score RUN [RUN ...] --out docs/study/pilot.json --data-dir DIR
+
+adds a row for each finished run of ``configs/pilot.py`` that the file has not yet.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from probes import encoders
+from probes.analysis import runs
+from probes.encoders.config import TransferConfig
+from probes.transfer import task_features, tasks
+from studies.cifar10 import pilot, score
+from train import log
+from vci_jax.probe.selection import Samples
+
+
+def main(arguments: list[str]) -> int:
+    """Adds the rows of runs that are not in the file yet, and returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("run", type=Path, nargs="+", help="work directories of finished runs")
+    parser.add_argument("--out", type=Path, required=True, help="file of the rows")
+    parser.add_argument("--data-dir", default="", help="where CIFAR is, prepared by TFDS")
+    parsed = parser.parse_args(arguments)
+    log.quiet()
+    found = json.loads(parsed.out.read_text())
+    known = {(one["regime"], one["setting"], one["seed"]) for one in found}
+    for path in parsed.run:
+        run = runs.read_run(path)
+        if (*run.name.split("_", 1), run.config["seed"]) not in known:
+            found.append(measure(path, parsed.data_dir)._asdict())
+            text = ",\n".join(json.dumps(one) for one in found)
+            log.replace_file(parsed.out, f"[\n{text}\n]\n")
+            print(found[-1], flush=True)
+    return 0
+
+
+def measure(path: Path, data_dir: str) -> pilot.Row:
+    """Returns the row of a finished run, with the probes of its tasks."""
+    run = runs.read_run(path)
+    options = TransferConfig(data_dir=data_dir, threads=1)
+    encoder = encoders.load(str(path), options)
+    own = run.config["data"]["source"].split(":")[1]
+    accuracies = {}
+    for task in tasks.choose("small", pilot.TASKS, {}, Path(data_dir)):
+        if task.name == own:
+            continue
+        planned = task_features.plan(encoder, task)
+        made = task_features.make(
+            encoder, task, planned, options, root=encoder.directory / "features"
+        )
+        train, test = (Samples(*map(np.asarray, made.splits[name])) for name in ("train", "test"))
+        right = score.answers(train, test, made.num_classes)
+        accuracies[task.name] = {"accuracy": float(np.mean(right)), "images": len(right)}
+    names = ("accuracy", "vci", "cosine_similarity", "samples")
+    splits = {split: run.last(split) for split in ("train", "test")}
+    regime, setting = run.name.split("_", 1)
+    return pilot.Row(
+        regime=regime,
+        setting=setting,
+        seed=run.config["seed"],
+        minutes=score.training_seconds(run) / 60,
+        tasks=accuracies,
+        **{split: {name: row[name] for name in names} for split, row in splits.items()},
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

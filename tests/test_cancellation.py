@@ -1,11 +1,12 @@
 """Numbers that once lost their digits, each by the smallest data that showed it."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import vci_jax
-from vci_jax import adjusted, linalg
+from vci_jax import adjusted, linalg, precision
 
 INFINITE = np.inf
 
@@ -75,3 +76,61 @@ def test_logme_of_tiny_features(unit, x64):
     state = vci_jax.update(vci_jax.init(3, 2, dtype=jnp.float64), features, labels)
     wanted = evidence(features, labels, 3)
     assert vci_jax.report(state)["logme"] == pytest.approx(wanted, rel=1e-6)
+
+
+def test_probe_mse_beside_a_collapsed_feature():
+    """Other directions came out turned by 1e-5, which VCI does not feel and the labels do."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(9), [8, 3, 2, 4, 5, 7, 5, 8, 4])
+    features = rng.normal(size=(9, 16))[labels] + rng.normal(size=(46, 16))
+    features[:, 0] = rng.normal(size=9)[labels] + 2e-6 * rng.normal(size=46)
+    with jax.enable_x64(True):
+        state = vci_jax.jit_update(vci_jax.init(9, 16, dtype=jnp.float64), features, labels)
+    columns = np.column_stack([np.ones(46), features])
+    targets = np.eye(9)[labels]
+    solution = np.linalg.lstsq(columns, targets)[0]
+    wanted = np.mean(np.sum((columns @ solution - targets) ** 2, axis=1)) / 2
+    assert vci_jax.report(state)["probe_mse"] == pytest.approx(wanted, rel=1e-9)
+
+
+def test_directions_in_which_samples_cannot_vary_are_free_of_variance():
+    """N - K < D: float32 saw c_j of some hundreds or thousands, and they are infinite."""
+    finish = jax.jit(vci_jax.collapse_metrics)
+    for seed, size in enumerate([17, 18, 22, 22, 22, 22]):
+        rng = np.random.default_rng(seed)
+        labels = np.arange(size) % 6
+        means = 0.5 * rng.normal(size=(6, 18))
+        features = (means[labels] + rng.normal(size=(size, 18))).astype(np.float32)
+        got = finish(vci_jax.jit_update(vci_jax.init(6, 18), features, labels))
+        with jax.enable_x64(True):
+            empty = vci_jax.init(6, 18, dtype=jnp.float64)
+            wanted = vci_jax.report(vci_jax.jit_update(empty, features, labels))
+        for name in ("vci", "vci_adjusted", "h_score_adjusted"):
+            assert float(got[name]) == pytest.approx(wanted[name], rel=1e-3, abs=1e-9, nan_ok=True)
+
+
+def test_the_doubt_of_probe_mse_weighs_directions_as_the_labels_do():
+    """One class of nine tenths, known in one poor direction: five times the error of VCI."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(9), [920] + [10] * 8)
+    features = rng.normal(size=(9, 8))[labels] * 0.2 + rng.normal(size=(1000, 8))
+    features[:, 1] = features[:, 0] + 3e-3 * (rng.normal(size=1000) + 2 * (labels == 0))
+    features = features.astype(np.float32)
+    single = vci_jax.jit_update(vci_jax.init(9, 8), features, labels)
+    with jax.enable_x64(True):
+        double = vci_jax.jit_update(vci_jax.init(9, 8, dtype=jnp.float64), features, labels)
+        errors = jax.jit(_errors)(single)
+    assert float(errors["probe_mse"]) > 3 * float(errors["vci"])
+    wanted = vci_jax.report(double)["probe_mse"]
+    assert vci_jax.report(single)["probe_mse"] == pytest.approx(
+        wanted, rel=float(errors["probe_mse"])
+    )
+
+
+def _errors(single):
+    """The relative errors of float32 moments, as ``report`` has them."""
+    wide = jax.tree.map(
+        lambda leaf: leaf.astype(jnp.float64) if leaf.dtype == jnp.float32 else leaf, single
+    )
+    eps = float(np.finfo(np.float32).eps)
+    return precision.relative_errors(vci_jax.factorize(wide, data_eps=eps))

@@ -90,6 +90,19 @@ def test_row_space_is_the_svd(x64, rows, dim):
     np.testing.assert_allclose(np.abs(np.sum(space.basis * right, axis=0)), 1, rtol=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "least", "turned"), [("float64", 1e-5, 1e-8), ("float32", 5e-3, 1e-4)]
+)
+def test_row_space_turns_no_direction_beside_a_far_larger_one(x64, dtype, least, turned):
+    """Squares that differ by just what one round resolved leave vectors right to their eps / t."""
+    singular = np.array([1, *(least * np.array([1.7, 1.5, 1.3, 1.1]))])
+    left, right = orthogonal(1, 8)[:, :5], orthogonal(2, 12)[:, :5]
+    matrix = jnp.asarray((left * singular) @ right.T, dtype)
+    space = jax.jit(linalg.row_space, static_argnums=(1, 2))(matrix, 5, EPS64)
+    between = np.abs(np.asarray(space.basis, float).T @ right)[1:, 1:]
+    assert np.max(between - np.diag(np.diagonal(between))) < turned
+
+
 def test_row_space_drops_rounding_noise(x64):
     """Two equal class means leave a singular value of float32 noise, which is not inverted."""
     rows = np.random.default_rng(0).standard_normal((4, 9))

@@ -6,8 +6,9 @@ few rows: no eigenproblem of a matrix that is not symmetric, and no inverse.
 Legend: K classes, D feature dimension, r = min(D, K - 1), p_k the weight of class k.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +31,10 @@ class Canonical(NamedTuple):
     are ``kept`` count. ``share`` is sum_k p_k q_k^2 for the direction's unit vector q over the
     classes. ``rank`` is that of Sigma_T, of ``varying`` coordinates that may not be constant.
     ``lost`` is 1 / (1 + c_j), and ``directions`` what its derivative needs (``derivatives.py``).
-    ``doubt`` is about by how much rounding may have changed sum_j 1 / (1 + c_j), and
-    ``doubt_inverse`` by which part it may have changed sum_j 1 / c_j. ``faintness`` is
-    the largest part of the length of a direction that may be rounding of the class means.
+    ``doubt`` is about by how much rounding may have changed sum_j 1 / (1 + c_j), ``doubt_labels``
+    the same sum weighted with ``share``, and ``doubt_inverse`` by which part it may have changed
+    sum_j 1 / c_j. ``faintness`` is the largest part of the length of a direction that may be
+    rounding of the class means.
     """
 
     ratios: Float[Array, " 2r"]
@@ -43,6 +45,7 @@ class Canonical(NamedTuple):
     rank: Int[Array, ""]
     varying: Int[Array, ""]
     doubt: Float[Array, ""]
+    doubt_labels: Float[Array, ""]
     doubt_inverse: Float[Array, ""]
     faintness: Float[Array, ""]
 
@@ -78,8 +81,10 @@ def canonical_directions(
     white = linalg.matmul(rows, whitener.map)
     white_noise = linalg.matmul(noise, whitener.map**2)
     classes = jnp.sum(moments.count > 0)
+    # Samples vary within classes in N - K directions at most.
+    empty = jnp.sum(whitener.kept) >= jnp.sum(moments.count) - classes
     fixed, fixed_axes, components, white, beyond, unsure = _without_variance(
-        white, whitener.kept, size, classes, white_noise, data_eps
+        white, whitener.kept, size, classes, white_noise, data_eps, empty
     )
     space = linalg.row_space(white, size, data_eps, white_noise)
     scores = _class_directions(white, space, proportion)
@@ -105,7 +110,11 @@ def canonical_directions(
     usual = jnp.where(within > of_means, within, jnp.inf)
     sums = data_eps * (4 if data_eps > 1e-12 else 4 * 2.0**-20)
     entries = sums + within_noise(moments, within / samples, data_eps) * samples / usual
-    doubt = partial(_doubt, whitener.map, scale, space, white_noise, entries)
+    rounding = partial(_rounding, whitener.map, scale, space, white_noise, entries)
+    doubt = partial(_doubt, rounding, jnp.where(kept, space.squares, 1))
+    explained = jnp.where(found, 1 - lost, 0)
+    strength = jnp.where(kept, jnp.sqrt(space.squares) / (1 + space.squares), 0)
+    doubt_labels = _doubt_labels(rounding, strength, scores, directions, explained, proportion)
     return Canonical(
         ratios=jnp.where(usable, ratios, jnp.nan),
         lost=lost,
@@ -120,6 +129,7 @@ def canonical_directions(
         rank=rank,
         varying=jnp.sum((scale > 0) | (within + between > floor / 4096), dtype=jnp.int32),
         doubt=unsure + doubt(jnp.where(kept, space.squares / (1 + space.squares) ** 2, 0)),
+        doubt_labels=jnp.max(proportion) * unsure + doubt_labels,
         doubt_inverse=unsure + doubt(inverses / jnp.where(jnp.any(kept), jnp.sum(inverses), 1)),
         faintness=jnp.max(
             jnp.where(kept, jnp.sqrt(linalg.matmul(white_noise, space.basis**2) * inverses), 0),
@@ -149,33 +159,70 @@ def _class_directions(
     return directions
 
 
-def _doubt(
+def _rounding(
     whitening: Float[Array, "D D"],
     scale: Float[Array, " D"],
     space: linalg.RowSpace,
     noise: Float[Array, " D"],
     entries: Float[Array, " D"],
-    weight: Float[Array, " r"],
+    probes: Float[Array, "r n"],
+    of_means: Float[Array, " r"],
 ) -> Float[Array, ""]:
-    """About how large the rounding of sum_j w_j log c_j may be.
+    """About how large the rounding of a function of the discriminant directions may be.
 
-    A direction x_j, in units of the coordinates' standard deviations, has x_j^T Sigma_W x_j = 1;
-    relative errors e_d of the rows of Sigma_W change that by sum_d e_d x_jd^2, and errors nu_j of
-    the class means along x_j change c_j by 2 nu_j c_j^(1/2), so it is
+    Let it change by Tr[A X^T dW X] with W = Sigma_W, for directions x_j in units of the
+    coordinates' standard deviations with x_j^T W x_j = 1, and by 2 m_j with an error of the class
+    means of length one along x_j. Relative errors e_d of the rows of W and errors nu_j of the class
+    means then change it by
 
-        sum_j w_j (sum_d e_d x_jd^2 + 2 nu_j c_j^(-1/2)).
+        sum_d e_d (X A X^T)_dd + 2 sum_j nu_j m_j.
 
-    The first sum is a trace, estimated with a few vectors of signs (Hutchinson 1990) for the cost
-    of as many products of a matrix and a vector. Entries are sums with 20 more bits in float64.
+    The first sum is a trace, estimated with a few ``probes`` A^(1/2) z, z a vector of signs
+    (Hutchinson 1990), for the cost of as many products of a matrix and a vector. Entries are sums
+    with 20 more bits in float64.
     """
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], (space.squares.shape[0], _PROBES))
-    probes = jnp.sqrt(weight)[:, None] * jnp.asarray(signs, weight.dtype)
     unscaled = jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1), 0)
     lengths = linalg.matmul(whitening, linalg.matmul(space.basis, probes)) * unscaled[:, None]
     of_scatter = jnp.sum(entries[:, None] * lengths**2) / _PROBES
     along = jnp.sqrt(linalg.matmul(noise, space.basis**2))
-    of_means = 2 * along / jnp.sqrt(jnp.where(space.kept, space.squares, 1))
-    return of_scatter + jnp.sum(weight * of_means)
+    return of_scatter + 2 * jnp.sum(along * of_means)
+
+
+def _signs(size: int, dtype: Any) -> Float[Array, "n probes"]:
+    """The vectors of signs of ``_rounding``."""
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (size, _PROBES))
+    return jnp.asarray(signs, dtype)
+
+
+def _doubt(
+    rounding: Callable[..., Array], ratios: Float[Array, " r"], weight: Float[Array, " r"]
+) -> Array:
+    """The rounding of sum_j w_j log c_j: A = diag(w), m_j = w_j c_j^(-1/2)."""
+    probes = jnp.sqrt(weight)[:, None] * _signs(weight.shape[0], weight.dtype)
+    return rounding(probes, weight / jnp.sqrt(ratios))
+
+
+def _doubt_labels(
+    rounding: Callable[..., Array],
+    strength: Float[Array, " r"],
+    scores: Float[Array, "K r"],
+    directions: Float[Array, "K m"],
+    explained: Float[Array, " m"],
+    proportion: Float[Array, " K"],
+) -> Array:
+    """The rounding of sum_j s_j / (1 + c_j), which feels how directions are turned as well.
+
+    It is Tr[p N] but for a constant, with N = 1 - sum_j (1 - d_j) q_j q_j^T. With t_j =
+    c_j^(1/2) / (1 + c_j), A = diag(t) Q^T p Q diag(t) and m_j = t_j || N p q_j ||; errors of the
+    class means have weighted mean zero.
+    """
+    centre = jnp.sqrt(proportion)
+    signs = _signs(proportion.shape[0], proportion.dtype)
+    probes = strength[:, None] * linalg.matmul((centre[:, None] * scores).T, signs)
+    turned = proportion[:, None] * scores
+    turned -= centre[:, None] * linalg.matmul(centre, turned)
+    turned -= linalg.matmul(directions * explained, linalg.matmul(directions.T, turned))
+    return rounding(probes, strength * jnp.sqrt(jnp.sum(turned**2, axis=0)))
 
 
 def _without_variance(
@@ -185,6 +232,7 @@ def _without_variance(
     classes: Int[Array, ""],
     noise: Float[Array, " D"],
     data_eps: float,
+    empty: Bool[Array, ""],
 ) -> tuple[Array, Array, Array, Float[Array, "K D"], Int[Array, ""], Float[Array, ""]]:
     """Directions over the classes that features without variance within a class tell apart.
 
@@ -192,7 +240,8 @@ def _without_variance(
     give them, the whitened means along them and what is left of those, how many features carry more
     than rounding there, and by how much sum_j 1 / (1 + c_j) is unsure for that. Whitened rows have
     squared norm one at the rounding of Sigma_W, so that their square is the least that c_j can be;
-    at 1e4 a direction is taken as free of variance, which changes VCI by less than 1e-4 / rank.
+    at 1e4 a direction is taken as free of variance, which changes VCI by less than 1e-4 / rank; at
+    100 if the samples are too few to vary there (``empty``), so that only rounding could be more.
     Rounding of the class means counts as well: features that are copies of each other differ by it.
     """
     zero = jnp.zeros((), white.dtype)
@@ -211,7 +260,8 @@ def _without_variance(
         space = first_directions(linalg.row_space(cut.T, size, data_eps), classes - 1)
         rounding = jnp.sum(jnp.where(kept, 0, noise))
         visible = space.squares > jnp.maximum(1, rounding)
-        free = space.squares > jnp.maximum(1e4, 4 * rounding)
+        least = jnp.where(empty, 100.0, 1e4).astype(white.dtype)
+        free = space.squares > jnp.maximum(least, 4 * rounding)
         unsure = jnp.sum(jnp.where(visible, 1 / (1 + space.squares), 0))
         axes = linalg.matmul(cut.T, space.basis) / jnp.where(free, space.squares, jnp.inf)
         columns = jnp.where(free, space.basis, 0)

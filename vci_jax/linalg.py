@@ -213,9 +213,9 @@ def row_space(
     With rows = Q diag(s) V^T: if R < D, eigh(rows rows^T) gives Q, and the rows of Q^T rows are
     s V^T; otherwise eigh(rows^T rows) gives V. Squared singular values are then taken as squared
     norms, which are right to eps each, where eigenvalues are right to eps max s^2. Directions with
-    s^2 below 1e5 eps of the largest come out mixed with each other: the resolved ones are projected
-    out of the rows, and the rest is solved again, so that all are known to eps max s, as by an SVD.
-    One round is what nearly all data take.
+    s^2 = t max s^2 come out turned towards each other by eps / t. Where that is a tenth of what
+    metrics promise they are resolved: they are projected out of the rows, and the rest is solved
+    again, so that all are known to eps max s, as by an SVD. One round is what most data take.
 
     A direction v is kept if s^2 > sum_d v_d^2 noise_d, and s above (R + D) eps max s.
 
@@ -262,7 +262,7 @@ def _right_vectors(
     """
     dtype = tall.dtype
     eps = float(np.finfo(dtype).eps)
-    resolved = eps * (1e5 if dtype == jnp.float64 else 1e2)
+    resolved = eps * (1e9 if dtype == jnp.float64 else 1e4)
 
     least = (eps * sum(tall.shape)) ** 2
 

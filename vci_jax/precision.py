@@ -49,21 +49,22 @@ def of_cdnv(geometry: Geometry, value: Scalar) -> Scalar:
 
 
 def _of_trace(geometry: Geometry) -> dict[str, Scalar]:
-    """From ``canonical.doubt``, the error of the sum of d_j = 1 / (1 + c_j)."""
+    """From the errors of the sums of d_j = 1 / (1 + c_j), and of d_j by the labels' share."""
     canonical, limit = geometry.canonical, geometry.rank
     lost = jnp.where(canonical.kept, 1 / (1 + canonical.ratios), 0)
     found = jnp.sum(jnp.where(canonical.kept, 1, 0) - lost)
     kept = jnp.sum(lost) + limit - jnp.sum(canonical.kept)
     vci, score = _ratio(canonical.doubt, kept), _ratio(canonical.doubt, found)
+    labels = _ratio(canonical.doubt_labels, 2 * metrics.probe_mse(geometry))
     estimate, off = metrics.vci_adjusted(geometry), _of_adjusted(geometry)
     off = jnp.maximum(off, vci * jnp.abs(estimate))
     plain = jnp.where(kept > 0, kept / limit, 1)
     return {
         "vci": vci,
-        "probe_mse": vci,
+        "probe_mse": labels,
         "h_score": score,
         "vci_adjusted": _ratio(off, jnp.abs(estimate)),
-        "probe_mse_adjusted": _ratio(off, jnp.abs(estimate))
+        "probe_mse_adjusted": jnp.maximum(_ratio(off, jnp.abs(estimate)), labels)
         + canonical.faintness * jnp.abs(estimate / plain - 1),
         "h_score_adjusted": _ratio(limit * off, jnp.abs(metrics.h_score_adjusted(geometry))),
     }
@@ -106,7 +107,7 @@ def _of_means(geometry: Geometry) -> dict[str, Scalar]:
     # A basis vector is turned towards another by its rounding over the larger of both lengths, and
     # out of the span by that over its own. The eigenvectors of a Gram matrix are turned by eps over
     # the larger of both squares, relative to the largest, which ``row_space`` keeps below a bound.
-    worst = 1e-5 if dtype == jnp.float64 else 1e-2
+    worst = 4e-9 if dtype == jnp.float64 else 4e-4
 
     def angle(length: Array) -> Array:
         return rounding[:, None] / length + jnp.minimum(4 * eps * largest / length**2, worst)

@@ -107,6 +107,8 @@ def _cast(rng: np.random.Generator, features: Data, state: str) -> tuple[Data, t
         features = features * (target / largest if largest else 1)
     if dtype == "int32":
         return np.round(features).astype(np.int32), ("integer rows",)
+    if state == "float32":  # There are no smaller numbers: these are zero, without a direction.
+        features = np.where(np.abs(features) < np.finfo(np.float32).tiny, 0, features)
     names = {"float16": ("float16 rows",), "float64": ("narrowed",) if state == "float32" else ()}
     return features.astype(dtype), names.get(dtype, ())
 

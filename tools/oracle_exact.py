@@ -243,7 +243,8 @@ def _structure_metrics(data: Summary) -> Values:
         norm = arb(sum((x * x for x in products.entries()), fmpq(0))).sqrt()
         ideal = arb(classes - 1).sqrt()
         cells = zip(products.entries(), simplex.entries(), strict=True)
-        error = sum(((arb(x) / norm - arb(y) / ideal) ** 2 for x, y in cells), arb(0))
+        away = [arb(x) / norm - arb(y) / ideal for x, y in cells]
+        error = sum((x * x for x in away), arb(0))  # x ** 2 is NaN where x may be zero
         values["etf_error"] = number(error.sqrt() if error > 0 else arb(0))
     if pairs and all(products[k, k] for k in range(classes)):
         cosines = [arb(products[j, k]) / (lengths[j] * lengths[k]) for j, k in pairs]
@@ -439,5 +440,5 @@ def _mean(values: list[arb]) -> arb:
 
 def _deviation(values: list[arb]) -> arb:
     mean = _mean(values)
-    variance = _mean([(value - mean) ** 2 for value in values])
+    variance = _mean([(value - mean) * (value - mean) for value in values])
     return variance.sqrt() if variance > 0 else arb(0)

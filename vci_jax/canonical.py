@@ -83,7 +83,7 @@ def canonical_directions(
     classes = jnp.sum(moments.count > 0)
     # Samples vary within classes in N - K directions at most.
     empty = jnp.sum(whitener.kept) >= jnp.sum(moments.count) - classes
-    fixed, fixed_axes, components, white, beyond, unsure = _without_variance(
+    fixed, fixed_axes, components, white, beyond, unsure, nearly = _without_variance(
         white, whitener.kept, size, classes, white_noise, data_eps, empty
     )
     space = linalg.row_space(white, size, data_eps, white_noise)
@@ -106,6 +106,9 @@ def canonical_directions(
     axes = jnp.concatenate([fixed_axes, axes * jax.lax.rsqrt(1 + space.squares)], axis=1)
     found = jnp.concatenate([is_fixed, kept])
     lost = jnp.where(usable, 1 / (1 + ratios), jnp.nan)
+    # By interlacing: were the ratios of so many directions infinite, this is what could vanish.
+    most = -jnp.sort(-jnp.where(kept, 1 / (1 + space.squares), 0))
+    unsure += jnp.sum(jnp.where(jnp.arange(size) < nearly, most, 0))
     inverses = jnp.where(kept, 1 / jnp.where(kept, space.squares, 1), 0)
     usual = jnp.where(within > of_means, within, jnp.inf)
     sums = data_eps * (4 if data_eps > 1e-12 else 4 * 2.0**-20)
@@ -233,12 +236,13 @@ def _without_variance(
     noise: Float[Array, " D"],
     data_eps: float,
     empty: Bool[Array, ""],
-) -> tuple[Array, Array, Array, Float[Array, "K D"], Int[Array, ""], Float[Array, ""]]:
+) -> tuple[Array, Array, Array, Float[Array, "K D"], Int[Array, ""], Float[Array, ""], Array]:
     """Directions over the classes that features without variance within a class tell apart.
 
     Returns their orthonormal columns (others are zero), the combinations of whitened features that
     give them, the whitened means along them and what is left of those, how many features carry more
-    than rounding there, and by how much sum_j 1 / (1 + c_j) is unsure for that. Whitened rows have
+    than rounding there, by how much sum_j 1 / (1 + c_j) is unsure for that, and how many features
+    were not found free of variance, but may be. Whitened rows have
     squared norm one at the rounding of Sigma_W, so that their square is the least that c_j can be;
     at 1e4 a direction is taken as free of variance, which changes VCI by less than 1e-4 / rank; at
     100 if the samples are too few to vary there (``empty``), so that only rounding could be more.
@@ -252,6 +256,7 @@ def _without_variance(
         white,
         jnp.zeros((), jnp.int32),
         zero,
+        jnp.zeros((), jnp.int32),
     )
 
     def find() -> tuple[Array, ...]:
@@ -262,14 +267,15 @@ def _without_variance(
         visible = space.squares > jnp.maximum(1, rounding)
         least = jnp.where(empty, 100.0, 1e4).astype(white.dtype)
         free = space.squares > jnp.maximum(least, 4 * rounding)
-        unsure = jnp.sum(jnp.where(visible, 1 / (1 + space.squares), 0))
+        unsure = jnp.sum(jnp.where(free, 1 / (1 + space.squares), 0))
+        nearly = jnp.sum(visible & ~free, dtype=jnp.int32)
         axes = linalg.matmul(cut.T, space.basis) / jnp.where(free, space.squares, jnp.inf)
         columns = jnp.where(free, space.basis, 0)
         components = linalg.matmul(columns.T, white)
         rest = white - linalg.matmul(columns, components)
-        return columns, axes, components, rest, jnp.sum(visible, dtype=jnp.int32), unsure
+        return columns, axes, components, rest, jnp.sum(visible, dtype=jnp.int32), unsure, nearly
 
-    found: tuple[Array, Array, Array, Array, Array, Array] = jax.lax.cond(
+    found: tuple[Array, Array, Array, Array, Array, Array, Array] = jax.lax.cond(
         jnp.all(kept), lambda: alike(none, white, kept, noise), find
     )
     return found

@@ -122,7 +122,10 @@ def raw_axes(geometry: Geometry) -> RawAxes:
         values=values.at[0].set(jnp.where(far, largest, values[0])),
         sums=count[:, None] * linalg.matmul(along, vectors),
         kept=kept,
-        rounding=4 * geometry.data_eps * scale + _narrowed(geometry, scale, size),
+        # The reflection rounds relative to the scatter along the mean as well.
+        rounding=4 * geometry.data_eps * scale
+        + jnp.where(far, 4 * float(np.finfo(dtype).eps) * jnp.sum(spread), 0)
+        + _narrowed(geometry, scale, size),
         cut=jnp.maximum(jnp.minimum(nonzero, jnp.sum(moments.count)) - jnp.sum(kept), 0),
     )
 
@@ -188,8 +191,11 @@ def shrinkage_h_score(geometry: Geometry) -> Scalar:
     centre = moments.pivot + linalg.matmul(votes, moments.mean)
     quartic = rebase(moments, centre).radial_quartic
     mean, square = jnp.sum(values) / dim, jnp.sum(values**2)
-    # By Jensen's inequality, unless the fourth powers left the range of the dtype.
-    sampled &= jnp.isfinite(quartic) & (quartic >= (1 - 1e-3) * size * jnp.sum(values) ** 2)
+    # By Jensen's inequality, unless fourth powers left the range of the moments' dtype. Those that
+    # are below it may lack as much as the smallest number there is, each.
+    tiny = jnp.where(geometry.data_eps > 1e-12, float(np.finfo(np.float32).tiny), 0)
+    least = jnp.maximum((1 - 1e-3) * jnp.sum(values) ** 2, 1e4 * tiny)
+    sampled &= jnp.isfinite(quartic) & (quartic >= size * least)
     spread = (square - dim * mean**2) / dim
     noise = jnp.clip((quartic / size - square) / (dim * size), 0, spread)
     shrinkage = noise / jnp.where(spread > 0, spread, jnp.inf)

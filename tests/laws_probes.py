@@ -551,6 +551,7 @@ _TEXT, _IMAGES = "makes texts or pictures of numbers", "reads images or networks
 EXEMPT_MODULES = {
     **dict.fromkeys(_probe(
         "_solver", "_problem", "_newton", "_warm_start", "_intercept", "_lbfgs", "_line_search",
+        "_precondition",
     ), _SOLVER_PART),
     **dict.fromkeys((f"probes.{name}" for name in (
         "page", "figures", "analysis.tables", "transfer.escape")), _TEXT),

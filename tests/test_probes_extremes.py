@@ -9,7 +9,7 @@ import pytest
 from scipy import linalg, special
 from test_probes_logistic import objective
 
-from vci_jax.probe import _intercept, _newton, _prepared, _problem, _rotation, path
+from vci_jax.probe import _intercept, _newton, _precondition, _prepared, _problem, _rotation, path
 from vci_jax.probe.estimator import LogisticProbe
 
 WITHIN = {np.float32: 1e-6, np.float64: 1e-9}
@@ -247,7 +247,8 @@ def test_newtons_step_proves_what_the_gradient_alone_cannot(x64):
     logits = jnp.asarray(moved.T @ design)[None, None]
     p = special.softmax(moved.T @ design, axis=0) - np.asarray(data.targets[0, 0])
     gradient = design @ p.T / 200 + l2 * np.append(np.ones(4), 0)[:, None] * moved
-    inverse = 1 / (_newton.diagonal(data, logits) + l2 * data.penalised[:, None])
+    curvature = _precondition.diagonal_of_hessian(data, logits)
+    inverse = _precondition.Inverse(1 / (curvature + l2 * data.penalised[:, None]))
     kernel = found.axes @ moved[:4] / found.scale
     reached = objective(
         features, labels, kernel, moved[4] - found.mean @ kernel, l2 * found.scale**2

@@ -7,7 +7,8 @@ import pytest
 from scipy import optimize, special
 from test_probes_logistic import draw
 
-from vci_jax.probe import _intercept, _lbfgs, _problem, _rotation, _warm_start, path
+from vci_jax.probe import _intercept, _lbfgs, _precondition, _problem, _rotation, _warm_start, path
+from vci_jax.probe._precondition import Inverse
 from vci_jax.probe._softmax import cross_entropy, over_classes, relative_to_target
 
 
@@ -104,14 +105,18 @@ def test_the_best_of_the_span_is_found_and_never_worse_than_going_straight_on(x6
     assert reached <= theirs.fun * (1 + 1e-6)
 
 
+@pytest.mark.parametrize("blocks", [False, True])
 @pytest.mark.parametrize("pairs", [0, 2, 4, 7])
-def test_the_direction_is_that_of_the_recursion_also_after_the_penalty_changed(x64, pairs):
+def test_the_direction_is_that_of_the_recursion_also_after_the_penalty_changed(x64, pairs, blocks):
     rng = np.random.default_rng(pairs)
     shape, size = (6, 3), 4
     penalised = np.append(np.ones(5), 0)[:, None] * np.ones(3)
     root = rng.normal(size=(18, 18))
     hessian = root @ root.T / 18 + 0.1 * np.diag(penalised.ravel())
-    inverse, other = (1 / rng.uniform(1, 2, size=(6, 1)) for _ in range(2))
+    inverse, other = (Inverse(1 / rng.uniform(1, 2, size=(6, 1))) for _ in range(2))
+    if blocks:  # Each class has its own, turned and far from its diagonal.
+        turned = rng.normal(size=(3, 6, 6))
+        other = Inverse(other.diagonal, turned @ turned.mT / 6 + np.eye(6), jnp.bool_(True))
     remembered, steps = _lbfgs.init(size, jnp.zeros(shape)), []
     for step in rng.normal(size=(pairs, *shape)):
         change = (hessian @ step.ravel()).reshape(shape)
@@ -122,10 +127,11 @@ def test_the_direction_is_that_of_the_recursion_also_after_the_penalty_changed(x
     remembered = _lbfgs.shift(remembered, 0.4 * penalised[:, :1], other)
     hessian += 0.4 * np.diag(penalised.ravel())
     gradient = rng.normal(size=shape)
-    scaling = np.diag((other * np.ones(shape)).ravel())
+    units = np.eye(18).reshape(18, *shape)
+    scaling = np.asarray(other(units)).reshape(18, 18)
     if steps:
         change = hessian @ steps[-1]
-        scaling *= (steps[-1] @ change) / (change @ scaling @ change)
+        scaling = scaling * (steps[-1] @ change) / (change @ scaling @ change)
     estimate = scaling
     for step in steps:  # BFGS, as in every textbook.
         change = hessian @ step
@@ -138,7 +144,7 @@ def test_the_direction_is_that_of_the_recursion_also_after_the_penalty_changed(x
 @pytest.mark.parametrize("change", [-1.0, 0.0, np.nan])
 def test_a_pair_without_curvature_empties_the_memory_and_leaves_nothing_behind(change):
     rng = np.random.default_rng(0)
-    shape, inverse = (4, 3), jnp.ones((4, 1))
+    shape, inverse = (4, 3), Inverse(jnp.ones((4, 1)))
     step, gradient = rng.normal(size=(2, *shape)).astype(np.float32)
     remembered, _ = _lbfgs.push(_lbfgs.init(3, jnp.zeros(shape)), step, 2 * step, inverse)
     remembered, useful = _lbfgs.push(remembered, step, change * step, inverse)
@@ -161,3 +167,85 @@ def test_products_over_samples_are_their_definitions(x64, rows):
     a, b = rng.normal(size=(5, 40)), rng.normal(size=(rows, 40))
     np.testing.assert_allclose(_problem.outer(a, b), a @ b.T, rtol=0, atol=1e-13)
     np.testing.assert_allclose(_problem.gram(a.reshape(5, 8, 5), 2 * a), 2 * a @ a.T, atol=1e-13)
+
+
+def test_blocks_are_the_inverse_hessians_of_the_classes(x64):
+    """With every sample and little of the diagonal; where they are off, the diagonal is used."""
+    features, labels = draw(200, 5, 3)[:2]
+    data, design, _ = made(features, labels)
+    data = data._replace(sampled=jnp.arange(200))
+    l2, rng = 1e-3, np.random.default_rng(2)
+    size = len(design)
+    params = rng.normal(size=(size, 3))
+    here = jnp.asarray(params.T @ design)[None, None]
+    hessian = jnp.eye(3) / 3 - 1 / 9
+    ridge = l2 * data.penalised[:, None]
+    given = _precondition.inverse(data, hessian, ridge, here, jnp.bool_(True))
+    p = special.softmax(params.T @ design, axis=0)
+    vectors = rng.normal(size=(4, size, 3))
+    expected = np.empty_like(vectors)
+    shrunk = _precondition._SHRINKAGE
+    for k in range(3):
+        full = design * (p[k] * (1 - p[k]) / 200) @ design.T
+        np.testing.assert_allclose(
+            _precondition.diagonal_of_hessian(data, here)[:, k], np.diag(full), rtol=1e-10
+        )
+        mixed = (1 - shrunk) * full + shrunk * np.diag(np.diag(full)) + np.diag(ridge[:, 0])
+        expected[..., k] = np.linalg.solve(mixed, vectors[..., k].T).T
+    np.testing.assert_allclose(given(vectors), expected, rtol=1e-8)
+    off = _precondition.inverse(data, hessian, ridge, here, jnp.bool_(False))
+    np.testing.assert_allclose(off(vectors), off.diagonal * vectors)
+
+
+@pytest.mark.parametrize(
+    ("samples", "classes", "columns", "there"),
+    [
+        (20_000, 100, 65, True),
+        (4_000, 100, 65, False),  # 65^2 > 4,000: more memory than logits
+        (20_000, 10, 65, False),  # a step takes no time
+        (1_280_000, 1000, 513, True),
+    ],
+)
+def test_blocks_are_made_where_they_cost_no_more_than_a_few_steps(samples, classes, columns, there):
+    found = _precondition.sampled(samples, classes, columns, samples // 4)
+    assert (found is not None) == there
+    if there:
+        assert len(set(found)) == len(found)
+        assert 4 * len(found) == pytest.approx(16 * columns, abs=4)
+        assert max(found) < samples // 4
+
+
+def collapsed(rng, samples=1500, dim=24, classes=12):
+    """Features of a network that other classes were taught to: few axes have nearly all."""
+    kinds = rng.integers(0, 6, classes)
+    centres = 3 * rng.normal(size=(6, dim))[kinds] + 0.2 * rng.normal(size=(classes, dim))
+    labels = np.arange(samples) % classes
+    noise = rng.normal(size=(samples, dim)) * np.geomspace(1, 0.01, dim)
+    return (centres[labels] + noise).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_blocks_save_most_steps_and_change_no_optimum(monkeypatch, dtype):
+    features, labels = collapsed(np.random.default_rng(0))
+    l2s = np.geomspace(1, 1e-6, 13)
+    options = {"dtype": dtype, "tolerance": 1e-6}
+    plain = path.fit_path(features, labels, l2s, **options)
+    monkeypatch.setattr(_precondition, "_LEAST_WORK", 0)
+    blocks = path.fit_path(features, labels, l2s, **options)
+    assert plain.converged.all()
+    assert blocks.converged.all()
+    np.testing.assert_allclose(blocks.objective, plain.objective, rtol=3e-6)
+    hard = plain.steps > 24
+    assert hard.sum() >= 3
+    assert blocks.steps[hard].sum() < plain.steps[hard].sum() / 2
+
+
+def test_blocks_are_the_same_over_eight_devices(monkeypatch):
+    monkeypatch.setattr(_precondition, "_LEAST_WORK", 0)
+    features, labels = collapsed(np.random.default_rng(3))
+    l2s = np.geomspace(1, 1e-5, 6)
+    alone = path.fit_path(features, labels, l2s)
+    mesh = jax.make_mesh((8,), ("data",))
+    spread = path.fit_path(features, labels, l2s, mesh=mesh)
+    np.testing.assert_allclose(spread.objective, alone.objective, rtol=2e-6)
+    assert spread.converged.all()

@@ -3,7 +3,7 @@
 Legend: m pairs, Q rows (features and intercept) and K columns of the parameters, QK numbers in all.
 
 The inverse Hessian is used in the compact form of Byrd, Nocedal and Schnabel (1994), theorem 2.2:
-with S, Y [m QK], H0 the diagonal preconditioner times gamma, R the upper triangle of S Y^T in order
+with S, Y [m QK], H0 the preconditioner times gamma, R the upper triangle of S Y^T in order
 of time and E its diagonal,
 
     H g = H0 (g - Y^T p) + S^T q,   R p = S g,   R^T q = E p + Y H0 Y^T p - Y H0 g.
@@ -20,6 +20,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vci_jax.probe._precondition import Inverse
 from vci_jax.probe._problem import dot, gram
 
 # A pair is of use if its curvature s.y is at least this part of the largest it could be, given the
@@ -49,7 +50,7 @@ def init(size: int, like: jax.Array) -> Memory:
     return Memory(pairs, pairs, gram, gram, jnp.int32(0), jnp.int32(0))
 
 
-def shift(memory: Memory, change: jax.Array, inverse: jax.Array) -> Memory:
+def shift(memory: Memory, change: jax.Array, inverse: Inverse) -> Memory:
     """Returns the memory after the Hessian changed by the diagonal ``change [Q 1]``.
 
     If a pair has lost its curvature by that, all are forgotten.
@@ -57,15 +58,17 @@ def shift(memory: Memory, change: jax.Array, inverse: jax.Array) -> Memory:
     Args:
       memory: before.
       change: of the penalty, zero for the intercept.
-      inverse: the preconditioner from now on, ``[Q 1]`` or ``[Q K]``.
+      inverse: the preconditioner from now on.
     """
     size, columns = len(memory.steps), memory.steps.shape[1] // len(change)
-    change = jnp.repeat(change, columns)
-    inverse = jnp.broadcast_to(inverse, (len(inverse), columns)).ravel()
-    changes = memory.changes + change * memory.steps
+    form = (size, len(change), columns)
+    steps = memory.steps.reshape(form)
+    changes = memory.changes.reshape(form) + change * steps
+    scaled = gram(changes, inverse(changes))
+    lengths = jnp.sum(steps**2 / inverse.diagonal, axis=(1, 2))
+    lengths *= jnp.sum(changes**2 * inverse.diagonal, axis=(1, 2))
+    changes = changes.reshape(memory.changes.shape)
     products = gram(memory.steps, changes)
-    scaled = gram(changes, changes * inverse)
-    lengths = jnp.sum(memory.steps**2 / inverse, axis=1) * jnp.diag(scaled)
     filled = jnp.arange(size) < memory.count
     sound = jnp.all(jnp.where(filled, jnp.diag(products) > _threshold(lengths), True))
     count, place = (jnp.where(sound, n, 0) for n in (memory.count, memory.place))
@@ -73,7 +76,7 @@ def shift(memory: Memory, change: jax.Array, inverse: jax.Array) -> Memory:
 
 
 def push(
-    memory: Memory, step: jax.Array, change: jax.Array, inverse: jax.Array
+    memory: Memory, step: jax.Array, change: jax.Array, inverse: Inverse
 ) -> tuple[Memory, jax.Array]:
     """Returns the memory with one more pair, and whether the pair was of use.
 
@@ -84,13 +87,13 @@ def push(
       memory: before.
       step: ``[Q K]``.
       change: of the gradient, ``[Q K]``.
-      inverse: the preconditioner, ``[Q 1]`` or ``[Q K]``.
+      inverse: the preconditioner.
     """
     size, place = len(memory.steps), memory.place
     # Only the ratio matters; lengths near 1 keep the squares within float32's range.
     norm = jax.lax.rsqrt(jnp.maximum(jnp.sum(step**2), jnp.finfo(step.dtype).tiny))
     step, change = step * norm, change * norm
-    lengths = jnp.sum(step**2 / inverse) * jnp.sum(change**2 * inverse)
+    lengths = jnp.sum(step**2 / inverse.diagonal) * jnp.sum(change**2 * inverse.diagonal)
     useful = jnp.vdot(step, change) > _threshold(lengths)
 
     def put(pairs: jax.Array, new: jax.Array) -> jax.Array:
@@ -100,7 +103,7 @@ def push(
     steps, changes = put(memory.steps, step), put(memory.changes, change)
     products = memory.products.at[place].set(dot(changes, step.ravel()))
     products = products.at[:, place].set(dot(steps, change.ravel()))
-    cross = dot(changes, (change * inverse).ravel())
+    cross = dot(changes, inverse(change).ravel())
     grown = Memory(
         steps,
         changes,
@@ -112,13 +115,13 @@ def push(
     return grown, useful
 
 
-def direction(memory: Memory, gradient: jax.Array, inverse: jax.Array) -> jax.Array:
+def direction(memory: Memory, gradient: jax.Array, inverse: Inverse) -> jax.Array:
     """Returns -H g, the step that the remembered curvature proposes; -H0 g without any.
 
     Args:
       memory: the pairs.
       gradient: where the step starts, ``[Q K]``.
-      inverse: the diagonal preconditioner, ``[Q 1]`` or ``[Q K]``.
+      inverse: the preconditioner.
     """
     size = len(memory.steps)
     oldest = jnp.where(memory.count < size, 0, memory.place)
@@ -134,7 +137,7 @@ def direction(memory: Memory, gradient: jax.Array, inverse: jax.Array) -> jax.Ar
     )
     upper = jnp.triu(products) + jnp.diag(jnp.where(filled, 0, 1).astype(gradient.dtype))
     along = jnp.where(filled, dot(memory.steps, gradient.ravel())[order], 0)
-    across = jnp.where(filled, dot(memory.changes, (gradient * inverse).ravel())[order], 0)
+    across = jnp.where(filled, dot(memory.changes, inverse(gradient).ravel())[order], 0)
     solve = jax.scipy.linalg.solve_triangular
     p = solve(upper, along)
     inner = jnp.diag(products) * p + gamma * (dot(scaled, p) - across)
@@ -142,7 +145,7 @@ def direction(memory: Memory, gradient: jax.Array, inverse: jax.Array) -> jax.Ar
     back = jnp.argsort(order)
     p, q = jnp.where(filled, p, 0)[back], jnp.where(filled, q, 0)[back]
     remainder = gradient - dot(p, memory.changes).reshape(gradient.shape)
-    return -gamma * inverse * remainder - dot(q, memory.steps).reshape(gradient.shape)
+    return -gamma * inverse(remainder) - dot(q, memory.steps).reshape(gradient.shape)
 
 
 def _threshold(lengths: jax.Array) -> jax.Array:

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from vci_jax.probe import _intercept
+from vci_jax.probe._precondition import Inverse
 from vci_jax.probe._problem import Problem, between_classes, logits, outer, total
 from vci_jax.probe._softmax import cross_entropy, probabilities, relative_to_target
 
@@ -45,22 +46,11 @@ class _Iterate(NamedTuple):
     count: jax.Array  # type: ignore[assignment]  # shadows tuple.count, on purpose
 
 
-def diagonal(problem: Problem, here: jax.Array) -> jax.Array:
-    """Returns the diagonal of the loss' Hessian, ``[Q K]``, at some logits."""
-
-    def part(design: Any, weights: Any, targets: Any, here: Any) -> jax.Array:
-        _, residual = cross_entropy(here, targets)
-        p = probabilities(residual, targets)
-        return outer(design**2, weights * p * jnp.where(targets, -residual, 1 - p))
-
-    return total(part, problem, here)
-
-
 def prove(
     problem: Problem,
     here: jax.Array,
     gradient: jax.Array,
-    inverse: jax.Array,
+    inverse: Inverse,
     l2: jax.Array,
     enough: jax.Array,
 ) -> Proof:
@@ -70,7 +60,7 @@ def prove(
       problem: the data.
       here: logits, ``[C S K n]``.
       gradient: there, ``[Q K]``.
-      inverse: the preconditioner, ``[Q K]``.
+      inverse: the preconditioner.
       l2: the penalty.
       enough: an excess that may be left: less need not be proved.
     """
@@ -83,9 +73,9 @@ def prove(
     def hopeless_or_done(carry: _Iterate) -> jax.Array:
         left = carry.residual - ridge * carry.step
         curved = jnp.sum(carry.step * (carry.residual - gradient - ridge * carry.step))
-        free = jnp.sum((1 - penalised) * carry.residual**2 * inverse)
+        free = jnp.sum((1 - penalised) * carry.residual**2 * inverse.diagonal)
         proved = kernel_part(left) + curved + free <= enough / 2
-        first = jnp.sum(gradient**2 * inverse)
+        first = jnp.sum(gradient * inverse(gradient))
         solved = (carry.gained > 2 * enough) & (carry.square <= _RESIDUAL * first)
         return proved | solved | ~(carry.square > 0)
 
@@ -95,14 +85,14 @@ def prove(
         length = carry.square / jnp.sum(carry.search * product)
         length = jnp.where(jnp.isfinite(length) & (length > 0), length, 0)
         residual = carry.residual + length * product
-        scaled = between_classes(inverse * residual)
+        scaled = between_classes(inverse(residual))
         square = jnp.where(length > 0, jnp.sum(residual * scaled), 0)
         search = square / carry.square * carry.search - scaled
         gained = carry.gained + length * carry.square
         step = carry.step + length * carry.search
         return _Iterate(step, residual, search, square, gained, carry.count + 1)
 
-    scaled = between_classes(inverse * gradient)
+    scaled = between_classes(inverse(gradient))
     square = jnp.sum(gradient * scaled)
     start = _Iterate(0 * gradient, gradient, -scaled, square, 0 * square, jnp.int32(0))
     end = jax.lax.while_loop(

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from scipy.special import logsumexp
 
-from vci_jax.probe import _inputs, _rotation, _solver
+from vci_jax.probe import _inputs, _precondition, _rotation, _solver
 from vci_jax.probe import _problem as problem
 
 # Penalties per call of the compiled program; between calls a path can be left and gone on from.
@@ -236,6 +236,7 @@ def _problem(
         squares = design[place][:kept] ** 2 * padded[place]
         largest = np.maximum(largest, squares.max(axis=1, initial=0))
     uneven = _uneven(rows, weights, found, largest)
+    sampled = _precondition.sampled(len(rows), num_classes, columns + 1, size)
     places = np.pad(rows, (0, padded.size - len(rows))).reshape(chunks, parts, 1, size)
     ends = np.zeros(columns - kept)
     divided, whole = placement(mesh, None, mesh and mesh.axis_names), placement(mesh)
@@ -246,6 +247,7 @@ def _problem(
         squares=jax.device_put(np.concatenate([found.squares, ends, [1]]).astype(dtype), whole),
         penalised=jax.device_put(np.append(np.ones(columns), 0).astype(dtype), whole),
         uneven=jax.device_put(np.zeros((), dtype), whole) if uneven else None,
+        sampled=None if sampled is None else jax.device_put(sampled, whole),
     )
 
 

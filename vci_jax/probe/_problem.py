@@ -33,6 +33,7 @@ class Problem(NamedTuple):
       penalised: one, and zero for the intercept, ``[Q]``.
       uneven: not None if L-BFGS is not to be believed about what is left to gain: samples, classes
         or columns are of very different weight, and an optimum has to be proved.
+      sampled: the samples of each part that ``_precondition`` makes blocks from; None for none.
     """
 
     design: jax.Array
@@ -41,6 +42,7 @@ class Problem(NamedTuple):
     squares: jax.Array
     penalised: jax.Array
     uneven: jax.Array | None = None
+    sampled: jax.Array | None = None
 
 
 def shape(samples: int, num_classes: int, parts: int) -> tuple[int, int, int]:

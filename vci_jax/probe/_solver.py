@@ -6,7 +6,8 @@ the span; samples lie in C chunks of S parts of n (``_problem.py``).
 It is L-BFGS, with five things that make the whole path cost a few products per penalty:
 
 1. In the basis of the design's principal axes the bound of Boehning (1992) on the Hessian is the
-   diagonal h s_j^2 + l2; it preconditions (``_inverse``).
+   diagonal h s_j^2 + l2; it preconditions, and where it does badly, blocks of the Hessian do
+   (``_precondition.py``).
 2. A penalty starts at the best point of the span of the last three optima, whose logits are known
    (``_warm_start.best``): Newton in three dimensions, no product with the design.
 3. The memory is carried along the path, exact for the new penalty (``_lbfgs.shift``).
@@ -26,9 +27,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vci_jax.probe import _intercept, _lbfgs, _newton, _warm_start
+from vci_jax.probe import _intercept, _lbfgs, _newton, _precondition, _warm_start
 from vci_jax.probe._lbfgs import Memory
 from vci_jax.probe._line_search import search
+from vci_jax.probe._precondition import Inverse
 from vci_jax.probe._problem import Problem, between_classes, logits, outer, total
 from vci_jax.probe._softmax import cross_entropy, relative_to_target
 
@@ -44,6 +46,8 @@ _MOST_DOUBT = {"float32": 4, "float64": 16}
 # After more steps than this the logits of an optimum are computed afresh: as sums of all the steps'
 # they would show in the sixth digit of the objective.
 _FRESH = 8
+# After more than this the preconditioner gets blocks, from the next penalty on.
+_HARD = 12
 # After more than this an optimum is doubtful, and has to be proved, as those of uneven data are;
 # or, if they are even and float32 is too coarse for a proof, Newton's step has to promise less than
 # this part of what may be left.
@@ -60,12 +64,14 @@ class State(NamedTuple):
       memory: of L-BFGS.
       l2: the latest penalty.
       hessian: of the loss in the intercept there, ``[K K]``.
+      hard: whether a penalty took so many steps that the preconditioner is to have blocks.
     """
 
     params: jax.Array
     memory: Memory
     l2: jax.Array
     hessian: jax.Array
+    hard: jax.Array
 
 
 class Stop(NamedTuple):
@@ -108,7 +114,7 @@ def begin(prior: jax.Array, hessian: jax.Array, l2: jax.Array) -> State:
       l2: the first penalty.
     """
     params = jnp.broadcast_to(prior, (_HISTORY, *prior.shape))
-    return State(params, _lbfgs.init(_PAIRS, prior), l2, hessian)
+    return State(params, _lbfgs.init(_PAIRS, prior), l2, hessian, jnp.bool_(False))
 
 
 @jax.jit
@@ -155,7 +161,7 @@ def _solve(
     ridge = (problem.penalised * l2)[:, None]
     params = _warm_start.best(problem, state.params, images, l2)
     here = logits(problem, params)  # Afresh: carried sums would drift along the path.
-    inverse = _inverse(problem, state.hessian, ridge, here)
+    inverse = _precondition.inverse(problem, state.hessian, ridge, here, state.hard)
     memory = _lbfgs.shift(state.memory, (l2 - state.l2) * problem.penalised[:, None], inverse)
     objective, gradient = _evaluate(problem, ridge, params, _as_is, here)
     direction, slope = _descent(memory, gradient, inverse)
@@ -167,7 +173,7 @@ def _solve(
         """On what is left to gain; the intercept's part is taken to second order."""
         kernel = problem.penalised[:, None]
         square = kernel * (point.gradient / jnp.sqrt(l2)) ** 2
-        return jnp.sum(square + (1 - kernel) * point.gradient**2 * inverse) / 2
+        return jnp.sum(square + (1 - kernel) * point.gradient**2 * inverse.diagonal) / 2
 
     def reached(point: _Point) -> jax.Array:
         """By the bound, or by prediction."""
@@ -189,13 +195,13 @@ def _solve(
     optimum, here, hessian = end
     optimum = optimum._replace(gap=jnp.minimum(optimum.gap, excess / optimum.objective))
     params = jnp.concatenate([optimum.params[None], state.params[:-1]])
-    state = State(params, point.memory, l2, hessian)
+    state = State(params, point.memory, l2, hessian, state.hard | (point.steps > _HARD))
     return state, here, optimum
 
 
 def _prove(
     problem: Problem,
-    inverse: jax.Array,
+    inverse: Inverse,
     l2: jax.Array,
     stop: Stop,
     point: _Point,
@@ -281,7 +287,7 @@ def _is_calm(
 
 
 def _step(
-    problem: Problem, ridge: jax.Array, inverse: jax.Array, stop: Stop, point: _Point
+    problem: Problem, ridge: jax.Array, inverse: Inverse, stop: Stop, point: _Point
 ) -> _Point:
     """One step of L-BFGS: two products with the design."""
     change = logits(problem, point.direction)
@@ -343,21 +349,11 @@ def _as_is(logits: jax.Array) -> jax.Array:
     return logits
 
 
-def _inverse(problem: Problem, hessian: jax.Array, ridge: jax.Array, here: jax.Array) -> jax.Array:
-    """Returns the preconditioner, ``[Q 1]``; ``[Q K]``, of the very diagonal, for uneven data."""
-    squares = problem.squares[:, None]
-    if problem.uneven is None:
-        return 1 / (_intercept.spread(hessian) * squares + ridge)
-    return 1 / (jnp.maximum(_newton.diagonal(problem, here), 1e-12 * squares) + ridge)
-
-
-def _descent(
-    memory: Memory, gradient: jax.Array, inverse: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def _descent(memory: Memory, gradient: jax.Array, inverse: Inverse) -> tuple[jax.Array, jax.Array]:
     """Returns the direction and the derivative along it, which is negative."""
     direction = between_classes(_lbfgs.direction(memory, gradient, inverse))
     slope = jnp.sum(gradient * direction)
-    plain = between_classes(-gradient * inverse)
+    plain = between_classes(-inverse(gradient))
     usable = slope < 0
     return (
         jnp.where(usable, direction, plain),

@@ -207,7 +207,9 @@ def _follow_together(
     parts: list[list[tuple[np.ndarray, ProbeFit]]] = [[] for _ in together]
     with jax.enable_x64(dtype == np.float64):
         data, state = jax.tree.map(
-            lambda *leaves: jnp.stack(leaves), *((job.data, job.state) for job in together)
+            lambda *leaves: jnp.stack(leaves),
+            # Blocks would be computed at every penalty: a batch takes both sides of a condition.
+            *((job.data._replace(sampled=None), job.state) for job in together),
         )
     for start in range(0, max(len(job.visited) for job in together), _prepared.BLOCK):
         blocks = np.stack([job.block(start) for job in together])

@@ -23,8 +23,8 @@ from vci_jax.probe import _intercept
 from vci_jax.probe._problem import Problem, dot, outer, total
 from vci_jax.probe._softmax import cross_entropy, probabilities
 
-# Samples for each column; the blocks of fewer than a third of that are no better than a diagonal.
-_SAMPLES = 16
+# Samples for each column; a third of that is little better than a diagonal. 0: no blocks.
+SAMPLES = 16
 # The blocks take no longer than a few steps, and no more memory than logits, if Q^2 is at most the
 # number of samples. Where a step is this cheap, N K Q, it is faster to take many.
 _LEAST_WORK = 2**24
@@ -68,9 +68,10 @@ def sampled(samples: int, num_classes: int, columns: int, part: int) -> np.ndarr
       columns: Q.
       part: n.
     """
-    if columns**2 > samples or samples * num_classes * columns < _LEAST_WORK:
+    small = samples * num_classes * columns < _LEAST_WORK
+    if not SAMPLES or columns**2 > samples or small:
         return None
-    chosen = min(part, -(-part * _SAMPLES * columns // samples))
+    chosen = min(part, -(-part * SAMPLES * columns // samples))
     # Not every so manyth: labels may come in turns.
     return np.sort(np.random.default_rng(0).choice(part, chosen, replace=False)).astype(np.int32)
 

@@ -31,13 +31,25 @@ class Choices(NamedTuple):
       regret: of a share of accuracy. The size is of the labelled images of the target, ``500``,
         ``2000`` or ``all``; of scores of the images of pretraining it is ``""``.
       spread: of choosing at random: the best accuracy less the mean, ``[B T]``.
+      weights: of the tasks in a mean over tasks, ``[B T]``.
     """
 
     regret: dict[tuple[str, str], np.ndarray]
     spread: np.ndarray
+    weights: np.ndarray
+
+    def points(self, lost: np.ndarray) -> np.ndarray:
+        """Returns the mean over tasks of ``regret`` or ``spread``, in points of accuracy."""
+        return np.asarray(100 * (lost * self.weights).sum(axis=1))
 
 
-def choose(found: Networks, accuracy: dict[str, np.ndarray]) -> Choices:
+def choose(
+    found: Networks,
+    accuracy: dict[str, np.ndarray],
+    *,
+    others: bool = False,
+    without: tuple[str, ...] = (),
+) -> Choices:
     """Returns the regret of every score.
 
     A choice is among one network of each setting; the regret is the mean of as many choices as
@@ -46,9 +58,13 @@ def choose(found: Networks, accuracy: dict[str, np.ndarray]) -> Choices:
     Args:
       found: the networks.
       accuracy: theirs in each draw, from ``resampling.accuracies``.
+      others: draw settings and data sets as well.
+      without: settings that are not chosen among.
     """
     draws = min(DRAWS, len(accuracy[OWN]))
-    candidates = resampling.choices(found, draws)
+    candidates = resampling.choices(found, draws, others=others)
+    if without:
+        candidates = candidates[:, :, [name not in without for name in found.settings]]
     regret = {}
     for score, sign in SOURCE.items():
         values = accuracy[OWN][:draws] if score == "accuracy" else found.metrics["train", score]
@@ -65,7 +81,7 @@ def choose(found: Networks, accuracy: dict[str, np.ndarray]) -> Choices:
                 ], axis=1,
             )  # fmt: skip
     spread = np.stack([_random(accuracy[task][:draws], candidates) for task in TASKS], axis=1)
-    return Choices(regret, spread)
+    return Choices(regret, spread, resampling.task_weights(draws, others=others))
 
 
 def sizes(found: Networks, score: str) -> list[str]:

@@ -4,6 +4,7 @@ The prose names its numbers, ``{{vci.tau_0.05}}``, and holds no other result; so
 with them.
 """
 
+import difflib
 import json
 import re
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from probes.analysis import tables
-from probes.analysis.coefficients import pearson
+from probes.analysis.coefficients import pearson, spearman
 from probes.analysis.tables import Raw, Table
 from studies.cifar10 import choosing, networks, pilot, resampling, statements
 from studies.cifar10.choosing import Choices
@@ -52,16 +53,27 @@ OBJECTIVES = {
     "vci_plus": "cross-entropy + 0.5 VCI",
     "vci_minus": "cross-entropy - 0.5 VCI",
 }
+WITHOUT_VCI = "vci_plus, vci_minus"
 _NAME = re.compile(r"\{\{([\w.]+)\}\}")
 
 
 class Study(NamedTuple):
-    """All that the text and the pictures are made of."""
+    """All that the text and the pictures are made of.
+
+    Attributes:
+      networks, drawn, choices: of all settings.
+      verdicts: on the preregistered settings, as preregistered.
+      wider: on all settings, with settings and data sets drawn as well.
+      left_out: choices without each setting, and without both VCI losses (``WITHOUT_VCI``).
+      pilot: its rows.
+    """
 
     networks: Networks
     drawn: Drawn
     choices: Choices
     verdicts: dict[str, list[Verdict]]
+    wider: dict[str, list[Verdict]]
+    left_out: dict[str, Choices]
     pilot: list[pilot.Row]
 
 
@@ -72,17 +84,38 @@ def read(directory: Path, draws: int = resampling.DRAWS) -> Study:
       ValueError: networks are missing, or a raw file is not of the study.
     """
     found = networks.read(directory / "networks")
-    if missing := [name for name in networks.SETTINGS if name not in found.settings]:
+    if missing := [
+        name for name in networks.SETTINGS if name not in (*found.settings, *networks.ADDED)
+    ]:
         raise ValueError(
             f"{directory / 'networks'} has no network of {', '.join(missing)}; train and score it: "
             "configs/collapse_study.py says how."
         )
     accuracy = resampling.accuracies(found, draws)
-    drawn = statements.draw(found, accuracy)
-    chosen = choosing.choose(found, accuracy)
-    verdicts = {gain: statements.judge(drawn, chosen, gain) for gain in GAINS}
+    kept = np.array([name not in networks.ADDED for name in found.names])
+    first = networks.preregistered(found), {name: one[:, kept] for name, one in accuracy.items()}
+    once = {name: one[:1] for name, one in accuracy.items()}
     rows = json.loads((directory / "pilot.json").read_text())
-    return Study(found, drawn, chosen, verdicts, [pilot.row(one) for one in rows])
+    return Study(
+        networks=found,
+        drawn=statements.draw(found, accuracy),
+        choices=choosing.choose(found, accuracy),
+        verdicts=_verdicts_on(*first),
+        wider=_verdicts_on(found, accuracy, others=True),
+        left_out={
+            names: choosing.choose(found, once, without=tuple(names.split(", ")))
+            for names in (*found.settings, WITHOUT_VCI)
+        },
+        pilot=[pilot.row(one) for one in rows],
+    )
+
+
+def _verdicts_on(
+    found: Networks, accuracy: dict[str, np.ndarray], *, others: bool = False
+) -> dict[str, list[Verdict]]:
+    drawn = statements.draw(found, accuracy, others=others)
+    chosen = choosing.choose(found, accuracy, others=others)
+    return {gain: statements.judge(drawn, chosen, gain) for gain in GAINS}
 
 
 def texts(study: Study, directory: Path, readme: Path | None) -> dict[Path, str]:
@@ -123,7 +156,8 @@ def render(known: dict[str, str], prose: str) -> str:
       ValueError: it names one that there is not.
     """
     if missing := sorted(set(_NAME.findall(prose)) - set(known)):
-        raise ValueError(f"the prose names {', '.join(missing)}; there are {', '.join(known)}.")
+        near = [name for one in missing for name in difflib.get_close_matches(one, known)]
+        raise ValueError(f"the prose names {', '.join(missing)}; there are {', '.join(near)}.")
     return _NAME.sub(lambda match: known[match[1]], prose)
 
 
@@ -142,34 +176,46 @@ def facts(study: Study) -> dict[str, str]:
         "table.signs": tables.markdown(_signs(study)),
         "table.tasks": tables.markdown(_tasks(study)),
         "table.regret": tables.markdown(_regret(study)),
+        "table.regret_tasks": tables.markdown(_regret_tasks(study)),
+        "table.regret_without": tables.markdown(_regret_without(study)),
         "table.prediction": tables.markdown(_prediction(study)),
     }
-    for gain, verdicts in study.verdicts.items():
-        for word in (
-            *(statements.CONFIRMED, statements.CONTRADICTED),
-            *(statements.ABSENT, statements.UNDECIDED),
-        ):
-            count = sum(one.verdict == word for one in verdicts)
-            made[f"{gain}.{word.replace(' ', '_')}"] = str(count)
-        for one in verdicts:
-            made[f"{gain}.{one.number}"] = _effect(one)
-            made[f"{gain}.{one.number}.verdict"] = one.verdict
+    for prefix, judged in (("", study.verdicts), ("wider.", study.wider)):
+        for gain, verdicts in judged.items():
+            for word in statements.VERDICTS:
+                count = sum(one.verdict == word for one in verdicts)
+                made[f"{prefix}{gain}.{word.replace(' ', '_')}"] = str(count)
+            for one in verdicts:
+                made[f"{prefix}{gain}.{one.number}"] = _effect(one)
+                made[f"{prefix}{gain}.{one.number}.verdict"] = one.verdict
+    made |= _training(found)
     for column, setting in enumerate(drawn.settings):
         for gain in GAINS:
             made[f"{gain}.{setting}"] = f"{getattr(drawn, gain)[0, column]:.2f}"
         for (split, name), values in drawn.metrics.items():
             short = name if split == "train" else f"test_{name}"
             made[f"{short}.{setting}"] = f"{values[0, column]:.3g}"
-        made[f"test_accuracy.{setting}"] = _percent(drawn.metrics["test", "accuracy"][0, column])
+        for split in ("train", "test"):
+            made[f"{split}_accuracy.{setting}"] = _percent(
+                drawn.metrics[split, "accuracy"][0, column]
+            )
     for (score, size), lost in study.choices.regret.items():
-        made[".".join(filter(None, ("regret", score, size)))] = _points(lost)
-    made["regret.random"] = _points(study.choices.spread)
+        key = ".".join(filter(None, (score, size)))
+        made[f"regret.{key}"] = _points(study.choices, lost)
+        rest = study.left_out[WITHOUT_VCI]
+        made[f"without_vci.{key}"] = f"{rest.points(rest.regret[score, size])[0]:.2f}"
+    made["regret.random"] = _points(study.choices, study.choices.spread)
     gain = drawn.mlog[0]
+    everything = drawn.metrics["train", "vci"][0], drawn.mlo[0]
+    for name, given in (("own", drawn.own), ("train", drawn.metrics["train", "accuracy"])):
+        made[f"partial.{name}"] = f"{statements.partial(*everything, given[0]):+.2f}"
     made["left_out.mean"] = f"{left_out(np.zeros_like(gain), gain):.3f}"
     for split, name in _measured():
         values, short = drawn.metrics[split, name][0], name if split == "train" else f"test_{name}"
         made[f"left_out.{short}"] = f"{left_out(values, gain):.3f}"
         made[f"r.{short}"] = f"{pearson(values, gain):+.2f}"
+        made[f"rank.{short}"] = f"{spearman(values, gain):+.2f}"
+        made[f"r_mlo.{short}"] = f"{pearson(values, drawn.mlo[0]):+.2f}"
     made["test_vci.weakest"] = f"{min(drawn.metrics['test', 'vci'][0]):.3g}"
     return made
 
@@ -203,15 +249,16 @@ def of_pretraining(score: str) -> str:
 
 def _verdicts(study: Study) -> Table:
     rows = []
-    for first, second in zip(*(study.verdicts[gain] for gain in GAINS), strict=True):
+    judged = (study.verdicts["mlog"], study.verdicts["mlo"], study.wider["mlog"])
+    for first, second, wide in zip(*judged, strict=True):
         statement = first.statement.replace("MLOG", "transfer")
-        cells = [Raw(f"**{first.verdict}**"), _effect(first)]
         # Where the statement is not about transfer, both are the same.
-        other = [second.verdict, _effect(second)] if second != first else ["", ""]
-        if first.number == 13:
-            other = [second.verdict, _effect(second)]
-        rows.append([str(first.number), statement, *cells, *other])
+        same = second == first and first.number != 13
+        cells = [Raw(f"**{first.verdict}**"), _effect(first)]
+        cells += ["", ""] if same else [second.verdict, _effect(second)]
+        rows.append([str(first.number), statement, *cells, wide.verdict, _effect(wide)])
     header = ["", "Statement", "Verdict by MLOG", "effect [95 %]", "by MLO", "effect [95 %]"]
+    header += ["for others like them, by MLOG", "effect [95 %]"]
     return Table("The statements, one by one", header, rows)
 
 
@@ -233,13 +280,22 @@ def _settings(study: Study) -> Table:
                 str(len(members)),
                 *(f"{drawn.metrics['train', name][0, column]:.3g}" for name in METRICS),
                 f"{drawn.metrics['test', 'vci'][0, column]:.3f}",
-                _percent(drawn.metrics["test", "accuracy"][0, column]),
+                *(
+                    _percent(drawn.metrics[split, "accuracy"][0, column])
+                    for split in ("train", "test")
+                ),
                 *(f"{value:.1f}" for value in accuracy),
                 *(_with_error(getattr(drawn, gain)[:, column]) for gain in reversed(GAINS)),
             ]
         )
     header = ["Setting", "seeds", *(NAMES[name] for name in METRICS), "VCI, test images"]
-    header += ["CIFAR-10 test %", *(f"{task} %" for task in TASKS), "MLO", "MLOG"]
+    header += [
+        "CIFAR-10 train %",
+        "CIFAR-10 test %",
+        *(f"{task} %" for task in TASKS),
+        "MLO",
+        "MLOG",
+    ]
     return Table("Every setting, mean over its seeds", header, rows)
 
 
@@ -260,14 +316,14 @@ def _correlations(study: Study) -> Table:
     for metric in METRICS:
         x = study.drawn.metrics["train", metric]
         for group in (*GROUPS, ALL):
-            chosen = statements.members(study.drawn.settings, group)
+            chosen = study.drawn.members[group]
             cells = []
             for gain in GAINS:
                 y = getattr(study.drawn, gain)
                 made = statements.decide_correlation(0, "", pearson, (x, y), chosen, 1)
                 low, high = made.without_one
                 cells += [_effect(made), f"{low:+.2f} to {high:+.2f}"]
-            rows.append([NAMES[metric], group, str(len(chosen)), *cells])
+            rows.append([NAMES[metric], group, str(chosen.shape[1]), *cells])
     header = ["Metric of train images", "Group", "settings", "r with MLOG [95 %]", "without one"]
     header += ["r with MLO [95 %]", "without one"]
     return Table("Pearson's r over the means of settings", header, rows)
@@ -278,15 +334,16 @@ def _signs(study: Study) -> Table:
     for split, metric in _measured():
         x = study.drawn.metrics[split, metric]
         cells = []
-        for group in (*GROUPS, ALL):
-            chosen = statements.members(study.drawn.settings, group)
-            cells.append(f"{pearson(x[0, chosen], study.drawn.mlog[0, chosen]):+.2f}")
-        chosen = statements.members(study.drawn.settings, ALL)
+        for y in (study.drawn.mlog[0], study.drawn.mlo[0]):
+            for group in (*GROUPS, ALL):
+                chosen = statements.members(study.drawn.settings, group)
+                cells.append(f"{pearson(x[0, chosen], y[chosen]):+.2f}")
+            cells.append(f"{spearman(x[0], y):+.2f}")
         given = statements.partial(x[0], study.drawn.mlo[0], study.drawn.own[0])
-        signs = "yes" if len({cell[0] for cell in cells[: len(GROUPS)]}) == 1 else "no"
-        rows.append([_named(split, metric), *cells, signs, f"{given:+.2f}"])
-    header = ["Metric", *GROUPS, ALL, "one sign", "partial r with MLO, given accuracy"]
-    return Table("Every metric: r with MLOG", header, rows)
+        rows.append([_named(split, metric), *cells, f"{given:+.2f}"])
+    of_each = [*GROUPS, ALL, "of ranks, all"]
+    header = ["Metric", *(f"{gain.upper()}: {name}" for gain in GAINS for name in of_each)]
+    return Table("Every metric: r", [*header, "MLO, given own accuracy"], rows)
 
 
 def _tasks(study: Study) -> Table:
@@ -321,13 +378,59 @@ def _regret(study: Study) -> Table:
     regret, sizes = study.choices.regret, ("500", "2000", choosing.ALL)
     rows = []
     for score in choosing.TARGET:
-        cells = [_points(regret[score, size]) if (score, size) in regret else "" for size in sizes]
+        cells = [
+            _points(study.choices, regret[score, size]) if (score, size) in regret else ""
+            for size in sizes
+        ]
         rows.append([f"{NAMES[score]}, on the target", *cells])
     for score in choosing.SOURCE:
-        rows.append([of_pretraining(score), "", "", _points(regret[score, ""])])
-    rows.append(["any network, at random", "", "", _points(study.choices.spread)])
+        rows.append([of_pretraining(score), "", "", _points(study.choices, regret[score, ""])])
+    rows.append(["any network, at random", "", "", _points(study.choices, study.choices.spread)])
     header = ["Choose the network by", "500 images", "2,000 images", "all images"]
     return Table("Accuracy lost by the choice, in points (± standard error)", header, rows)
+
+
+def _with_all(study: Study) -> Iterable[tuple[str, tuple[str, str]]]:
+    """Names the scores of all labelled images, and of those of pretraining, with their keys."""
+    for score in choosing.TARGET:
+        if (score, choosing.ALL) in study.choices.regret:
+            yield f"{NAMES[score]}, on the target", (score, choosing.ALL)
+    for score in choosing.SOURCE:
+        yield of_pretraining(score), (score, "")
+
+
+def _regret_tasks(study: Study) -> Table:
+    regret = study.choices.regret
+    rows = [
+        [name, *(f"{100 * value:.2f}" for value in regret[key][0])]
+        for name, key in _with_all(study)
+    ]
+    rows.append(["any network, at random", *(f"{100 * x:.2f}" for x in study.choices.spread[0])])
+    return Table("The same on every task, all images", ["Choose the network by", *TASKS], rows)
+
+
+def _regret_without(study: Study) -> Table:
+    """What each choice costs if some networks had not been there to choose."""
+    rows = []
+    for name, key in _with_all(study):
+        lost = {names: one.points(one.regret[key])[0] for names, one in study.left_out.items()}
+        ones = {names: value for names, value in lost.items() if names != WITHOUT_VCI}
+        least, most = min(ones, key=ones.__getitem__), max(ones, key=ones.__getitem__)
+        cells = [f"{ones[one]:.2f} ({title(one)})" for one in (least, most)]
+        rows.append([name, f"{lost['vci_minus']:.2f}", f"{lost[WITHOUT_VCI]:.2f}", *cells])
+    header = ["Choose the network by", "without cross-entropy - 0.5 VCI", "without both VCI losses"]
+    header += ["least without one setting", "most without one setting"]
+    return Table("The same, if settings had not been there to choose", header, rows)
+
+
+def _training(found: Networks) -> dict[str, str]:
+    """Returns what the trainings and scorings took, of those networks that say so."""
+    minutes = np.array(found.seconds) / 60
+    known = ~np.isnan(minutes[:, 0])
+    made = {"timed": str(known.sum()), "processor": ", ".join(sorted(set(found.processors) - {""}))}
+    for column, name in enumerate(("training", "scoring")):
+        made[f"minutes.{name}"] = f"{np.median(minutes[known, column]):.1f}" if any(known) else "?"
+    return made | {"first": min(found.started)[:16], "last": max(found.started)[:16]}
 
 
 def _prediction(study: Study) -> Table:
@@ -353,8 +456,8 @@ def left_out(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(errors))))
 
 
-def _points(regret: np.ndarray) -> str:
-    mean = 100 * regret.mean(axis=1)
+def _points(choices: Choices, lost: np.ndarray) -> str:
+    mean = choices.points(lost)
     return f"{mean[0]:.2f} ± {mean[1:].std():.2f}"
 
 

@@ -13,6 +13,7 @@ import numpy as np
 PLAIN = "tau_1.0"  # Plain cross-entropy, which is in every group.
 TEMPERATURES = ("0.75", "0.5", "0.25", "0.1", "0.05")
 STRENGTHS = ("0.1", "0.2", "0.35", "0.5", "0.75", "1.0")
+STRONGER = ("1.25", "1.5", "2.0")  # Added after the preregistration.
 OBJECTIVES = (
     *("smoothing", "mse", "sigmoid", "logit_norm"),
     *("dropout", "head_decay", "vci_plus", "vci_minus"),
@@ -20,10 +21,12 @@ OBJECTIVES = (
 # In order of the knob, where there is one.
 GROUPS = {
     "temperature": (PLAIN, *(f"tau_{value}" for value in TEMPERATURES)),
-    "regulariser": (PLAIN, *(f"lambda_{value}" for value in STRENGTHS)),
+    "regulariser": (PLAIN, *(f"lambda_{value}" for value in (*STRENGTHS, *STRONGER))),
     "objectives": (PLAIN, *OBJECTIVES),
 }
 SETTINGS = tuple(dict.fromkeys(name for group in GROUPS.values() for name in group))
+ADDED = tuple(f"lambda_{value}" for value in STRONGER)
+_UNTIMED = {"training": float("nan"), "scoring": float("nan")}
 LEAST_ACCURACY = 0.2  # A network below has not learned; the preregistration leaves it out.
 
 OWN = "cifar10"
@@ -50,6 +53,9 @@ class Networks(NamedTuple):
       members: the positions in its test set of the images of each task, ``[M]``.
       sizes: images of each test set.
       cheap: by task, number of labelled images and name of the score: ``[N]``.
+      started: when each training was first started, ISO 8601.
+      seconds: training and scoring of each network, ``[N, 2]``; NaN where the file does not say.
+      processors: of each network, in words; empty where the file does not say.
       failed: networks that have not learned, and are in none of the above.
     """
 
@@ -60,6 +66,9 @@ class Networks(NamedTuple):
     members: dict[str, np.ndarray]
     sizes: dict[str, int]
     cheap: dict[tuple[str, str, str], np.ndarray]
+    started: list[str]
+    seconds: np.ndarray
+    processors: list[str]
     failed: list[str]
 
     @property
@@ -127,6 +136,9 @@ def _arrays(found: list[dict[str, Any]], subsets: dict[str, str], failed: list[s
             for size, scores in found[0]["tasks"][task]["cheap"].items()
             for name in scores
         },
+        started=[one["machine"][0]["started"] for one in found],
+        seconds=np.array([list(one.get("seconds", _UNTIMED).values()) for one in found]),
+        processors=[one.get("processor", "") for one in found],
         failed=failed,
     )
 
@@ -137,9 +149,30 @@ def _answers(rows: list[dict[str, Any]]) -> np.ndarray:
     )
 
 
-def gains(accuracy: dict[str, np.ndarray]) -> Gains:
-    """Returns MLO and MLOG from the accuracies on each task and on ``OWN``, all ``[... N]``."""
-    mlo = np.mean([log_odds(accuracy[task]) for task in TASKS], axis=0)
+def preregistered(found: Networks) -> Networks:
+    """Returns the networks without those of settings that were added later."""
+    rows = [row for row, name in enumerate(found.names) if name not in ADDED]
+    return found._replace(
+        names=[found.names[row] for row in rows],
+        seeds=[found.seeds[row] for row in rows],
+        metrics={name: values[rows] for name, values in found.metrics.items()},
+        right={name: values[rows] for name, values in found.right.items()},
+        cheap={name: values[rows] for name, values in found.cheap.items()},
+        started=[found.started[row] for row in rows],
+        seconds=found.seconds[rows],
+        processors=[found.processors[row] for row in rows],
+    )
+
+
+def gains(accuracy: dict[str, np.ndarray], weights: np.ndarray) -> Gains:
+    """Returns MLO and MLOG of networks.
+
+    Args:
+      accuracy: on each task and on ``OWN``, ``[B N]``.
+      weights: of the tasks in the mean log odds, ``[B T]``, from ``resampling``.
+    """
+    odds = np.stack([log_odds(accuracy[task]) for task in TASKS], axis=-1)
+    mlo = np.einsum("bnt,bt->bn", odds, weights)
     own = log_odds(accuracy[OWN])
     return Gains(mlo, mlo - own, own)
 

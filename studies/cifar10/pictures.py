@@ -7,13 +7,14 @@ import numpy as np
 from probes import figures
 from probes.figures import style
 from probes.figures.style import Axes, Figure, Line2D
-from studies.cifar10 import choosing, networks, statements
+from studies.cifar10 import choosing, statements
 from studies.cifar10.document import NAMES, Study, of_pretraining, title
 from studies.cifar10.networks import GROUPS, PLAIN, TASKS
 
 _WIDTH = style.PAGE
 # Settings whose names stand beside their points in the first panel, and on which side.
 _NAMED = {"vci_plus": "left", "mse": "left", "vci_minus": "right", "logit_norm": "right"}
+_PLAIN = {"temperature": "1", "regulariser": "0", "objectives": "cross-entropy"}
 _SIZES = {"500": "500 images", "2000": "2,000 images", choosing.ALL: "all images"}
 
 
@@ -33,10 +34,10 @@ def design(study: Study) -> Figure:
     first = "5,000 images\nof CIFAR-10\n\nResNet-8,\n64 features,\n30 epochs"
     _box(axes, (9, 32), first, style.GREY)
     for row, (group, settings) in enumerate(GROUPS.items()):
-        others = [_short(name) for name in settings if name != PLAIN]
-        lines = [", ".join(others)]
-        if len(others) == len(networks.OBJECTIVES):  # Words, not numbers: several lines.
-            lines = [", ".join(others[start : start + 3]) for start in range(0, len(others), 3)]
+        shown = [_short(name) if name != PLAIN else _PLAIN[group] for name in settings]
+        lines = [", ".join(shown)]
+        if group == "objectives":  # Words, not numbers: several lines.
+            lines = [", ".join(shown[start : start + 3]) for start in range(0, len(shown), 3)]
         place = (46, 52 - 17 * row - 3 * (len(lines) > 1))
         said = "\n".join([f"{group}: {len(settings)} settings", *lines])
         _box(axes, place, said, style.COLOURS[row])
@@ -110,14 +111,17 @@ def regret(study: Study) -> Figure:
         sizes = ("",) if source else tuple(size for size in _SIZES if (score, size) in lost)
         for size in sizes:
             index = 3 if source else list(_SIZES).index(size)
-            values = 100 * lost[score, size].mean(axis=1)
+            values = study.choices.points(lost[score, size])
             axes.errorbar(
                 values[0], -position + 0.22 * (1 - index) * (not source),
                 xerr=values[1:].std(), elinewidth=0.8,
                 **style.line(index) | {"linestyle": "none", "markersize": 4},
             )  # fmt: skip
     axes.axvline(
-        100 * study.choices.spread[0].mean(), color=style.GREY, linewidth=0.8, dashes=(4, 2)
+        study.choices.points(study.choices.spread)[0],
+        color=style.GREY,
+        linewidth=0.8,
+        dashes=(4, 2),
     )
     axes.set_yticks(-np.arange(len(rows)), [name for name, _ in rows], fontsize=style.SMALL)
     axes.set_xlim(left=0)

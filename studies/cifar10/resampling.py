@@ -1,6 +1,9 @@
-"""How sure the study is: test images and seeds drawn anew, in one bootstrap.
+"""How sure the study is: what is drawn anew, in one bootstrap.
 
-Legend: B draws, N networks, S settings.
+Test images and seeds always: an interval is then about these settings and these tasks. To ask about
+others like them, settings and data sets are drawn as well, all in one hierarchy.
+
+Legend: B draws, of which the first is the estimate; N networks, S settings, T tasks.
 """
 
 from typing import NamedTuple
@@ -76,6 +79,47 @@ def pick(networks: Networks, draws: int, seed: int = 0) -> Picks:
     return Picks(rows, seeds)
 
 
+def task_weights(draws: int, *, others: bool = False, seed: int = 0) -> np.ndarray:
+    """Returns the weight of each task in a mean over tasks, ``[B T]``; the first draw has them all.
+
+    Args:
+      draws: B.
+      others: draw data sets with replacement, each with all of its tasks.
+      seed: of the draws.
+    """
+    data = np.array(list(TASKS.values()))
+    sets = np.unique(data)
+    times = np.ones((draws, len(data)))
+    if others:
+        rng = np.random.default_rng([seed, 3])
+        drawn = sets[rng.integers(0, len(sets), (draws - 1, len(sets)))]
+        times[1:] = (drawn[:, :, None] == data).sum(axis=1)
+    return times / times.sum(axis=1, keepdims=True)
+
+
+def setting_draws(
+    chosen: list[int], draws: int, *, others: bool = False, seed: int = 0
+) -> np.ndarray:
+    """Returns the settings that a correlation is over in each draw, ``[B n]`` of n chosen.
+
+    Args:
+      chosen: positions of the settings.
+      draws: B.
+      others: draw them with replacement, at least three different ones, of which two have a
+        correlation of one whatever they are.
+      seed: of the draws.
+    """
+    made = np.tile(chosen, (draws, 1))
+    if others:
+        rng = np.random.default_rng([seed, 4])
+        poor = np.arange(1, draws)
+        while len(poor):
+            made[poor] = rng.choice(chosen, (len(poor), len(chosen)))
+            different = 1 + (np.diff(np.sort(made[poor], axis=1), axis=1) > 0).sum(axis=1)
+            poor = poor[different < 3]
+    return made
+
+
 def means(networks: Networks, values: np.ndarray) -> np.ndarray:
     """Returns the mean of each setting, ``[... S]``, of the values of networks, ``[... N]``."""
     columns = np.array([networks.settings.index(name) for name in networks.names])
@@ -131,10 +175,16 @@ def interval(drawn: np.ndarray, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def choices(networks: Networks, draws: int, seed: int = 0) -> np.ndarray:
+def choices(networks: Networks, draws: int, *, others: bool = False, seed: int = 0) -> np.ndarray:
     """Returns draws of one network for each setting, three at a time: ``[B 3 S]``.
 
     The first draw is of the seeds themselves, each a choice among the settings that have it.
+
+    Args:
+      networks: with the settings.
+      draws: B.
+      others: draw the settings that are chosen among as well.
+      seed: of the draws.
     """
     rng = np.random.default_rng([seed, 2])
     of_setting = {
@@ -142,13 +192,15 @@ def choices(networks: Networks, draws: int, seed: int = 0) -> np.ndarray:
         for name in networks.settings
     }
     rounds = max(map(len, of_setting.values()))
-    return np.stack(
+    made = np.stack(
         [
             np.concatenate([[np.resize(rows, rounds)], rng.choice(rows, (draws - 1, rounds))])
             for rows in of_setting.values()
         ],
         axis=2,
     )
+    columns = setting_draws(list(range(made.shape[2])), draws, others=others, seed=seed)
+    return np.take_along_axis(made, columns[:, None, :], axis=2)
 
 
 def columns(settings: list[str], names: tuple[str, ...]) -> list[int]:

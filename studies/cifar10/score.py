@@ -110,7 +110,8 @@ def network(path: Path, options: TransferConfig) -> dict[str, Any]:
     return {
         "setting": run.name,
         "seed": run.config["seed"],
-        "machine": json.loads((path / "run.json").read_text()) | {"processor": processor()},
+        "machine": json.loads((path / "run.json").read_text()),
+        "processor": processor(),
         "seconds": seconds,
         **metrics,
         "tasks": scores,

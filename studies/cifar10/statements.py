@@ -15,6 +15,8 @@ from studies.cifar10.resampling import interval
 
 CONFIRMED, CONTRADICTED, ABSENT = "confirmed", "contradicted", "absent"
 UNDECIDED = "not decidable"
+UNTESTED = "not tested"  # The premise does not hold.
+VERDICTS = (CONFIRMED, CONTRADICTED, ABSENT, UNDECIDED, UNTESTED)
 LOG_ODDS, SHARE, CORRELATION, DIFFERENCE, POINTS = 0.1, 0.02, 0.3, 0.15, 0.5  # Margins.
 CONSISTENT = 0.975  # The share of draws in which signs must agree.
 METRICS = ("vci", "cosine_similarity", "squared_distance", "fuzziness")
@@ -27,7 +29,7 @@ class Verdict(NamedTuple):
     Attributes:
       number: in the preregistration.
       statement: in words.
-      verdict: one of four.
+      verdict: one of five.
       estimate: of the effect that the statement is about.
       low, high: its 95 % interval.
       inner: its 90 % interval, which decides whether the effect is absent.
@@ -48,36 +50,45 @@ class Verdict(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """Settings' means of every draw, ``[B S]``; ``gain`` has those for statements about transfer.
+    """Settings' means of every draw, ``[B S]``.
 
     Attributes:
       settings: their names.
+      members: of each group, and of all, the settings that a correlation is over, ``[B n]``.
       mlo, mlog, own: of ``networks.gains``.
       metrics: by split and name.
     """
 
     settings: list[str]
+    members: dict[str, np.ndarray]
     mlo: np.ndarray
     mlog: np.ndarray
     own: np.ndarray
     metrics: dict[tuple[str, str], np.ndarray]
 
 
-def draw(found: Networks, accuracy: dict[str, np.ndarray]) -> Drawn:
+def draw(found: Networks, accuracy: dict[str, np.ndarray], *, others: bool = False) -> Drawn:
     """Returns the settings' means in every draw of test images and seeds.
 
     Args:
       found: the networks.
       accuracy: theirs in each draw, from ``resampling.accuracies``.
+      others: draw settings and data sets as well: what of others like them?
     """
-    gains = networks.gains(accuracy)
-    picks = resampling.pick(found, len(gains.mlo))
+    draws = len(accuracy[networks.OWN])
+    gains = networks.gains(accuracy, resampling.task_weights(draws, others=others))
+    picks = resampling.pick(found, draws)
+    chosen = {
+        group: resampling.setting_draws(members(found.settings, group), draws, others=others)
+        for group in (*GROUPS, ALL)
+    }
 
     def drawn(values: np.ndarray) -> np.ndarray:
         return resampling.drawn_means(found, values, picks)
 
     metrics = {name: drawn(values) for name, values in found.metrics.items()}
-    return Drawn(found.settings, drawn(gains.mlo), drawn(gains.mlog), drawn(gains.own), metrics)
+    mlo, mlog, own = map(drawn, gains)
+    return Drawn(found.settings, chosen, mlo, mlog, own, metrics)
 
 
 def judge(drawn: Drawn, chosen: choosing.Choices, gain: str) -> list[Verdict]:
@@ -120,8 +131,7 @@ def _correlations(drawn: Drawn, y: np.ndarray, title: str) -> Iterator[Verdict]:
         name = "VCI" if metric == "vci" else metric.replace("_", " ").capitalize()
         statement = f"{name} correlates with {title} {word} over {where}"
         x = drawn.metrics["train", metric]
-        chosen = members(drawn.settings, group)
-        yield decide_correlation(number, statement, pearson, (x, y), chosen, sign)
+        yield decide_correlation(number, statement, pearson, (x, y), drawn.members[group], sign)
 
 
 def _signs(drawn: Drawn, y: np.ndarray, title: str) -> Verdict:
@@ -146,13 +156,17 @@ def _signs(drawn: Drawn, y: np.ndarray, title: str) -> Verdict:
 
 def _by_group(drawn: Drawn, metric: str, y: np.ndarray) -> list[np.ndarray]:
     x = drawn.metrics["train", metric]
-    chosen = [members(drawn.settings, group) for group in GROUPS]
-    return [pearson(x[:, one], y[:, one]) for one in chosen]
+    chosen = [drawn.members[group] for group in GROUPS]
+    return [pearson(_of(x, one), _of(y, one)) for one in chosen]
+
+
+def _of(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    return np.take_along_axis(values, chosen, axis=1)
 
 
 def _others(drawn: Drawn, y: np.ndarray, title: str) -> Iterator[Verdict]:
     train, test = (drawn.metrics[split, "vci"] for split in ("train", "test"))
-    everything = members(drawn.settings, ALL)
+    everything = drawn.members[ALL]
     yield decide_correlation(
         14, "VCI says something of MLO beyond pretraining accuracy", partial,
         (train, drawn.mlo, drawn.own), everything, 1,
@@ -162,15 +176,19 @@ def _others(drawn: Drawn, y: np.ndarray, title: str) -> Iterator[Verdict]:
         (15, f"Training that lowers VCI directly lowers {title}", "vci_plus", -1),
         (16, f"Training that raises VCI directly raises {title}", "vci_minus", 1),
     ):
-        effect = y[:, drawn.settings.index(setting)] - plain
-        yield decide(number, word, effect, sign, LOG_ODDS)
+        column = drawn.settings.index(setting)
+        made = decide(number, word, y[:, column] - plain, sign, LOG_ODDS)
+        moved = train[:, column] - train[:, drawn.settings.index(PLAIN)]
+        premise = decide(number, "VCI moves as it should", moved, sign, SHARE).verdict
+        yield made if premise == CONFIRMED else made._replace(verdict=UNTESTED)
+    train, test, y = (_of(values, everything) for values in (train, test, y))
     effect = pearson(train, y) - pearson(test, y)
     statement = f"VCI of the training images predicts {title} better than that of the test images"
     yield decide(17, statement, effect, 1, DIFFERENCE)
 
 
 def _choices(chosen: choosing.Choices) -> Iterator[Verdict]:
-    vci = chosen.regret["vci", ""]
+    vci = chosen.points(chosen.regret["vci", ""])
     for number, statement, other in (
         (18, "Choosing by VCI costs less accuracy than choosing by pretraining accuracy",
          chosen.regret["accuracy", ""]),
@@ -179,9 +197,9 @@ def _choices(chosen: choosing.Choices) -> Iterator[Verdict]:
         (20, "Choosing by adjusted VCI on the target costs less than choosing by VCI of the source",
          chosen.regret["vci_adjusted", "all"]),
     ):  # fmt: skip
-        # Positive where the statement holds, in points of accuracy.
-        effect = 100 * (other - vci if number == 18 else vci - other)
-        yield decide(number, statement, effect.mean(axis=1), 1, POINTS)
+        # Positive where the statement holds.
+        effect = chosen.points(other) - vci
+        yield decide(number, statement, effect if number == 18 else -effect, 1, POINTS)
 
 
 def decide(number: int, statement: str, effect: np.ndarray, sign: int, margin: float) -> Verdict:
@@ -202,7 +220,7 @@ def decide_correlation(
     statement: str,
     coefficient: Callable[..., np.ndarray],
     samples: tuple[np.ndarray, ...],
-    chosen: list[int],
+    chosen: np.ndarray,
     sign: int,
 ) -> Verdict:
     """Returns the verdict on a correlation over settings.
@@ -214,14 +232,14 @@ def decide_correlation(
       statement: in words.
       coefficient: of the samples.
       samples: each ``[B S]``.
-      chosen: the settings that it is over.
+      chosen: the settings that it is over in each draw, ``[B n]``.
       sign: that it should have.
     """
-    inside = [sample[:, chosen] for sample in samples]
+    inside = [_of(sample, chosen) for sample in samples]
     made = decide(number, statement, coefficient(*inside), sign, CORRELATION)
     rest = [
         float(coefficient(*(np.delete(sample[0], one) for sample in inside)))
-        for one in range(len(chosen))
+        for one in range(chosen.shape[1])
     ]
     verdict = made.verdict
     if verdict in (CONFIRMED, CONTRADICTED) and min(rest) * max(rest) <= 0:

@@ -22,7 +22,7 @@ from train.config import Config, LossConfig, MixConfig
 TEMPERATURES = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 STRENGTHS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 # Not in the preregistration: where the cosine similarity is as low as in the paper.
-STRONGER = (1.25, 1.5, 2.0)
+STRONGER = (1.5, 2.0)
 
 
 def get_runs() -> dict[str, Config]:

@@ -474,6 +474,7 @@ EXEMPT = {
     "vci_jax.compare.paired_differences": "a part of compare",
 }
 EXEMPT_MODULES = {
+    "vci_jax.written": "writes files; tests/test_written.py",
     "vci_jax.monitor": "keeps moments and writes rows; tests/test_monitor.py has its cases",
     "vci_jax.canonical": "parts of geometry.factorize, under the laws of its metrics",
     "vci_jax._table": "text for people, read by tests/test_front_door.py and tests/test_cli.py",

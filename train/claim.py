@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from train.config import FREE, Config, ConfigError, flatten
+from vci_jax.written import replace_text
 
 
 def claim(config: Config, workdir: Path) -> None:
@@ -27,9 +27,7 @@ def claim(config: Config, workdir: Path) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{workdir} cannot be made a work directory: {error}.") from error
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(ours, indent=2) + "\n")
-    os.replace(partial, path)
+    replace_text(path, json.dumps(ours, indent=2) + "\n")
 
 
 def read(workdir: Path) -> Config:

@@ -12,7 +12,6 @@ it would make several times as long where there are a thousand classes.
 
 import json
 import logging
-import math
 import os
 import time
 import uuid
@@ -25,6 +24,7 @@ import jax
 from tensorboardX import SummaryWriter
 
 from train.config import ConfigError
+from vci_jax.written import json_ready, replace_text
 
 Row = dict[str, Any]
 
@@ -66,7 +66,7 @@ class Journal:
 
     def write(self, rows: list[Row]) -> None:
         """Appends the rows of a step, on disk when this returns; ``per_class`` goes to its file."""
-        rows = [_finite(row) for row in rows]
+        rows = [json_ready(row) for row in rows]
         _write_per_class(self._path.with_name("per_class.json"), rows)
         rows = [{key: row[key] for key in row if key != "per_class"} for row in rows]
         self.rows += rows
@@ -201,17 +201,7 @@ def _write_per_class(path: Path, rows: list[Row]) -> None:
         }
         for split, table in columns.items()
     }
-    replace_file(path, json.dumps({key: rows[0][key] for key in ("step", "epoch")} | short) + "\n")
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Writes a file such that a reader sees the old one or the new one, whole."""
-    partial = path.with_suffix(".partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    replace_text(path, json.dumps({key: rows[0][key] for key in ("step", "epoch")} | short) + "\n")
 
 
 def _rewind(path: Path, last_step: int) -> list[Row]:
@@ -228,15 +218,5 @@ def _rewind(path: Path, last_step: int) -> list[Row]:
             rows.append(row)
     if rows and rows[-1]["split"] == "train":
         rows.pop()  # It was killed between the two splits of this step.
-    replace_file(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+    replace_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
     return rows
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from train.log import replace_file
+from vci_jax.written import replace_text
 
 _PACKAGES = ("vci_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -30,7 +30,7 @@ def note_start(workdir: Path, *, step: int) -> None:
         starts = json.loads(path.read_text()) if path.exists() else []
     except json.JSONDecodeError:
         starts = []  # It is worth less than the run, which must not fail for it.
-    replace_file(path, json.dumps([*starts, describe() | {"step": step}], indent=2) + "\n")
+    replace_text(path, json.dumps([*starts, describe() | {"step": step}], indent=2) + "\n")
 
 
 def describe() -> dict[str, Any]:

@@ -106,9 +106,7 @@ def canonical_directions(
     axes = jnp.concatenate([fixed_axes, axes * jax.lax.rsqrt(1 + space.squares)], axis=1)
     found = jnp.concatenate([is_fixed, kept])
     lost = jnp.where(usable, 1 / (1 + ratios), jnp.nan)
-    # By interlacing: were the ratios of so many directions infinite, this is what could vanish.
-    most = -jnp.sort(-jnp.where(kept, 1 / (1 + space.squares), 0))
-    unsure += jnp.sum(jnp.where(jnp.arange(size) < nearly, most, 0))
+    unsure += _could_vanish(jnp.where(kept, 1 / (1 + space.squares), 0), nearly)
     inverses = jnp.where(kept, 1 / jnp.where(kept, space.squares, 1), 0)
     usual = jnp.where(within > of_means, within, jnp.inf)
     sums = data_eps * (4 if data_eps > 1e-12 else 4 * 2.0**-20)
@@ -279,6 +277,11 @@ def _without_variance(
         jnp.all(kept), lambda: alike(none, white, kept, noise), find
     )
     return found
+
+
+def _could_vanish(lost: Float[Array, " r"], number: Int[Array, ""]) -> Float[Array, ""]:
+    """The most of sum_j 1 / (1 + c_j) that is gone if so many c_j are infinite, by interlacing."""
+    return jnp.sum(jnp.where(jnp.arange(lost.shape[0]) < number, -jnp.sort(-lost), 0))
 
 
 def _scale(

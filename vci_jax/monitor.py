@@ -4,7 +4,6 @@ Legend: N rows of a batch, K classes, D features, B blocks.
 """
 
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -13,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from vci_jax._report import Head, Report, report
 from vci_jax.arrays import as_native, canonicalize_batch, check_head
@@ -21,6 +19,7 @@ from vci_jax.errors import VCIError
 from vci_jax.moments import ClassMoments, init, merge_axis, update
 from vci_jax.per_class import per_class
 from vci_jax.placement import anywhere, like
+from vci_jax.written import json_ready, replace_text
 
 Row = dict[str, Any]
 Write = Callable[[Row], None] | str | os.PathLike[str]
@@ -186,11 +185,11 @@ class Monitor:
         rows, reports, classes = [], {}, {}
         for split, state in self._splits.items():
             reports[split], row, classes[split] = self._measured(state, head)
-            rows.append(_finite(place | {"split": split} | row | dict(values.get(split, {}))))
+            rows.append(json_ready(place | {"split": split} | row | dict(values.get(split, {}))))
         self._splits = {}
         if isinstance(self._write, _Directory):
             if jax.process_index() == 0:
-                self._write.write(rows, _finite(place | classes))
+                self._write.write(rows, json_ready(place | classes))
         elif self._write is not None:
             for row in rows:
                 self._write(row)
@@ -281,8 +280,8 @@ class _Directory:
         ] + rows
         self._path.mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in self._rows)
-        _replace(self._path / "metrics.jsonl", lines)
-        _replace(self._path / "per_class.json", json.dumps(classes, allow_nan=False) + "\n")
+        replace_text(self._path / "metrics.jsonl", lines)
+        replace_text(self._path / "per_class.json", json.dumps(classes, allow_nan=False) + "\n")
 
 
 @anywhere(like)
@@ -357,24 +356,3 @@ def _scores(sums: _Answers) -> Row:
 
 def _deepest(layers: Mapping[str, Any]) -> str:
     return "features" if "features" in layers else list(layers)[-1]
-
-
-def _finite(value: Any) -> Any:
-    """As JSON has it: plain numbers, and None where one is not finite."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a file such that a reader sees the old one or the new one, whole."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

@@ -4,7 +4,6 @@ The state is a pytree of arrays, so Orbax saves it as it is; these two functions
 """
 
 import os
-import pathlib
 import zipfile
 
 import jax
@@ -14,6 +13,7 @@ from vci_jax.arrays import as_native
 from vci_jax.counts import MAX_COUNT
 from vci_jax.errors import VCIError
 from vci_jax.moments import ClassMoments
+from vci_jax.written import replacing
 
 
 def save(path: str | os.PathLike[str], moments: ClassMoments) -> None:
@@ -22,14 +22,9 @@ def save(path: str | os.PathLike[str], moments: ClassMoments) -> None:
     Raises:
       VCIError: if the moments are spread over several processes.
     """
-    target = pathlib.Path(path)
     arrays = to_host(moments)._asdict()
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    with open(partial, "wb") as file:
+    with replacing(path, "wb") as file:
         np.savez(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, target)
 
 
 def load(path: str | os.PathLike[str]) -> ClassMoments:

@@ -17,6 +17,7 @@ from probes.analysis.runs import Run, read_runs
 from probes.page.render import render
 from probes.page.tables import is_finished
 from probes.transfer import escape
+from vci_jax.written import replace_text
 
 # What a page is made of.
 _SOURCES = ("config.json", "metrics.jsonl", "transfer.jsonl", "per_class.json", "run.json")
@@ -49,10 +50,7 @@ def write(runs: Sequence[Run], out: Path, *, refresh: int = 0) -> None:
     """Replaces the page; whoever opens it meanwhile sees the old one or the new one, whole."""
     group = dict.fromkeys(run.group for run in runs)
     title = runs[0].name if len(runs) == 1 else " and ".join(group)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f"{out.name}.partial")
-    partial.write_text(render(runs, title=title, refresh=refresh), encoding="utf-8")
-    os.replace(partial, out)
+    replace_text(out, render(runs, title=title, refresh=refresh))
 
 
 def watch(directories: Sequence[Path], out: Path, seconds: int) -> None:

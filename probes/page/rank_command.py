@@ -25,7 +25,7 @@ from probes.transfer.display import Display
 from train import compilation, log
 from train.config import ConfigError
 from train.data import decode
-from train.log import replace_file
+from vci_jax.written import replace_text
 
 _MISTAKES, _PLANES = 24, 6
 
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
         failures=outcome.failures,
         command="python -m probes rank " + " ".join(arguments),
     )
-    replace_file(out / "rank.html", text)
+    replace_text(out / "rank.html", text)
     if config.csv:
         _write_csv(out / "ranking.csv", content["models"])
     console.print(
@@ -126,4 +126,4 @@ def _write_csv(path: Path, models: list[dict[str, Any]]) -> None:
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    replace_file(path, text.getvalue())
+    replace_text(path, text.getvalue())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from train.config import ConfigError
-from train.log import replace_file
+from vci_jax.written import replace_text
 
 Row = dict[str, Any]
 
@@ -43,7 +43,7 @@ class Ledger:
             self._rows[row["task"]] = row
             whole += line if line.endswith("\n") else line + "\n"
         if whole != "".join(lines):
-            replace_file(path, whole)
+            replace_text(path, whole)
 
     @property
     def rows(self) -> dict[str, Row]:
@@ -66,7 +66,7 @@ class Ledger:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a file of JSON in one go: a reader finds the old one or the new one."""
-    replace_file(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    replace_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def _finite(value: Any) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 PLAIN = "tau_1.0"  # Plain cross-entropy, which is in every group.
 TEMPERATURES = ("0.75", "0.5", "0.25", "0.1", "0.05")
 STRENGTHS = ("0.1", "0.2", "0.35", "0.5", "0.75", "1.0")
-STRONGER = ("1.25", "1.5", "2.0")  # Added after the preregistration.
+STRONGER = ("1.5", "2.0")  # Added after the preregistration.
 OBJECTIVES = (
     *("smoothing", "mse", "sigmoid", "logit_norm"),
     *("dropout", "head_decay", "vci_plus", "vci_minus"),

@@ -19,6 +19,7 @@ from probes.transfer import task_features, tasks
 from studies.cifar10 import pilot, score
 from train import log
 from vci_jax.probe.selection import Samples
+from vci_jax.written import replace_text
 
 
 def main(arguments: list[str]) -> int:
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
         if (*run.name.split("_", 1), run.config["seed"]) not in known:
             found.append(measure(path, parsed.data_dir)._asdict())
             text = ",\n".join(json.dumps(one) for one in found)
-            log.replace_file(parsed.out, f"[\n{text}\n]\n")
+            replace_text(parsed.out, f"[\n{text}\n]\n")
             print(found[-1], flush=True)
     return 0
 

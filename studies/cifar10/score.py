@@ -32,6 +32,7 @@ from train import compilation, data, log
 from train.config import DataConfig
 from vci_jax.probe import baselines, selection
 from vci_jax.probe.selection import Samples
+from vci_jax.written import replace_text
 
 VALUES = np.geomspace(1e-6, 1e6, 25)
 SIZES = (500, 2000)
@@ -85,10 +86,10 @@ def main(arguments: list[str]) -> int:
         place = parsed.out / f"seed_{run.config['seed']}" / f"{run.name}.json"
         if not place.exists():
             place.parent.mkdir(parents=True, exist_ok=True)
-            log.replace_file(place, json.dumps(network(path, options)) + "\n")
+            replace_text(place, json.dumps(network(path, options)) + "\n")
             print(place, flush=True)
     if not (parsed.out / "images.json").exists():
-        log.replace_file(parsed.out / "images.json", json.dumps(subsets(parsed.data_dir)) + "\n")
+        replace_text(parsed.out / "images.json", json.dumps(subsets(parsed.data_dir)) + "\n")
     return 0
 
 

@@ -12,10 +12,11 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
+
+from vci_jax.written import replace_text
 
 _log = logging.getLogger(__name__)
 
@@ -86,17 +87,9 @@ def _recall(place: Path, times: dict[str, int]) -> Listing | None:
 
 
 def _remember(place: Path, content: dict) -> None:
-    """Writes under another name first, so that no one ever finds half of a listing."""
-    partial = None
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=place.parent, delete=False) as file:
-            partial = file.name
-            json.dump(content, file)
-        os.replace(partial, place)
+        replace_text(place, json.dumps(content))
     except OSError as error:
-        if partial is not None and os.path.exists(partial):
-            os.unlink(partial)
         _say_once(place.parent, error.strerror or str(error))
 
 

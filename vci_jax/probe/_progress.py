@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import pathlib
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -10,6 +9,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+
+from vci_jax.written import replacing
 
 _CHUNK = 4096
 
@@ -82,11 +83,7 @@ def save(path: str | os.PathLike[str], key: str, progress: Progress) -> None:
     arrays = {f"state{i}": leaf for i, leaf in enumerate(jax.tree.leaves(progress.state))}
     for i, fields in enumerate(results):
         arrays |= {f"result{i}_{j}": field for j, field in enumerate(fields)}
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_name(path.name + ".part")
-    with open(whole, "wb") as file:
+    with replacing(path, "wb") as file:
         np.savez(
             file, key=key, done=progress.done, blocks=(len(results), len(results[0])), **arrays
         )
-    os.replace(whole, path)

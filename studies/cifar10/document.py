@@ -16,44 +16,18 @@ import numpy as np
 from probes.analysis import tables
 from probes.analysis.coefficients import pearson, spearman
 from probes.analysis.tables import Raw, Table
-from studies.cifar10 import choosing, networks, pilot, resampling, statements
+from studies.cifar10 import choosing, networks, pilot, regret, resampling, statements
 from studies.cifar10.choosing import Choices
 from studies.cifar10.networks import GROUPS, TASKS, Networks
+from studies.cifar10.regret import WITHOUT_VCI
 from studies.cifar10.statements import ALL, METRICS, Drawn, Verdict
+from studies.cifar10.words import NAMES, title
 
 STUDY = ("<!-- study: begin -->", "<!-- study: end -->")
 TABLES = ("<!-- tables: begin -->", "<!-- tables: end -->")
 GAINS = ("mlog", "mlo")
 # Beside the four of the paper.
 MORE = ("class_separation", "cdnv", "effective_rank", "h_score", "logme")
-NAMES = {
-    "vci": "VCI",
-    "vci_adjusted": "adjusted VCI",
-    "cosine_similarity": "cosine similarity",
-    "squared_distance": "squared distance",
-    "fuzziness": "fuzziness",
-    "class_separation": "class separation",
-    "cdnv": "CDNV",
-    "effective_rank": "effective rank",
-    "h_score": "H-score",
-    "h_score_adjusted": "adjusted H-score",
-    "logme": "LogME",
-    "nearest_mean": "nearest class mean",
-    "neighbours": "20 nearest neighbours",
-    "probe": "the probe itself",
-    "accuracy": "pretraining accuracy",
-}
-OBJECTIVES = {
-    "smoothing": "label smoothing 0.1",
-    "mse": "squared error",
-    "sigmoid": "sigmoid cross-entropy",
-    "logit_norm": "normalised logits",
-    "dropout": "dropout 0.5",
-    "head_decay": "weight decay of the head",
-    "vci_plus": "cross-entropy + 0.5 VCI",
-    "vci_minus": "cross-entropy - 0.5 VCI",
-}
-WITHOUT_VCI = "vci_plus, vci_minus"
 _NAME = re.compile(r"\{\{([\w.]+)\}\}")
 
 
@@ -175,9 +149,9 @@ def facts(study: Study) -> dict[str, str]:
         "table.correlations": tables.markdown(_correlations(study)),
         "table.signs": tables.markdown(_signs(study)),
         "table.tasks": tables.markdown(_tasks(study)),
-        "table.regret": tables.markdown(_regret(study)),
-        "table.regret_tasks": tables.markdown(_regret_tasks(study)),
-        "table.regret_without": tables.markdown(_regret_without(study)),
+        "table.regret": tables.markdown(regret.sizes(study.choices)),
+        "table.regret_tasks": tables.markdown(regret.tasks(study.choices)),
+        "table.regret_without": tables.markdown(regret.without(study.choices, study.left_out)),
         "table.prediction": tables.markdown(_prediction(study)),
     }
     for prefix, judged in (("", study.verdicts), ("wider.", study.wider)):
@@ -201,10 +175,10 @@ def facts(study: Study) -> dict[str, str]:
             )
     for (score, size), lost in study.choices.regret.items():
         key = ".".join(filter(None, (score, size)))
-        made[f"regret.{key}"] = _points(study.choices, lost)
+        made[f"regret.{key}"] = regret.points(study.choices, lost)
         rest = study.left_out[WITHOUT_VCI]
         made[f"without_vci.{key}"] = f"{rest.points(rest.regret[score, size])[0]:.2f}"
-    made["regret.random"] = _points(study.choices, study.choices.spread)
+    made["regret.random"] = regret.points(study.choices, study.choices.spread)
     gain = drawn.mlog[0]
     everything = drawn.metrics["train", "vci"][0], drawn.mlo[0]
     for name, given in (("own", drawn.own), ("train", drawn.metrics["train", "accuracy"])):
@@ -230,21 +204,6 @@ def compare(path: Path, text: str) -> str:
     return (
         "" if len(written) == len(lines) else f"{path} has {len(written)} lines, not {len(lines)}"
     )
-
-
-def title(setting: str) -> str:
-    """Returns what a setting is called in tables and pictures."""
-    knob, _, value = setting.rpartition("_")
-    if setting == networks.PLAIN:
-        return "cross-entropy (temperature 1)"
-    return {"tau": f"temperature {value}", "lambda": f"regulariser {value}"}.get(
-        knob, OBJECTIVES.get(setting, setting)
-    )
-
-
-def of_pretraining(score: str) -> str:
-    """Returns what a score of the images of pretraining is called."""
-    return NAMES[score] + ("" if score == "accuracy" else " of the pretraining images")
 
 
 def _verdicts(study: Study) -> Table:
@@ -374,55 +333,6 @@ def _named(split: str, metric: str) -> str:
     return NAMES[metric] + (", test images" if split == "test" else "")
 
 
-def _regret(study: Study) -> Table:
-    regret, sizes = study.choices.regret, ("500", "2000", choosing.ALL)
-    rows = []
-    for score in choosing.TARGET:
-        cells = [
-            _points(study.choices, regret[score, size]) if (score, size) in regret else ""
-            for size in sizes
-        ]
-        rows.append([f"{NAMES[score]}, on the target", *cells])
-    for score in choosing.SOURCE:
-        rows.append([of_pretraining(score), "", "", _points(study.choices, regret[score, ""])])
-    rows.append(["any network, at random", "", "", _points(study.choices, study.choices.spread)])
-    header = ["Choose the network by", "500 images", "2,000 images", "all images"]
-    return Table("Accuracy lost by the choice, in points (± standard error)", header, rows)
-
-
-def _with_all(study: Study) -> Iterable[tuple[str, tuple[str, str]]]:
-    """Names the scores of all labelled images, and of those of pretraining, with their keys."""
-    for score in choosing.TARGET:
-        if (score, choosing.ALL) in study.choices.regret:
-            yield f"{NAMES[score]}, on the target", (score, choosing.ALL)
-    for score in choosing.SOURCE:
-        yield of_pretraining(score), (score, "")
-
-
-def _regret_tasks(study: Study) -> Table:
-    regret = study.choices.regret
-    rows = [
-        [name, *(f"{100 * value:.2f}" for value in regret[key][0])]
-        for name, key in _with_all(study)
-    ]
-    rows.append(["any network, at random", *(f"{100 * x:.2f}" for x in study.choices.spread[0])])
-    return Table("The same on every task, all images", ["Choose the network by", *TASKS], rows)
-
-
-def _regret_without(study: Study) -> Table:
-    """What each choice costs if some networks had not been there to choose."""
-    rows = []
-    for name, key in _with_all(study):
-        lost = {names: one.points(one.regret[key])[0] for names, one in study.left_out.items()}
-        ones = {names: value for names, value in lost.items() if names != WITHOUT_VCI}
-        least, most = min(ones, key=ones.__getitem__), max(ones, key=ones.__getitem__)
-        cells = [f"{ones[one]:.2f} ({title(one)})" for one in (least, most)]
-        rows.append([name, f"{lost['vci_minus']:.2f}", f"{lost[WITHOUT_VCI]:.2f}", *cells])
-    header = ["Choose the network by", "without cross-entropy - 0.5 VCI", "without both VCI losses"]
-    header += ["least without one setting", "most without one setting"]
-    return Table("The same, if settings had not been there to choose", header, rows)
-
-
 def _training(found: Networks) -> dict[str, str]:
     """Returns what the trainings and scorings took, of those networks that say so."""
     minutes = np.array(found.seconds) / 60
@@ -454,11 +364,6 @@ def left_out(x: np.ndarray, y: np.ndarray) -> float:
         slope = np.sum((u - u.mean()) * (v - v.mean())) / spread if spread else 0.0
         errors.append(y[one] - v.mean() - slope * (x[one] - u.mean()))
     return float(np.sqrt(np.mean(np.square(errors))))
-
-
-def _points(choices: Choices, lost: np.ndarray) -> str:
-    mean = choices.points(lost)
-    return f"{mean[0]:.2f} ± {mean[1:].std():.2f}"
 
 
 def _with_error(drawn: np.ndarray) -> str:

@@ -8,8 +8,9 @@ from probes import figures
 from probes.figures import style
 from probes.figures.style import Axes, Figure, Line2D
 from studies.cifar10 import choosing, statements
-from studies.cifar10.document import NAMES, Study, of_pretraining, title
+from studies.cifar10.document import Study
 from studies.cifar10.networks import GROUPS, PLAIN, TASKS
+from studies.cifar10.words import NAMES, of_pretraining, title
 
 _WIDTH = style.PAGE
 # Settings whose names stand beside their points in the first panel, and on which side.

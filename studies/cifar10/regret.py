@@ -1,0 +1,70 @@
+"""Tables of what it costs to choose a network by each score."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from probes.analysis.tables import Table
+from studies.cifar10 import choosing
+from studies.cifar10.choosing import Choices
+from studies.cifar10.networks import TASKS
+from studies.cifar10.words import NAMES, of_pretraining, title
+
+WITHOUT_VCI = "vci_plus, vci_minus"
+
+
+def sizes(choices: Choices) -> Table:
+    """What each score costs, with so many labelled images of the target."""
+    regret, sizes = choices.regret, ("500", "2000", choosing.ALL)
+    rows = []
+    for score in choosing.TARGET:
+        cells = [
+            points(choices, regret[score, size]) if (score, size) in regret else ""
+            for size in sizes
+        ]
+        rows.append([f"{NAMES[score]}, on the target", *cells])
+    for score in choosing.SOURCE:
+        rows.append([of_pretraining(score), "", "", points(choices, regret[score, ""])])
+    rows.append(["any network, at random", "", "", points(choices, choices.spread)])
+    header = ["Choose the network by", "500 images", "2,000 images", "all images"]
+    return Table("Accuracy lost by the choice, in points (± standard error)", header, rows)
+
+
+def _with_all(choices: Choices) -> Iterable[tuple[str, tuple[str, str]]]:
+    """Names the scores of all labelled images, and of those of pretraining, with their keys."""
+    for score in choosing.TARGET:
+        if (score, choosing.ALL) in choices.regret:
+            yield f"{NAMES[score]}, on the target", (score, choosing.ALL)
+    for score in choosing.SOURCE:
+        yield of_pretraining(score), (score, "")
+
+
+def tasks(choices: Choices) -> Table:
+    """What each score costs on every task alone."""
+    regret = choices.regret
+    rows = [
+        [name, *(f"{100 * value:.2f}" for value in regret[key][0])]
+        for name, key in _with_all(choices)
+    ]
+    rows.append(["any network, at random", *(f"{100 * x:.2f}" for x in choices.spread[0])])
+    return Table("The same on every task, all images", ["Choose the network by", *TASKS], rows)
+
+
+def without(choices: Choices, left_out: dict[str, Choices]) -> Table:
+    """What each choice costs if some networks had not been there to choose."""
+    rows = []
+    for name, key in _with_all(choices):
+        lost = {names: one.points(one.regret[key])[0] for names, one in left_out.items()}
+        ones = {names: value for names, value in lost.items() if names != WITHOUT_VCI}
+        least, most = min(ones, key=ones.__getitem__), max(ones, key=ones.__getitem__)
+        cells = [f"{ones[one]:.2f} ({title(one)})" for one in (least, most)]
+        rows.append([name, f"{lost['vci_minus']:.2f}", f"{lost[WITHOUT_VCI]:.2f}", *cells])
+    header = ["Choose the network by", "without cross-entropy - 0.5 VCI", "without both VCI losses"]
+    header += ["least without one setting", "most without one setting"]
+    return Table("The same, if settings had not been there to choose", header, rows)
+
+
+def points(choices: Choices, lost: np.ndarray) -> str:
+    """Returns a mean over tasks with its standard error, from the draws."""
+    mean = choices.points(lost)
+    return f"{mean[0]:.2f} ± {mean[1:].std():.2f}"

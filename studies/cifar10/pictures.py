@@ -58,7 +58,7 @@ def design(study: Study) -> Figure:
     axes.text(
         46,
         0,
-        f"each with {seeds} seeds: {len(study.networks.names)} networks; "
+        f"{len(study.networks.names)} networks, up to {seeds} seeds a setting; "
         "plain cross-entropy is in all three groups",
         ha="center",
         fontsize=style.SMALL,

@@ -15,15 +15,14 @@ from studies.cifar10.words import NAMES, of_pretraining, title
 _WIDTH = style.PAGE
 # What stands beside some points of the first panel, and to which side of them.
 _NAMED = {
-    "vci_plus": ("+ 0.5 VCI", "right"),
+    "vci_plus": ("+ 0.5 VCI", "above"),
     "vci_minus": ("- 0.5 VCI", "right"),
     "logit_norm": ("normalised logits", "right"),
     "mse": ("squared error", "right"),
-    "lambda_1.0": ("regulariser 1", "below"),
-    "lambda_1.5": ("regulariser 1.5", "below"),
+    "lambda_1.5": ("regulariser 1.5", "right"),
     "lambda_2.0": ("regulariser 2", "left"),
 }
-_SIDES = {"right": ((6, 0), "left"), "left": ((-6, 0), "right"), "below": ((0, -22), "center")}
+_SIDES = {"right": ((6, 0), "left"), "left": ((-6, 0), "right"), "above": ((0, 20), "center")}
 _PLAIN = {"temperature": "1", "regulariser": "0", "objectives": "cross-entropy"}
 _SIZES = {"500": "500 images", "2000": "2,000 images", choosing.ALL: "all images"}
 

@@ -159,7 +159,7 @@ def deal(
     """
     if isinstance(blocks, bool) or not isinstance(blocks, int | np.integer) or blocks < 1:
         raise VCIError(f"blocks must be at least 1, got {blocks!r}.")
-    rows = read_features(features)
+    rows = feature_matrix(features)
     classes, count = read_labels(labels, len(rows), num_classes)
     _check_finite(rows, classes)
     number = np.bincount(classes[classes >= 0], minlength=count)
@@ -180,7 +180,7 @@ def deal(
     return stack, rows, classes
 
 
-def read_features(features: Any) -> np.ndarray:
+def feature_matrix(features: Any) -> np.ndarray:
     """Returns features [N, D] as they lie in memory, in native byte order.
 
     Raises:

@@ -5,7 +5,8 @@ import zipfile
 
 import numpy as np
 
-_SAFETENSORS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int32": "I32"}
+_SAFETENSORS = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_SAFETENSORS |= {"int64": "I64", "int32": "I32"}
 _STORAGES = {"float32": "FloatStorage", "float16": "HalfStorage", "bfloat16": "BFloat16Storage"}
 
 

@@ -8,7 +8,6 @@ Legend: N rows, D columns of features.
 
 import csv as csv_reader
 import fnmatch
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,8 +41,7 @@ def csv(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarra
       labels: the name of the label's column; None for the one with such a name, or the last.
 
     Raises:
-      VCIError: for names that there are not, or columns of text among the features.
-      ValueError: for cells that are not numbers, rows of unequal length.
+      VCIError: for names that there are not, cells that are not numbers, or rows of another length.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         start = file.readline()
@@ -52,14 +50,18 @@ def csv(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarra
             next(csv_reader.reader([line], delimiter=delimiter), [])
             for line in (start, file.readline())
         )
-    named = not all(map(_is_number, first[:-1])) or (len(first) == 1 and not _is_number(first[0]))
+    named = not all(map(_is_number, first[:-1] or first))
     names = first if named else [str(place) for place in range(len(first))]
     example = second if named else first
+    if len(example) != len(names):
+        raise VCIError(
+            f"{path} has {len(names)} columns in its first row and {len(example)} in the next: "
+            "each row must have as many as the header."
+        )
     text = [not _is_number(cell) for cell in example]
     columns = choose(path, names, text, features, labels)
     codes: dict[str, int] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # That there are no rows: whoever takes them says so.
+    try:
         cells = np.loadtxt(
             path,
             delimiter=delimiter,
@@ -71,6 +73,12 @@ def csv(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarra
             encoding="utf-8-sig",
             ndmin=2,
         )
+    except ValueError as error:
+        said = str(error).partition(";")[0].rstrip(".")
+        raise VCIError(
+            f"{path}: {said}, counted from 0 below the header. All columns but the label must hold "
+            "numbers, in every row; --features and --labels choose columns."
+        ) from None
     if "" in codes:
         row = int(np.argmax(cells[:, -1] == codes[""]))
         raise VCIError(f"{path} has no label in row {row}: give rows without a class the label -1.")
@@ -85,6 +93,11 @@ def _labels(names: list[str]) -> np.ndarray:
         except (ValueError, OverflowError):
             continue
     return np.array(names)
+
+
+def _is_index(name: str) -> bool:
+    """Whether pandas has written the column to number the rows."""
+    return not name or name.startswith(("Unnamed: ", "__index_level_"))
 
 
 def _is_number(cell: str) -> bool:
@@ -174,7 +187,7 @@ def choose(
         label = list(names).index(labels)
     else:
         raise VCIError(f"{path} has no column {labels!r} for --labels; it has {shown}.")
-    others = [place for place, name in enumerate(names) if place != label and name]
+    others = [place for place, name in enumerate(names) if place != label and not _is_index(name)]
     if features is not None:
         others = [place for place in others if fnmatch.fnmatchcase(names[place], features)]
     if not others:

@@ -12,7 +12,7 @@ import contextlib
 import math
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -23,9 +23,9 @@ from vci_jax.errors import VCIError, optional
 
 
 class Stored(NamedTuple):
-    """An array that has not been read: its shape, and the function that reads it."""
+    """An array that has not been read: functions that return its shape and its numbers."""
 
-    shape: tuple[int, ...]
+    shape: Callable[[], tuple[int, ...]]
     read: Callable[[], Any]
 
 
@@ -44,11 +44,12 @@ def npz(path: Path) -> Iterator[Arrays]:
 
 
 def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stored:
-    with archive.open(info) as stream:
-        shape, dtype = _header(stream)
-        size = info.file_size - stream.tell()
+    def header() -> tuple[tuple[int, ...], np.dtype[Any], int]:
+        with archive.open(info) as stream:
+            return *_header(stream), info.file_size - stream.tell()
 
     def read() -> np.ndarray:
+        shape, dtype, size = header()
         _check_dtype(info.filename, dtype)
         # NumPy allocates what the header promises before it reads a byte.
         if size != math.prod(shape) * dtype.itemsize:
@@ -56,21 +57,23 @@ def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stored:
         with archive.open(info) as stream:
             return np.lib.format.read_array(stream, allow_pickle=False)
 
-    return Stored(shape, read)
+    return Stored(lambda: header()[0], read)
 
 
 @contextlib.contextmanager
 def npy(path: Path) -> Iterator[Arrays]:
     """Maps a .npy file, whose array has the empty name."""
-    with path.open("rb") as stream:
-        shape, dtype = _header(stream)
+
+    def header() -> tuple[tuple[int, ...], np.dtype[Any]]:
+        with path.open("rb") as stream:
+            return _header(stream)
 
     def read() -> np.ndarray:
-        _check_dtype(path.name, dtype)
+        _check_dtype(path.name, header()[1])
         mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         return mapped
 
-    yield {"": Stored(shape, read)}
+    yield {"": Stored(lambda: header()[0], read)}
 
 
 @contextlib.contextmanager
@@ -112,9 +115,9 @@ def torch(path: Path) -> Iterator[Arrays]:
     while waiting:
         name, value = waiting.pop()
         if _is_array(value):
-            arrays[name] = Stored(tuple(value.shape), partial(_same, value))
+            arrays[name] = Stored(partial(_shape, value), partial(_same, value))
         elif isinstance(value, list | tuple) and value and all(map(_is_plain, value)):
-            arrays[name] = Stored((len(value),), partial(np.array, value))
+            arrays[name] = _listed(value)
         elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
             seen.add(id(value))
             inside = value.items() if isinstance(value, Mapping) else enumerate(value)
@@ -154,6 +157,15 @@ def _same(value: Any) -> Any:
     return value
 
 
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(value.shape)
+
+
+def _listed(values: Sequence[Any]) -> Stored:
+    array = np.array(values)
+    return Stored(partial(_shape, array), partial(_same, array))
+
+
 def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float)
 
@@ -163,8 +175,12 @@ def safetensors(path: Path) -> Iterator[Arrays]:
     """Opens a safetensors file, whose library checks every offset."""
     library = optional("safetensors", f"Reading {path}")
     with library.safe_open(str(path), framework="numpy") as file:
+
+        def shape(name: str) -> tuple[int, ...]:
+            return tuple(file.get_slice(name).get_shape())
+
         yield {
-            name: Stored(tuple(file.get_slice(name).get_shape()), partial(file.get_tensor, name))
+            name: Stored(partial(shape, name), partial(file.get_tensor, name))
             for name in file.keys()  # noqa: SIM118
         }
 
@@ -187,7 +203,9 @@ def h5(path: Path) -> Iterator[Arrays]:
 
             return read
 
-        yield {name: Stored(item.shape, reader(name, item)) for name, item in sets.items()}
+        yield {
+            name: Stored(partial(_shape, item), reader(name, item)) for name, item in sets.items()
+        }
 
 
 @contextlib.contextmanager
@@ -208,4 +226,8 @@ def zarr(path: Path) -> Iterator[Arrays]:
 
         return read
 
-    yield {name: Stored(item.shape, reader(item)) for name, item in members if _is_array(item)}
+    yield {
+        name: Stored(partial(_shape, item), reader(item))
+        for name, item in members
+        if _is_array(item)
+    }

@@ -8,13 +8,14 @@ import argparse
 import csv
 import importlib
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import vci_jax
 from vci_jax._report import Report
-from vci_jax._table import metrics_text, report_text
+from vci_jax._table import WIDTH, metrics_text, report_text
 from vci_jax.catalogue import ON_PRETRAINING, ON_TARGET
 from vci_jax.compare import compare
 from vci_jax.errors import VCIError
@@ -24,22 +25,38 @@ from vci_jax.in_memory import measure_arrays
 
 _COMMANDS = {"probe": "vci_jax.probe.command:main"}
 
+_DESCRIPTION = """\
+How collapsed are these features? Of one file, prints every collapse metric and
+its caveats. Of several files with features of the same samples, prints which
+has collapsed more, with an interval of each difference.
+
+examples:
+  vci features.npz                      all metrics in a table
+  vci before.pt after.h5                which has collapsed more, and how sure
+  vci rows.csv --features 'f*' --labels species
+  vci *.npz --csv > metrics.csv         a row for each file
+  vci probe train.npz test.npz          accuracy of a linear classifier of them"""
+_EPILOG = "\n\n".join(
+    textwrap.fill(text, WIDTH - 1)
+    for text in (
+        f"Files: {KINDS}. They hold features [N, D] and labels [N]; optional are head_kernel "
+        "[D, K], head_bias [K] and logits [N, K] of the classifier.",
+        "Labels are integers or text, or columns of the classifier if there is one; rows with the "
+        "label -1 or -100 have none and are left out.",
+        f"{ON_PRETRAINING} {ON_TARGET}",
+        "Exit codes: 0 done, 2 a mistake in the files or options, 130 interrupted.",
+    )
+)
+
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of ``vci FILE...``, for shell completion as well."""
     parser = argparse.ArgumentParser(
         prog="vci",
         usage="vci FILE [FILE ...] [options]\n       vci probe TRAIN TEST [options]",
-        description="How collapsed are these features? Reads features and labels from a file and "
-        "prints every collapse metric, with caveats. For several files with features of the same "
-        "samples, prints which has collapsed more, with an interval of each difference. "
-        "`vci probe TRAIN TEST` prints the accuracy of a linear classifier of the features "
-        "(`vci probe --help`).",
-        epilog=f"Files: {KINDS}. They hold features [N, D] and labels [N]; optional are "
-        "head_kernel [D, K], head_bias [K] and logits [N, K] of the classifier. Labels are "
-        "integers or text, or columns of the classifier if there is one; rows with the label -1 "
-        f"or -100 have none and are left out. Signs: {ON_PRETRAINING} {ON_TARGET} Exit codes: 0 "
-        "done, 2 a mistake in the files or options, 130 interrupted.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
     )
     files: Any = parser.add_argument("files", nargs="*", metavar="FILE", help="a file of features")
     files.complete = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}  # Of shtab.

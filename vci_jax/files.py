@@ -115,7 +115,7 @@ def read_arrays(
     """
     path = Path(path)
     kind = _kind(path)
-    with _explained(path, kind):
+    with explained(path, kind):
         if kind in _TABLES:
             rows, classes = _TABLES[kind](path, features, labels)
             arrays = {"features": rows, "labels": classes}
@@ -136,7 +136,7 @@ def read_tree(path: str | os.PathLike[str]) -> Any:
     """
     path = Path(path)
     kind = _kind(path)
-    with _explained(path, kind):
+    with explained(path, kind):
         if kind == "torch":
             return _formats.load_torch(path)
         if kind != "safetensors":
@@ -150,7 +150,7 @@ def read_tree(path: str | os.PathLike[str]) -> Any:
 
 def _kind(path: Path) -> str:
     """The format of a file, a key of ``_ARRAYS`` or ``_TABLES``; refused if it is none of these."""
-    with _explained(path, "readable"):
+    with explained(path, "readable"):
         if path.is_dir():
             marks = ("zarr.json", ".zarray", ".zgroup")
             return "zarr" if any((path / mark).exists() for mark in marks) else "folder"
@@ -171,8 +171,16 @@ def _kind(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _explained(path: Path, kind: str) -> Iterator[None]:
-    """Turns whatever a damaged file can make of the libraries into one sentence."""
+def explained(path: Path, kind: str) -> Iterator[None]:
+    """Turns whatever a damaged file can make of the libraries into one sentence.
+
+    Args:
+      path: of the file.
+      kind: what the file was taken for.
+
+    Raises:
+      VCIError: for any exception in the block.
+    """
     try:
         yield
     except VCIError as error:
@@ -187,8 +195,8 @@ def _explained(path: Path, kind: str) -> Iterator[None]:
             raise VCIError(f"{path} cannot be read: {error.strerror}.") from None
         first = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise VCIError(
-            f"{path} is not a readable {kind} file: {first[:200].rstrip('.')}. It is damaged or "
-            "was cut short: write it again, or copy it anew."
+            f"{path} is not a readable {kind} file: {first.partition('. ')[0][:200].rstrip('.')}. "
+            "It is damaged or was cut short: write it again, or copy it anew."
         ) from None
 
 
@@ -228,18 +236,19 @@ def _name(
     names = [name for name in stored if re.split(r"[./]", name)[-1].lower() in usual]
     if not names:  # Those of no usual name, by the number of dimensions.
         size = 2 if what == "features" else 1
-        names = [n for n, a in stored.items() if len(a.shape) == size and n not in CLASSIFIER]
+        names = [n for n, a in stored.items() if len(a.shape()) == size and n not in CLASSIFIER]
         names = [name for name in names if name != other]
     if len(names) == 1:
         return names[0]
+    reason = f"has several arrays that may be the {what}" if names else f"has no array {what!r}"
     raise VCIError(
-        f"{path}: which array has the {what}? It holds {_listed(stored)}: name one with --{what} "
-        f"KEY ({what}= in Python)."
+        f"{path} {reason}; it holds {_listed(stored)}. Name one with --{what} KEY ({what}= in "
+        "Python)."
     )
 
 
 def _listed(stored: Arrays) -> str:
-    parts = [f"{name} {list(array.shape)}" for name, array in stored.items()]
+    parts = [f"{name} {list(array.shape())}" for name, array in stored.items()]
     more = f" and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else ""
     return (", ".join(parts[:_SHOWN]) or "no arrays") + more
 

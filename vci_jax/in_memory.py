@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 
 from vci_jax import agreement, moments
 from vci_jax._report import Head, Report, check_options, finish
-from vci_jax.arrays import canonicalize_reals
+from vci_jax.arrays import canonicalize_reals, check_head
 from vci_jax.errors import Caveat, VCIError
 from vci_jax.geometry import Weighting
 from vci_jax.jit_update import jit_update
@@ -128,6 +128,11 @@ def measure_arrays(
     if metrics is not None and "ncc_agreement" in metrics and scores is None and head is None:
         raise VCIError("ncc_agreement needs logits: pass logits= or classifier=.")
     check_options(weighting, metrics, blocks)
+    if head is not None:
+        height, width = head[0].shape
+        dim = feature_matrix(features).shape[1]
+        if height != dim:  # Before its columns are taken for the classes.
+            check_head(head, dim, height if width == dim else width)
     columns = [part.shape[1] for part in (scores, head[0] if head else None) if part is not None]
     count = next(iter(columns), None) if num_classes is None else num_classes
     stack, rows, classes = deal(features, labels, blocks, weighting, count)

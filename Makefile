@@ -3,15 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READY_DEMO := $(VENV)/.ready-demo
 DEMO := runs/digits
 export JAX_PLATFORMS ?= cpu
 
 .PHONY: demo test slow lint bench clean
 
-demo: $(READY)  ## Train on real handwritten digits and watch the features collapse (about 3 min).
+demo: $(READY_DEMO)  ## Train on real handwritten digits and watch the features collapse (about 3 min).
 	$(BIN)/python -m train digits $(DEMO)
 	$(BIN)/python -m probes figures $(DEMO) --out $(DEMO)/figures
 	$(BIN)/python -m probes report $(DEMO)
+	@echo "Open $(DEMO)/report.html in a browser; its end says what to do next."
 
 test: $(READY)  ## The test suite, without the tests marked slow.
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(TESTS)
@@ -32,10 +34,19 @@ bench: $(READY)  ## The speed claims about metrics, measured here; benchmarks/ h
 	$(BIN)/python -m benchmarks.metrics  # PyTorch beside it: $(BIN)/pip install torch==2.13.0
 
 $(READY): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vci_jax needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]" -c constraints.txt
-	touch $(READY)
+	@$(call install,dev,the tests and the linters need: 1.6 GB)
+	@touch $(READY) $(READY_DEMO)
+
+$(READY_DEMO): pyproject.toml constraints.txt
+	@$(call install,demo,the demo needs: 0.9 GB)
+	@touch $(READY_DEMO)
+
+define install
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vci_jax needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11")'
+echo "Installing into $(VENV) what $(2)."
+$(PYTHON) -m venv $(VENV)
+$(BIN)/python -m pip install --disable-pip-version-check -e ".[$(1)]" -c constraints.txt
+endef
 
 clean:
 	rm -rf $(VENV) $(DEMO) .pytest_cache .ruff_cache .mypy_cache

@@ -1,6 +1,7 @@
 """Work directories with known numbers, as a training leaves them, for the tests of the reports."""
 
 import json
+import math
 
 CLASSES, DIM = 10, 16
 
@@ -40,7 +41,9 @@ def row(epoch, split, *, level=1.0, **changes):
 def per_class(epoch=4, classes=CLASSES):
     """The content of per_class.json; class 3 is the loosest on train."""
     table = {
+        "name": [f"class {k}" for k in range(classes)],
         "count": [100] * classes,
+        "accuracy": [1 - k / 100 for k in range(classes)],
         "variance": [1.0 + k for k in range(classes)],
         "distance": [5.0] * classes,
         "squared_distance": [0.1 + (0.5 if k == 3 else k / (10 * classes)) for k in range(classes)],
@@ -49,6 +52,20 @@ def per_class(epoch=4, classes=CLASSES):
         "nearest_cdnv": [0.05] * classes,
     }
     return {"step": 22 * epoch, "epoch": epoch, "train": table, "test": table}
+
+
+def picture(epoch, split, images=30):
+    """One line of pictures.jsonl; the images of each class move outwards."""
+    angle = [2 * math.pi * (i % CLASSES) / CLASSES for i in range(images)]
+    reach = epoch / (1 + epoch)
+    return {
+        "step": 22 * epoch,
+        "epoch": epoch,
+        "split": split,
+        "label": [i % CLASSES for i in range(images)],
+        "x": [round(reach * math.cos(a) + 0.01 * i, 3) for i, a in enumerate(angle)],
+        "y": [round(reach * math.sin(a), 3) for a in angle],
+    }
 
 
 RUN_JSON = [
@@ -80,6 +97,8 @@ def write_run(path, *, name=None, epochs=4, config=None, level=1.0, tasks=None, 
         rows = [row(e, s, level=level) for e in range(epochs + 1) for s in ("train", "test")]
     (path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
     (path / "per_class.json").write_text(json.dumps(per_class(epochs)))
+    pictures = [picture(e, s) for e in range(epochs + 1) for s in ("train", "test")]
+    (path / "pictures.jsonl").write_text("".join(json.dumps(one) + "\n" for one in pictures))
     (path / "run.json").write_text(json.dumps(RUN_JSON))
     if tasks:
         lines = [

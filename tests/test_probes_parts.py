@@ -211,7 +211,7 @@ def test_blocks_are_made_where_they_cost_no_more_than_a_few_steps(samples, class
     assert (found is not None) == there
     if there:
         assert len(set(found)) == len(found)
-        assert 4 * len(found) == pytest.approx(16 * columns, abs=4)
+        assert 4 * len(found) == pytest.approx(32 * columns, abs=4)
         assert max(found) < samples // 4
 
 

@@ -48,13 +48,18 @@ def test_the_command_writes_the_page_of_a_run_into_it(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("adjusted", "start"), [(0.4, "Plain VCI, not adjusted for sample size, fell"), (None, "VCI f")]
+    ("adjusted", "start"),
+    [(0.4, "VCI did not fall"), (None, "VCI, not adjusted for sample size, f")],
 )
 def test_the_sentence_names_its_quantity(tmp_path, adjusted, start):
-    """The large number above it is the adjusted VCI, where there is one."""
+    """It is the adjusted VCI where there is one, as the large numbers are."""
     rows = [made_runs.row(e, s, vci_adjusted=adjusted) for e in (0, 1) for s in tables.SPLITS]
     (run,) = read_runs([made_runs.write_run(tmp_path / "run", rows=rows)])
-    assert tables.verdict(run)["sentence"].startswith(start)
+    (verdict,) = tables.verdicts([run])
+    assert verdict["sentence"].startswith(start)
+    train, test = (verdict["splits"][split]["vci"] for split in tables.SPLITS)
+    assert (train, test) == (("0.400", "0.400") if adjusted else ("0.250", "0.300"))
+    assert ("plain VCI of these images is 0.250" in tables.adjustment(run)) == bool(adjusted)
 
 
 def test_the_page_asks_for_nothing_and_is_small(tmp_path):
@@ -89,7 +94,7 @@ def test_a_large_group_stays_below_three_megabytes(tmp_path):
     assert spectrum["between"][0][4] == float(f"{wide['between'][4]:.4g}")
     table = data["classes"][0]
     assert table["of"] == 1000
-    assert table["rows"][0][0] == 3, "the loosest class comes first"
+    assert table["rows"][0][0] == "class 3", "the loosest class comes first"
     assert len(table["rows"]) == 500
     assert "of up to" not in _words(text), "100 records of 12 runs fit"
 
@@ -214,7 +219,7 @@ def test_means_of_two_kinds_are_not_compared(tmp_path):
         np.mean(np.log([0.9 / 0.1, 0.6 / 0.4])),
         np.mean(np.log([0.88 / 0.12, 0.57 / 0.43])),
     ]
-    assert [mean["text"] for mean in table["means"]] == [f"{mean:.4g}" for mean in expected]
+    assert [mean["text"] for mean in table["means"]] == [f"{mean:.2f}" for mean in expected]
 
 
 def test_the_best_of_each_task_is_marked(tmp_path):
@@ -298,8 +303,15 @@ def test_classes_and_machine_may_be_missing(tmp_path):
     """As in the directories of older versions; a damaged file is one too."""
     run = made_runs.write_run(tmp_path / "run")
     (found, _), missing = classes.tables([read_run(run)])
-    assert found["rows"][0][:2] == [3, 100]
+    assert found["rows"][0][:3] == ["class 3", 100, 0.97]
+    assert found["rows"][0][7] == "class 4"
     assert missing == []
+    record = json.loads((run / "per_class.json").read_text())
+    for split in tables.SPLITS:
+        del record[split]["name"], record[split]["accuracy"]
+    (run / "per_class.json").write_text(json.dumps(record))
+    (found, _), _ = classes.tables([read_run(run)])
+    assert found["rows"][0][:3] == [3, 100, None]
     words = _words(_page(run)[0])
     assert "NVIDIA Test" in words
     assert "flax not installed" in words

@@ -86,7 +86,7 @@ def test_blank_lines_are_no_rows(tmp_path):
     path = write(tmp_path / "run", tail=f"\n  \n{line}\n\n\n")
     run = runs.read_run(path)
     assert run.rows == [ROW, ROW]
-    assert run.notes == ["transfer.jsonl: there is none."]
+    assert run.notes == []
     (path / "metrics.jsonl").write_text(f'{line}\n\n{{"epoch"\n\n')
     assert "line 3, the last, is cut off" in runs.read_run(path).notes[0]
 
@@ -108,7 +108,7 @@ def test_missing_files_are_notes_and_nothing_at_all_is_an_error(tmp_path):
     (path / "config.json").unlink()
     run = runs.read_run(path)
     assert run.config == {}
-    assert run.notes == ["config.json: there is none.", "transfer.jsonl: there is none."]
+    assert run.notes == ["config.json is missing."]
     for empty in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(ValueError, match=str(empty)):
             runs.read_run(empty)

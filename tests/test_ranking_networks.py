@@ -6,8 +6,12 @@ import pathlib
 import shutil
 
 import pytest
+from rich.console import Console
 
 from probes.page import rank_command
+from probes.ranking import runner
+from probes.transfer.display import Display
+from train.config import ConfigError
 
 PHOTOGRAPHS = pathlib.Path(__file__).parents[2] / "shared/data/sign_digits"
 PACKAGES = (
@@ -42,3 +46,9 @@ def test_random_is_last_and_half_random_below_the_pretrained(tmp_path):
     assert not ties["lite0_random"]
     assert not ties["lite0_half"]
     assert "<svg" in (tmp_path / "out/rank.html").read_text()
+
+
+def test_an_unknown_score_is_refused_before_a_model_is_read():
+    config = runner.RankConfig(data="digits", score="best")
+    with pytest.raises(ConfigError, match="'best'; it is top1 or mean_per_class"):
+        runner.run(["no_such_model"], config, Display(Console()))

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from train import display
 
-METRICS = [name for name, _ in display._TABLE_METRICS]
+METRICS = ["vci", *(name for name, _ in display._TABLE_METRICS)]
 
 
 def _row(split, value, **more):
@@ -39,7 +39,8 @@ def test_the_summary_has_first_and_last_values():
     rows = [_row("train", 0.5), _row("test", None), _row("train", 0.125), _row("test", 3.0)]
     workdir = Path("/" + "long [path]/" * 15 + "run")
     display.print_summary(Console(file=out, width=80), rows, workdir)
-    assert "0.125 (0.5)" in out.getvalue()
-    assert "3 (undefined)" in out.getvalue()
+    assert "0.1250 (0.5000)" in out.getvalue()
+    assert "3.0000 (undefined)" in out.getvalue()
+    assert "Not adjusted (vci) it is 0.1250 on train and 3.0000 on" in out.getvalue()
     command = f"python -m probes figures '{workdir}' --out DIR"
     assert f"Figures: {command}" in out.getvalue().splitlines()

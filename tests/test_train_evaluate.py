@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_run
 from tensorboardX.proto.event_pb2 import Event
 
 import vci_jax
-from train import evaluate, log, provenance
+from train import evaluate, log, loop, picture, provenance
 from vci_jax.monitor import deal
 
 K, D, N = 4, 6, 200
@@ -145,3 +146,40 @@ def test_each_start_is_noted(tmp_path):
     (tmp_path / "run.json").write_text("[{")
     provenance.note_start(tmp_path, step=4)
     assert len(json.loads((tmp_path / "run.json").read_text())) == 1
+
+
+def test_the_plane_is_that_of_least_squares():
+    """Against NumPy on the rows themselves; VCI 0 puts every image into the corner of its class."""
+    features, labels = _data()
+    features += 30
+    blocks = evaluate.init_tally(K, {"features": D}, 4).moments["features"]
+    plane = picture.fit_plane(DEAL(blocks, features, labels, np.ones(N)))
+    design = np.column_stack([features, np.ones(N)])
+    expected = design @ np.linalg.lstsq(design, picture.corners(K)[labels])[0]
+    drawn = picture.draw(plane, features, labels, np.arange(N) > 0)
+    np.testing.assert_allclose([drawn["x"], drawn["y"]], expected[1:].T, atol=2e-3)
+    assert drawn["label"] == labels[1:].tolist()
+    collapsed = np.eye(K, D, dtype=np.float32)[labels]
+    plane = picture.fit_plane(DEAL(blocks, collapsed, labels, np.ones(N)))
+    points = collapsed @ plane.kernel + plane.bias
+    np.testing.assert_allclose(points, picture.corners(K)[labels], atol=1e-5)
+
+
+def test_pictures_are_of_the_same_images_at_every_record(tmp_path):
+    """A line for each split and record, with its labels; classes have names and accuracies."""
+    config = tiny_run.tiny_config(epochs=2)
+    loop.train(config, tmp_path / "run", tiny_run.console())
+    lines = (tmp_path / "run" / "pictures.jsonl").read_text().splitlines()
+    pictures = [json.loads(line) for line in lines]
+    assert [(p["epoch"], p["split"]) for p in pictures] == [
+        (epoch, split) for epoch in range(3) for split in ("train", "test")
+    ]
+    assert {len(p[key]) for p in pictures for key in ("label", "x", "y")} == {256}
+    assert pictures[0]["label"] == pictures[2]["label"]
+    assert min(pictures[0]["label"]) == 0
+    classes = json.loads((tmp_path / "run" / "per_class.json").read_text())["test"]
+    assert classes["name"] == [str(digit) for digit in range(10)]
+    row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    average = np.average(classes["accuracy"], weights=classes["count"])
+    assert average == pytest.approx(row["accuracy"], abs=1e-5)
+    assert not {"per_class", "picture", "plane"} & set(row)

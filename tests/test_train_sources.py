@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from PIL import Image
 import configs
 from train import data
 from train.config import ConfigError, DataConfig
-from train.data import listing, prepared
+from train.data import listing, prepared, splits
 
 ROOT = pathlib.Path(__file__).parents[1]
 COLOURS = ("blue", "green", "red")
@@ -201,6 +202,32 @@ def test_one_more_file_moves_few_others(tmp_path):
     (tmp_path / "a" / "new.png").write_bytes(picture(200))
     after = numbers(load(f"folder:{tmp_path}").train).keys()
     assert len(before ^ after) <= 3
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "train", "all", "train[:90%]", "train[-10%:]", "train[33.3%:66.6%]", "train[-5:]",
+        "train[5:50%]", "train[3:40] + test[:5]", "a-b[:-1]",
+    ],
+)  # fmt: skip
+def test_a_slice_means_what_it_means_in_tfds(spec):
+    """Percentages are rounded alike, and negative bounds count from the end."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    sizes = {"train": 55, "test": 20, "a-b": 7}
+    infos = {k: SimpleNamespace(num_examples=n, shard_lengths=[n]) for k, n in sizes.items()}
+    parts = tfds.core.ReadInstruction.from_spec(spec).to_absolute(infos)
+    expected = [(p.splitname, range(sizes[p.splitname])[p.from_ : p.to]) for p in parts]
+    assert splits.ranges(spec, sizes, "--data.train_split") == expected
+
+
+def test_only_prepared_data_need_tfds(tmp_path, monkeypatch):
+    """A flat folder is divided without it; a prepared data set says what to install."""
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    write_images(tmp_path, {"a": 5, "b": 5})
+    assert load(f"folder:{tmp_path}").train.size == 8
+    with pytest.raises(ConfigError, match=r"pip install 'vci_jax\[tfds\]'"):
+        load("tfds:cifar10")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from vci_jax import METRICS
 
-_COLLAPSE = ("vci", "vci_adjusted", "fuzziness", "squared_distance", "cosine_similarity",
+_COLLAPSE = ("vci_adjusted", "fuzziness", "squared_distance", "cosine_similarity",
              "class_separation")  # fmt: skip
 _TABLE_METRICS = (
     ("accuracy", "↑ better"),
@@ -23,7 +23,13 @@ _TABLE_METRICS = (
 
 _HEADER = """\
            ----------- train ----------  ----------- test -----------
-    epoch       loss  accuracy      VCI      loss  accuracy      VCI  images/s"""
+    epoch       loss  accuracy  VCI adj      loss  accuracy  VCI adj  images/s"""
+
+# Why the program shows one VCI, and not the other beside it.
+_ADJUSTED = (
+    "VCI is adjusted for sample size (vci_adjusted), so that splits of different sizes can be "
+    "compared. Not adjusted (vci) it is {} on train and {} on test."
+)
 
 
 class Display:
@@ -71,7 +77,7 @@ class Display:
         """Moves the bar to a finished step."""
         parts = [f"loss {scalars['loss']:.3f}", f"accuracy {scalars['accuracy']:.3f}"]
         if self._vci is not None:
-            parts.append(f"VCI {self._vci:.3f}")
+            parts.append(f"VCI adj {self._vci:.3f}")
         if rate is not None:
             parts.append(f"{rate:,.0f} images/s")
         epoch = f"{-(-step // self._steps_per_epoch)}/{self._epochs}"
@@ -81,11 +87,11 @@ class Display:
         """Prints one line for a metrics pass over both splits."""
         if self._vci is None:
             self.say(_HEADER)
-        self._vci = train["vci"]
+        self._vci = train["vci_adjusted"]
         rate = train["images_per_second"]
         columns = [f"{train['epoch']:>5}/{self._epochs:<4}"]
         columns += [
-            f"{row['loss']:>10.4f}{row['accuracy']:>10.4f}{row['vci']:>9.4f}"
+            f"{row['loss']:>10.4f}{row['accuracy']:>10.4f}{row['vci_adjusted']:>9.4f}"
             for row in (train, test)
         ]
         self.say("".join(columns) + ("" if rate is None else f"{rate:>10,.0f}"))
@@ -102,15 +108,22 @@ def print_summary(console: Console, rows: list[dict[str, Any]], workdir: Path) -
         table.add_column(split, justify="right")
     table.add_column("direction", style="dim")
     for metric, direction in _TABLE_METRICS:
-        cells = []
-        for split in ("train", "test"):
-            values = [row[metric] for row in rows if row["split"] == split]
-            cells.append(f"{_number(values[-1])} ({_number(values[0])})")
-        table.add_row(metric, *cells, direction)
+        ends = [_ends(rows, split, metric) for split in ("train", "test")]
+        table.add_row(metric, *(f"{last} ({first})" for first, last in ends), direction)
     console.print(table)
+    plain = [_ends(rows, split, "vci")[1] for split in ("train", "test")]
+    console.print(_ADJUSTED.format(*plain), highlight=False, markup=False)
     draw = f"python -m probes figures {shlex.quote(str(workdir))} --out DIR"
     console.print(f"Figures: {draw}", highlight=False, markup=False, soft_wrap=True)
 
 
+def _ends(rows: list[dict[str, Any]], split: str, metric: str) -> tuple[str, str]:
+    """Returns the first and the last value of a metric, for a column of equal digits."""
+    values = [row[metric] for row in rows if row["split"] == split]
+    return _number(values[0]), _number(values[-1])
+
+
 def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4g}"
+    if value is None:
+        return "undefined"
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e3 else f"{value:.2e}"

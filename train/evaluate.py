@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vci_jax
+from train import picture
 from train.step import Task, TrainState, predict_layers
 from vci_jax.monitor import LAYER_METRICS, deal
 
@@ -24,7 +25,7 @@ from vci_jax.monitor import LAYER_METRICS, deal
 class Tally(NamedTuple):
     """Sums over the images seen so far; ``moments`` by the name of the depth, in their order.
 
-    Those of ``features`` have a leading axis of blocks.
+    Those of ``features`` have a leading axis of blocks. ``correct`` and ``samples`` are by class.
     """
 
     moments: OrderedDict[str, vci_jax.ClassMoments]
@@ -48,8 +49,8 @@ def init_tally(num_classes: int, dims: Mapping[str, int], blocks: int) -> Tally:
     return Tally(
         moments=moments,
         loss=jnp.zeros((), jnp.float32),
-        correct=jnp.zeros((), jnp.int32),
-        samples=jnp.zeros((), jnp.int32),
+        correct=jnp.zeros(num_classes, jnp.int32),
+        samples=jnp.zeros(num_classes, jnp.int32),
     )
 
 
@@ -67,8 +68,8 @@ def add_batch(task: Task, tally: Tally, state: TrainState, batch: dict[str, jax.
             for add in [deal if name == "features" else vci_jax.update]
         ),
         loss=tally.loss + jnp.sum(loss),
-        correct=tally.correct + jnp.sum(correct, dtype=jnp.int32),
-        samples=tally.samples + jnp.sum(present, dtype=jnp.int32),
+        correct=tally.correct.at[labels].add(correct.astype(jnp.int32)),
+        samples=tally.samples.at[labels].add(present.astype(jnp.int32)),
     )
 
 
@@ -101,7 +102,8 @@ def evaluate(
     """Returns the accuracy, the loss and every metric of the split that ``batches`` go through.
 
     Where depths besides the features are measured, ``layers`` has the metrics of each.
-    ``per_class`` has what ``vci_jax.per_class`` says of the features, a list per column.
+    ``per_class`` has what ``vci_jax.per_class`` says of the features, and the accuracy, a list per
+    column. ``plane`` is the one that pictures of the features lie in.
 
     Args:
       tallies: an empty one per device, given up to the pass.
@@ -120,10 +122,13 @@ def evaluate(
     features = tally.moments["features"]
     sound = all(np.isfinite(np.asarray(part)).all() for part in (kernel, bias))
     metrics = vci_jax.report(features, head=(kernel, bias) if sound else None)
-    samples = int(tally.samples)
-    row = {"accuracy": int(tally.correct) / samples, "loss": float(tally.loss) / samples, **metrics}
+    correct, counts = np.asarray(tally.correct), np.asarray(tally.samples)
+    samples = int(counts.sum())
+    row = {"accuracy": correct.sum() / samples, "loss": float(tally.loss) / samples, **metrics}
     classes = jax.device_get(_per_class(features))
+    classes["accuracy"] = np.where(counts > 0, correct / np.maximum(counts, 1), np.nan)
     row["per_class"] = {name: column.tolist() for name, column in classes.items()}
+    row["plane"] = picture.fit_plane(features)
     others = {name: m for name, m in tally.moments.items() if name != "features"}
     if others:
         reports = {name: vci_jax.report(moments) for name, moments in others.items()}

@@ -7,7 +7,8 @@ between two runs with one seed. Values that are not finite are written as null.
 
 ``per_class.json`` beside it has what ``vci_jax.per_class`` says of each split at the last of these
 steps: ``step``, ``epoch``, and for each split a list per column. It is no part of the rows, which
-it would make several times as long where there are a thousand classes.
+it would make several times as long where there are a thousand classes. ``pictures.jsonl`` has, for
+each row, where a few images lie in the plane of ``picture.py``: ``label``, ``x``, ``y``.
 """
 
 import json
@@ -45,6 +46,8 @@ class Journal:
         """
         self._path = workdir / "metrics.jsonl"
         self.rows = _rewind(self._path, last_step)
+        self._pictures = workdir / "pictures.jsonl"
+        _rewind(self._pictures, last_step)
         self._file = self._path.open("a")
         self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=last_step + 1)
         self._wandb = wandb
@@ -65,10 +68,17 @@ class Journal:
         return any(row["step"] == step for row in self.rows)
 
     def write(self, rows: list[Row]) -> None:
-        """Appends the rows of a step, on disk when this returns; ``per_class`` goes to its file."""
+        """Appends the rows of a step, on disk when this returns.
+
+        What they say of classes and of single images goes to files of its own.
+        """
         rows = [json_ready(row) for row in rows]
         _write_per_class(self._path.with_name("per_class.json"), rows)
-        rows = [{key: row[key] for key in row if key != "per_class"} for row in rows]
+        with self._pictures.open("a") as file:
+            for row in (row for row in rows if "picture" in row):
+                where = {key: row[key] for key in ("step", "epoch", "split")}
+                file.write(json.dumps(where | row["picture"]) + "\n")
+        rows = [{k: row[k] for k in row if k not in ("per_class", "picture")} for row in rows]
         self.rows += rows
         self._file.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
         self._file.flush()

@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from rich.console import Console
 
-from train import checkpoint, data, evaluate, log, losses, models, optim, profile, program
+from train import checkpoint, data, evaluate, log, losses, models, optim, picture, profile, program
 from train import mesh as meshes
 from train.claim import claim
 from train.config import Config
@@ -151,7 +151,7 @@ def measure(
 
     Returns None if the run is asked to end meanwhile.
     """
-    state = run.program.gather(state.averaged if run.config.eval.averaged else state)
+    state = _measured(run, state)
     with contextlib.closing(_evaluation_batches(run, split)) as batches:
         return evaluate.evaluate(
             run.program.init_tally(),
@@ -161,6 +161,22 @@ def measure(
             merge=run.program.merge,
             stop=stopping.now if stopping else lambda: False,
         )
+
+
+def draw(run: Run, state: TrainState, split: data.Split, plane: picture.Plane) -> dict[str, Any]:
+    """Returns where a few images of a split lie in a plane."""
+    shown = picture.sample(split.records)
+    few = dataclasses.replace(split, records=shown)
+    settings = dataclasses.replace(run.config.data, workers=0)  # One batch is not worth a process.
+    padded = meshes.round_up(shown.size, run.mesh)
+    with contextlib.closing(data.evaluation_batches(few, settings, shown.size, padded)) as batches:
+        batch = meshes.put_batch(next(batches), run.mesh)
+    return picture.draw(plane, *run.program.features(_measured(run, state), batch))
+
+
+def _measured(run: Run, state: TrainState) -> TrainState:
+    """Returns the weights that are measured, whole on every device."""
+    return run.program.gather(state.averaged if run.config.eval.averaged else state)
 
 
 def _claim(config: Config, workdir: Path) -> None:
@@ -267,12 +283,17 @@ def _record(
     run: Run, outputs: Outputs, state: TrainState, *, step: int, rate: float | None = None
 ) -> list[log.Row] | None:
     """Measures both splits and writes a row for each; None if the run is asked to end meanwhile."""
-    rows = []
+    rows: list[log.Row] = []
+    plane = None
     for name, split in (("train", run.dataset.train), ("test", run.dataset.test)):
         start = time.perf_counter()
         measured = measure(run, state, split, outputs.stopping)
         if measured is None:
             return None
+        own = measured.pop("plane")
+        plane = plane or own  # That of the train split, for both.
+        measured["per_class"]["name"] = list(run.dataset.classes)
+        measured["picture"] = draw(run, state, split, plane)
         row = {"step": step, "epoch": step // run.steps_per_epoch, "split": name, **measured}
         rows.append(row | {"seconds": time.perf_counter() - start, "images_per_second": rate})
     outputs.journal.write(rows)

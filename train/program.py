@@ -13,7 +13,7 @@ import jax
 
 from train import checkpoint, evaluate
 from train import mesh as meshes
-from train.step import Task, TrainState, init_state, predict_layers, train_step
+from train.step import Task, TrainState, init_state, predict, predict_layers, train_step
 
 
 class Program(NamedTuple):
@@ -27,6 +27,7 @@ class Program(NamedTuple):
     init_tally: Callable[[], evaluate.Tally]
     add_batch: jax.stages.Wrapped
     merge: Callable[[evaluate.Tally], evaluate.Tally]
+    features: jax.stages.Wrapped
 
 
 def build(
@@ -80,7 +81,14 @@ def build(
             donate_argnums=0,
         ),
         merge=jax.jit(evaluate.merge, out_shardings=whole),
+        features=jax.jit(
+            partial(_features, task), in_shardings=(whole, parts), out_shardings=whole
+        ),
     )
+
+
+def _features(task: Task, state: TrainState, batch: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
+    return predict(task, state, batch["image"])[1], batch["label"], batch["mask"]
 
 
 def _dims(

@@ -308,12 +308,14 @@ def _straightened(vectors: Float[Array, "n n"], images: Float[Array, "M n"]) -> 
     """Eigenvectors of A^T A with one step of Jacobi's in all planes, from their images A v.
 
     An eigensolver turns v_j towards v_i by up to eps s_i^2 / s_j^2, and their images show by how
-    much: by (v_i.A^T A v_j) / (s_j^2 - s_i^2), good to eps s_i / s_j.
+    much: by (v_i.A^T A v_j) / (s_j^2 - s_i^2), good to eps s_i / s_j. A turn that is not small, as
+    between values that are nearly equal, is left out: it would not keep the lengths.
     """
     products = matmul(images.T, images)
     squares = jnp.diagonal(products)
     gaps = squares - squares[:, None]
-    apart = jnp.abs(gaps) > 8 * jnp.abs(products)
+    small = float(np.finfo(vectors.dtype).eps) ** 0.5
+    apart = jnp.abs(products) < small * jnp.abs(gaps)
     turn = jnp.where(apart, products / jnp.where(apart, gaps, 1), 0)
     return vectors + matmul(vectors, turn)
 

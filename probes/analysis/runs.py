@@ -17,6 +17,7 @@ from train.config import FREE, flatten_stored
 Row = dict[str, Any]
 
 # Of the config: what a run is called, and when it was measured and saved, is not what it is.
+_SCORED = ("task", "score")
 _INCIDENTAL = (*FREE, "name", "checkpoint.", "eval.every_epochs", "eval.batch_size")
 
 
@@ -73,7 +74,8 @@ def read_run(path: Path | str) -> Run:
     notes: list[str] = []
     config = _read_config(path / "config.json", notes)
     rows = read_rows(path / "metrics.jsonl", notes, required=("epoch", "split"))
-    scores = read_rows(path / "transfer.jsonl", notes, required=("task", "score"))
+    probed = (path / "transfer.jsonl").exists()  # If not, that is nothing amiss.
+    scores = read_rows(path / "transfer.jsonl", notes if probed else [], required=_SCORED)
     _check_scores(path / "transfer.jsonl", scores)
     latest = {row["task"]: row for row in scores}
     if len(latest) < len(scores):
@@ -120,7 +122,7 @@ def read_rows(path: Path, notes: list[str], *, required: Sequence[str] = ()) -> 
       ValueError: another line is not a JSON object, or a row lacks a field; names file and line.
     """
     if not path.exists():
-        notes.append(f"{path.name}: there is none.")
+        notes.append(f"{path.name} is missing.")
         return []
     text = path.read_text(errors="replace").splitlines()
     lines = [(number, line) for number, line in enumerate(text, start=1) if line.strip()]
@@ -222,7 +224,7 @@ def _parse(text: str) -> tuple[Any, bool]:
 
 def _read_config(path: Path, notes: list[str]) -> Row:
     if not path.exists():
-        notes.append(f"{path.name}: there is none.")
+        notes.append(f"{path.name} is missing.")
         return {}
     try:
         config = json.loads(path.read_text(errors="replace"))

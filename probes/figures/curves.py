@@ -84,11 +84,17 @@ def _curves(axes: Axes, runs: Sequence[Run], metric: str, split: str) -> list[tu
             drawn += points
     if not drawn:
         _explain(axes, runs, metric, split)
-    elif scale == "log":
+    elif scale == "log" or (metric == "vci" and _is_long(runs, metric)):
         style.plain_log(axes)
     elif metric == "vci":
         axes.set_ylim(bottom=0.0)  # An index: its zero is full collapse.
     return entries
+
+
+def _is_long(runs: Sequence[Run], metric: str) -> bool:
+    """Of both splits, whose panels may share an axis."""
+    curves = [run.curve(metric, split)[1] for run in runs for split in ("train", "test")]
+    return style.is_long([value for curve in curves for value in curve])
 
 
 def _explain(axes: Axes, runs: Sequence[Run], metric: str, split: str) -> None:

@@ -10,23 +10,35 @@ from probes.analysis.runs import Row
 from probes.figures import style
 from vci_jax import METRICS
 
-_STYLES: dict[str, dict[str, Any]] = {"train": style.line(0), "test": style.line(1)}
+# Marks tell the splits apart: the gaps of dashes between marks look like missing records.
+_STYLES: dict[str, dict[str, Any]] = {
+    split: style.line(index) | {"linestyle": "-"} for index, split in enumerate(("train", "test"))
+}
 
-_PANELS = ("vci", "fuzziness", "squared_distance", "cosine_similarity")
+_PANELS = ("vci_adjusted", "fuzziness", "squared_distance", "cosine_similarity")
 
 # Two labels at the right end of an axis are never closer than this fraction of its height.
 _LABEL_GAP = 0.075
 
 
 def collapse_curves(rows: Sequence[Row]) -> Figure:
-    """Returns the paper's four metrics against epoch, train and test (its figures 3 to 6)."""
+    """Returns the paper's four metrics against epoch, train and test (its figures 3 to 6).
+
+    VCI is adjusted for the sample size, in which train and test differ.
+    """
     if not rows:
         raise ValueError("there are no rows to draw; let the run write its first record.")
     figure = style.figure(10.0, 6.4)
     figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
     for index, metric in enumerate(_PANELS):
+        values = [row[metric] for row in rows if row.get(metric) is not None]
+        if metric == "vci_adjusted" and not values:  # Of an older version, or undefined.
+            metric = "vci"
+            values = [row[metric] for row in rows if row.get(metric) is not None]
         axes = figure.add_subplot(2, 2, index + 1)
         scale = style.LABELS[metric].scale
+        if METRICS[metric].scale == "zero" and style.is_long(values):
+            scale = "log"
         axes.set_yscale(scale)
         ends = {split: _curve(axes, rows, metric, split) for split in _STYLES}
         _decorate(axes, style.title(metric), style.LABELS[metric].downwards)
@@ -71,10 +83,10 @@ def _decorate(axes: Axes, title: str, downwards: bool) -> None:
 def _limits(axes: Axes, metric: str, scale: str) -> None:
     """Starts an index whose zero means something there; logarithmic axes get plain numbers."""
     axes.autoscale_view()  # Limits are computed lazily; what follows needs them now.
-    if METRICS[metric].scale == "zero":
-        axes.set_ylim(bottom=0.0)
     if scale == "log":
         style.plain_log(axes)
+    elif METRICS[metric].scale == "zero":
+        axes.set_ylim(bottom=0.0)
 
 
 def _label(axes: Axes, ends: dict[str, float]) -> None:
@@ -88,7 +100,7 @@ def _label(axes: Axes, ends: dict[str, float]) -> None:
         heights[low], heights[high] = heights[low] - overlap, heights[high] + overlap
     for split in order:
         axes.annotate(
-            f"{split} {ends[split]:.3g}",
+            f"{split} {ends[split]:#.3g}",
             xy=(1.015, heights[split]),
             xycoords="axes fraction",
             color=_STYLES[split]["color"],

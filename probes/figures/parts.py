@@ -1,4 +1,4 @@
-"""What collapse consists of: within-class variability in and beside C(Sigma_B), and spectra."""
+"""Within-class variability along the class means and orthogonal to them, and spectra."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,11 @@ from probes.analysis.runs import Row, Run
 from probes.figures import style
 
 _PARTS = {
-    "within_between_part": r"in $C(\Sigma_B)$: Tr[$P\,\Sigma_W$]",
-    "within_orthogonal_part": r"beside it: Tr[$(I-P)\,\Sigma_W$]",
+    "within_between_part": r"along class means: Tr[$P\,\Sigma_W$]",
+    "within_orthogonal_part": r"orthogonal to them: Tr[$(I-P)\,\Sigma_W$]",
 }
 
 _SPECTRA = {"total": r"$\Sigma_T$", "between": r"$\Sigma_B$"}
-
-# Beyond this ratio of largest to smallest value an axis is logarithmic.
-_LONG = 30.0
 
 # Eigenvalues below this share of the largest are rounding.
 _FLOOR = 1e-13
@@ -44,11 +41,13 @@ def within_parts(runs: Sequence[Run], split: str) -> Figure:
             epochs, values = run.curve(part, split)
             drawn += values
             if values:
-                (line,) = axes.plot(epochs, values, label=label, **style.line(index))
+                (line,) = axes.plot(
+                    epochs, values, label=label, **style.line(index) | {"linestyle": "-"}
+                )
                 entries.append((label, line))
         if not drawn:
             style.empty(axes, _missing(run, split, " or ".join(_PARTS)))
-        elif min(drawn) > 0 and max(drawn) / min(drawn) > _LONG:
+        elif style.is_long(drawn):
             style.plain_log(axes)
     style.legend(figure, entries)
     return figure

@@ -46,11 +46,11 @@ class Label(NamedTuple):
 # logarithmic.
 LABELS = {
     key: Label(
-        METRICS[key].title,
+        "Adjusted VCI" if key == "vci_adjusted" else METRICS[key].title,
         METRICS[key].direction == "smaller",
         "log" if METRICS[key].scale == "log" else "linear",
     )
-    for key in ("vci", "fuzziness", "squared_distance", "cosine_similarity")
+    for key in ("vci", "vci_adjusted", "fuzziness", "squared_distance", "cosine_similarity")
 }
 
 
@@ -159,6 +159,11 @@ def empty(axes: Axes, reason: str) -> None:
         fontsize=SMALL,
         color=GREY,
     )
+
+
+def is_long(values: Sequence[float]) -> bool:
+    """Whether values span more than a decade, so that a linear axis would hide the small ones."""
+    return min(values, default=0) > 0 and max(values) > 10 * min(values)
 
 
 def plain_log(axes: Axes) -> None:

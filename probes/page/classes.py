@@ -6,16 +6,18 @@ from typing import Any
 
 from probes.analysis.runs import Run
 from probes.page.curves import SPLITS, short
+from probes.transfer import escape
 
 COLUMNS = (
     ("class", "Class"),
     ("count", "Images"),
-    ("squared_distance", "Spread: variance / distance²"),
+    ("accuracy", "Accuracy"),
+    ("squared_distance", "Variance / distance²"),
     ("variance", "Variance"),
-    ("distance", "Distance from the centre"),
+    ("distance", "Distance of its mean"),
     ("cosine_similarity", "Cosine similarity"),
     ("nearest", "Nearest class"),
-    ("nearest_cdnv", "CDNV with it"),
+    ("nearest_cdnv", "CDNV of the two"),
 )
 
 # Rows on a page, at some sixty bytes each.
@@ -30,13 +32,9 @@ def tables(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[str]]:
     found, missing = [], []
     most = max(50, _BUDGET // (2 * max(1, len(runs))))
     for number, run in enumerate(runs):
-        try:
-            record = json.loads((run.path / "per_class.json").read_text())
-        except FileNotFoundError:
-            missing.append(f"{run.name}: there is no per_class.json (an older version, or no row).")
-            continue
-        except json.JSONDecodeError:
-            missing.append(f"{run.name}: per_class.json is damaged.")
+        record = _record(run)
+        if isinstance(record, str):
+            missing.append(f"{run.name}: {record}")
             continue
         found += [
             {"run": number, "split": split, "epoch": record.get("epoch")}
@@ -47,15 +45,43 @@ def tables(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[str]]:
     return found, missing
 
 
+def names(run: Run) -> list[str]:
+    """Returns the names of the classes of a run, if it has noted them."""
+    record = _record(run)
+    tables = [] if isinstance(record, str) else [record[s] for s in SPLITS if s in record]
+    return next((_names(table) for table in tables), [])
+
+
+def _record(run: Run) -> dict[str, Any] | str:
+    """Returns the content of a run's file, or why there is none."""
+    try:
+        record: dict[str, Any] = json.loads((run.path / "per_class.json").read_text())
+    except FileNotFoundError:
+        return "no per_class.json (an older version, or nothing recorded yet)."
+    except json.JSONDecodeError:
+        return "per_class.json is damaged."
+    return record
+
+
+def _names(columns: dict[str, list[Any]]) -> list[str]:
+    return [escape.line(str(name)) for name in columns.get("name", [])]
+
+
 def _table(columns: dict[str, list[Any]], most: int) -> dict[str, Any]:
     spread = [-1.0 if value is None else value for value in columns["squared_distance"]]
     order = sorted(range(len(spread)), key=lambda k: -spread[k])[:most]
-    rows = [
-        [k, *(_value(columns, name, k) for name, _ in COLUMNS if name != "class")] for k in order
-    ]
+    columns = columns | {"class": list(range(len(spread)))}
+    known = _names(columns)
+    rows = [[_value(columns, name, k, known) for name, _ in COLUMNS] for k in order]
     return {"of": len(spread), "rows": rows}
 
 
-def _value(columns: dict[str, list[Any]], name: str, k: int) -> float | int | None:
+def _value(
+    columns: dict[str, list[Any]], name: str, k: int, known: list[str]
+) -> float | int | str | None:
     value = columns[name][k] if name in columns else None
+    if name in ("class", "nearest"):
+        if not isinstance(value, int) or value < 0:
+            return None  # The only class has no nearest one.
+        return known[value] if known else value
     return short(value, 4) if isinstance(value, float) else value

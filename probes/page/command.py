@@ -20,7 +20,14 @@ from probes.transfer import escape
 from vci_jax.written import replace_text
 
 # What a page is made of.
-_SOURCES = ("config.json", "metrics.jsonl", "transfer.jsonl", "per_class.json", "run.json")
+_SOURCES = (
+    "config.json",
+    "metrics.jsonl",
+    "transfer.jsonl",
+    "per_class.json",
+    "pictures.jsonl",
+    "run.json",
+)
 
 
 def main(arguments: Sequence[str]) -> int:

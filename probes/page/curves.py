@@ -56,7 +56,7 @@ def spectra(runs: Sequence[Run]) -> list[dict[str, Any]]:
     for number, run in enumerate(runs):
         for split in SPLITS:
             rows = [r for r in run.rows if r["split"] == split and r.get("spectrum")]
-            rows = [rows[i] for i in _evenly(len(rows), max(2, each))]
+            rows = [rows[i] for i in evenly(len(rows), max(2, each))]
             if rows:
                 found.append({"run": number, "split": split, **_spectrum(rows)})
     return found
@@ -65,6 +65,13 @@ def spectra(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def short(value: float | None, digits: int = 5) -> float | None:
     """Returns a number with fewer digits, for the sake of the page's size."""
     return None if value is None else float(f"{value:.{digits}g}")
+
+
+def evenly(length: int, most: int) -> list[int]:
+    """Returns the places of ``most`` evenly spaced records, the first and the last among them."""
+    if length <= most:
+        return list(range(length))
+    return sorted({round(i) for i in np.linspace(0, length - 1, most)})
 
 
 def _chart(metric: Metric, runs: Sequence[Run], most: int) -> dict[str, Any]:
@@ -78,15 +85,21 @@ def _chart(metric: Metric, runs: Sequence[Run], most: int) -> dict[str, Any]:
         "id": escape.line(metric.name),
         "title": metric.title,
         "direction": metric.direction,
-        "scale": metric.scale,
+        "scale": _scale(metric, [y for one in series for y in one["y"]]),
         "series": series,
         "reason": "" if series else _why_empty(metric, runs),
     }
 
 
+def _scale(metric: Metric, values: list[float]) -> str:
+    """An index that falls by more than a decade needs a logarithmic axis, as ratios always do."""
+    falls = bool(values) and min(values) > 0 and max(values) > 10 * min(values)
+    return "log" if metric.scale == "zero" and falls else metric.scale
+
+
 def _series(metric: Metric, number: int, run: Run, split: str, most: int) -> dict[str, Any]:
     rows = [r for r in run.rows if r["split"] == split and r.get(metric.name) is not None]
-    rows = [rows[i] for i in _evenly(len(rows), most)]
+    rows = [rows[i] for i in evenly(len(rows), most)]
     series: dict[str, Any] = {
         "run": number,
         "split": split,
@@ -128,9 +141,3 @@ def _spread(length: int) -> list[int]:
     if length <= _EIGENVALUES:
         return list(range(length))
     return sorted({round(i) - 1 for i in np.geomspace(1, length, _EIGENVALUES + 24)})
-
-
-def _evenly(length: int, most: int) -> list[int]:
-    if length <= most:
-        return list(range(length))
-    return sorted({round(i) for i in np.linspace(0, length - 1, most)})

@@ -22,17 +22,19 @@ class Metric(NamedTuple):
     scale: Literal["linear", "zero", "log"] = "linear"
 
 
+# The page has one VCI, adjusted for sample size: splits of different sizes are compared. The other
+# is named in full wherever it stands.
+_TITLES = {"vci_adjusted": "VCI", "vci": "VCI of the sample, not adjusted for its size"}
 _WAYS = {"smaller": "↓ more collapsed", "larger": "↑ more collapsed", "": ""}
 
 
 def _known(name: str) -> Metric:
     metric = METRICS[name]
-    return Metric(name, metric.title, _WAYS[metric.direction], metric.scale)
+    return Metric(name, _TITLES.get(name, metric.title), _WAYS[metric.direction], metric.scale)
 
 
 MAIN = (
     _known("vci_adjusted"),
-    _known("vci"),
     Metric("accuracy", "Accuracy", "↑ better"),
     Metric("loss", "Loss", "↓ better", "log"),
     *map(_known, ("fuzziness", "squared_distance", "cosine_similarity", "class_separation")),

@@ -25,7 +25,7 @@
   const colour = (name) =>
     (colours[name] ||= getComputedStyle(root).getPropertyValue("--" + name).trim());
   const nameOf = (s) => (many ? "c" + (s.run % 8) : s.split);
-  const DASH = { train: [], test: [6, 4] };
+  const MARK = { train: 0, test: 1 };
   const theme = (wanted) => {
     colours = {};
     if (wanted === "auto") root.removeAttribute("data-theme"); else root.dataset.theme = wanted;
@@ -37,6 +37,14 @@
     const node = Object.assign(document.createElement(tag), props);
     node.append(...children);
     return node;
+  };
+  // Numbers that are compared have equal digits: three or more of the smallest.
+  const fixed = (values) => {
+    const sizes = values.filter((v) => typeof v === "number" && v).map(Math.abs);
+    if (!sizes.length || values.every((v) => typeof v !== "number" || Number.isInteger(v))) return values.map((v) => (typeof v === "string" ? v : show(v)));
+    const places = Math.max(0, 2 - Math.floor(Math.log10(Math.min(...sizes))));
+    const text = places < 7 && Math.max(...sizes) < 1e5 ? (v) => v.toFixed(places) : (v) => v.toExponential(2);
+    return values.map((v) => (typeof v === "number" ? text(v) : v ?? "–"));
   };
   const show = (v) => (v == null ? "–" : Number.isInteger(v) ? String(v) : String(+v.toPrecision(5)));
   // A text that a spreadsheet would take for a formula begins with an apostrophe.
@@ -51,10 +59,12 @@
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   };
-  const table = (head, rows) => make("table", {},
-    make("thead", {}, make("tr", {}, ...head.map((h) => make("th", { scope: "col", textContent: h })))),
-    make("tbody", {}, ...rows.map((row) =>
-      make("tr", {}, ...row.map((v) => make("td", { textContent: typeof v === "string" ? v : show(v) }))))));
+  const table = (head, rows) => {
+    const columns = head.map((_, j) => fixed(rows.map((row) => row[j])));
+    return make("table", {},
+      make("thead", {}, make("tr", {}, ...head.map((h) => make("th", { scope: "col", textContent: h })))),
+      make("tbody", {}, ...rows.map((_, i) => make("tr", {}, ...columns.map((column) => make("td", { textContent: column[i] }))))));
+  };
 
   // ---- charts -------------------------------------------------------------------------------
   // A chart is { plot, spec }; spec has x, columns, labels, colours, keys (of the legend), text.
@@ -82,12 +92,12 @@
   const tipRows = (u, idx) => {
     if (idx == null || u.cursor.left < 0) return null;
     const { spec } = u;
-    const lines = spec.keys.flatMap((key, i) => {
-      const y = u.data[i + 1][idx];
-      if (y == null || !u.series[i + 1].show || spec.quiet[i]) return [];
+    const shown = spec.keys.map((_, i) => i).filter((i) => u.data[i + 1][idx] != null && u.series[i + 1].show && !spec.quiet[i]);
+    const text = fixed(shown.flatMap((i) => [u.data[i + 1][idx], ...(spec.band ? spec.band(i, idx) : [null, null])]));
+    const lines = shown.map((i, n) => {
       const mark = make("i"); mark.style.background = colour(spec.colours[i]);
-      const band = spec.band && spec.band(i, idx);
-      return [make("div", {}, make("span", {}, mark, spec.text(i, idx)), make("span", { textContent: show(y) + (band || "") }))];
+      const [y, low, high] = text.slice(3 * n, 3 * n + 3);
+      return make("div", {}, make("span", {}, mark, spec.text(i, idx)), make("span", { textContent: low === "–" ? y : `${y} (${low} to ${high})` }));
     });
     if (!lines.length) return null;
     return [make("b", { textContent: spec.head(u.data[0][idx]) }), ...lines];
@@ -104,27 +114,35 @@
     const axis = (extra) => ({ stroke: () => colour("quiet"), grid: { stroke: () => colour("grid"), width: 1 },
       ticks: { stroke: () => colour("grid"), width: 1 }, font: "12px system-ui, sans-serif", labelFont: "12px system-ui, sans-serif", ...extra });
     const plain = (u, splits) => splits.map((v) => (v == null ? "" : Math.abs(v) >= 1e-3 && Math.abs(v) < 1e5 || v === 0 ? String(+v.toPrecision(6)) : v.toExponential(0)));
-    const width = () => Math.max(200, Math.floor(host.clientWidth || figure.clientWidth));
-    const height = () => (innerWidth < 480 ? 210 : 250);
+    // Logarithmic axes of few decades have numbers at 2 and 5, too.
+    const sparse = (u, splits) => {
+      const few = Math.max(...splits) < 1e3 * Math.min(...splits);
+      return splits.map((v) => ((few ? [1, 2, 5] : [1]).includes(Math.round(v / 10 ** Math.floor(Math.log10(v) + 1e-9))) ? v : null));
+    };
+    const width = () => Math.min(spec.square ? 480 : Infinity, Math.max(200, Math.floor(host.clientWidth || figure.clientWidth)));
+    const height = () => (spec.square ? width() : innerWidth < 480 ? 210 : 250);
     const plot = new uPlot({
       width: width(), height: height(),
       legend: { show: false },
       cursor: { drag: { x: true, y: false }, points: { size: 9 } },
       scales: {
-        x: { time: false, ...(spec.scatter ? { range: padded(spec.x) } : {}), ...(spec.logX ? { distr: 3, range: decades } : {}) },
-        y: log ? { distr: 3, range: decades } : { range: (u, min, max) => spec.scale === "zero" ? [0, (max || 1) * 1.08] : spread(min, max) },
+        x: { time: false, ...(spec.square ? { range: spec.square } : spec.scatter ? { range: padded(spec.x) } : {}), ...(spec.logX ? { distr: 3, range: decades } : {}) },
+        y: spec.square ? { range: spec.square } : log ? { distr: 3, range: decades } : { range: (u, min, max) => spec.scale === "zero" ? [0, (max || 1) * 1.08] : spread(min, max) },
       },
-      axes: [axis({ label: spec.xLabel, labelSize: 18, size: 34, values: plain, ...(spec.whole ? { incrs: WHOLE } : {}) }), axis({ size: 58, values: plain, label: spec.yLabel, labelSize: spec.yLabel ? 18 : 0 })],
+      axes: spec.square ? [{ show: false }, { show: false }] : [
+        axis({ label: spec.xLabel, labelSize: 18, size: 34, values: plain, ...(spec.whole ? { incrs: WHOLE } : {}), ...(spec.logX ? { filter: sparse } : {}) }),
+        axis({ size: 58, values: plain, label: spec.yLabel, labelSize: spec.yLabel ? 18 : 0, ...(log ? { filter: sparse } : {}) })],
       series: [{}, ...spec.keys.map((key, i) => ({
         label: spec.text(i, 0), show: key.every((k) => !hidden.has(k)),
         stroke: spec.quiet[i] ? "transparent" : () => colour(spec.colours[i]),
-        width: spec.quiet[i] ? 0 : 1.8, dash: spec.dash[i], spanGaps: true,
+        width: spec.quiet[i] ? 0 : 1.8, spanGaps: true,
         ...(spec.scatter ? { paths: () => null } : {}),
-        points: spec.quiet[i] ? { show: false } : { show: spec.scatter || spec.x.length < 45, size: spec.scatter ? 11 : 5, fill: () => colour(spec.colours[i]), ...(spec.scatter ? { paths: shaped(i) } : {}) },
+        points: spec.quiet[i] ? { show: false } : { show: true, size: 6, fill: () => colour(spec.colours[i]), paths: shaped(spec.marks[i], spec.square ? 3.5 : spec.scatter ? 5 : 3, spec.scatter) },
       }))],
       bands: spec.bands.map(([high, low]) => ({ series: [high, low], fill: () => colour(spec.colours[high - 1]) + "2e" })),
       hooks: {
         setCursor: [(u) => { if (u.spec) place(u, u.cursor.idx); }],
+        draw: [(u) => { if (spec.over) spec.over(u); }],
         setScale: [(u, key) => { if (key === "x" && u.spec) remember(id, u); }],
       },
     }, [spec.x, ...spec.columns.map(clean)], host);
@@ -162,12 +180,14 @@
     corners.forEach(([a, b], i) => path[i ? "lineTo" : "moveTo"](x + a * radius, y + b * radius));
     path.closePath();
   };
-  const shaped = (number) => (u, series) => {
+  // A curve has a mark at every value, or at some thirty of many.
+  const shaped = (number, radius, every) => (u, series) => {
     const path = new Path2D(), { x: across, y: up } = u.scales;
-    u.data[0].forEach((x, i) => {
-      const y = u.data[series][i];
-      if (y == null || x < across.min || x > across.max || y < up.min || y > up.max) return;
-      shape(path, number, u.valToPos(x, "x", true), u.valToPos(y, "y", true), 5 * devicePixelRatio);
+    const places = u.data[0].map((_, i) => i).filter((i) => u.data[series][i] != null), by = every ? 1 : Math.ceil(places.length / 30);
+    places.filter((_, n) => n % by === 0).forEach((i) => {
+      const x = u.data[0][i], y = u.data[series][i];
+      if (x < across.min || x > across.max || y < up.min || y > up.max) return;
+      shape(path, number, u.valToPos(x, "x", true), u.valToPos(y, "y", true), radius * devicePixelRatio);
     });
     return { stroke: path, fill: path, clip: null, flags: 0 };
   };
@@ -243,12 +263,12 @@
   const curve = (chart) => {
     if (!chart.series.length) return;
     const { x, spread: put } = join(chart.series);
-    const spec = { x, columns: [], keys: [], colours: [], dash: [], quiet: [], bands: [], scale: chart.scale, linear: chart.scale === "log" ? "linear" : chart.scale, xLabel: "Epoch", whole: true };
+    const spec = { x, columns: [], keys: [], colours: [], marks: [], quiet: [], bands: [], scale: chart.scale, linear: chart.scale === "log" ? "zero" : chart.scale, xLabel: "Epoch", whole: true };
     const owner = [];
     for (const s of chart.series) {
       const keys = many ? [`run:${s.run}`, `split:${s.split}`] : [`split:${s.split}`];
       const add = (ys, quiet) => { spec.columns.push(put(s, ys)); spec.keys.push(quiet ? [...keys, "band"] : keys); spec.colours.push(nameOf(s));
-        spec.dash.push(DASH[s.split]); spec.quiet.push(quiet); owner.push(s); };
+        spec.marks.push(MARK[s.split]); spec.quiet.push(quiet); owner.push(s); };
       add(s.y, false);
       if (s.low) { add(s.high, true); add(s.low, true); spec.bands.push([spec.columns.length - 1, spec.columns.length]); }
     }
@@ -256,7 +276,7 @@
     spec.head = (v) => `Epoch ${show(v)}`;
     spec.band = (i, idx) => {
       const s = owner[i], at = s.low ? s.x.indexOf(x[idx]) : -1;
-      return at >= 0 && s.low[at] != null ? ` (${show(s.low[at])} to ${show(s.high[at])})` : "";
+      return at >= 0 && s.low[at] != null ? [s.low[at], s.high[at]] : [null, null];
     };
     spec.aria = `${chart.series.length} curves over ${x.length} epochs`;
     spec.csvHead = ["run", "split", "epoch", chart.id, ...(spec.bands.length ? ["low", "high"] : [])];
@@ -265,11 +285,13 @@
     draw(chart.id, spec);
   };
 
-  const line = (name, dash) => {
-    const span = make("span");
-    span.innerHTML = `<svg width="26" height="10" aria-hidden="true"><line x1="1" y1="5" x2="25" y2="5" stroke="var(--${name})" stroke-width="3" stroke-dasharray="${dash}"/></svg>`;
+  const spot = (name, number, dash = "") => {
+    const corners = SHAPES[number % SHAPES.length], span = make("span");
+    const form = corners ? `<polygon points="${corners.map(([a, b]) => `${13 + 5 * a},${7 + 5 * b}`).join(" ")}"` : '<circle cx="13" cy="7" r="5"';
+    span.innerHTML = `<svg width="26" height="14" aria-hidden="true">${dash}${form} fill="var(--${name})"/></svg>`;
     return span.firstChild;
   };
+  const line = (name, number) => spot(name, number, `<line x1="1" y1="7" x2="25" y2="7" stroke="var(--${name})" stroke-width="2.5"/>`);
   const toggle = (box, key, text, mark) => {
     const b = make("button", { type: "button" }, ...(mark ? [mark] : []), text);
     b.dataset.key = key;
@@ -290,9 +312,9 @@
     const box = document.getElementById("legend");
     const button = (...what) => toggle(box, ...what);
     const splits = [...new Set(data.charts.flatMap((c) => c.series.map((s) => s.split)))];
-    for (const split of splits) button(`split:${split}`, split, line(many ? "ink" : split, split === "test" ? "6 4" : ""));
+    for (const split of splits) button(`split:${split}`, split, line(many ? "ink" : split, MARK[split]));
     if (data.charts.some((c) => c.series.some((s) => s.low))) button("band", "95 % intervals");
-    if (many) data.runs.forEach((run, i) => button(`run:${i}`, run, line(`c${i % 8}`, "")));
+    if (many) data.runs.forEach((run, i) => button(`run:${i}`, run, line(`c${i % 8}`, 0)));
   };
 
   // ---- choices ------------------------------------------------------------------------------
@@ -305,52 +327,81 @@
   };
   const parts = (list) => list.map((s, i) => [String(i), title(s)]);
 
-  // ---- spectra ------------------------------------------------------------------------------
-  const spectrum = () => {
-    if (!data.spectra.length) return;
-    const box = document.querySelector('[data-controls="spectrum"]');
-    const select = choose(box, "spectrum-of", "Of", parts(data.spectra), () => { limits(); update(); });
-    const range = make("input", { type: "range", min: 0, id: "spectrum-epoch" }), said = make("output");
+  // ---- what changes with the epoch ------------------------------------------------------------
+  // A chart of one of a list, at one of its epochs; ``columns(one, at)`` are its values there.
+  const stepped = (id, list, columns, spec) => {
+    const box = document.querySelector(`[data-controls="${id}"]`);
+    const select = choose(box, `${id}-of`, "Of", parts(list), () => { limits(); update(); });
+    const range = make("input", { type: "range", min: 0, id: `${id}-epoch` }), said = make("output");
     box.append(make("label", {}, "Epoch", range, said));
-    const of = () => data.spectra[+select.value];
+    const of = () => list[+select.value];
     const limits = () => { range.max = of().epochs.length - 1; range.value = range.max; };
-    const now = () => {
-      const s = of(), e = +range.value;
-      const floor = 1e-10 * Math.max(...s.total[e].map((v) => v || 0));
-      const cut = (ys) => ys.map((y) => (y > floor ? y : null));
-      const both = [{ x: s.index.between, y: cut(s.between[e]) }, { x: s.index.total, y: cut(s.total[e]) }];
-      const { x, spread: put } = join(both);
-      return { s, e, x, columns: both.map((p) => put(p, p.y)) };
-    };
-    const rows = () => { const { x, columns } = now(); return x.map((v, i) => [v, columns[0][i], columns[1][i]]); };
-    const NAMES = ["between classes", "total"];
     const update = () => {
-      const { s, e, x, columns } = now();
-      said.textContent = `${s.epochs[e]}`;
-      range.setAttribute("aria-valuetext", `epoch ${s.epochs[e]}`);
-      const { plot, spec } = charts.get("spectrum");
-      plot.setData([x, ...columns]);
-      spec.x = x;
-      const details = document.querySelector("#chart-spectrum .under details");
+      const epoch = of().epochs[+range.value], now = columns(of(), +range.value), chart = charts.get(id);
+      said.textContent = `${epoch}`;
+      range.setAttribute("aria-valuetext", `epoch ${epoch}`);
+      chart.spec.x = now.x;
+      chart.plot.setData([now.x, ...now.columns]);
+      const details = document.querySelector(`#chart-${id} .under details`);
       details.open = false; while (details.children.length > 1) details.lastChild.remove();
-      const kept = s.index.total.length;
-      note.textContent = (kept < s.size.total ? `${kept} of ${s.size.total} eigenvalues, spaced logarithmically. ` : "") +
-        "Those below 1e-10 of the largest are not drawn.";
     };
-    const note = make("p", { className: "quiet" });
     limits();
-    const first = now();
-    draw("spectrum", { x: first.x, columns: first.columns, keys: [[], []], colours: ["c1", "c0"], dash: [[6, 4], []], quiet: [false, false], bands: [],
-      scale: "log", logX: true, xLabel: "Index", text: (i) => NAMES[i], head: (v) => `Eigenvalue ${v}`, aria: "eigenvalues by index, both axes logarithmic",
-      csvHead: ["index", ...NAMES], csvRows: rows });
-    document.getElementById("chart-spectrum").append(note);
-    document.querySelector("#chart-spectrum .direction").append(line("c0", ""), " total ", line("c1", "6 4"), " between classes");
-    if (state.chosen.epoch != null && +state.chosen.epoch <= +range.max) range.value = state.chosen.epoch;
+    const each = ({ x, columns: all }) => x.map((v, i) => [v, ...all.map((c) => c[i])]);
+    const rows = () => (spec.rows ? spec.rows(of(), +range.value) : each(columns(of(), +range.value)));
+    draw(id, { ...columns(of(), +range.value), quiet: spec.keys.map(() => false), bands: [], csvRows: rows, of, ...spec });
+    if (state.chosen[id] != null && +state.chosen[id] <= +range.max) range.value = state.chosen[id];
     range.addEventListener("input", () => {
-      if (+range.value === +range.max) delete state.chosen.epoch; else state.chosen.epoch = range.value;
+      if (+range.value === +range.max) delete state.chosen[id]; else state.chosen[id] = range.value;
       update();
     });
     update();
+    return of;
+  };
+
+  const spectrum = () => {
+    if (!data.spectra.length) return;
+    const NAMES = ["total", "between classes"];
+    const columns = (s, e) => {
+      const floor = 1e-10 * Math.max(...s.total[e].map((v) => v || 0));
+      const cut = (ys) => ys.map((y) => (y > floor ? y : null));
+      const both = [{ x: s.index.total, y: cut(s.total[e]) }, { x: s.index.between, y: cut(s.between[e]) }];
+      const { x, spread: put } = join(both);
+      return { x, columns: both.map((p) => put(p, p.y)) };
+    };
+    stepped("spectrum", data.spectra, columns, { keys: [[], []], colours: ["c0", "c1"], marks: [0, 1], scale: "log", logX: true, xLabel: "Index",
+      text: (i) => NAMES[i], head: (v) => `Eigenvalue ${v}`, aria: "eigenvalues by index, both axes logarithmic", csvHead: ["index", ...NAMES] });
+    const thinned = data.spectra.find((s) => s.index.total.length < s.size.total);
+    document.getElementById("chart-spectrum").append(make("p", { className: "quiet", textContent:
+      (thinned ? `${thinned.index.total.length} of ${thinned.size.total} eigenvalues, spaced logarithmically. ` : "") + "Those below 1e-10 of the largest are not drawn." }));
+    document.querySelector("#chart-spectrum .direction").append(line("c0", 0), " total ", line("c1", 1), " between classes");
+  };
+
+  const picture = () => {
+    if (!data.pictures.length) return;
+    const labels = [...new Set(data.pictures.flatMap((p) => p.label))].sort((a, b) => a - b);
+    const named = (p, k) => p.names[k] ?? `class ${k}`;
+    const columns = (p, e) => {
+      const order = p.label.map((_, i) => i).sort((i, j) => p.points[e][i][0] - p.points[e][j][0]);
+      return { x: order.map((i) => p.points[e][i][0]), columns: labels.map((k) => order.map((i) => (p.label[i] === k ? p.points[e][i][1] : null))) };
+    };
+    const reach = Math.max(1.5, ...data.pictures.flatMap((p) => p.points.flat(2)).map((v) => Math.abs(v) * 1.05 || 0));
+    const over = (u) => {
+      const p = u.spec ? of() : data.pictures[0], { ctx } = u;
+      ctx.save();
+      ctx.font = `600 ${13 * devicePixelRatio}px system-ui, sans-serif`; ctx.textAlign = "center"; ctx.textBaseline = "middle";
+      p.corners.forEach(([x, y], k) => {
+        if (!p.names.length) return;
+        ctx.fillStyle = colour("ink");
+        ctx.fillText(p.names[k].slice(0, 12), u.valToPos(1.38 * x, "x", true), u.valToPos(1.38 * y, "y", true));
+        ctx.strokeStyle = colour("quiet"); ctx.lineWidth = devicePixelRatio; ctx.beginPath();
+        ctx.arc(u.valToPos(x, "x", true), u.valToPos(y, "y", true), 7 * devicePixelRatio, 0, 2 * Math.PI); ctx.stroke();
+      });
+      ctx.restore();
+    };
+    let of = () => data.pictures[0];
+    of = stepped("picture", data.pictures, columns, { keys: labels.map(() => []), colours: labels.map((k) => "c" + (k % 8)), marks: labels.map((k) => Math.floor(k / 8)),
+      scatter: true, square: () => [-reach, reach], over, scale: "linear", text: (i) => named(of(), labels[i]), head: (v) => `x ${show(v)}, y:`,
+      aria: `images as points, ${labels.length} classes`, csvHead: ["class", "x", "y"], rows: (p, e) => p.label.map((k, i) => [named(p, k), ...p.points[e][i]]) });
   };
 
   // ---- classes ------------------------------------------------------------------------------
@@ -358,7 +409,8 @@
     if (!data.classes.length) return;
     const box = document.querySelector('[data-controls="classes"]');
     const node = document.getElementById("class-table"), said = document.getElementById("classes-said");
-    let sort = state.chosen.sort || { column: 2, down: true };
+    const by = (x, y) => (typeof x === "number" ? x - y : String(x).localeCompare(y, undefined, { numeric: true }));
+    let sort = state.chosen.sort || { column: 3, down: true };
     const select = choose(box, "classes-of", "Of", parts(data.classes), () => fill());
     const csv = make("button", { type: "button", textContent: "Download CSV" });
     csv.addEventListener("click", () => download("classes.csv", [data.columns.map((c) => c[0]), ...data.classes[+select.value].rows]));
@@ -368,9 +420,9 @@
       const sign = sort.down ? -1 : 1;
       const rows = [...of.rows].sort((a, b) => {
         const [x, y] = [a[sort.column], b[sort.column]];
-        return x == null ? 1 : y == null ? -1 : sign * (x - y) || a[0] - b[0];
+        return x == null ? 1 : y == null ? -1 : sign * by(x, y) || by(a[0], b[0]);
       });
-      node.replaceChildren(...table(data.columns.map((c) => c[1]), rows.map((row) => row.map((v, i) => (i === 6 && v === -1 ? null : v)))).childNodes);
+      node.replaceChildren(...table(data.columns.map((c) => c[1]), rows).childNodes);
       node.querySelectorAll("td").forEach((td) => td.classList.add("n"));
       node.querySelectorAll("thead th").forEach((th, i) => {
         const active = i === sort.column;
@@ -392,17 +444,11 @@
 
   // ---- correlation --------------------------------------------------------------------------
   const groups = [...new Set(data.scatters.flatMap((c) => c.points.map((q) => q.group)))].sort();
-  const spot = (number) => {
-    const corners = SHAPES[number % SHAPES.length], span = make("span");
-    const form = corners ? `<polygon points="${corners.map(([a, b]) => `${7 + 5 * a},${7 + 5 * b}`).join(" ")}"` : '<circle cx="7" cy="7" r="5"';
-    span.innerHTML = `<svg width="14" height="14" aria-hidden="true">${form} fill="var(--c${number % 8})"/></svg>`;
-    return span.firstChild;
-  };
   const scatterLegend = () => {
     if (groups.length < 2) return;
     const box = make("div", { className: "legend", id: "groups" });
     box.setAttribute("role", "group"); box.setAttribute("aria-label", "Groups shown");
-    groups.forEach((group, i) => toggle(box, `group:${group}`, group, spot(i)));
+    groups.forEach((group, i) => toggle(box, `group:${group}`, group, spot(`c${i % 8}`, i)));
     document.querySelector("#correlation .grid").before(box);
   };
   const scatter = (chart) => {
@@ -410,7 +456,7 @@
     const p = chart.points, here = groups.length > 1;
     const columns = groups.map((group) => p.map((q) => (q.group === group ? q.y : null)));
     draw(chart.id, { x: p.map((q) => q.x), columns, keys: groups.map((group) => (here ? [`group:${group}`] : [])), colours: groups.map((_, i) => "c" + (i % 8)),
-      dash: groups.map(() => []), quiet: groups.map(() => false), bands: [], scatter: true,
+      marks: groups.map((_, i) => i), quiet: groups.map(() => false), bands: [], scatter: true,
       scale: "linear", xLabel: chart.title, yLabel: "Transfer, MLOG", text: (i, idx) => data.runs[p[idx].run] + (here ? `, ${p[idx].group}` : ""), head: (v) => `${chart.title} ${show(v)}`,
       aria: `${p.length} runs` + (here ? ` of ${groups.length} groups` : ""), csvHead: ["run", "group", chart.id.replace("scatter-", ""), "transfer"],
       csvRows: () => p.map((q) => [data.runs[q.run], q.group, q.x, q.y]) });
@@ -432,6 +478,7 @@
   theme(state.theme); label();
   legend();
   for (const chart of data.charts) lazy(document.getElementById("chart-" + chart.id), () => curve(chart));
+  picture();
   spectrum();
   classes();
   scatterLegend();
@@ -441,6 +488,7 @@
   addEventListener("afterprint", () => theme(state.theme));
   addEventListener("pagehide", save);
   addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
+  history.scrollRestoration = "manual";  // The browser's own comes before the charts have their height.
   if (!location.hash || kept.scroll) requestAnimationFrame(() => scrollTo({ top: state.scroll, behavior: "instant" }));
   if (data.refresh) setTimeout(() => { save(); location.reload(); }, data.refresh * 1000);
 })();

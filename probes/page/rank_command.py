@@ -46,8 +46,6 @@ def main(arguments: Sequence[str]) -> int:
     config = parsed.config
     if not parsed.models:
         raise ConfigError("no model given: python -m probes rank MODEL MODEL --data folder:PATH.")
-    if config.score not in ("", "top1", "mean_per_class"):
-        raise ConfigError(f"--score is {config.score!r}; it is top1 or mean_per_class.")
     if not 0 < config.confidence < 1:
         raise ConfigError(f"--confidence is {config.confidence}; it lies between 0 and 1.")
     log.quiet()

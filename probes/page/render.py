@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import jinja2
 import markupsafe
 
 from probes.analysis.runs import Run, settings
-from probes.page import classes, curves, scatter, scores, tables
+from probes.page import classes, curves, pictures, scatter, scores, tables
 from probes.transfer import escape
 
 _HERE = Path(__file__).parent
@@ -38,12 +39,14 @@ def render(runs: Sequence[Run], *, title: str, refresh: int) -> str:
         lstrip_blocks=True,
     )
     class_tables, no_classes = classes.tables(runs)
+    name = runs[0].config.get("name") or "CONFIG"
     scatters, statements = scatter.scatters(runs) if len(runs) > 1 else ([], [])
     charts = curves.charts(runs)
     data = {
         "refresh": refresh,
         "runs": names,
         "charts": charts,
+        "pictures": pictures.pictures(runs),
         "spectra": curves.spectra(runs),
         "classes": class_tables,
         "columns": classes.COLUMNS,
@@ -57,20 +60,29 @@ def render(runs: Sequence[Run], *, title: str, refresh: int) -> str:
         thinning=curves.thinning(runs, charts),
         scatters=scatters,
         statements=statements,
+        has_pictures=bool(data["pictures"]),
         has_spectra=bool(data["spectra"]),
         has_classes=bool(class_tables),
         no_classes=no_classes,
-        verdicts=[tables.verdict(run) for run in runs],
+        verdicts=tables.verdicts(runs),
+        adjustment=tables.adjustment(runs[0]),
         transfer=scores.table(runs),
         config=tables.config_table(runs),
         machines=[tables.machines(run) for run in runs],
         one_seed=len(runs) > 1 and len(set(settings(runs))) == len(runs),
+        place=_quoted(runs[0].path if len(runs) == 1 else runs[0].path.parent),
+        beside=_quoted(runs[0].path.parent),
+        config_name="" if len(runs) > 1 or "/" in name else _quoted(name),
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         refresh=refresh,
         style=_asset("vendor/uPlot.min.css") + _asset("page.css"),
         library=_asset("vendor/uPlot.iife.min.js"),
         script=_asset("page.js"),
     )
+
+
+def _quoted(value: Any) -> str:
+    return escape.line(shlex.quote(str(value)))
 
 
 def _embed(data: dict[str, Any]) -> markupsafe.Markup:

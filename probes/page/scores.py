@@ -5,7 +5,7 @@ from typing import Any
 
 from probes.analysis.cohorts import measured
 from probes.analysis.runs import Run
-from probes.page.tables import DASH, number
+from probes.page.tables import DASH, numbers
 from probes.transfer import escape, odds, summary
 
 
@@ -28,7 +28,7 @@ def table(runs: Sequence[Run]) -> dict[str, Any] | None:
             for i, run in enumerate(having)
         ],
         "means": [
-            {"text": number(mean), "best": i in _best(means)} for i, mean in enumerate(means)
+            {"text": text, "best": i in _best(means)} for i, text in enumerate(numbers(means))
         ],
         "mean_name": "MLOG" if gain else "MLO",
         "shared": len(shared),
@@ -72,11 +72,11 @@ def _score(scored: list[dict[str, Any]], which: int, task: str) -> dict[str, Any
     among = [s[task]["score"] if task in s else None for s in scored]
     best = which in _best(among)
     detail = [
-        f"{name} {number(row[key])}"
+        f"{name} {row[key]:.4g}"
         for key, name in (("validation_score", "validation"), ("l2", "l2"))
         if row.get(key) is not None
     ]
-    return {"text": number(row["score"]), "best": best, "detail": ", ".join(detail)}
+    return {"text": f"{row['score']:.4f}", "best": best, "detail": ", ".join(detail)}
 
 
 def _best(values: Sequence[float | None]) -> set[int]:

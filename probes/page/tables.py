@@ -16,41 +16,42 @@ DASH = "\N{EN DASH}"
 _SHOWN = ("vci_adjusted", *COLLAPSE, "class_separation", "probe_mse")
 
 
-def number(value: float | None, digits: int = 4) -> str:
-    """Returns a number for people; a dash for what is none, whose reason stands beside it."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return DASH
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.{digits}g}" if abs(value) < 1e5 else f"{value:.2e}"
+def numbers(values: Sequence[float | None]) -> list[str]:
+    """Returns numbers that are compared, to equal digits: three or more of the smallest.
+
+    A dash stands for what is undefined, whose reason stands with it.
+
+    >>> numbers([0.038, 0.05274, None]), numbers([1.0, 0.9972]), numbers([0.1, 2e-9])
+    (['0.0380', '0.0527', '–'], ['1.000', '0.997'], ['1.00e-01', '2.00e-09'])
+    """
+    sizes = [abs(v) for v in values if v is not None and math.isfinite(v) and v]
+    places = max(0, 2 - math.floor(math.log10(min(sizes)))) if sizes else 3
+    style = f".{places}f" if places < 7 and max(sizes, default=0) < 1e5 else ".2e"
+    return [DASH if v is None or not math.isfinite(v) else f"{v:{style}}" for v in values]
 
 
-def interval(ends: Sequence[float | None] | None) -> str:
-    """Returns "0.03 to 0.05", or nothing for no interval."""
-    if not ends or None in ends:
-        return ""
-    return f"{number(ends[0], 3)} to {number(ends[1], 3)}"
-
-
-def verdict(run: Run) -> dict[str, Any]:
-    """Returns where a run stands: progress in words, and each metric of both splits with notes."""
-    rows = {split: run.last(split) for split in SPLITS}
-    return {
-        "name": run.name,
-        "progress": progress(run),
-        "sentence": _sentence(run),
-        "splits": {split: _split(row) for split, row in rows.items()},
-        "metrics": [
-            {
-                "title": BY_NAME[name].title,
-                "direction": BY_NAME[name].direction,
-                "cells": [_cell(name, row) for row in rows.values()],
-            }
-            for name in ("accuracy", "loss", *_SHOWN)
-        ],
-        # That nothing was probed yet is said where the scores would be.
-        "notes": [note for note in run.notes if note != "transfer.jsonl: there is none."],
-    }
+def verdicts(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Returns where runs stand: progress in words, and each metric of both splits with notes."""
+    rows = [run.last(split) for run in runs for split in SPLITS]
+    cards = iter(_cards(rows))
+    return [
+        {
+            "name": run.name,
+            "progress": progress(run),
+            "sentence": _sentence(run),
+            "splits": {split: next(cards) for split in SPLITS},
+            "metrics": [
+                {
+                    "title": BY_NAME[name].title,
+                    "direction": BY_NAME[name].direction,
+                    "cells": _cells(name, [run.last(split) for split in SPLITS]),
+                }
+                for name in ("accuracy", "loss", *_SHOWN)
+            ],
+            "notes": run.notes,
+        }
+        for run in runs
+    ]
 
 
 def is_finished(run: Run) -> bool:
@@ -104,56 +105,105 @@ def _setting(value: Any) -> str:
     """Returns a setting as a person would type it: 0.3 for 0.30000000000000004."""
     if isinstance(value, float):
         return f"{value:.10g}"
-    if value is None or value == "":
-        return DASH
-    return str(value)
+    if value is None:
+        return "none"
+    return str(value) or "(empty)"
 
 
-def _split(row: dict[str, Any]) -> dict[str, Any]:
-    vci, adjusted = row.get("vci"), row.get("vci_adjusted")
+def _cards(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns what the verdict says of VCI and accuracy in each row, all to equal digits."""
+    vci = _with_intervals([_vci(row) for row in rows], [row.get("vci_interval") for row in rows])
+    accuracy = _with_intervals(
+        [row.get("accuracy") for row in rows], [wary.accuracy_interval(row) for row in rows]
+    )
+    return [
+        {
+            "epoch": row.get("epoch"),
+            "vci": vci[i][0],
+            "interval": vci[i][1],
+            "is_adjusted": row.get("vci_adjusted") is not None,
+            "accuracy": accuracy[i][0],
+            "accuracy_interval": accuracy[i][1],
+            "samples": f"{row['samples']:,}" if row.get("samples") is not None else DASH,
+            "notes": _notes(row, ("vci_adjusted", "vci", "samples")),
+            "reason": "" if _vci(row) is not None else _reason("vci", row),
+        }
+        for i, row in enumerate(rows)
+    ]
+
+
+def _vci(row: dict[str, Any]) -> float | None:
+    """The VCI that the page speaks of: adjusted for sample size wherever that is defined."""
+    adjusted = row.get("vci_adjusted")
+    return row.get("vci") if adjusted is None else adjusted
+
+
+def _with_intervals(
+    values: Sequence[float | None], ends: Sequence[Sequence[float | None] | None]
+) -> list[tuple[str, str]]:
+    """Returns numbers and "0.0363 to 0.0398", or nothing for no interval, to equal digits."""
+    pairs = [(None, None) if not pair or None in pair else tuple(pair) for pair in ends]
+    said = numbers([*values, *(end for pair in pairs for end in pair)])
+    lows, highs = said[len(values) :: 2], said[len(values) + 1 :: 2]
+    spans = [DASH not in (a, b) and f"{a} to {b}" for a, b in zip(lows, highs, strict=True)]
+    return [(value, span or "") for value, span in zip(said[: len(values)], spans, strict=True)]
+
+
+def _notes(row: dict[str, Any], metrics: Sequence[str]) -> list[str]:
     said = wary.notes(row)
-    return {
-        "epoch": row.get("epoch"),
-        "vci": number(adjusted if adjusted is not None else vci),
-        "is_adjusted": adjusted is not None,
-        "plain": number(vci),
-        "interval": interval(row.get("vci_interval")),
-        "accuracy": number(row.get("accuracy")),
-        "accuracy_interval": interval(wary.accuracy_interval(row)),
-        "samples": number(row.get("samples")),
-        "notes": [note for key in ("vci_adjusted", "vci", "samples") for note in said.get(key, [])],
-        "reason": "" if vci is not None else wary.why_undefined("vci", row) if row else "no row",
-    }
+    return [note for metric in metrics for note in said.get(metric, [])]
 
 
-def _cell(metric: str, row: dict[str, Any]) -> dict[str, Any]:
-    value = row.get(metric)
-    ends = {
-        "vci_adjusted": row.get("vci_interval"),
-        "accuracy": wary.accuracy_interval(row),
-    }.get(metric)
-    if not row:
-        reason = "no row of this split is recorded"
-    else:
-        reason = "" if value is not None else wary.why_undefined(metric, row)
-    notes = [reason] if reason else wary.notes(row).get(metric, [])
-    return {"text": number(value), "interval": interval(ends), "notes": notes}
+def _reason(metric: str, row: dict[str, Any]) -> str:
+    return wary.why_undefined(metric, row) if row else "no row of this split is recorded"
+
+
+def _cells(metric: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    values = [row.get(metric) for row in rows]
+    ends = {"vci_adjusted": lambda row: row.get("vci_interval"), "accuracy": wary.accuracy_interval}
+    find = ends.get(metric, lambda row: None)
+    return [
+        {
+            "text": text,
+            "interval": span,
+            "notes": [_reason(metric, row)] if value is None else _notes(row, (metric,)),
+        }
+        for row, value, (text, span) in zip(
+            rows, values, _with_intervals(values, [find(row) for row in rows]), strict=True
+        )
+    ]
 
 
 def _sentence(run: Run) -> str:
+    adjusted = any(run.last(split).get("vci_adjusted") is not None for split in SPLITS)
     parts, before = [], ""
     for split in SPLITS:
-        _, values = run.curve("vci", split)
+        _, values = run.curve("vci_adjusted" if adjusted else "vci", split)
         if len(values) > 1:
             verb = "fell " if values[-1] < values[0] else "did not fall: it went "
             said = "" if verb == before else verb
-            parts.append(f"{said}from {values[0]:.3f} to {values[-1]:.3f} on {split}")
+            first, last = numbers([values[0], values[-1]])
+            parts.append(f"{said}from {first} to {last} on {split}")
             before = verb
     if not parts:
         return "There are not two records yet, so nothing can be said of a change."
-    adjusted = any(run.last(split).get("vci_adjusted") is not None for split in SPLITS)
-    name = "Plain VCI, not adjusted for sample size," if adjusted else "VCI"
+    name = "VCI" if adjusted else "VCI, not adjusted for sample size,"
     return f"{name} {' and '.join(parts)}; 0 is complete collapse.{_told_apart(run)}"
+
+
+def adjustment(run: Run) -> str:
+    """Returns why VCI here is not the plain one, with the plain numbers."""
+    rows = [(split, run.last(split)) for split in SPLITS]
+    pairs = [(s, r["vci"]) for s, r in rows if None not in (r.get("vci"), r.get("vci_adjusted"))]
+    if not pairs:
+        return ""
+    said = numbers([value for _, value in pairs])
+    plain = " and ".join(f"{t} on {s}" for t, (s, _) in zip(said, pairs, strict=True))
+    return (
+        "VCI on this page is vci_adjusted: without the bias of the sample size, which makes VCI of "
+        "few images too small, so that splits of different sizes can be compared. The plain "
+        f"VCI of these images is {plain}."
+    )
 
 
 def _told_apart(run: Run) -> str:
@@ -161,9 +211,5 @@ def _told_apart(run: Run) -> str:
     if any(not e or None in e for e in ends):
         return ""
     (low, high), (other_low, other_high) = (e for e in ends if e)
-    overlap = low <= other_high and other_low <= high
-    return (
-        " The intervals of adjusted VCI on train and test overlap."
-        if overlap
-        else " The intervals of adjusted VCI on train and test do not overlap."
-    )
+    apart = "overlap" if low <= other_high and other_low <= high else "do not overlap"
+    return f" The 95 % intervals of train and test {apart}."

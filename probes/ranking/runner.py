@@ -92,13 +92,17 @@ def run(models: Sequence[str], config: RankConfig, display: Display) -> Outcome:
     """Returns the ranking of some models.
 
     Raises:
-      ConfigError: no such data, no model could be ranked, or a name occurs twice.
+      ConfigError: no such data or score, no model could be ranked, or a name occurs twice.
     """
     options = _options(config)
     task = choose("small", [config.data], {}, transfer.data_directory(options))[0]
     match config.score:
+        case "":
+            pass  # The task's own.
         case "top1" | "mean_per_class" as score:
             task = dataclasses.replace(task, score=score)
+        case unknown:
+            raise ConfigError(f"--score is {unknown!r}; it is top1 or mean_per_class.")
     found: dict[str, _Rows] = {}
     failures: list[tuple[str, str]] = []
     images: list[Split] = []

@@ -27,6 +27,7 @@ from probes.transfer import ledger, summary, task_features
 from probes.transfer.display import Display, print_table
 from probes.transfer.tasks import SCORES, Task, choose
 from train.config import ConfigError
+from train.data import prepared
 from vci_jax.probe import baselines, selection
 from vci_jax.probe.path import Unusable
 
@@ -279,9 +280,7 @@ def probe(
 
 def data_directory(options: TransferConfig) -> Path:
     """Returns where the data sets are."""
-    import tensorflow_datasets as tfds
-
-    return Path(options.data_dir or tfds.core.constants.get_default_data_dir()).expanduser()
+    return prepared.directory(options.data_dir)
 
 
 def explain(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from probes.analysis.tables import Raw, Table
 from studies.cifar10 import choosing, networks, pilot, regret, resampling, statements
 from studies.cifar10.choosing import Choices
 from studies.cifar10.networks import GROUPS, TASKS, Networks
-from studies.cifar10.regret import WITHOUT_VCI
+from studies.cifar10.regret import WITH_ALL, WITHOUT_VCI
 from studies.cifar10.statements import ALL, METRICS, Drawn, Verdict
 from studies.cifar10.words import NAMES, title
 
@@ -35,10 +35,12 @@ class Study(NamedTuple):
     """All that the text and the pictures are made of.
 
     Attributes:
-      networks, drawn, choices: of all settings.
-      verdicts: on the preregistered settings, as preregistered.
-      wider: on all settings, with settings and data sets drawn as well.
-      left_out: choices without each setting, and without both VCI losses (``WITHOUT_VCI``).
+      networks, drawn: of all settings.
+      choices: among the preregistered settings.
+      verdicts: on these, as preregistered.
+      wider: the same with settings and data sets drawn as well.
+      left_out: choices without each setting, without both VCI losses (``WITHOUT_VCI``), and with
+        the settings that were added (``WITH_ALL``).
       pilot: its rows.
     """
 
@@ -73,13 +75,14 @@ def read(directory: Path, draws: int = resampling.DRAWS) -> Study:
     return Study(
         networks=found,
         drawn=statements.draw(found, accuracy),
-        choices=choosing.choose(found, accuracy),
+        choices=choosing.choose(found, accuracy, without=networks.ADDED),
         verdicts=_verdicts_on(*first),
-        wider=_verdicts_on(found, accuracy, others=True),
+        wider=_verdicts_on(*first, others=True),
         left_out={
-            names: choosing.choose(found, once, without=tuple(names.split(", ")))
-            for names in (*found.settings, WITHOUT_VCI)
-        },
+            names: choosing.choose(found, once, without=(*networks.ADDED, *names.split(", ")))
+            for names in (*first[0].settings, WITHOUT_VCI)
+        }
+        | {WITH_ALL: choosing.choose(found, once)},
         pilot=[pilot.row(one) for one in rows],
     )
 
@@ -178,6 +181,12 @@ def facts(study: Study) -> dict[str, str]:
         made[f"regret.{key}"] = regret.points(study.choices, lost)
         rest = study.left_out[WITHOUT_VCI]
         made[f"without_vci.{key}"] = f"{rest.points(rest.regret[score, size])[0]:.2f}"
+        every = study.left_out[WITH_ALL]
+        made[f"with_all.{key}"] = f"{every.points(every.regret[score, size])[0]:.2f}"
+    kept = [name not in networks.ADDED for name in drawn.settings]
+    made["preregistered.vci"] = (
+        f"{pearson(drawn.metrics['train', 'vci'][0, kept], drawn.mlog[0, kept]):+.2f}"
+    )
     made["regret.random"] = regret.points(study.choices, study.choices.spread)
     gain = drawn.mlog[0]
     everything = drawn.metrics["train", "vci"][0], drawn.mlo[0]

@@ -13,8 +13,16 @@ from studies.cifar10.networks import GROUPS, PLAIN, TASKS
 from studies.cifar10.words import NAMES, of_pretraining, title
 
 _WIDTH = style.PAGE
-# Settings whose names stand beside their points in the first panel, and on which side.
-_NAMED = {"vci_plus": "left", "mse": "left", "vci_minus": "right", "logit_norm": "right"}
+# What stands beside some points of the first panel, and to which side of them.
+_NAMED = {
+    "vci_plus": ("+ 0.5 VCI", "above"),
+    "vci_minus": ("- 0.5 VCI", "right"),
+    "logit_norm": ("normalised logits", "right"),
+    "mse": ("squared error", "right"),
+    "lambda_1.5": ("regulariser 1.5", "right"),
+    "lambda_2.0": ("regulariser 2", "left"),
+}
+_SIDES = {"right": ((6, 0), "left"), "left": ((-6, 0), "right"), "above": ((0, 20), "center")}
 _PLAIN = {"temperature": "1", "regulariser": "0", "objectives": "cross-entropy"}
 _SIZES = {"500": "500 images", "2000": "2,000 images", choosing.ALL: "all images"}
 
@@ -49,7 +57,7 @@ def design(study: Study) -> Figure:
     axes.text(
         46,
         0,
-        f"each with {seeds} seeds: {len(study.networks.names)} networks; "
+        f"{len(study.networks.names)} networks, up to {seeds} seeds a setting; "
         "plain cross-entropy is in all three groups",
         ha="center",
         fontsize=style.SMALL,
@@ -84,11 +92,12 @@ def answer(study: Study) -> Figure:
                 elinewidth=0.6, **look,
             )  # fmt: skip
             entries.append((group, bars.lines[0]))
-        for setting in _NAMED if metric == "vci" else ():
+        for setting, (said, side) in _NAMED.items() if metric == "vci" else ():
             column = drawn.settings.index(setting)
             place = drawn.metrics["train", metric][0, column], drawn.mlog[0, column]
+            offset, align = _SIDES[side]
             axes.annotate(
-                title(setting), place, (0, 7), textcoords="offset points", ha=_NAMED[setting],
+                said, place, offset, textcoords="offset points", ha=align, va="center",
                 fontsize=style.SMALL, color=style.GREY,
             )  # fmt: skip
         if metric in ("squared_distance", "fuzziness"):

@@ -10,7 +10,7 @@ from studies.cifar10.choosing import Choices
 from studies.cifar10.networks import TASKS
 from studies.cifar10.words import NAMES, of_pretraining, title
 
-WITHOUT_VCI = "vci_plus, vci_minus"
+WITHOUT_VCI, WITH_ALL = "vci_plus, vci_minus", "all"
 
 
 def sizes(choices: Choices) -> Table:
@@ -55,13 +55,15 @@ def without(choices: Choices, left_out: dict[str, Choices]) -> Table:
     rows = []
     for name, key in _with_all(choices):
         lost = {names: one.points(one.regret[key])[0] for names, one in left_out.items()}
-        ones = {names: value for names, value in lost.items() if names != WITHOUT_VCI}
+        ones = {names: lost[names] for names in lost if names not in (WITHOUT_VCI, WITH_ALL)}
         least, most = min(ones, key=ones.__getitem__), max(ones, key=ones.__getitem__)
         cells = [f"{ones[one]:.2f} ({title(one)})" for one in (least, most)]
-        rows.append([name, f"{lost['vci_minus']:.2f}", f"{lost[WITHOUT_VCI]:.2f}", *cells])
-    header = ["Choose the network by", "without cross-entropy - 0.5 VCI", "without both VCI losses"]
+        some = [f"{lost[names]:.2f}" for names in (WITH_ALL, "vci_minus", WITHOUT_VCI)]
+        rows.append([name, *some, *cells])
+    header = ["Choose the network by", "with regularisers 1.5 and 2"]
+    header += ["without cross-entropy - 0.5 VCI", "without both VCI losses"]
     header += ["least without one setting", "most without one setting"]
-    return Table("The same, if settings had not been there to choose", header, rows)
+    return Table("The same, if other settings had been there to choose", header, rows)
 
 
 def points(choices: Choices, lost: np.ndarray) -> str:

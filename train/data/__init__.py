@@ -7,12 +7,13 @@ from train.data.pipeline import (
     steps_per_epoch,
     training_batches,
 )
-from train.data.sources import Dataset, Split, load
+from train.data.sources import Dataset, Records, Split, load
 from train.data.transfer import Ahead
 
 __all__ = [
     "Ahead",
     "Dataset",
+    "Records",
     "Share",
     "Split",
     "TrainingBatches",

@@ -14,7 +14,7 @@ order that can be, under the random numbers of the place; in evaluation the plac
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, Self
 
 import grain
@@ -146,7 +146,7 @@ def evaluation_batches(
     batch_size: int,
     padded_size: int,
     share: Share | None = None,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yields every image of the split once, in order, in batches of equal shape.
 
     Args:

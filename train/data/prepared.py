@@ -5,6 +5,7 @@ enough to read them: no code of the data set runs here, and nothing looks at the
 come as the bytes that were stored.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,7 @@ class Prepared:
         self._open()
 
     def _open(self) -> None:
-        import tensorflow_datasets as tfds
-
+        tfds = package()
         builder = tfds.builder_from_directory(str(self._directory))
         self._keys = _keys(builder.info)
         self._classes = builder.info.features[self._keys[1]].num_classes
@@ -98,17 +98,15 @@ def load(
     Raises:
       ConfigError: the data set is not prepared, or not for classification; says what to do.
     """
-    import tensorflow_datasets as tfds
-
-    directory = _find(name, Path(config.data_dir or tfds.core.constants.get_default_data_dir()))
-    info = tfds.builder_from_directory(str(directory)).info
-    _check(info, name, directory)
+    tfds, place = package(), _find(name, directory(config.data_dir))
+    info = tfds.builder_from_directory(str(place)).info
+    _check(info, name, place)
     sizes = {split: part.num_examples for split, part in info.splits.items()}
     test_split = config.test_split or splits.default_test(list(sizes), f"tfds:{name}")
     for spec, field in ((config.train_split, "train_split"), (test_split, "test_split")):
         splits.ranges(spec, sizes, f"--data.{field}")
     image, label = (info.features[key] for key in _keys(info))
-    train, test = Prepared(directory, config.train_split), Prepared(directory, test_split)
+    train, test = Prepared(place, config.train_split), Prepared(place, test_split)
     names = tuple(label.names)
     if None not in image.shape and max(train.size, test.size) * np.prod(image.shape) <= (
         _IN_MEMORY_BYTES
@@ -117,15 +115,33 @@ def load(
     return train, test, names
 
 
+def package() -> Any:
+    """Returns ``tensorflow_datasets``, which takes a second to import and no other source needs.
+
+    Raises:
+      ConfigError: it is not installed.
+    """
+    try:
+        import tensorflow_datasets
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "data sets prepared by TFDS need tensorflow-datasets: pip install 'vci_jax[tfds]'."
+        ) from error
+    return tensorflow_datasets
+
+
+def directory(given: str) -> Path:
+    """Returns where prepared data sets are: as given, or where TFDS puts them."""
+    return Path(given or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+
+
 def stored_shape(name: str, config: DataConfig) -> tuple[int | None, ...]:
     """Returns what the description says of the size of the images; None where they differ.
 
     Raises:
       ConfigError: the data set is not prepared; says what to do.
     """
-    import tensorflow_datasets as tfds
-
-    data_dir = Path(config.data_dir or tfds.core.constants.get_default_data_dir())
+    tfds, data_dir = package(), directory(config.data_dir)
     info = tfds.builder_from_directory(str(_find(name, data_dir))).info
     return tuple(info.features[_keys(info)[0]].shape)
 
@@ -153,8 +169,7 @@ def _how_to_prepare(name: str, data_dir: Path) -> str:
     """Returns what to say if there is no such data set on this disk."""
     import difflib
 
-    import tensorflow_datasets as tfds
-
+    tfds = package()
     stem = name.partition(":")[0]
     base = stem.partition("/")[0]
     there = sorted(path.parent.name for path in (data_dir / stem).glob("*/dataset_info.json"))
@@ -183,8 +198,7 @@ def _keys(info: Any) -> tuple[str, str]:
 
 def _check(info: Any, name: str, directory: Path) -> None:
     """Raises ConfigError unless the data set is one of images, labels and random access."""
-    import tensorflow_datasets as tfds
-
+    tfds = package()
     image, label = _keys(info)
     named = isinstance(info.features, tfds.features.FeaturesDict)
     features = dict(info.features.items()) if named else {}

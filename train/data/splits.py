@@ -1,11 +1,14 @@
 """Names and slices of splits, in the words of TFDS: ``train``, ``train[:90%]``, ``test[100:]``."""
 
+import re
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
 
 from train.config import ConfigError
 
 _TEST_NAMES = ("test", "validation", "val")
+
+# NAME or NAME[FROM:TO]; a bound is a number of images, or a percentage.
+_SLICE = re.compile(r"([\w-]+)(?:\[(-?\d+(?:\.\d+)?%|-?\d*):(-?\d+(?:\.\d+)?%|-?\d*)\])?")
 
 
 def default_test(available: Sequence[str], source: str) -> str:
@@ -25,7 +28,7 @@ def default_test(available: Sequence[str], source: str) -> str:
 
 
 def ranges(spec: str, sizes: Mapping[str, int], field: str) -> list[tuple[str, range]]:
-    """Returns which images of which splits a slice means; TFDS decides.
+    """Returns which images of which splits a slice means, as TFDS reads it.
 
     Args:
       spec: as ``train[:90%]``, or a sum of such.
@@ -33,24 +36,33 @@ def ranges(spec: str, sizes: Mapping[str, int], field: str) -> list[tuple[str, r
       field: of the config, for the message.
 
     Raises:
-      ConfigError: the slice is none, of a split that is none, or empty.
-    """
-    if spec in sizes:
-        return [(spec, range(sizes[spec]))]
-    import tensorflow_datasets as tfds
+      ConfigError: the slice is malformed, names an unknown split, or is empty.
 
-    infos = {
-        name: SimpleNamespace(num_examples=size, shard_lengths=[size])
-        for name, size in sizes.items()
-    }
-    try:
-        parts = tfds.core.ReadInstruction.from_spec(spec).to_absolute(infos)
-    except (ValueError, NotImplementedError) as error:
-        raise ConfigError(
-            f"{field} is {spec!r}: {error} The splits are {', '.join(sizes)}; a slice looks like "
-            "train[:90%]."
-        ) from error
-    found = [(part.splitname, range(sizes[part.splitname])[part.from_ : part.to]) for part in parts]
+    >>> ranges("train[:90%]+test[-5:]", {"train": 55, "test": 20}, "--data.train_split")
+    [('train', range(0, 50)), ('test', range(15, 20))]
+    """
+    parts = list(sizes) if spec == "all" else re.split(r"\s*\+\s*", spec)
+    found = [_range(part, spec, sizes, field) for part in parts]
     if not any(len(images) for _, images in found):
         raise ConfigError(f"{field} is {spec!r}, which holds no image; widen the slice.")
     return found
+
+
+def _range(part: str, spec: str, sizes: Mapping[str, int], field: str) -> tuple[str, range]:
+    match = _SLICE.fullmatch(part)
+    name = match[1] if match else part.partition("[")[0]
+    known = f"The splits are {', '.join(sizes)}; a slice looks like train[:90%]."
+    if name not in sizes:
+        raise ConfigError(f"{field} is {spec!r}: Unknown split {name!r}. {known}")
+    if match is None:
+        raise ConfigError(f"{field} is {spec!r}: {part!r} is not a slice. {known}")
+    percent = "%" in part  # Of one bound, and so of both.
+    bounds = [_images(bound, sizes[name] / 100 if percent else 1) for bound in match.groups()[1:]]
+    if any(bound is not None and abs(bound) > sizes[name] for bound in bounds):
+        raise ConfigError(f"{field} is {spec!r}, and {name} has {sizes[name]} images. {known}")
+    return name, range(sizes[name])[slice(*bounds)]
+
+
+def _images(bound: str | None, unit: float) -> int | None:
+    """Returns the number of images that a bound stands for; None is an end of the split."""
+    return round(float(bound.rstrip("%")) * unit) if bound else None

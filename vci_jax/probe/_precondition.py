@@ -7,8 +7,8 @@ penalties or with collapsed features, the part of the Hessian that belongs to cl
     H_k = sum_i w_i p_ik (1 - p_ik) x_i x_i^T + l2,
 
 is no diagonal in any basis that all classes share. Its inverse is then formed class by class, from
-a sample of 16 Q of the x_i. On features of a collapsed network (64 of them, 20 classes) the
-condition number of the Hessian falls by that from 600 to 40, for 17 from all samples.
+a sample of 32 Q of the x_i. On features of a collapsed network (64 of them, 20 classes, 4,000
+samples) the condition number of the Hessian fell by that from 600 to 26, from all samples to 17.
 
 Legend: Q columns of the design, K classes, n samples of a part.
 """
@@ -24,7 +24,7 @@ from vci_jax.probe._problem import Problem, dot, outer, total
 from vci_jax.probe._softmax import cross_entropy, probabilities
 
 # Samples for each column; a third of that is little better than a diagonal. 0: no blocks.
-SAMPLES = 16
+SAMPLES = 32
 # The blocks take no longer than a few steps, and no more memory than logits, if Q^2 is at most the
 # number of samples. Where a step is this cheap, N K Q, it is faster to take many.
 _LEAST_WORK = 2**24

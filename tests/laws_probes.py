@@ -35,6 +35,7 @@ from probes.transfer import saved
 from vci_jax.probe import _inputs, _paired, _rotation, _softmax, baselines, ranking, selection
 from vci_jax.probe import path as logistic
 from vci_jax.probe.estimator import LogisticProbe
+from vci_jax.probe.saved import renumber
 
 
 def _probes(*names):
@@ -382,12 +383,12 @@ def _saved(data):
             np.save(pathlib.Path(folder, "x_labels.npy"), labels)
         found = saved.read(place)
         return {"features": np.array(found.features, float), "labels": np.array(found.labels, int),
-                "classes": saved.renumber({"x": found})[1]}  # fmt: skip
+                "classes": renumber({"x": found})[1]}  # fmt: skip
 
 
 def _renumbered(data):
     split = selection.Samples(data["features"], np.asarray(data["labels"]))
-    splits, classes = saved.renumber({"train": split})
+    splits, classes = renumber({"train": split})
     return {"labels": splits["train"].labels, "classes": classes}
 
 
@@ -414,9 +415,9 @@ def _weighed(data):
 
 
 INPUTS = (
-    Law(_probes("transfer.saved.renumber"), "Labels may be any integers, with holes between them.",
+    Law(_probe("saved.renumber"), "Labels may be any integers, with holes between them.",
         samples, _renumbered, changed(labels=renamed(np.array([3, 40, 1000]))), merges_labels()),
-    Law(_probes("transfer.saved.read", "transfer.saved.renumber"),
+    Law(_probes("transfer.saved.read") + _probe("saved.read", "saved.renumber"),
         "Neither the form of the file, nor byte order, nor type matters.", _with_form, _saved,
         lambda d: d | {"form": "npy", "features": big_endian(d["features"]),
                        "labels": typed(np.uint8)(d["labels"])},
@@ -543,6 +544,8 @@ EXEMPT = {
     **dict.fromkeys(_probe("_inputs.classes", "_inputs.matrix"),
                     "a check that raises; tests/test_probes_inputs.py has its cases"),
     "probes.transfer.saved.splits_of": "looks which files there are; tests/test_encoders.py",
+    **dict.fromkeys(_probe("command.main", "command.parser"),
+                    "a command; tests/test_cli.py runs it"),
     "vci_jax.probe._protocol.counter": "counts calls, and reports the number to a callback",
     "vci_jax.probe._prepared.placement": "returns where arrays lie on devices",
 }  # fmt: skip

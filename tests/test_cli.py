@@ -1,7 +1,10 @@
-"""``python -m vci_jax FILE.npz`` as a person types it."""
+"""``python -m vci_jax FILE`` as a person types it."""
 
+import csv
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -12,7 +15,8 @@ import reference
 from reference import gaussian_classes
 
 import vci_jax
-from vci_jax import METRICS, cli
+from vci_jax import METRICS, cli, files
+from vci_jax.probe import selection
 
 FEATURES, LABELS = gaussian_classes(11, 300, 4, 6)
 
@@ -104,8 +108,9 @@ BAD = np.where(np.arange(300)[:, None] < 7, np.nan, FEATURES)
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({"x": FEATURES, "y": LABELS}, "no features and no labels: found x [300, 6], y [300]"),
-        ({"features": FEATURES}, "has no labels"),
+        ({"a": FEATURES, "b": FEATURES, "c": LABELS},
+         "several arrays that may be the features; it holds a [300, 6], b [300, 6], c [300]"),
+        ({"features": FEATURES}, "has no array 'labels'"),
         ({"features": BAD, "labels": LABELS}, "7 of 300 rows of features hold NaN or infinity"),
         ({"features": FEATURES, "labels": LABELS - 2}, "75 labels are negative, the first is -2"),
         ({"features": FEATURES, "labels": 0 * LABELS - 100}, "all 300 rows have the label -1 or"),
@@ -128,7 +133,7 @@ BAD = np.where(np.arange(300)[:, None] < 7, np.nan, FEATURES)
         ({"features": FEATURES[:5], "labels": LABELS}, "labels have shape [300] for 5 rows"),
         ({"features": FEATURES[:, None], "labels": LABELS}, "features must be [N, D], one vector"),
         ({"features": FEATURES, "labels": LABELS, "head_kernel": np.ones((5, 4))}, "= [6, 4]"),
-        ({"features": np.array([{}], object), "labels": LABELS}, "not a readable .npz"),
+        ({"features": np.array([{}], object), "labels": LABELS}, "Python objects"),
     ],
 )  # fmt: skip
 def test_bad_files_are_named_and_refused(tmp_path, capsys, arrays, words):
@@ -205,7 +210,7 @@ def test_every_dtype_is_read(tmp_path, kind):
         "labels": LABELS.astype(">i4")
     }
     agrees(measured(arrays), expected, rtol=1e-7)
-    agrees(measured(cli.read_features(save(tmp_path / "a.npz", **arrays))), expected, 1e-7)
+    agrees(measured(files.read_arrays(save(tmp_path / "a.npz", **arrays))), expected, 1e-7)
     assert arrays["labels"].dtype == ">i4"  # what is given stays as it is
 
 
@@ -240,9 +245,9 @@ def test_files_of_another_kind(tmp_path, capsys):
     np.save(tmp_path / "one.npy", FEATURES)
     for name, words in {
         "none.npz": "no such file",
-        "torn.npz": "not a readable .npz",
-        "text.npz": "not a readable .npz",
-        "one.npy": "holds one array",
+        "torn.npz": "not a readable npz",
+        "text.npz": "not a readable npz",
+        "one.npy": "no labels beside it",
     }.items():
         code, _, err = run(capsys, str(tmp_path / name))
         assert code == 2
@@ -266,6 +271,131 @@ def test_as_a_process_without_a_traceback(file):
     bad = subprocess.run([*command, "none.npz"], **options)
     assert (bad.returncode, bad.stdout) == (2, "")
     assert bad.stderr == "vci_jax: none.npz: no such file.\n"
+
+
+def test_csv_has_a_row_for_each_file(tmp_path, file, capsys):
+    """One file or several, in the same columns and with all digits."""
+    labels = np.where(LABELS == 3, 0, LABELS)
+    np.savetxt(tmp_path / "b.csv", np.column_stack([2 * FEATURES, LABELS]), delimiter=",")
+    save(tmp_path / "one.npz", features=FEATURES, labels=0 * labels)
+    alone = list(csv.DictReader(io.StringIO(run(capsys, file, "--csv")[1])))
+    both = list(csv.DictReader(io.StringIO(run(capsys, file, str(tmp_path / "b.csv"), "--csv")[1])))
+    assert [row["file"] for row in both] == [file, str(tmp_path / "b.csv")]
+    assert both[0] == alone[0]
+    report = vci_jax.measure_arrays(FEATURES, LABELS, blocks=10)
+    for name, value in report.scalars().items():
+        assert float(alone[0][name]) == value
+    assert float(both[1]["vci"]) == pytest.approx(report.vci, rel=1e-9)
+    undefined = run(capsys, str(tmp_path / "one.npz"), "--csv")[1]
+    assert "nan" in undefined
+
+
+def test_keys_name_the_arrays(tmp_path, capsys):
+    path = save(tmp_path / "a.npz", first=FEATURES, second=2 * FEATURES, species=LABELS)
+    assert run(capsys, path)[0] == 2
+    code, out, _ = run(capsys, path, "--features", "second", "--labels", "species", "--json")
+    assert code == 0
+    assert json.loads(out)["vci"] == pytest.approx(
+        vci_jax.measure_arrays(2 * FEATURES, LABELS).vci, rel=1e-12
+    )
+
+
+def test_metrics_are_listed(capsys):
+    """A line each, with its direction, within 80 columns."""
+    code, out, _ = run(capsys, "--metrics")
+    assert code == 0
+    assert all(len(line) <= 80 for line in out.splitlines())
+    for key, metric in METRICS.items():
+        (line,) = [line for line in out.splitlines() if line[4:].partition(" ")[0] == key]
+        assert metric.description in line
+        assert line[2] == {"smaller": "v", "larger": "^", "": " "}[metric.direction]
+
+
+def test_help_and_version(capsys):
+    """Help has an example of each use, and fits a terminal of 80 columns."""
+    for arguments in (["--help"], ["probe", "--help"]):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(arguments)
+        assert stopped.value.code == 0
+    out = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in out.splitlines())
+    for part in ("vci features.npz", "vci probe TRAIN TEST", "--features KEY", "Exit codes", ".h5"):
+        assert part in out
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"vci_jax {vci_jax.__version__}\n"
+    for arguments in ([], ["a.npz", "--json", "--csv"]):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(arguments)
+        assert stopped.value.code == 2
+
+
+def test_progress_is_shown_on_a_terminal_alone(file, capsys, monkeypatch):
+    """One line, which is gone at the end; nothing in a pipe."""
+    assert run(capsys, file, "--blocks", "1")[2] == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    _, out, err = run(capsys, file, "--blocks", "1")
+    assert f"measuring {file} ..." in err
+    assert err.endswith("\r\x1b[K")
+    assert "\x1b" not in out
+    assert "\n" not in err
+
+
+def test_probe(tmp_path, capsys):
+    """Four clouds: the accuracy that a loop over the test rows finds, and its binomial error."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for name, size in (("train", 160), ("test", 80)):
+        labels = np.arange(size) % 4
+        rows = rng.normal(size=(size, 5)) + 2 * np.eye(4, 5)[labels]
+        words = np.array(["a", "b", "c", "d"])[labels]
+        paths.append(save(tmp_path / f"{name}.npz", features=rows, labels=words))
+    code, out, err = run(capsys, "probe", *paths, "--json")
+    result = json.loads(out)
+    assert (code, err) == (0, "")
+    train, test = (selection.Samples(*vci_jax.read_features(path)) for path in paths)
+    codes = [np.unique(split.labels, return_inverse=True)[1] for split in (train, test)]
+    best = selection.sweep(*(s._replace(labels=c) for s, c in zip((train, test), codes,
+                             strict=True)))  # fmt: skip
+    predicted = [np.argmax(row @ best.fit.kernel + best.fit.bias) for row in test.features]
+    share = np.mean(np.array(predicted) == codes[1])
+    assert 0.5 < share < 1
+    assert result["accuracy"] == share
+    assert result["standard_error"] == pytest.approx(np.sqrt(share * (1 - share) / 80))
+    assert (result["penalty"], result["num_classes"]) == (best.value, 4)
+    code, out, _ = run(capsys, "probe", *paths)
+    assert f"{share:.4f} +- {result['standard_error']:.4f}" in out
+    numbers = save(tmp_path / "numbers.npz", features=test.features, labels=codes[1])
+    for second, words in ((numbers, "others numbers"), ("none.npz", "no such file")):
+        code, out, err = run(capsys, "probe", paths[0], second)
+        assert (code, out) == (2, "")
+        assert words in err
+
+
+def process(*arguments, **options):
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment}
+    return subprocess.Popen([sys.executable, "-m", "vci_jax", *arguments], **pipes | options)
+
+
+def test_a_closed_pipe_ends_it_in_silence(file):
+    """As ``vci f.npz | head -1`` may: killed by SIGPIPE, like other programs."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with process(file, "--blocks", "1", stdout=writer) as running:
+        os.close(writer)
+        assert running.stderr.read() == b""
+    assert running.returncode == -signal.SIGPIPE
+
+
+def test_ctrl_c_ends_it_with_130(tmp_path):
+    """While a file is read that never ends."""
+    os.mkfifo(tmp_path / "slow.csv")
+    running = process(str(tmp_path / "slow.csv"))
+    with running, open(tmp_path / "slow.csv", "wb", buffering=0):  # Waits until it is read.
+        running.send_signal(signal.SIGINT)
+        assert running.stderr.read() == b"\n"
+    assert running.returncode == 130
 
 
 def test_the_published_features_to_1e9(resnet20, capsys):

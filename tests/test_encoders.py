@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from weight_files import write_pth, write_safetensors
+from weight_files import read_tree, write_pth, write_safetensors
 
 from probes import __main__ as entry
 from probes import encoders
@@ -20,7 +20,7 @@ from probes.transfer import runner, task_features
 from probes.transfer.tasks import Task
 from train import models
 from train.config import ConfigError, ModelConfig
-from train.models import weights
+from train.models import state_dict, weights
 from train.models.state_dict import StateDictError
 from vci_jax.probe import selection
 
@@ -36,6 +36,7 @@ def _small_networks(monkeypatch):
         "resnet6": (checkpoint._RESNET, "_resnet6", 128, (1, 1)),
     }
     monkeypatch.setattr(checkpoint, "NETWORKS", networks)
+    monkeypatch.setattr(state_dict.files, "read_tree", read_tree)
 
 
 def drawn(word, classes=5, side=32):
@@ -204,9 +205,9 @@ def test_what_cannot_be_loaded_says_why(tmp_path):
     tensors = drawn("vit_nano")
     broken = tensors | {"norm.bias": np.full(16, np.nan, np.float32)}
     refused("vit_nano", write_pth(tmp_path / "n", broken), r"16 NaN or infinite .* norm\.bias")
-    whole = write_pth(tmp_path / "whole.pth", tensors).read_bytes()
-    (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
-    refused("vit_nano", tmp_path / "cut.pth", "is broken")
+    whole = write_safetensors(tmp_path / "whole.safetensors", tensors).read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    refused("vit_nano", tmp_path / "cut.safetensors", "not a readable safetensors file")
     refused("vit_s", tmp_path / "none.pth", "(?s)No such file.*timm/vit_small_patch16_224")
     with pytest.raises(ConfigError, match=r"vit_s is the name of a network.*vit_s=PATH"):
         encoders.load("vit_s", OPTIONS)

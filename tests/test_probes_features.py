@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from probed_run import make_run, moved
-from weight_files import write_safetensors
 
 from probes.encoders import identity
 from probes.encoders import run as encoder_of_run
@@ -24,6 +23,7 @@ from train.data.arrays import Arrays
 from train.data.unreadable import Unreadable
 from train.step import predict
 from vci_jax.probe import selection
+from vci_jax.probe.saved import renumber
 
 ROWS = np.random.default_rng(0).normal(size=(23, 3)).astype(np.float32)
 LABELS = np.arange(23, dtype=np.int32) % 4
@@ -323,12 +323,11 @@ def test_splits_of_one_prepared_data_set_are_told_apart(run, monkeypatch):
 
 
 def test_features_of_others_are_read(tmp_path):
-    """npz, safetensors, a pair of npy, and a directory of ours, whose broken rows are left out."""
+    """npz, a pair of npy, and a directory of ours, whose broken rows are left out."""
     np.savez(tmp_path / "a.npz", features=ROWS, labels=LABELS)
-    write_safetensors(tmp_path / "a.safetensors", {"features": ROWS, "labels": LABELS})
     np.save(tmp_path / "a_features.npy", ROWS)
     np.save(tmp_path / "a_labels.npy", LABELS)
-    for name in ("a.npz", "a.safetensors", "a_features.npy"):
+    for name in ("a.npz", "a_features.npy"):
         found = saved.read(tmp_path / name)
         assert np.array_equal(found.features, ROWS), name
         assert np.array_equal(found.labels, LABELS), name
@@ -340,14 +339,13 @@ def test_features_of_others_are_read(tmp_path):
 
 
 def test_rows_without_a_label_are_counted_by_every_reader(tmp_path, capsys):
-    """-1 and -100 alike, in npz, safetensors and npy; the number is told once a file."""
+    """-1 and -100 alike, in npz and npy; the number is told once a file."""
     labels = LABELS.copy()
     labels[[0, 3]], labels[4] = -1, -100
     np.savez(tmp_path / "a.npz", features=ROWS, labels=labels)
-    write_safetensors(tmp_path / "a.safetensors", {"features": ROWS, "labels": labels})
     np.save(tmp_path / "a_features.npy", ROWS.astype(">f4"))
     np.save(tmp_path / "a_labels.npy", labels.astype(">i8"))
-    for name in ("a.npz", "a.safetensors", "a_features.npy"):
+    for name in ("a.npz", "a_features.npy"):
         read = saved.read(tmp_path / name)
         assert np.array_equal(read.features, ROWS[labels >= 0]), name
         assert np.array_equal(read.labels, labels[labels >= 0]), name
@@ -356,17 +354,22 @@ def test_rows_without_a_label_are_counted_by_every_reader(tmp_path, capsys):
         assert f"{name}: 3 of {len(labels)} rows" in capsys.readouterr().err
 
 
-def test_labels_of_files_are_any_integers():
+def test_labels_of_files_are_any_integers_or_text():
     """K is the number of different labels in all splits; those that are 0 .. K-1 stay."""
     train = selection.Samples(ROWS[:4], np.array([7, 100_002, 7, 2**40]))
     test = selection.Samples(ROWS[:2], np.array([9, 7], np.uint64))
-    splits, num_classes = saved.renumber({"train": train, "test": test})
+    splits, num_classes = renumber({"train": train, "test": test})
     assert num_classes == 4
     assert splits["train"].labels.tolist() == [0, 2, 0, 3]
     assert splits["test"].labels.tolist() == [1, 0]
     assert splits["train"].features is train.features
     same = {"train": selection.Samples(ROWS[:3], np.array([2, 0, 1]))}
-    assert saved.renumber(same) == (same, 3)
+    splits, num_classes = renumber(same)
+    assert (splits["train"].labels.tolist(), num_classes) == ([2, 0, 1], 3)
+    words = {"train": same["train"]._replace(labels=np.array(["b", "a", "b"]))}
+    assert renumber(words)[0]["train"].labels.tolist() == [1, 0, 1]
+    with pytest.raises(ValueError, match="text for labels, and others numbers"):
+        renumber(same | {"test": words["train"]})
 
 
 @pytest.mark.parametrize(
@@ -385,12 +388,11 @@ def test_labels_that_name_no_class_are_refused(tmp_path, labels, message):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", None, "none of the features that can be read"),
-        ("a.npz", {"features": ROWS}, "has no labels"),
+        ("a.npz", {"features": ROWS}, "has no array 'labels'"),
         ("missing.npz", None, "no such file"),
-        ("b_features.npy", ROWS[0], "must be numbers"),
-        ("b.npy", ROWS, "which file has its labels"),
-        ("c_features.npy", ROWS, "cannot be read: .*c_labels.npy"),
+        ("b_features.npy", LABELS, r"must be \[N, D\]"),
+        ("b.npy", ROWS, "no labels beside it"),
+        ("c_features.npy", ROWS, "no labels beside it"),
     ],
 )
 def test_what_is_not_features_is_refused(tmp_path, name, content, message):

@@ -100,7 +100,7 @@ def test_a_torn_file_is_refused(tmp_path):
     path = tmp_path / "torn.npz"
     vci_jax.save(path, vci_jax.init(2, 3))
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"torn\.npz is torn"):
+    with pytest.raises(ValueError, match=r"torn\.npz is not a readable npz file"):
         vci_jax.load(path)
 
 
@@ -127,4 +127,18 @@ def test_moments_of_another_dtype_are_refused(tmp_path, name, kind):
     arrays = jax.device_get(vci_jax.init(CLASSES, DIM))._asdict()
     np.savez(tmp_path / "odd.npz", **(arrays | {name: arrays[name].astype(kind)}))
     with pytest.raises(ValueError, match=f"does not hold moments.*{name} {np.dtype(kind)}"):
+        vci_jax.load(tmp_path / "odd.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("mean", (DIM,)), ("mean", (0, DIM)), ("scatter", (DIM, DIM + 1)), ("count", (CLASSES + 1,)),
+     ("pivot", (2, DIM))],
+)  # fmt: skip
+def test_moments_of_other_shapes_are_refused(tmp_path, name, shape):
+    """One array of another K, D or number of blocks; a stack of blocks is none such."""
+    moments = vci_jax.init(CLASSES, DIM)
+    arrays = jax.device_get(moments)._asdict()
+    np.savez(tmp_path / "odd.npz", **arrays | {name: np.zeros(shape, arrays[name].dtype)})
+    with pytest.raises(ValueError, match=f"do not fit each other, mean .*{name}"):
         vci_jax.load(tmp_path / "odd.npz")

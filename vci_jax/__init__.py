@@ -18,6 +18,7 @@ from vci_jax.arrays import canonicalize_batch
 from vci_jax.catalogue import METRICS
 from vci_jax.compare import Comparison, compare
 from vci_jax.errors import Caveat, VCIError
+from vci_jax.files import read_features
 from vci_jax.geometry import Geometry, factorize
 from vci_jax.in_memory import measure_arrays, vci, vci_adjusted
 from vci_jax.jit_update import jit_update
@@ -54,6 +55,7 @@ __all__ = [
     "merge",
     "merge_axis",
     "per_class",
+    "read_features",
     "report",
     "save",
     "update",

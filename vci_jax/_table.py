@@ -70,6 +70,15 @@ def report_text(report: Any, title: str = "") -> str:
     return "\n".join([*lines, *footnotes(caveats)])
 
 
+def metrics_text() -> str:
+    """All metrics, a line each: the key, which way is more collapsed, what it is, what it needs."""
+    lines = [LEGEND, ""]
+    for key, metric in METRICS.items():
+        needs = f" (needs {' and '.join(metric.needs)})" if metric.needs else ""
+        lines.append(f"  {_ARROWS[metric.direction]} {key:<27}{metric.description}{needs}")
+    return "\n".join([*lines, "", *wrapped(ON_PRETRAINING), *wrapped(ON_TARGET)])
+
+
 def summary(report: Any) -> str:
     """How much data a report is of."""
     return (

@@ -191,7 +191,7 @@ def check_head(head: Any, dim: int, num_classes: int) -> tuple[Any, ...]:
     if kernel.shape != (dim, num_classes):
         raise VCIError(
             f"The head's kernel must be [D, K] = [{dim}, {num_classes}], got "
-            f"{list(kernel.shape)}. torch.nn.Linear keeps [K, D]: pass weight.T."
+            f"{list(kernel.shape)}. {_misfit(kernel.shape, dim, num_classes)}"
         )
     if len(parts) == 1:
         return (kernel,)
@@ -199,6 +199,16 @@ def check_head(head: Any, dim: int, num_classes: int) -> tuple[Any, ...]:
     if bias.shape != (num_classes,):
         raise VCIError(f"The head's bias must be [K] = [{num_classes}], got {list(bias.shape)}.")
     return kernel, bias
+
+
+def _misfit(shape: tuple[int, ...], dim: int, num_classes: int) -> str:
+    """What a kernel of another shape is, and what to do."""
+    if shape == (num_classes, dim):
+        return "That is the layout of torch.nn.Linear, [K, D]: pass weight.T."
+    if len(shape) == 2 and dim in shape:
+        classes = shape[1] if shape[0] == dim else shape[0]
+        return f"It is a head for {classes} classes: pass that of these labels."
+    return "It is the head of other features: pass that of the network that made these."
 
 
 def _finite(name: str, values: Any) -> np.ndarray:

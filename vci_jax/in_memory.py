@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 
 from vci_jax import agreement, moments
 from vci_jax._report import Head, Report, check_options, finish
-from vci_jax.arrays import canonicalize_reals
+from vci_jax.arrays import canonicalize_reals, check_head
 from vci_jax.errors import Caveat, VCIError
 from vci_jax.geometry import Weighting
 from vci_jax.jit_update import jit_update
@@ -128,6 +128,11 @@ def measure_arrays(
     if metrics is not None and "ncc_agreement" in metrics and scores is None and head is None:
         raise VCIError("ncc_agreement needs logits: pass logits= or classifier=.")
     check_options(weighting, metrics, blocks)
+    if head is not None:
+        height, width = head[0].shape
+        dim = feature_matrix(features).shape[1]
+        if height != dim:  # Before its columns are taken for the classes.
+            check_head(head, dim, height if width == dim else width)
     columns = [part.shape[1] for part in (scores, head[0] if head else None) if part is not None]
     count = next(iter(columns), None) if num_classes is None else num_classes
     stack, rows, classes = deal(features, labels, blocks, weighting, count)
@@ -159,7 +164,7 @@ def deal(
     """
     if isinstance(blocks, bool) or not isinstance(blocks, int | np.integer) or blocks < 1:
         raise VCIError(f"blocks must be at least 1, got {blocks!r}.")
-    rows = read_features(features)
+    rows = feature_matrix(features)
     classes, count = read_labels(labels, len(rows), num_classes)
     _check_finite(rows, classes)
     number = np.bincount(classes[classes >= 0], minlength=count)
@@ -180,7 +185,7 @@ def deal(
     return stack, rows, classes
 
 
-def read_features(features: Any) -> np.ndarray:
+def feature_matrix(features: Any) -> np.ndarray:
     """Returns features [N, D] as they lie in memory, in native byte order.
 
     Raises:

@@ -30,7 +30,30 @@ def read_labels(
       VCIError: for another length, labels that are no classes (real targets, several or no classes
         in a row, NaN, dates, objects), negative ones, those from K on, or none at all.
     """
-    array = np.asarray(as_native("labels", labels))
+    array, columns = as_classes(labels, size)
+    num_classes = columns if num_classes is None else num_classes
+    if array.dtype.kind in "US":
+        if num_classes is not None:
+            raise VCIError(
+                f"labels are text, {str(array[0])!r} for one, but must be 0 .. {num_classes - 1} "
+                "here: pass the column of the classifier that each stands for."
+            )
+        names, codes = np.unique(array, return_inverse=True)
+        return codes.astype(np.int32), len(names)
+    return _numbered(array, num_classes)
+
+
+def as_classes(labels: Any, size: int) -> tuple[np.ndarray, int | None]:
+    """Returns the class of each sample, [N] integers or text, and the columns of one-hot rows.
+
+    Args:
+      labels: as for ``read_labels``; -1 and -100 stay.
+      size: N.
+
+    Raises:
+      VCIError: for another length, or labels that are no classes.
+    """
+    array, columns = np.asarray(as_native("labels", labels)), None
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim == 0 or len(array) != size:
@@ -41,19 +64,9 @@ def read_labels(
     if array.ndim == 2:
         columns = array.shape[1]
         array = _of_one_hot(array)
-        num_classes = columns if num_classes is None else num_classes
     if array.ndim != 1:
         raise VCIError(f"labels have shape {list(array.shape)}. {_NEEDS}: pass [N] or one-hot.")
-    array = _whole(array)
-    if array.dtype.kind in "US":
-        if num_classes is not None:
-            raise VCIError(
-                f"labels are text, {str(array[0])!r} for one, but must be 0 .. {num_classes - 1} "
-                "here: pass the column of the classifier that each stands for."
-            )
-        names, codes = np.unique(array, return_inverse=True)
-        return codes.astype(np.int32), len(names)
-    return _numbered(array, num_classes)
+    return _whole(array), columns
 
 
 def _numbered(labels: np.ndarray, num_classes: int | None) -> tuple[np.ndarray, int]:
@@ -101,6 +114,8 @@ def _of_one_hot(rows: np.ndarray) -> np.ndarray:
 def _whole(labels: np.ndarray) -> np.ndarray:
     """Labels as integers or text; floats that are integers, truth values and strings become so."""
     kind = labels.dtype.kind
+    if kind == "T":
+        return labels.astype(str)
     if kind == "b":
         return labels.astype(np.int32)
     if kind == "O":

@@ -4,15 +4,17 @@ The state is a pytree of arrays, so Orbax saves it as it is; these two functions
 """
 
 import os
-import zipfile
+import pathlib
+from functools import partial
 
 import jax
 import numpy as np
 
+from vci_jax import _formats, files
 from vci_jax.arrays import as_native
 from vci_jax.counts import MAX_COUNT
 from vci_jax.errors import VCIError
-from vci_jax.moments import ClassMoments
+from vci_jax.moments import ClassMoments, init
 from vci_jax.written import replacing
 
 
@@ -31,23 +33,21 @@ def load(path: str | os.PathLike[str]) -> ClassMoments:
     """Reads moments written by ``save``, as NumPy arrays that every function here accepts.
 
     Raises:
-      VCIError: if the file holds something else, naming what is missing or of another dtype.
+      VCIError: if the file is not there, torn, or holds something else; names what is missing or of
+        another dtype or shape.
     """
-    try:
-        opened = np.load(path, allow_pickle=False)
-    except (EOFError, zipfile.BadZipFile) as error:
-        raise VCIError(f"{path} is torn or not an .npz file: {error}") from None
-    with opened as file:
-        missing = [name for name in ClassMoments._fields if name not in file]
+    path = pathlib.Path(path)
+    with files.explained(path, "npz"), _formats.npz(path) as stored:
+        missing = [name for name in ClassMoments._fields if name not in stored]
         if missing:
             raise VCIError(
                 f"{path} does not hold moments: it lacks {', '.join(missing)} and has "
-                f"{', '.join(file.files) or 'nothing'}. Write it with vci_jax.save."
+                f"{', '.join(stored) or 'nothing'}. Write it with vci_jax.save."
             )
-        return _checked(path, {name: file[name] for name in ClassMoments._fields})
+        return _checked(path, {name: stored[name].read() for name in ClassMoments._fields})
 
 
-def _checked(path: str | os.PathLike[str], arrays: dict[str, np.ndarray]) -> ClassMoments:
+def _checked(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> ClassMoments:
     """The moments in native byte order, with int32 counts; refused if some are of another kind."""
     moments = ClassMoments(**{name: as_native(name, array) for name, array in arrays.items()})
     whole = ("count", "directed", "label_out_of_range", "non_finite")
@@ -60,9 +60,24 @@ def _checked(path: str | os.PathLike[str], arrays: dict[str, np.ndarray]) -> Cla
             f"{path} does not hold moments: counts must be integers, all else float32 or all "
             f"float64, got {found}."
         )
+    _check_shapes(path, moments)
     return moments._replace(
         **{name: np.clip(leaf, -1, MAX_COUNT).astype(np.int32) for name, leaf in counts.items()}
     )
+
+
+def _check_shapes(path: pathlib.Path, moments: ClassMoments) -> None:
+    """Refuses arrays of different K, D or axes of blocks in front."""
+    shapes = {name: leaf.shape for name, leaf in moments._asdict().items()}
+    *lead, num_classes, dim = (0, 0, *shapes["mean"])[-max(2, len(shapes["mean"])) :]
+    expected = jax.eval_shape(partial(init, max(num_classes, 1), max(dim, 1)))._asdict()
+    wrong = [name for name, leaf in expected.items() if shapes[name] != (*lead, *leaf.shape)]
+    if wrong:
+        found = ", ".join(f"{name} {list(shapes[name])}" for name in ["mean", *wrong[:3]])
+        raise VCIError(
+            f"{path} does not hold moments: its arrays have shapes that do not fit each other, "
+            f"{found}. Write it with vci_jax.save."
+        )
 
 
 def to_host(moments: ClassMoments) -> ClassMoments:

@@ -2,8 +2,9 @@
 
     resnet50=PATH    deit_s=PATH    vit_b=PATH
 
-No torch is needed. A file has no transform; the one here is that with which its authors tested:
-bilinear with 256 / 224 for ResNets, bicubic for the rest, mean and deviation 0.5 for ViTs of timm.
+A .pth is read by PyTorch, a file of safetensors without. A file has no transform; the one here is
+that with which its authors tested: bilinear with 256 / 224 for ResNets, bicubic for the rest, mean
+and deviation 0.5 for ViTs of timm.
 """
 
 import math

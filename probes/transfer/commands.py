@@ -15,6 +15,7 @@ from probes.encoders.words import list_kinds
 from probes.transfer import runner, saved
 from train import compilation, log
 from train.config import ConfigError
+from vci_jax.probe.saved import renumber
 
 INCOMPLETE = 1
 
@@ -32,7 +33,7 @@ class _Models:
 @dataclasses.dataclass(frozen=True)
 class _Saved:
     train: tyro.conf.Positional[Path]
-    """Features and labels to fit on: X.npz, X.safetensors, X_features.npy, or a directory."""
+    """Features and labels to fit on, in any format that vci_jax.read_features knows."""
     test: tyro.conf.Positional[Path]
     """Those to score on."""
     validation: Path | None = None
@@ -68,7 +69,7 @@ def probe(arguments: Sequence[str]) -> int:
     splits = {"train": saved.read(parsed.train), "test": saved.read(parsed.test)}
     if parsed.validation is not None:
         splits["validation"] = saved.read(parsed.validation)
-    splits, num_classes = saved.renumber(splits)
+    splits, num_classes = renumber(splits)
     try:
         row = runner.probe(splits, num_classes, parsed.score, parsed.options)
     except ValueError as error:

@@ -25,6 +25,7 @@ from train.data.arrays import DIGITS_PEAK
 from train.data.folder import Files
 from train.data.sources import Records
 from vci_jax.probe import selection
+from vci_jax.probe.saved import renumber
 from vci_jax.probe.selection import Samples
 
 
@@ -238,7 +239,7 @@ def _of_files(encoder: Encoder, path: Path, task: Task) -> Material:
             train, test = selection.hold_out(splits["all"], seed=0)
             splits = {"train": train, "test": test}
             notes.append("a stratified fifth of the rows is the test split.")
-        splits, classes = saved.renumber(splits)
+        splits, classes = renumber(splits)
         dropped = dict.fromkeys(splits, 0)
     paths = {name: files.get(name, path) for name in splits}
     seconds = time.perf_counter() - start

@@ -1,0 +1,207 @@
+"""Tables with a row for each sample: CSV and Parquet, read as features and labels.
+
+The label is one column, the features are the others. Known instance: ``pandas.read_csv``, which is
+not needed here.
+
+Legend: N rows, D columns of features.
+"""
+
+import csv as csv_reader
+import fnmatch
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vci_jax.errors import VCIError, optional
+
+# Names of columns and arrays, in small letters; the first is preferred to all others.
+FEATURES = ("features", "feats", "embeddings", "embedding", "feature", "representations", "x")
+LABELS = ("labels", "label", "targets", "target", "classes", "class", "y")
+_COUNTERS = ("id", "idx", "index", "row")
+
+
+class Columns(NamedTuple):
+    """Which columns of a table are read, by their places."""
+
+    features: list[int]
+    label: int
+
+
+def csv(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a table of text, whose columns are parted by commas, semicolons or tabs.
+
+    A first row that is not all numbers (but for its last cell) names the columns; else they are
+    called 0, 1, 2 and so on.
+
+    Args:
+      path: of the file, in UTF-8.
+      features: a pattern such as ``"f*"`` of the names of columns; None for all but the label.
+      labels: the name of the label's column; None for the one with such a name, or the last.
+
+    Raises:
+      VCIError: for names that there are not, cells that are not numbers, or rows of another length.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        start = file.readline()
+        delimiter = max(",;\t", key=start.count)
+        first, second = (
+            next(csv_reader.reader([line], delimiter=delimiter), [])
+            for line in (start, file.readline())
+        )
+    named = not all(map(_is_number, first[:-1] or first))
+    names = first if named else [str(place) for place in range(len(first))]
+    example = second if named else first
+    if len(example) != len(names):
+        raise VCIError(
+            f"{path} has {len(names)} columns in its first row and {len(example)} in the next: "
+            "each row must have as many as the header."
+        )
+    text = [not _is_number(cell) for cell in example]
+    columns = choose(path, names, text, features, labels)
+    codes: dict[str, int] = {}
+    try:
+        cells = np.loadtxt(
+            path,
+            delimiter=delimiter,
+            skiprows=int(named),
+            usecols=[*columns.features, columns.label],
+            converters={columns.label: lambda cell: codes.setdefault(cell.strip(), len(codes))},
+            comments=None,
+            quotechar='"',
+            encoding="utf-8-sig",
+            ndmin=2,
+        )
+    except ValueError as error:
+        said = str(error).partition(";")[0].rstrip(".")
+        raise VCIError(
+            f"{path}: {said}, counted from 0 below the header. All columns but the label must hold "
+            "numbers, in every row; --features and --labels choose columns."
+        ) from None
+    if "" in codes:
+        row = int(np.argmax(cells[:, -1] == codes[""]))
+        raise VCIError(f"{path} has no label in row {row}: give rows without a class the label -1.")
+    return cells[:, :-1], _labels(list(codes))[cells[:, -1].astype(int)]
+
+
+def _labels(names: list[str]) -> np.ndarray:
+    """The different labels as integers if they are such, as other numbers, or as text."""
+    for kind in (np.int64, np.float64):
+        try:
+            return np.array(names).astype(kind)
+        except (ValueError, OverflowError):
+            continue
+    return np.array(names)
+
+
+def _is_index(name: str) -> bool:
+    """Whether pandas has written the column to number the rows."""
+    return not name or name.startswith(("Unnamed: ", "__index_level_"))
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def parquet(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a table of Parquet: features in one column of lists, or in columns of numbers.
+
+    Args:
+      path: of the file.
+      features: the name of the column of lists, or a pattern of the names of columns of numbers.
+      labels: as for ``csv``.
+
+    Raises:
+      VCIError: for names that there are not, columns of text among the features, or lists of
+        unequal length.
+      MissingPackageError: without PyArrow.
+    """
+    library = optional("pyarrow.parquet", f"Reading {path}")
+    types = optional("pyarrow.types", f"Reading {path}")
+    file = library.ParquetFile(path)
+    schema = file.schema_arrow
+    lists = [f.name for f in schema if hasattr(f.type, "value_type") and types.is_nested(f.type)]
+    if features is None and len(lists) == 1:
+        (features,) = lists
+    text = [not (_is_real(types, field.type) or field.name in lists) for field in schema]
+    columns = choose(path, schema.names, text, features, labels)
+    chosen = [schema.names[place] for place in columns.features]
+    label = schema.names[columns.label]
+    table = file.read(columns=[*chosen, label])
+    if len(chosen) == 1 and chosen[0] in lists:
+        rows = _matrix(path, chosen[0], table[chosen[0]])
+    else:
+        rows = np.stack([table[name].to_numpy() for name in chosen], axis=1)
+    found = table[label]
+    if types.is_dictionary(found.type):
+        found = found.cast(found.type.value_type)
+    return rows, found.to_numpy()
+
+
+def _is_real(types: Any, kind: Any) -> bool:
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind))
+
+
+def _matrix(path: Path, name: str, column: Any) -> np.ndarray:
+    """The lists of a column as rows."""
+    lengths = optional("pyarrow.compute", f"Reading {path}").list_value_length(column).to_numpy()
+    if len(lengths) and np.any(lengths != lengths[0]):
+        row = int(np.argmax(lengths != lengths[0]))
+        raise VCIError(
+            f"{path}: {name!r} has lists of unequal length, {lengths[0]:g} numbers in row 0 and "
+            f"{lengths[row]:g} in row {row}; pool them to one vector a sample."
+        )
+    flat: np.ndarray = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(lengths), -1)
+
+
+def choose(
+    path: Path,
+    names: Sequence[str],
+    text: Sequence[bool],
+    features: str | None,
+    labels: str | None,
+) -> Columns:
+    """Returns the places of the label and of the features among the columns of a table.
+
+    Args:
+      path: of the file, for errors.
+      names: of all columns.
+      text: which of them do not hold numbers.
+      features: a name, or a pattern of names; None for all but the label.
+      labels: a name; None for the one that is called so, or the last.
+
+    Raises:
+      VCIError: for a name or pattern that fits none, or features that hold text or number the rows.
+    """
+    shown = ", ".join(names[:6]) + (f", ... ({len(names)} in all)" if len(names) > 6 else "")
+    if labels is None:
+        known = [place for place, name in enumerate(names) if name.lower() in LABELS]
+        label = known[0] if len(known) == 1 else len(names) - 1
+    elif labels in names:
+        label = list(names).index(labels)
+    else:
+        raise VCIError(f"{path} has no column {labels!r} for --labels; it has {shown}.")
+    others = [place for place, name in enumerate(names) if place != label and not _is_index(name)]
+    if features is not None:
+        others = [place for place in others if fnmatch.fnmatchcase(names[place], features)]
+    if not others:
+        raise VCIError(
+            f"{path} has no column of features"
+            + (f" {features!r}" if features is not None else "")
+            + f" beside the label {names[label]!r}; it has {shown}. Choose with --features and "
+            "--labels; a pattern such as 'f*' stands for several columns."
+        )
+    odd = [p for p in others if text[p] or (features is None and names[p].lower() in _COUNTERS)]
+    if odd:
+        raise VCIError(
+            f"{path}: the column {names[odd[0]]!r} does not look like a feature; the label is "
+            f"{names[label]!r}. Choose the columns with --features, e.g. --features 'f*', and "
+            "--labels."
+        )
+    return Columns(others, label)

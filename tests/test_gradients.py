@@ -171,8 +171,10 @@ def test_gradients_in_float32(name):
         wanted = np.asarray(jax.jit(jax.grad(value))(features))
     assert np.isfinite(got).all()
     along = ways(name, features)
-    scale = np.sum(np.abs(wanted * along)) + 1e-6
-    assert np.sum(got * along) == pytest.approx(np.sum(wanted * along), abs=1e-3 * scale)
+    # Where the gradient is zero, as of a VCI of zero, its entries are rounding of order eps.
+    rounding = np.finfo(np.float32).eps * np.mean(np.abs(along))
+    off = 1e-3 * np.sum(np.abs(wanted * along)) + rounding
+    assert np.sum(got * along) == pytest.approx(np.sum(wanted * along), abs=off)
     if name not in DEFICIENT:
         assert np.abs(got - wanted).max() <= 1e-3 * np.abs(wanted).max() + 1e-7
 

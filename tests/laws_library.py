@@ -462,7 +462,6 @@ EXEMPT = {
     "vci_jax.linalg.orthonormal": "a part of linalg.row_space",
     "vci_jax.linalg.host": "returns a device",
     "vci_jax._report.check_options": "raises or returns nothing",
-    "vci_jax.files.explained": "words an error of a format; tests/test_files.py",
     "vci_jax.files.read_tree": "returns what a file holds, as it is; tests/test_files.py",
     "vci_jax.files.explained": "turns exceptions into sentences; tests/test_files.py",
     "vci_jax.labels.as_classes": "a part of measure_arrays",

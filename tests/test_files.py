@@ -247,7 +247,7 @@ def test_a_table_of_a_thousand_columns_is_read_in_seconds(tmp_path):
     ("module", "write"),
     [
         ("torch", lambda path: path.write_bytes(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")),
-        ("safetensors", lambda path: write_safetensors(path, {"features": np.ones((2, 2), "f4")})),
+        ("safetensors", lambda path: path.write_bytes((2).to_bytes(8, "little") + b"{}")),
         ("h5py", lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n")),
         ("pyarrow", lambda path: path.write_bytes(b"PAR1")),
         ("zarr", lambda path: (path.mkdir(), (path / "zarr.json").touch())),

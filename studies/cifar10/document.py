@@ -187,6 +187,8 @@ def facts(study: Study) -> dict[str, str]:
     made["preregistered.vci"] = (
         f"{pearson(drawn.metrics['train', 'vci'][0, kept], drawn.mlog[0, kept]):+.2f}"
     )
+    for setting in drawn.settings:
+        made[f"seeds.{setting}"] = str(found.names.count(setting))
     made["regret.random"] = regret.points(study.choices, study.choices.spread)
     gain = drawn.mlog[0]
     everything = drawn.metrics["train", "vci"][0], drawn.mlo[0]

@@ -190,7 +190,7 @@ def test_options_of_measure_arrays():
         ({"num_classes": 3}, r"75 labels lie outside 0 .. 2"),
         ({"weighting": "none"}, "got 'none'"),
         ({"logits": np.ones((299, 4))}, r"must be \[300, 4\], got \[299, 4\]"),
-        ({"classifier": np.ones((4, 6))}, r"\[D, K\] = \[6, 6\], got \[4, 6\].*weight.T"),
+        ({"classifier": np.ones((4, 6))}, r"\[D, K\] = \[6, 4\], got \[4, 6\].*weight.T"),
         ({"classifier": np.ones((6, 3))}, r"75 labels lie outside 0 .. 2"),
         ({"classifier": (1, 2, 3)}, "got 3 arrays"),
     ],

@@ -20,6 +20,7 @@ from PIL import Image
 from train import data
 from train.config import ConfigError, DataConfig
 from train.data import listing
+from vci_jax import written
 
 ROOT = pathlib.Path(__file__).parents[1]
 SECONDS = 60
@@ -282,7 +283,7 @@ def test_a_place_that_cannot_be_written_costs_one_message(folder, caplog, monkey
     def refuse(*unused, **options):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(listing.tempfile, "NamedTemporaryFile", refuse)
+    monkeypatch.setattr(written, "open", refuse, raising=False)
     assert data.load(config_of(folder)).train.size == 12
     assert data.load(config_of(folder)).train.size == 12
     assert caplog.text.count(os.strerror(code)) == 1

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vci_jax import _table, caveats, linalg, metrics, precision, transferability
+from vci_jax import _table, caveats, linalg, metrics, precision, structure, transferability
 from vci_jax._compile import quick_jit
 from vci_jax.arrays import check_head
 from vci_jax.catalogue import METRICS
@@ -310,6 +310,7 @@ def _finish(
         "spanned": metrics.spanned(geometry),
         "vanishing": geometry.vanishing,
         "tight_classes": _tight_classes(geometry),
+        "central_classes": _central_classes(geometry),
         "canonical_rank": jnp.sum(geometry.canonical.kept),
         "between_rank": metrics.between_rank(geometry),
         "scatter_known": jnp.isfinite(geometry.within[0, 0]),
@@ -326,9 +327,21 @@ def _tight_classes(geometry: Geometry) -> Array:
     """
     means = jnp.where(geometry.present[:, None], geometry.moments.mean, 0)
     reach = jnp.max(jnp.sum(means**2, axis=1)) * geometry.data_eps**2
-    promised = jnp.where(geometry.data_eps > 1e-12, 1e-3, 1e-8)
+    promised = _promised(geometry)
     tight = (geometry.variance > 0) & (geometry.variance * promised**2 < 4 * reach)
     return jnp.sum(tight & geometry.present)
+
+
+def _central_classes(geometry: Geometry) -> Array:
+    """How many classes lie so near the centre that their distance from it may be rounding."""
+    near = _promised(geometry) * structure.lengths(geometry.offsets)
+    return jnp.sum((near < 2 * structure.mean_rounding(geometry)) & geometry.present)
+
+
+def _promised(geometry: Geometry) -> Array:
+    """The relative error that is promised."""
+    in_float64, in_float32 = caveats.PROMISED
+    return jnp.where(geometry.data_eps > 1e-12, in_float32, in_float64)
 
 
 def _mean_noise(geometry: Geometry) -> Array:

@@ -110,8 +110,9 @@ def canonical_directions(
     inverses = jnp.where(kept, 1 / jnp.where(kept, space.squares, 1), 0)
     usual = jnp.where(within > of_means, within, jnp.inf)
     sums = data_eps * (4 if data_eps > 1e-12 else 4 * 2.0**-20)
-    entries = sums + within_noise(moments, within / samples, data_eps) * samples / usual
-    rounding = partial(_rounding, whitener.map, scale, space, white_noise, entries)
+    lost_features = _lost(moments, data_eps)
+    entries = sums + samples * lost_features**2 / usual
+    rounding = partial(_rounding, whitener.map, scale, space, white_noise, entries, lost_features)
     doubt = partial(_doubt, rounding, jnp.where(kept, space.squares, 1))
     explained = jnp.where(found, 1 - lost, 0)
     strength = jnp.where(kept, jnp.sqrt(space.squares) / (1 + space.squares), 0)
@@ -128,7 +129,7 @@ def canonical_directions(
         share=linalg.matmul(proportion, directions**2),
         kept=found,
         rank=rank,
-        varying=jnp.sum((scale > 0) | (within + between > floor / 4096), dtype=jnp.int32),
+        varying=jnp.sum((scale > 0) | (within + between > floor * data_eps), dtype=jnp.int32),
         doubt=unsure + doubt(jnp.where(kept, space.squares / (1 + space.squares) ** 2, 0)),
         doubt_labels=jnp.max(proportion) * unsure + doubt_labels,
         doubt_inverse=unsure + doubt(inverses / jnp.where(jnp.any(kept), jnp.sum(inverses), 1)),
@@ -166,27 +167,29 @@ def _rounding(
     space: linalg.RowSpace,
     noise: Float[Array, " D"],
     entries: Float[Array, " D"],
+    lost: Float[Array, " D"],
     probes: Float[Array, "r n"],
     of_means: Float[Array, " r"],
 ) -> Float[Array, ""]:
     """About how large the rounding of a function of the discriminant directions may be.
 
-    Let it change by Tr[A X^T dW X] with W = Sigma_W, for directions x_j in units of the
-    coordinates' standard deviations with x_j^T W x_j = 1, and by 2 m_j with an error of the class
-    means of length one along x_j. Relative errors e_d of the rows of W and errors nu_j of the class
-    means then change it by
+    Let it change by Tr[A X^T dW X] with W = N Sigma_W, for directions x_j with x_j^T W x_j = 1,
+    and by 2 m_j with an error of the class means of length one along x_j. If sums are off by a part
+    e_d of the variance in each coordinate, samples by l_d, class means by nu_j along x_j, and
+    Y = X A^(1/2) R for any orthogonal R, it changes by
 
-        sum_d e_d (X A X^T)_dd + 2 sum_j nu_j m_j.
+        sum_dj e_d W_dd Y_dj^2 + 2 sum_j ||r_j|| (sum_d l_d^2 Y_dj^2)^(1/2) + 2 sum_j nu_j m_j.
 
     The first sum is a trace, estimated with a few ``probes`` A^(1/2) z, z a vector of signs
-    (Hutchinson 1990), for the cost of as many products of a matrix and a vector. Entries are sums
-    with 20 more bits in float64.
+    (Hutchinson 1990), for the cost of as many products of a matrix and a vector; so is the second.
+    Entries are sums with 20 more bits in float64.
     """
     unscaled = jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1), 0)
-    lengths = linalg.matmul(whitening, linalg.matmul(space.basis, probes)) * unscaled[:, None]
-    of_scatter = jnp.sum(entries[:, None] * lengths**2) / _PROBES
+    mapped = linalg.matmul(whitening, linalg.matmul(space.basis, probes))
+    of_scatter = jnp.sum(entries[:, None] * (mapped * unscaled[:, None]) ** 2)
+    across = jnp.sqrt(linalg.matmul(lost**2, mapped**2) * jnp.sum(probes**2, axis=0))
     along = jnp.sqrt(linalg.matmul(noise, space.basis**2))
-    return of_scatter + 2 * jnp.sum(along * of_means)
+    return (of_scatter + 2 * jnp.sum(across)) / _PROBES + 2 * jnp.sum(along * of_means)
 
 
 def _signs(size: int, dtype: Any) -> Float[Array, "n probes"]:
@@ -317,16 +320,22 @@ def mean_rounding(moments: ClassMoments, data_eps: float) -> Float[Array, " D"]:
 def within_noise(
     moments: ClassMoments, within: Float[Array, " D"], data_eps: float
 ) -> Float[Array, " D"]:
-    """By how much each diagonal entry of Sigma_W may be off: by what means and features lost.
+    """By how much each diagonal entry of Sigma_W may be off: by what means and features lost."""
+    noise, lost = mean_rounding(moments, data_eps), _lost(moments, data_eps)
+    noise += jnp.where(data_eps > 1e-12, lost**2, 0)
+    size = jnp.maximum(jnp.sum(moments.count), 1).astype(lost.dtype)
+    return noise + 2 * lost * jnp.sqrt(jnp.maximum(within, 0) / size)
 
+
+def _lost(moments: ClassMoments, data_eps: float) -> Float[Array, " D"]:
+    """What each coordinate of a sample may have lost when it was added.
+
+    Batches are added by how far their class means lie from those before, which are rounded.
     Moments in float32 may stand for features of more digits, each off by one roundoff of its size.
     """
-    noise = mean_rounding(moments, data_eps)
     if data_eps > 1e-12:
-        lost = data_eps * jnp.max(magnitude(moments), axis=0)
-        size = jnp.maximum(jnp.sum(moments.count), 1).astype(lost.dtype)
-        noise += lost**2 + 2 * lost * jnp.sqrt(jnp.maximum(within, 0) / size)
-    return noise
+        return data_eps * jnp.max(magnitude(moments), axis=0)
+    return jnp.sqrt(mean_rounding(moments, data_eps))
 
 
 def magnitude(moments: ClassMoments) -> Float[Array, "K D"]:

@@ -21,7 +21,7 @@ MEANS = (*DISTANCES, "equinorm", "equiangularity", "etf_error")
 # Entries of ``per_class`` that are variances.
 _OF_CLASS = ("per_class.variance", "per_class.squared_distance", "per_class.nearest_cdnv")
 # Relative errors that are promised, for moments in float64 and in float32.
-_PROMISED = (1e-8, 1e-3)
+PROMISED = (1e-8, 1e-3)
 # Directions of Sigma_T and of Sigma_B, and what depends on each.
 _OF_TOTAL = (*TRACE, "vci_interval")
 _OF_BETWEEN = ("fuzziness", "within_between_part", "within_orthogonal_part")
@@ -79,6 +79,12 @@ def _degenerate(result: dict[str, Any], facts: dict[str, Any]) -> Iterator[Cavea
         yield Caveat("tight_classes", _OF_CLASS, text)
     if classes < 2:
         return
+    if number := int(facts["central_classes"]):
+        text = (
+            f"{number} of {classes} classes lie so near the centre that rounding shows in what "
+            "per_class says of their distance."
+        )
+        yield Caveat("central_classes", ("per_class.distance", "per_class.squared_distance"), text)
     limit = min(result["dim"], classes - 1)
     if rank == 0:
         text = "All features are equal: there is no variance to compare, and VCI is undefined."
@@ -186,7 +192,7 @@ def _cut(result: dict[str, Any], facts: dict[str, Any], data_eps: float) -> Iter
 
 def _precision(result: dict[str, Any], facts: dict[str, Any], data_eps: float) -> Iterator[Caveat]:
     in_float32 = data_eps > 1e-12
-    promised = _PROMISED[in_float32]
+    promised = PROMISED[in_float32]
     doubtful = {
         name: float(error)
         for name, error in facts["errors"].items()

@@ -136,7 +136,9 @@ def _of_means(geometry: Geometry) -> dict[str, Scalar]:
         ),
         "within_between_part": _ratio(part, along),
         "within_orthogonal_part": jnp.where(
-            across > 0, _ratio(part + jnp.sum(diagonal), across), 0
+            across > 0,
+            _ratio(part + jnp.sum(diagonal), across),
+            jnp.where(metrics.spanned(geometry) | (geometry.within_trace > 0), 0, of_within),
         ),
         "squared_distance": traces,
         "squared_distance_adjusted": _adjusted(geometry, traces),

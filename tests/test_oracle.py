@@ -71,7 +71,8 @@ def test_short_run_covers_every_kind_and_cut():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "seed", [1962, 3294, 40546, 41317, 41360, 41600, 50691, 51262, 51383, 51696]
+    "seed",
+    [1962, 3294, 40546, 41317, 41360, 41600, 50691, 51262, 51383, 51696, 53113, 52163, 52225],
 )
 def test_what_was_once_wrong_in_silence_is_not(seed):
     """Each was the first of its kind: see the log of the code that it made better."""

@@ -100,7 +100,7 @@ def factorize(
     variance = moments.class_scatter / jnp.maximum(moments.count, 1).astype(offsets.dtype)
     constant: ClassMoments = frozen(moments)
     pooled, usable = _pooled_weight(constant, proportion, part)
-    lost = underflows(frozen(offsets), data_eps)
+    lost = underflows(frozen(offsets), data_eps) | _overflows(frozen(offsets), constant.count)
     usable, variance = usable & ~lost, jnp.where(lost, jnp.nan, variance)
     within = (moments.scatter + moments.scatter_residual) / pooled
     within = jnp.where(usable, within, jnp.nan)
@@ -153,6 +153,12 @@ def underflows(offsets: Float[Array, "K D"], data_eps: float) -> Bool[Array, ""]
     info = np.finfo(np.float32 if data_eps > 1e-12 else np.float64)
     largest = jnp.max(jnp.abs(offsets))
     return (largest > 0) & (largest < float(np.sqrt(info.tiny / info.eps)))
+
+
+def _overflows(offsets: Float[Array, "K D"], count: Int[Array, " K"]) -> Bool[Array, ""]:
+    """Whether sums of squares over all samples, of differences of means, may leave the range."""
+    terms = 4.0 * offsets.shape[1] * jnp.sum(count.astype(offsets.dtype))
+    return ~jnp.isfinite(terms * jnp.max(jnp.abs(offsets)) ** 2)
 
 
 def _offsets(

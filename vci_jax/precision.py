@@ -54,7 +54,9 @@ def _of_trace(geometry: Geometry) -> dict[str, Scalar]:
     lost = jnp.where(canonical.kept, 1 / (1 + canonical.ratios), 0)
     found = jnp.sum(jnp.where(canonical.kept, 1, 0) - lost)
     kept = jnp.sum(lost) + limit - jnp.sum(canonical.kept)
-    vci, score = _ratio(canonical.doubt, kept), _ratio(canonical.doubt, found)
+    # Where ratios may have changed by a part that is not small, the second order counts as well.
+    part = jnp.minimum(_ratio(canonical.doubt, jnp.sum(lost * (1 - lost))), 1)
+    vci, score = _ratio(canonical.doubt, kept), _ratio(canonical.doubt, found) + part**2
     labels = _ratio(canonical.doubt_labels, 2 * metrics.probe_mse(geometry))
     estimate, off = metrics.vci_adjusted(geometry), _of_adjusted(geometry)
     off = jnp.maximum(off, vci * jnp.abs(estimate))
@@ -66,7 +68,8 @@ def _of_trace(geometry: Geometry) -> dict[str, Scalar]:
         "vci_adjusted": _ratio(off, jnp.abs(estimate)),
         "probe_mse_adjusted": jnp.maximum(_ratio(off, jnp.abs(estimate)), labels)
         + canonical.faintness * jnp.abs(estimate / plain - 1),
-        "h_score_adjusted": _ratio(limit * off, jnp.abs(metrics.h_score_adjusted(geometry))),
+        "h_score_adjusted": part**2
+        + _ratio(limit * off, jnp.abs(metrics.h_score_adjusted(geometry))),
     }
 
 
@@ -142,7 +145,7 @@ def _of_means(geometry: Geometry) -> dict[str, Scalar]:
         ),
         "squared_distance": traces,
         "squared_distance_adjusted": _adjusted(geometry, traces),
-        "shrinkage_h_score": of_within,
+        "shrinkage_h_score": traces,
         "spectrum": traces,
         "equinorm": _ratio(noise, size * smallest),
         "etf_error": _ratio(noise, size),

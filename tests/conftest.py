@@ -46,10 +46,12 @@ def resnet20():
 
 @pytest.fixture(autouse=True, scope="module")
 def _free_programs():
-    """Drops a module's compiled programs: a thousand of them end a process on Linux.
+    """Drops compiled programs when there are many: a thousand of them end a process on Linux.
 
     Each has its own memory maps, of which a process may have 65530 (vm.max_map_count); beyond,
     XLA dies with a segmentation fault or an abort, wherever it happens to be.
     """
     yield
-    jax.clear_caches()
+    maps = pathlib.Path("/proc/self/maps")
+    if not maps.exists() or len(maps.read_bytes().splitlines()) > 20_000:
+        jax.clear_caches()

@@ -247,25 +247,21 @@ def test_effective_rank_is_the_entropy_of_singular_values():
 
 
 def log_evidence(features, target, prior, noise):
-    """The definition: the density of y under N(0, I / b + F F^T / a)."""
-    cov = np.eye(len(target)) / noise + features @ features.T / prior
-    _, logdet = np.linalg.slogdet(2 * np.pi * cov)
-    return -0.5 * (logdet + target @ np.linalg.solve(cov, target)) / len(target)
+    """The definition: the density of y under N(0, I / b + F F^T / a), in the axes of F F^T."""
+    values, vectors = np.linalg.eigh(features @ features.T)
+    variances = 1 / noise + np.maximum(values, 0) / prior[..., None]
+    squares = (vectors.T @ target) ** 2
+    return -0.5 * np.mean(np.log(2 * np.pi * variances) + squares / variances, axis=-1)
 
 
 def test_logme_is_the_largest_evidence():
     """No prior and noise near the fixed point give a larger marginal likelihood."""
     features, labels = gaussian_classes(5, 90, 3, 6)
     got = float(scores(features, labels)["logme"])
-    best = 0.0
-    for k in range(3):
-        target = (labels == k).astype(float)
-        grid = [
-            log_evidence(features, target, a, b)
-            for a in np.logspace(0, 4, 41)
-            for b in np.logspace(0, 2, 41)
-        ]
-        best += max(grid) / 3
+    prior, noise = np.logspace(0, 4, 41)[:, None], np.logspace(0, 2, 41)[:, None]
+    best = np.mean([
+        np.max(log_evidence(features, labels == k, prior, noise)) for k in range(3)
+    ])  # fmt: skip
     assert best <= got + 1e-6
     np.testing.assert_allclose(got, best, atol=2e-3)  # the grid is 26 % and 12 % coarse
 

@@ -83,36 +83,34 @@ def canonical_directions(
     classes = jnp.sum(moments.count > 0)
     # Samples vary within classes in N - K directions at most.
     empty = jnp.sum(whitener.kept) >= jnp.sum(moments.count) - classes
-    fixed, fixed_axes, components, white, beyond, unsure, nearly = _without_variance(
-        white, whitener.kept, size, classes, white_noise, data_eps, empty
-    )
-    space = linalg.row_space(white, size, data_eps, white_noise)
-    scores = _class_directions(white, space, proportion)
+    free = _without_variance(white, whitener.kept, size, classes, white_noise, data_eps, empty)
+    space = linalg.row_space(free.rest, size, data_eps, white_noise)
+    scores = _class_directions(free.rest, space, proportion)
     # Of their features, less what the fixed directions explain.
     axes = jnp.where(whitener.kept[:, None], space.basis, 0)
-    axes -= linalg.matmul(fixed_axes, linalg.matmul(components, axes))
-    unsure += whitener.grey
-    is_fixed = jnp.sum(fixed**2, axis=0) > 0
+    axes -= linalg.matmul(free.axes, linalg.matmul(free.components, axes))
+    is_fixed = jnp.sum(free.columns**2, axis=0) > 0
     # N samples span N - 1 directions.
-    rank = jnp.minimum(jnp.sum(whitener.kept, dtype=jnp.int32) + beyond, jnp.sum(moments.count) - 1)
+    rank = jnp.sum(whitener.kept, dtype=jnp.int32) + free.visible
+    rank = jnp.minimum(rank, jnp.sum(moments.count) - 1)
     room = jnp.minimum(rank, classes - 1) - jnp.sum(is_fixed)
     kept = space.kept & (jnp.arange(size) < room)
     # Beside a direction of enormous c_j, others of ordinary ones may be lost in its rounding; or in
     # that of the class means.
     hidden = jnp.maximum(space.floor, jnp.max(white_noise))
-    unsure += (room - jnp.sum(kept)) * hidden / (1 + hidden)
+    unsure = free.unsure + whitener.grey + (room - jnp.sum(kept)) * hidden / (1 + hidden)
     ratios = jnp.concatenate([jnp.where(is_fixed, jnp.inf, 0), space.squares])
-    directions = jnp.concatenate([fixed, scores], axis=1)
-    axes = jnp.concatenate([fixed_axes, axes * jax.lax.rsqrt(1 + space.squares)], axis=1)
+    directions = jnp.concatenate([free.columns, scores], axis=1)
+    axes = jnp.concatenate([free.axes, axes * jax.lax.rsqrt(1 + space.squares)], axis=1)
     found = jnp.concatenate([is_fixed, kept])
     lost = jnp.where(usable, 1 / (1 + ratios), jnp.nan)
-    unsure += _could_vanish(jnp.where(kept, 1 / (1 + space.squares), 0), nearly)
+    unsure += _could_vanish(jnp.where(kept, 1 / (1 + space.squares), 0), free.nearly)
     inverses = jnp.where(kept, 1 / jnp.where(kept, space.squares, 1), 0)
     usual = jnp.where(within > of_means, within, jnp.inf)
     sums = data_eps * (4 if data_eps > 1e-12 else 4 * 2.0**-20)
-    lost_features = _lost(moments, data_eps)
-    entries = sums + samples * lost_features**2 / usual
-    rounding = partial(_rounding, whitener.map, scale, space, white_noise, entries, lost_features)
+    of_rows = _lost(moments, data_eps)
+    entries = sums + samples * of_rows**2 / usual
+    rounding = partial(_rounding, whitener.map, scale, space, white_noise, entries, of_rows)
     doubt = partial(_doubt, rounding, jnp.where(kept, space.squares, 1))
     explained = jnp.where(found, 1 - lost, 0)
     strength = jnp.where(kept, jnp.sqrt(space.squares) / (1 + space.squares), 0)
@@ -229,6 +227,24 @@ def _doubt_labels(
     return rounding(probes, strength * jnp.sqrt(jnp.sum(turned**2, axis=0)))
 
 
+class _Free(NamedTuple):
+    """Directions over the classes that features without variance within a class tell apart.
+
+    ``columns`` are orthonormal (others are zero), ``axes`` the combinations of whitened features
+    that give them, ``components`` the whitened means along them and ``rest`` what is left of those.
+    ``visible`` features carry more than rounding there, ``unsure`` is about how much
+    of sum_j 1 / (1 + c_j) that leaves open, and ``nearly`` may be free of variance as well.
+    """
+
+    columns: Float[Array, "K r"]
+    axes: Float[Array, "D r"]
+    components: Float[Array, "r D"]
+    rest: Float[Array, "K D"]
+    visible: Int[Array, ""]
+    unsure: Float[Array, ""]
+    nearly: Int[Array, ""]
+
+
 def _without_variance(
     white: Float[Array, "K D"],
     kept: Bool[Array, " D"],
@@ -237,30 +253,26 @@ def _without_variance(
     noise: Float[Array, " D"],
     data_eps: float,
     empty: Bool[Array, ""],
-) -> tuple[Array, Array, Array, Float[Array, "K D"], Int[Array, ""], Float[Array, ""], Array]:
-    """Directions over the classes that features without variance within a class tell apart.
+) -> _Free:
+    """Finds directions without variance within classes.
 
-    Returns their orthonormal columns (others are zero), the combinations of whitened features that
-    give them, the whitened means along them and what is left of those, how many features carry more
-    than rounding there, by how much sum_j 1 / (1 + c_j) is unsure for that, and how many features
-    were not found free of variance, but may be. Whitened rows have
-    squared norm one at the rounding of Sigma_W, so that their square is the least that c_j can be;
-    at 1e4 a direction is taken as free of variance, which changes VCI by less than 1e-4 / rank; at
-    100 if the samples are too few to vary there (``empty``), so that only rounding could be more.
-    Rounding of the class means counts as well: features that are copies of each other differ by it.
+    Whitened rows have squared norm one at the rounding of Sigma_W, so that their square is the
+    least that c_j can be; at 1e4 a direction is taken as free of variance, which changes VCI by
+    less than 1e-4 / rank; at 100 if the samples are too few to vary there (``empty``), so that only
+    rounding could be more. Rounding of the class means counts as well: features that are copies of
+    each other differ by it.
     """
-    zero = jnp.zeros((), white.dtype)
-    none = (
-        jnp.zeros((white.shape[0], size), white.dtype),
-        jnp.zeros((white.shape[1], size), white.dtype),
-        jnp.zeros((size, white.shape[1]), white.dtype),
-        white,
-        jnp.zeros((), jnp.int32),
-        zero,
-        jnp.zeros((), jnp.int32),
+    none = _Free(
+        columns=jnp.zeros((white.shape[0], size), white.dtype),
+        axes=jnp.zeros((white.shape[1], size), white.dtype),
+        components=jnp.zeros((size, white.shape[1]), white.dtype),
+        rest=white,
+        visible=jnp.zeros((), jnp.int32),
+        unsure=jnp.zeros((), white.dtype),
+        nearly=jnp.zeros((), jnp.int32),
     )
 
-    def find() -> tuple[Array, ...]:
+    def find() -> _Free:
         # The row space of the transpose, so that its basis lies in the space of the classes.
         cut = jnp.where(kept, 0, white)
         space = first_directions(linalg.row_space(cut.T, size, data_eps), classes - 1)
@@ -268,17 +280,19 @@ def _without_variance(
         visible = space.squares > jnp.maximum(1, rounding)
         least = jnp.where(empty, 100.0, 1e4).astype(white.dtype)
         free = space.squares > jnp.maximum(least, 4 * rounding)
-        unsure = jnp.sum(jnp.where(free, 1 / (1 + space.squares), 0))
-        nearly = jnp.sum(visible & ~free, dtype=jnp.int32)
-        axes = linalg.matmul(cut.T, space.basis) / jnp.where(free, space.squares, jnp.inf)
         columns = jnp.where(free, space.basis, 0)
         components = linalg.matmul(columns.T, white)
-        rest = white - linalg.matmul(columns, components)
-        return columns, axes, components, rest, jnp.sum(visible, dtype=jnp.int32), unsure, nearly
+        return _Free(
+            columns=columns,
+            axes=linalg.matmul(cut.T, space.basis) / jnp.where(free, space.squares, jnp.inf),
+            components=components,
+            rest=white - linalg.matmul(columns, components),
+            visible=jnp.sum(visible, dtype=jnp.int32),
+            unsure=jnp.sum(jnp.where(free, 1 / (1 + space.squares), 0)),
+            nearly=jnp.sum(visible & ~free, dtype=jnp.int32),
+        )
 
-    found: tuple[Array, Array, Array, Array, Array, Array, Array] = jax.lax.cond(
-        jnp.all(kept), lambda: alike(none, white, kept, noise), find
-    )
+    found: _Free = jax.lax.cond(jnp.all(kept), lambda: alike(none, white, kept, noise), find)
     return found
 
 

@@ -9,7 +9,7 @@ modules free of both.
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -37,21 +37,28 @@ def anywhere(
     """
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        def call(tree: Any, rest: tuple[tuple[int, Any], ...], *arrays: jax.Array) -> _R:
+            fixed, given = dict(rest), iter(arrays)
+            leaves = [fixed[i] if i in fixed else next(given) for i in range(tree.num_leaves)]
+            args, kwargs = tree.unflatten(leaves)
+            return function(*args, **kwargs)
+
+        call.__name__ = function.__name__
+        program = jax.jit(call, static_argnums=(0, 1))
+
         @functools.wraps(function)
         def placed(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            leaves, flat = jax.tree.flatten((args, kwargs))
-            tree: Any = flat
-            places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)]
-            arrays = alike([leaves[i] for i in places])
+            leaves, tree = jax.tree.flatten((args, kwargs))
+            arrays = alike([leaf for leaf in leaves if isinstance(leaf, jax.Array)])
+            rest = tuple((i, x) for i, x in enumerate(leaves) if not isinstance(x, jax.Array))
+            run = functools.partial(call, tree, rest)
             mesh = _explicit_mesh(arrays)
-
-            def run(*arrays: jax.Array) -> _R:
-                rest = dict(zip(places, arrays, strict=True))
-                args, kwargs = tree.unflatten([rest.get(i, leaf) for i, leaf in enumerate(leaves)])
-                return function(*args, **kwargs)
-
             if mesh is None:
-                return run(*arrays)
+                # One program at once, not one for each operation: those take several times as long
+                # to compile, and conditions are traced anew in every call.
+                whole = not any(isinstance(array, jax.core.Tracer) for array in arrays)
+                whole &= all(isinstance(leaf, Hashable) for _, leaf in rest)
+                return program(tree, rest, *arrays) if whole else run(*arrays)
             specs = _spec() if result is None else result(*args, **kwargs)
             shardings = jax.tree.map(
                 lambda spec: NamedSharding(mesh, spec),

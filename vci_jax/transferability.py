@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from vci_jax import linalg
 from vci_jax.geometry import Geometry
 from vci_jax.moments import rebase
-from vci_jax.placement import alike
+from vci_jax.placement import alike, anywhere
 
 Scalar = Float[Array, ""]
 
@@ -33,6 +33,7 @@ class RawAxes(NamedTuple):
     cut: Int[Array, ""]
 
 
+@anywhere()
 def transferability_metrics(geometry: Geometry) -> dict[str, Scalar]:
     """Returns the scores of this module by name; one D x D eigenproblem beyond ``geometry``."""
     return scores_and_errors(geometry)[0]

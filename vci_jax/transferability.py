@@ -4,6 +4,7 @@ Legend: K classes, D feature dimension, N samples, F the N x D matrix of feature
 s_i and v_i the eigenvalues and eigenvectors of F^T F.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -63,8 +64,7 @@ def raw_axes(geometry: Geometry) -> RawAxes:
 
     by iteration where l is far above C. The others lie in the complement, spanned by the columns
     of [-y^T; I] R with R = (I + y y^T)^(-1/2), where the matrix is
-    R (C - b y^T - y b^T + l y y^T) R, all of the size of S. Elsewhere y = 0, and the whole matrix
-    is solved.
+    R (C - b y^T - y b^T + l y y^T) R, all of the size of S. Elsewhere the whole matrix is solved.
     """
     moments = geometry.moments
     dtype, dim = moments.mean.dtype, moments.mean.shape[1]
@@ -77,6 +77,43 @@ def raw_axes(geometry: Geometry) -> RawAxes:
     scatter = jnp.where(jnp.all(moments.class_weight == 1), scatter, jnp.nan)
     spread = jnp.diagonal(scatter)
     mean = moments.pivot + inner
+    far = size * jnp.sum(mean**2) > 16 * jnp.sum(spread)
+
+    def near() -> tuple[Array, Array, Array]:
+        return scatter + size * jnp.outer(mean, mean), offsets + mean, jnp.zeros((), dtype)
+
+    whole, along, largest = jax.lax.cond(
+        far, partial(_deflated, scatter, offsets, mean, size), lambda: alike(near(), scatter)
+    )
+    values, vectors = linalg.principal_axes(whole)
+    scale = values[jnp.where(far & (dim > 1), 1, 0)]
+    eps = jnp.maximum(dim * float(np.finfo(dtype).eps), 8 * geometry.data_eps)
+    kept = values > eps * scale
+    nonzero = jnp.sum((jnp.abs(mean) > 0) | (spread > 0), dtype=jnp.int32)
+    return RawAxes(
+        values=values.at[0].set(jnp.where(far, largest, values[0])),
+        sums=count[:, None] * linalg.matmul(along, vectors),
+        kept=kept,
+        # The reflection rounds relative to the scatter along the mean as well.
+        rounding=4 * geometry.data_eps * scale
+        + jnp.where(far, 4 * float(np.finfo(dtype).eps) * jnp.sum(spread), 0)
+        + _narrowed(geometry, scale, size),
+        cut=jnp.maximum(jnp.minimum(nonzero, jnp.sum(moments.count)) - jnp.sum(kept), 0),
+    )
+
+
+def _deflated(
+    scatter: Float[Array, "D D"],
+    offsets: Float[Array, "K D"],
+    mean: Float[Array, " D"],
+    size: Scalar,
+) -> tuple[Float[Array, "D D"], Float[Array, "K D"], Scalar]:
+    """The matrix in the basis of [1; y] / root and the columns of [-y^T; I] R.
+
+    And in that basis the class means, and the first eigenvalue. For that the matrix has any number
+    that lies above the others.
+    """
+    dtype = scatter.dtype
     length = jnp.sqrt(jnp.sum(mean**2))
     # The reflection x - 2 (w.x) w takes m to -sign(m_1) ||m|| e_1.
     first = jnp.where(mean[0] >= 0, 1, -1).astype(dtype)
@@ -88,47 +125,26 @@ def raw_axes(geometry: Geometry) -> RawAxes:
     offsets -= 2 * jnp.outer(linalg.matmul(offsets, normal), normal)
     top = scatter[0, 0] + size * length**2
     border, core = scatter[0, 1:], scatter[1:, 1:]
-    far = size * length**2 > 16 * jnp.trace(scatter)
 
     def refine(_: int, y: Array) -> Array:
         return (border + linalg.matmul(core, y)) / (top + jnp.sum(border * y))
 
     y = jax.lax.fori_loop(0, 16, refine, alike(jnp.zeros_like(border), border, top))
-    y = jnp.where(far, y, 0)
-    square = jnp.sum(y**2)
-    root = jnp.sqrt(1 + square)
+    root = jnp.sqrt(1 + jnp.sum(y**2))
     shrink = 1 / (root * (1 + root))  # R = I - shrink y y^T
     rest = core - jnp.outer(border, y) - jnp.outer(y, border) + top * jnp.outer(y, y)
     pulled = shrink * (
         linalg.matmul(rest, y) - shrink / 2 * jnp.sum(y * linalg.matmul(rest, y)) * y
     )
     rest = rest - jnp.outer(pulled, y) - jnp.outer(y, pulled)  # R (.) R, without its products
-    largest = top + jnp.sum(border * y)
-    # Uncoupled, the first value may be any number above the others until they are solved.
     above = 2 * jnp.max(jnp.sum(jnp.abs(rest), axis=1), initial=0) + jnp.asarray(1e-30, dtype)
-    corner, edge = jnp.where(far, above, top), jnp.where(far, 0, border)
-    whole = jnp.block([[corner, edge[None]], [edge[:, None], rest]])
-    values, vectors = linalg.principal_axes(whole)
-    scale = values[jnp.where(far & (dim > 1), 1, 0)]
-    eps = jnp.maximum(dim * float(np.finfo(dtype).eps), 8 * geometry.data_eps)
-    kept = values > eps * scale
-    nonzero = jnp.sum((jnp.abs(mean) > 0) | (spread > 0), dtype=jnp.int32)
-    # m and the offsets in the basis of [1; y] / root and the columns of [-y^T; I] R.
-    lead = offsets[:, 0] - first * length
-    tail = offsets[:, 1:]
+    edge = jnp.zeros_like(border)
+    whole = jnp.block([[above, edge[None]], [edge[:, None], rest]])
+    lead, tail = offsets[:, 0] - first * length, offsets[:, 1:]
     along_y = linalg.matmul(tail, y)
     tail = tail - (lead / root + shrink * along_y)[:, None] * y
     along = jnp.concatenate([((lead + along_y) / root)[:, None], tail], axis=1)
-    return RawAxes(
-        values=values.at[0].set(jnp.where(far, largest, values[0])),
-        sums=count[:, None] * linalg.matmul(along, vectors),
-        kept=kept,
-        # The reflection rounds relative to the scatter along the mean as well.
-        rounding=4 * geometry.data_eps * scale
-        + jnp.where(far, 4 * float(np.finfo(dtype).eps) * jnp.sum(spread), 0)
-        + _narrowed(geometry, scale, size),
-        cut=jnp.maximum(jnp.minimum(nonzero, jnp.sum(moments.count)) - jnp.sum(kept), 0),
-    )
+    return whole, along, top + jnp.sum(border * y)
 
 
 def _narrowed(geometry: Geometry, scale: Array, size: Array) -> Array:

@@ -60,6 +60,19 @@ def collapsed():
     return features, labels
 
 
+def one_collapsed_class():
+    features, labels = draw()
+    features[labels == 0] = features[labels == 0].mean(axis=0)
+    return features, labels
+
+
+def one_collapsed_direction():
+    """A column that is the number of the class: a discriminant direction without any variance."""
+    features, labels = draw(classes=4)
+    features[:, 1] = labels
+    return features, labels
+
+
 def copied():
     features, labels = draw(dim=4)
     return np.concatenate([features, features[:, :2]], axis=1), labels
@@ -77,6 +90,8 @@ CASES = {
     "rank 6 of 12": low_rank,
     "white": white,
     "simplex": simplex,
+    "one collapsed class": one_collapsed_class,
+    "one collapsed direction": one_collapsed_direction,
     "two classes": lambda: draw(classes=2),
     "fewer samples than features": lambda: draw(samples=9, dim=12, classes=3),
     "copied columns": copied,

@@ -53,5 +53,5 @@ def _free_programs():
     """
     yield
     maps = pathlib.Path("/proc/self/maps")
-    if not maps.exists() or len(maps.read_bytes().splitlines()) > 20_000:
+    if not maps.exists() or len(maps.read_bytes().splitlines()) > 10_000:
         jax.clear_caches()

@@ -118,7 +118,7 @@ def test_two_processes_do_not_fill_one_directory(tmp_path):
     directory = keep(tmp_path, Counted()).directory
     with (directory / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(ConfigError, match="another process is computing the features"):
+        with pytest.raises(ConfigError, match="another process is computing the features in"):
             keep(tmp_path, Counted())
     assert same(keep(tmp_path, Counted()))
 

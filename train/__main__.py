@@ -4,6 +4,8 @@
 WORKDIR. ``python -m train CONFIG --help`` lists every field with its value in that config.
 ``python -m train GROUP DIR [--run NAME]`` does so for each run of a group, one after the other, or
 for one of them, in ``DIR/NAME``; a run that cannot be finished does not stop those after it.
+``python -m train check CONFIG WORKDIR ...`` shows what would be done and which settings are wrong,
+and writes nothing.
 Compiled programs are kept in ``~/.cache/vci_jax/xla``, or in ``$JAX_COMPILATION_CACHE_DIR``.
 """
 
@@ -18,7 +20,7 @@ import configs
 from train import compilation, display, log, loop, stop
 from train import config as config_lib
 
-_USAGE = "usage: python -m train CONFIG WORKDIR [--run NAME] [--section.field value ...]"
+_USAGE = "usage: python -m train [check] CONFIG WORKDIR [--run NAME] [--section.field value ...]"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -48,10 +50,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _train(arguments: Sequence[str]) -> None:
-    name, workdir, overrides = _split(arguments)
+    only_check = bool(arguments) and arguments[0] == "check"
+    name, workdir, overrides = _split(arguments[only_check:])
+    run_one = _check if only_check else _run
     if not configs.is_group(name):
         config = config_lib.override(configs.get(name), overrides)
-        _run(config, _given(workdir))
+        run_one(config, _given(workdir))
         return
     chosen, overrides = _choose(name, overrides)
     runs = {run: config_lib.override(config, overrides) for run, config in chosen.items()}
@@ -59,7 +63,7 @@ def _train(arguments: Sequence[str]) -> None:
     for run, config in runs.items():
         print(f"{config.name}:", flush=True)
         try:
-            _run(config, directory / run)
+            run_one(config, directory / run)
         except (config_lib.ConfigError, stop.Diverged) as error:
             failures.append(f"{config.name}: {error}")
             kinds.add(type(error))
@@ -96,6 +100,13 @@ def _run(config: config_lib.Config, workdir: Path) -> None:
     if not rows:  # Of several processes, the first one tells.
         return
     display.print_summary(console, rows, workdir)
+
+
+def _check(config: config_lib.Config, workdir: Path) -> None:
+    log.quiet()
+    console = Console()
+    loop.inspect(config, workdir, console)
+    console.print("No mistake was found; nothing was written.")
 
 
 def _split(arguments: Sequence[str]) -> tuple[str, Path | None, list[str]]:

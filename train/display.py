@@ -100,6 +100,13 @@ class Display:
                 self.say(f"  {row['split']}: {warning}")
 
 
+def print_facts(console: Console, facts: list[tuple[str, str]]) -> None:
+    """Prints what a run is about to do."""
+    width = max(len(title) for title, _ in facts)
+    for title, value in facts:
+        console.print(f"{title:>{width}}  {value}", highlight=False, markup=False)
+
+
 def print_summary(console: Console, rows: list[dict[str, Any]], workdir: Path) -> None:
     """Prints the metrics of the first and the last record, and the command that draws them."""
     table = Table(title="Metrics at the end of the run (in brackets: before the first step)")

@@ -14,12 +14,25 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from rich.console import Console
 
-from train import checkpoint, data, evaluate, log, losses, models, optim, picture, profile, program
+from train import (
+    check,
+    checkpoint,
+    data,
+    evaluate,
+    log,
+    losses,
+    models,
+    optim,
+    picture,
+    profile,
+    program,
+)
 from train import mesh as meshes
 from train.claim import claim
 from train.config import Config
 from train.data import mix
-from train.display import Display
+from train.display import Display, print_facts
+from train.owner import owned
 from train.provenance import note_start
 from train.step import Task, TrainState
 from train.stop import Guard, Preempted, Stopping
@@ -83,8 +96,11 @@ def train(config: Config, workdir: Path, console: Console) -> list[log.Row]:
     console.quiet = jax.process_index() > 0
     with Stopping() as stopping:
         run = prepare(config)
+        print_facts(console, _inspected(run, workdir))
         _claim(config, workdir)
+        alone = jax.process_index() == 0  # The first process writes for all.
         with (
+            owned(workdir, "training in") if alone else contextlib.nullcontext(),
             contextlib.closing(
                 data.training_batches(run.dataset.train, config.data, config.seed)
             ) as batches,
@@ -108,6 +124,48 @@ def train(config: Config, workdir: Path, console: Console) -> list[log.Row]:
                 return list(journal.rows)
 
 
+def inspect(config: Config, workdir: Path, console: Console) -> None:
+    """Shows what ``train`` would do, and finds the mistakes that it would find; writes nothing.
+
+    Raises:
+      ConfigError: as ``train`` does before its first step.
+    """
+    meshes.join(config.mesh)
+    console.quiet = jax.process_index() > 0
+    run = prepare(config)
+    facts = _inspected(run, workdir, images=max(256, run.dataset.num_classes))
+    if (workdir / "config.json").exists():
+        claim(config, workdir)
+        with owned(workdir, "training in"):
+            pass
+    print_facts(console, facts)
+
+
+def _inspected(run: Run, workdir: Path, images: int = 64) -> list[tuple[str, str]]:
+    """Returns the facts of a run, or raises ConfigError for what cannot work."""
+    config, dataset, program = run.config, run.dataset, run.program
+    size = check.size_of(program.shapes)
+    check.settings(config, run.steps, check.free_bytes(workdir), size)
+    batch = {
+        "image": jax.ShapeDtypeStruct((config.data.batch_size, *dataset.image_shape), "uint8"),
+        "label": jax.ShapeDtypeStruct((config.data.batch_size,), "int32"),
+    }
+    padded = meshes.round_up(config.eval.batch_size, run.mesh)
+    measured = {
+        "image": jax.ShapeDtypeStruct((padded, *dataset.image_shape), "uint8"),
+        "label": jax.ShapeDtypeStruct((padded,), "int32"),
+        "mask": jax.ShapeDtypeStruct((padded,), "bool"),
+    }
+    with check.explained("a training step cannot be built with these settings"):
+        jax.eval_shape(program.train_step, program.shapes, batch)
+    with check.explained("the metrics cannot be taken with these settings"):
+        tally = jax.eval_shape(program.init_tally)
+        jax.eval_shape(program.add_batch, tally, program.shapes, measured)
+    for split in (dataset.train, dataset.test):
+        check.images(split, config.data, images)
+    return list(check.facts(config, dataset, run.steps_per_epoch, size, run.mesh.size))
+
+
 def prepare(config: Config) -> Run:
     """Loads the data and builds the program; nothing is computed or written yet."""
     mesh = meshes.make_mesh(config.mesh)
@@ -115,14 +173,15 @@ def prepare(config: Config) -> Run:
     dataset = data.load(config.data)
     steps_per_epoch = data.steps_per_epoch(dataset.train, config.data)
     task = build_task(config, dataset.num_classes, steps_per_epoch)
-    built = program.build(
-        task,
-        mesh,
-        image_shape=dataset.image_shape,
-        num_classes=dataset.num_classes,
-        layers=config.eval.layers,
-        blocks=config.eval.blocks,
-    )
+    with check.explained(f"{config.model.name} cannot take these images"):
+        built = program.build(
+            task,
+            mesh,
+            image_shape=dataset.image_shape,
+            num_classes=dataset.num_classes,
+            layers=config.eval.layers,
+            blocks=config.eval.blocks,
+        )
     return Run(config, dataset, mesh, built, steps_per_epoch)
 
 

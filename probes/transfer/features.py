@@ -13,11 +13,9 @@ A killed process loses the shard it was at. ``extract`` makes the rows from imag
 of them; ``keep`` stores those of whatever makes them. ``saved.py`` reads what others saved.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -28,9 +26,10 @@ from probes.encoders import identity
 from probes.transfer import ledger
 from train import data
 from train import mesh as meshes
-from train.config import ConfigError, DataConfig
+from train.config import DataConfig
 from train.data.arrays import Arrays
 from train.data.sources import Records
+from train.owner import owned
 
 # Of the files; those of another number are never reused.
 _FORMAT = 1
@@ -148,7 +147,7 @@ def keep(
     depends_on = json.loads(json.dumps({"format": _FORMAT, "size": size, **depends_on}))
     directory = root / identity.of_json(depends_on)
     directory.mkdir(parents=True, exist_ok=True)
-    with _locked(directory):
+    with owned(directory, "computing the features in"):
         if (directory / "meta.json").exists():
             try:
                 return _verified(directory, depends_on)
@@ -233,16 +232,3 @@ def _mapped(directory: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]
 def _sizes(directory: Path) -> dict[str, dict[str, int]]:
     files = (directory / f"{name}.npy" for name in _NAMES)
     return {"bytes": {path.name: path.stat().st_size for path in files if path.exists()}}
-
-
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Keeps other processes from the directory; a lock ends with its process, however that ends."""
-    with (directory / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(
-                f"another process is computing the features in {directory}; wait for it."
-            ) from error
-        yield

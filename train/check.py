@@ -1,0 +1,156 @@
+"""What can be known of a run before its first step: facts to read, and mistakes in its settings.
+
+Nothing is computed or written, so that the directory stays free for the corrected command.
+"""
+
+import contextlib
+import importlib.util
+import netrc
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from train import data
+from train.config import Config, ConfigError, DataConfig
+from train.data.augment import test_transform
+from train.data.decode import UnreadableImage
+from train.data.unreadable import reason
+from vci_jax import METRICS
+
+_SPARE = 1.1  # A checkpoint is a little larger than its arrays.
+
+
+@contextlib.contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turns what a library says of impossible shapes into a mistake in the settings."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (TypeError, ValueError) as error:
+        first = str(error).strip().split("\n", 1)[0]
+        raise ConfigError(f"{what}: {first}") from error
+
+
+def settings(config: Config, steps: int, free_bytes: int, state_bytes: int) -> None:
+    """Holds settings against each other, and against what the run finds.
+
+    Args:
+      config: of the run.
+      steps: training steps of the whole run.
+      free_bytes: of the disk that the work directory is on.
+      state_bytes: of one checkpoint.
+
+    Raises:
+      ConfigError: one of them cannot be, or has no effect; says what to do.
+    """
+    known = ("accuracy", "loss", *(name for name in METRICS if name != "vci_interval"))
+    if config.checkpoint.keep_best and config.checkpoint.best not in known:
+        raise ConfigError(
+            f"--checkpoint.best is {config.checkpoint.best!r}; known metrics: {', '.join(known)}."
+        )
+    if steps < config.optim.accumulate:
+        raise ConfigError(
+            f"--optim.accumulate is {config.optim.accumulate}, but the run has {steps} steps, so "
+            "that no weight would ever change; lower it, or raise --epochs."
+        )
+    number = config.checkpoint.keep + config.checkpoint.keep_best + 1
+    needed = int(number * state_bytes * _SPARE)
+    if free_bytes < needed:
+        raise ConfigError(
+            f"{number} checkpoints need {_size(needed)}, and {_size(free_bytes)} are free on the "
+            "disk of the work directory; free some, or lower --checkpoint.keep."
+        )
+    _wandb(config.log.wandb)
+
+
+def images(split: data.Split, config: DataConfig, count: int) -> None:
+    """Reads and decodes so many evenly spaced images of a split.
+
+    Raises:
+      ConfigError: more images are broken than the run may leave out; names them.
+    """
+    size, transform = split.records.size, test_transform(config)
+    for index in np.unique(np.linspace(0, size - 1, min(size, count)).astype(int)).tolist():
+        try:
+            transform(split.records.read(index)[0])
+        except (UnreadableImage, OSError) as error:
+            split.unreadable.add({split.records.name_of(index): reason(error)})
+
+
+def size_of(tree: Any) -> int:
+    """Returns the bytes of the arrays of a tree."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def free_bytes(directory: Path) -> int:
+    """Returns the free space of the disk that a directory lies on, or will."""
+    there = next(path for path in (directory.absolute(), *directory.absolute().parents)
+                 if path.exists())  # fmt: skip
+    return shutil.disk_usage(there).free
+
+
+def facts(
+    config: Config, dataset: data.Dataset, steps_per_epoch: int, state_bytes: int, devices: int
+) -> Iterator[tuple[str, str]]:
+    """Yields what a run is about to do, as titles and values.
+
+    Args:
+      config: of the run.
+      dataset: its images.
+      steps_per_epoch: training steps.
+      state_bytes: of weights and the optimiser's state, whole.
+      devices: that compute.
+    """
+    kind = jax.devices()[0].device_kind
+    hosts = jax.process_count()
+    yield "devices", f"{devices} x {kind} on {hosts} host{'s' if hosts > 1 else ''}"
+    height, width, channels = dataset.image_shape
+    yield (
+        "images",
+        (
+            f"{dataset.train.size:,} to train on, {dataset.test.size:,} to measure; "
+            f"{height} x {width} x {channels}, {dataset.num_classes:,} classes"
+        ),
+    )
+    left_out = len(dataset.train.unreadable.reasons)
+    if left_out:
+        yield "left out", f"{left_out:,} images that cannot be read"
+    steps = config.epochs * steps_per_epoch
+    updates = steps // config.optim.accumulate
+    yield "steps", f"{steps_per_epoch:,} an epoch, {steps:,} in all, {updates:,} updates"
+    size = config.data.batch_size
+    yield "batch", f"{size:,} images, {size // max(devices // config.mesh.model, 1):,} a device"
+    share = state_bytes // config.mesh.model
+    yield "state", f"{_size(share)} a device (weights and optimiser), without activations"
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            break
+        count, unit = count / 1000, {"bytes": "kB", "kB": "MB", "MB": "GB", "GB": "TB"}[unit]
+    return f"{count:.3g} {unit}"
+
+
+def _wandb(project: str) -> None:
+    """Raises ConfigError if Weights & Biases is asked for and could not be reached."""
+    if not project or os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
+        return
+    if importlib.util.find_spec("wandb") is None:
+        raise ConfigError(
+            f"--log.wandb is {project!r}, but wandb is not installed: pip install 'vci_jax[wandb]'."
+        )
+    with contextlib.suppress(OSError, netrc.NetrcParseError):
+        if any("wandb" in host for host in netrc.netrc().hosts):
+            return
+    if not os.environ.get("WANDB_API_KEY"):
+        raise ConfigError(
+            f"--log.wandb is {project!r}, but there is no key: run `wandb login`, set "
+            "WANDB_API_KEY, or keep the curves here with WANDB_MODE=offline."
+        )

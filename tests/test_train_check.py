@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
         (["--optim.accumulate", "100000"], "but the run has 1760 steps"),
         (["--model.name", "deit_ti", "--model.width", "64", "--model.stem", "imagenet",
           "--model.patch", "5"], "cannot be cut into patches of 5 x 5"),
-        (["--loss.cosine", "0.1", "--loss.cosine_group", "7"], "does not divide --data.batch_size 64"),
+        (["--loss.cosine", "0.1", "--loss.cosine_group", "7"], "does not divide --data.batch"),
         (["--loss.vci", "0.1", "--data.batch_size", "16"], "VCI of a batch of 16 rows"),
     ],
 )  # fmt: skip

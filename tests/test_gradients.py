@@ -212,10 +212,13 @@ def test_masked_rows_have_no_gradient(x64):
     mask = np.r_[np.ones(60), np.zeros(4)]
 
     def value(features, labels, mask):
-        return metrics_of(features, labels, "sample", jnp.float64, mask)["vci"]
+        state = vci_jax.init(3, 5, dtype=jnp.float64)
+        state = vci_jax.update(state, features, labels, mask)
+        return vci_jax.collapse_metrics(state)["vci"]
 
-    whole = jax.grad(value)(padded, np.r_[labels, 0, 1, 2, 0], mask)
-    alone = jax.grad(value)(features, labels, np.ones(60))
+    gradient = jax.jit(jax.grad(value))
+    whole = gradient(padded, np.r_[labels, 0, 1, 2, 0].astype(np.int32), mask)
+    alone = gradient(features, labels.astype(np.int32), np.ones(60))
     np.testing.assert_allclose(whole[:60], alone, rtol=1e-12)
     np.testing.assert_array_equal(whole[60:], 0)
 
@@ -244,8 +247,9 @@ def test_forward_mode_vmap_and_jit_agree(x64):
 
     gradient = jax.jit(jax.grad(value))(features)
     along = float(jnp.sum(gradient * direction))
-    assert float(jax.jvp(value, (features,), (direction,))[1]) == pytest.approx(along, rel=1e-12)
-    stacked = jax.vmap(jax.grad(value))(jnp.stack([features, 2 * features]))
+    forward = jax.jit(lambda f, d: jax.jvp(value, (f,), (d,))[1])
+    assert float(forward(features, direction)) == pytest.approx(along, rel=1e-12)
+    stacked = jax.jit(jax.vmap(jax.grad(value)))(jnp.stack([features, 2 * features]))
     np.testing.assert_allclose(stacked[0], gradient, rtol=1e-9, atol=1e-14)
     np.testing.assert_allclose(stacked[1], gradient / 2, rtol=1e-9, atol=1e-14)
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import jax
 import numpy as np
@@ -240,6 +241,9 @@ def test_every_undefined_value_is_named():
 
 def test_the_finish_is_compiled_with_the_options_that_xla_has(monkeypatch):
     """Those it does not know are left out, and the program is the same function."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    _compile._understood.cache_clear()
     known = _compile._understood()
     assert "xla_backend_optimization_level" in known
     monkeypatch.setattr(_compile, "_QUICK", {**known, "xla_no_such_option": "1"})
@@ -251,4 +255,8 @@ def test_the_finish_is_compiled_with_the_options_that_xla_has(monkeypatch):
     power = _compile.quick_jit(static_argnames="n")(lambda x, n: x**n)
     assert float(power(3.0, n=2)) == 9
     assert asked[-1] == {"compiler_options": known, "static_argnames": "n"}
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=3")  # The user's own choice.
+    _compile._understood.cache_clear()
+    assert "xla_backend_optimization_level" not in _compile._understood()
+    monkeypatch.setenv("XLA_FLAGS", flags)
     _compile._understood.cache_clear()

@@ -33,6 +33,21 @@ def test_a_record_is_one_line_that_fits():
     assert lines[1].strip() == "test: few [rows]"
 
 
+def test_without_a_terminal_there_is_a_line_a_minute(monkeypatch):
+    """With the step, what the bar would show, and the time that is left."""
+    out, clock = io.StringIO(), [0.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
+    console = Console(file=out, width=120)
+    with display.Display(steps=300, steps_per_epoch=100, console=console) as shown:
+        for step in range(1, 151):
+            clock[0] += 1.0
+            shown.step(step, {"loss": 1.0, "accuracy": 0.5}, 640.0)
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 2
+    words = " ".join(lines[1].split())
+    assert words == "step 120 of 300 loss 1.000 accuracy 0.500 640 images/s 3 min left"
+
+
 def test_the_summary_has_first_and_last_values():
     """Values that are not defined say so, and the command that draws is on one line."""
     out = io.StringIO()

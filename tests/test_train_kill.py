@@ -1,5 +1,7 @@
 """Real processes that are killed: what the same command makes of what they leave."""
 
+import contextlib
+import dataclasses
 import itertools
 import os
 import pathlib
@@ -23,9 +25,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 KILLS = 20
 
 
-def config(distributed=False):
+def config(distributed=False, workers=0):
+    base = tiny_run.tiny_config()
     return tiny_run.tiny_config(
         epochs=30,
+        data=dataclasses.replace(base.data, workers=workers),
         eval=EvalConfig(every_epochs=2, batch_size=100),
         checkpoint=CheckpointConfig(every_epochs=1),
         mesh=MeshConfig(distributed=distributed),
@@ -37,7 +41,12 @@ def start(workdir, log, devices=1, **variables):
     command = [sys.executable, __file__, str(workdir)]
     with open(log, "ab") as stream:
         return subprocess.Popen(
-            command, env=environment | variables, stdout=stream, stderr=stream, cwd=ROOT
+            command,
+            env=environment | variables,
+            stdout=stream,
+            stderr=stream,
+            cwd=ROOT,
+            start_new_session=True,
         )
 
 
@@ -98,6 +107,34 @@ def test_killed_at_twenty_random_moments(whole, tmp_path):
             process.wait()
     finish(start(workdir, log), log)
     assert log.read_text().count("Going on from step") >= KILLS // 2
+    assert_same_run(workdir, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_request_to_the_group_saves_whenever_it_comes(workers, whole, tmp_path):
+    """As SLURM and Kubernetes send it: input workers do not die of it before the run has saved.
+
+    Spread over import, compilation, start of workers, passes, training and saves. Before a process
+    owns the directory, it may end by the signal itself: nothing is lost.
+    """
+    moments, workdir, log = random.Random(workers), tmp_path / "run", tmp_path / "log"
+    saved = 0
+    for request in range(int(os.environ.get("VCI_REQUESTS", "6"))):
+        log.write_bytes(b"")
+        process = start(workdir, log, WORKERS=str(workers))
+        time.sleep(moments.random() * (24 if workers else 14))
+        kind = signal.SIGUSR1 if request % 2 else signal.SIGTERM
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, kind)
+        code = process.wait(100)
+        owner = (workdir / "lock").read_text() if (workdir / "lock").exists() else ""
+        unowned = f"process {process.pid} " not in owner
+        assert code in (PREEMPTED, 0) or (unowned and code == -kind), log.read_text()[-3000:]
+        assert "Traceback" not in log.read_text()
+        saved += code == PREEMPTED
+    assert saved > 0
+    finish(start(workdir, log, WORKERS=str(workers)), log)
     assert_same_run(workdir, whole)
 
 
@@ -177,7 +214,7 @@ def test_two_processes_are_asked_to_end(tmp_path):
 if __name__ == "__main__":
     from train import __main__ as entry
 
-    made = config(distributed="JAX_NUM_PROCESSES" in os.environ)
+    made = config("JAX_NUM_PROCESSES" in os.environ, workers=int(os.environ.get("WORKERS", "0")))
     entry.configs.get = lambda name: made
     seconds, evaluate = float(os.environ.get("SECONDS_A_PASS", "0")), loop.evaluate.evaluate
 

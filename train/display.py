@@ -1,6 +1,7 @@
 """What a person sees while a run goes on: a live bar in a terminal, plain lines elsewhere."""
 
 import shlex
+import time
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,6 +26,8 @@ _HEADER = """\
            ----------- train ----------  ----------- test -----------
     epoch       loss  accuracy  VCI adj      loss  accuracy  VCI adj  images/s"""
 
+_LINE_EVERY_SECONDS = 60.0
+
 # Why the program shows one VCI, and not the other beside it.
 _ADJUSTED = (
     "VCI is adjusted for sample size (vci_adjusted), so that splits of different sizes can be "
@@ -47,6 +50,8 @@ class Display:
         self._steps_per_epoch = steps_per_epoch
         self._epochs = steps // steps_per_epoch
         self._vci: float | None = None
+        self._started = self._spoke = time.monotonic()
+        self._first: int | None = None
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=24),
@@ -74,7 +79,7 @@ class Display:
         self._console.print(message, highlight=False, markup=False)
 
     def step(self, step: int, scalars: dict[str, float], rate: float | None) -> None:
-        """Moves the bar to a finished step."""
+        """Moves the bar to a finished step; without a terminal, prints a line a minute."""
         parts = [f"loss {scalars['loss']:.3f}", f"accuracy {scalars['accuracy']:.3f}"]
         if self._vci is not None:
             parts.append(f"VCI adj {self._vci:.3f}")
@@ -82,6 +87,14 @@ class Display:
             parts.append(f"{rate:,.0f} images/s")
         epoch = f"{-(-step // self._steps_per_epoch)}/{self._epochs}"
         self._progress.update(self._bar, completed=step, epoch=epoch, status="  ".join(parts))
+        now = time.monotonic()
+        if self._first is None:  # The first step compiles.
+            self._first, self._started = step, now
+        if not self._console.is_terminal and now - self._spoke >= _LINE_EVERY_SECONDS:
+            self._spoke = now
+            done, total = step - self._first, int(self._progress.tasks[0].total or 0)
+            left = (total - step) * (now - self._started) / max(done, 1) / 60
+            self.say(f"  step {step:,} of {total:,}  {'  '.join(parts)}  {left:,.0f} min left")
 
     def record(self, train: dict[str, Any], test: dict[str, Any]) -> None:
         """Prints one line for a metrics pass over both splits."""

@@ -1,11 +1,12 @@
 """How a run ends before its last step, and what it tells its caller by its exit code.
 
-A run that is asked to end (SIGTERM, as schedulers send before they take a machine back) finishes
-the step it is at, saves, and can be gone on with. One whose loss is beyond repair saves nothing
-more, so that its last checkpoint is from before.
+A run that is asked to end finishes the step it is at, saves, and can be gone on with. Schedulers
+ask by SIGTERM, SIGUSR1 or SIGHUP, to the process or to its group, before they take a machine back.
+A run whose loss is beyond repair saves nothing more, so that its last checkpoint is from before.
 """
 
 import math
+import os
 import signal
 import threading
 from types import FrameType
@@ -17,6 +18,9 @@ from jax.experimental import multihost_utils
 PREEMPTED, DIVERGED = 75, 3
 """Exit codes: try again (EX_TEMPFAIL of sysexits.h); do not, without other settings."""
 
+REQUESTS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""Signals that ask a run to end."""
+
 
 class Preempted(Exception):
     """The run was asked to end, and has saved what it needs to go on."""
@@ -27,30 +31,34 @@ class Diverged(Exception):
 
 
 class Stopping:
-    """Notes a SIGTERM: a context manager that puts the old handler back.
+    """Notes a request to end: a context manager that puts the old handlers back.
 
     Python runs a handler between two of its own instructions, so a signal that comes while JAX
     compiles or Orbax writes is noted when that is done. Of several processes any may be told;
-    JAX's preemption service then lets all of them stop at the same step, and has the signal.
+    JAX's preemption service then lets all of them stop at the same step, and has SIGTERM; the other
+    signals are passed on to it. A signal that is ignored, as nohup does with SIGHUP, stays so.
     """
 
     def __init__(self) -> None:
         """Nothing is noted yet."""
         self.noted = False
-        self._before: Any = None
+        self._before: dict[signal.Signals, Any] = {}
         self._asked = 0
 
     def __enter__(self) -> Self:
         """Begins to listen, where signals can be listened to: in the main thread."""
         alone = jax.process_count() == 1
-        if alone and threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._note)
+        if threading.current_thread() is threading.main_thread():
+            for request in REQUESTS if alone else REQUESTS[1:]:
+                if signal.getsignal(request) is not signal.SIG_IGN:
+                    handler = self._note if alone else self._pass_on
+                    self._before[request] = signal.signal(request, handler)
         return self
 
     def __exit__(self, *unused: object) -> None:
         """Listens no more."""
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        for request, handler in self._before.items():
+            signal.signal(request, handler)
 
     def now(self) -> bool:
         """Whether the run should end; the same in every process, if all ask equally often."""
@@ -62,6 +70,10 @@ class Stopping:
     def _note(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         self.noted = True
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Guard:

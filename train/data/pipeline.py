@@ -30,7 +30,7 @@ from train.data.decode import UnreadableImage
 from train.data.order import Order
 from train.data.sources import Split
 from train.data.unreadable import check, reason
-from train.data.workers import start_worker, translate_death
+from train.data.workers import spared, start_worker, translate_death
 
 Batch = dict[str, np.ndarray]
 
@@ -79,9 +79,10 @@ class TrainingBatches:
         Raises:
           ConfigError: too many images cannot be read, or a worker process died.
         """
+        first = self._stream is None
         if self._stream is None:
             self._stream = _stream(self._make, range(self._taken, _ENDLESS), self._config)
-        with translate_death():
+        with translate_death(), spared() if first else contextlib.nullcontext():
             batch, found = next(self._stream)
         self._unreadable.add(found)
         self._taken += 1
@@ -162,9 +163,13 @@ def evaluation_batches(
     make = _Evaluation(split, config, (batch_size, padded_size), share or own_share())
     numbers = range(-(-split.size // batch_size))
     with contextlib.closing(_stream(make, numbers, config)) as stream, translate_death():
-        for batch, found in stream:
+        with spared():
+            made = next(stream, None)
+        while made is not None:
+            batch, found = made
             split.unreadable.add(found)
             yield _own(batch)
+            made = next(stream, None)
 
 
 def _stream(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 from train.config import ConfigError
+from train.stop import REQUESTS
 
 _LOOK_EVERY_SECONDS = 1.0
 _GRAIN_SAYS = "Worker process was terminated unexpectedly"
@@ -17,10 +18,13 @@ def start_worker(index: int, count: int) -> None:
     """Runs first in each worker process: lets it end when the training process is gone, only then.
 
     Killed with SIGKILL, that process cannot stop its workers, and they would wait forever for it to
-    take their batches. At Ctrl-C it does stop them, so they need not say they were interrupted.
+    take their batches. Signals that reach the whole group, Ctrl-C and requests to end, are its own
+    affair: it needs its workers until it has saved, and stops them itself.
     """
     del index, count
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for request in (signal.SIGINT, *REQUESTS):
+        signal.signal(request, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, REQUESTS)
     parent = os.getppid()
 
     def watch() -> None:
@@ -29,6 +33,19 @@ def start_worker(index: int, count: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="parent-watch").start()
+
+
+@contextlib.contextmanager
+def spared() -> Iterator[None]:
+    """Holds requests to end back while workers start, until they can ignore them.
+
+    A process begins with the signal mask of the thread that starts it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -328,7 +328,7 @@ NEIGHBOURS = (
         reordered("features", "labels"), takes_order_for_content("labels")),
     *(Law(_MEANS, f"Features times {scale:g}: the nearest mean stays.", samples, _means,
           changed(features=times(scale), queries=times(scale)), takes_order_for_content("labels"))
-      for scale in (2.0**100, 2.0**-100)),
+      for scale in (2.0**100, 2.0**-100, 2.0**600, 2.0**-600)),
     Law(_MEANS, "Features moved by the same vector: the nearest mean stays.", samples, _means,
         changed(features=lambda h: h + 16.0, queries=lambda h: h + 16.0),
         takes_order_for_content("labels")),

@@ -200,7 +200,9 @@ def _precision(result: dict[str, Any], facts: dict[str, Any], data_eps: float) -
     }
     if doubtful:
         remedy = (
-            "use dtype=float64" if in_float32 else "features are nearly linear functions of others"
+            "use dtype=float64"
+            if in_float32
+            else "features are nearly linear functions of others, or vary little beside their mean"
         )
         shown = ", ".join(
             f"{name} ({'all' if error > 1 else f'{error:.0e}'})" for name, error in doubtful.items()

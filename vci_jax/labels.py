@@ -111,6 +111,15 @@ def _of_one_hot(rows: np.ndarray) -> np.ndarray:
     )
 
 
+def _of_numbers(labels: np.ndarray) -> np.ndarray:
+    """Objects that are numbers as an array: of integers, exactly, if they all are whole."""
+    values = [label.item() if isinstance(label, np.number) else label for label in labels]
+    whole = all(isinstance(value, int) or value.is_integer() for value in values)
+    if whole and all(abs(value) < 2**63 for value in values):
+        return np.array([int(value) for value in values])
+    return np.array([min(max(value, -(2**63)), 2**63) for value in values], np.float64)
+
+
 def _whole(labels: np.ndarray) -> np.ndarray:
     """Labels as integers or text; floats that are integers, truth values and strings become so."""
     kind = labels.dtype.kind
@@ -122,7 +131,7 @@ def _whole(labels: np.ndarray) -> np.ndarray:
         if all(isinstance(label, str | bytes) for label in labels):
             return labels.astype(str)
         if all(isinstance(label, int | float | np.number) for label in labels):
-            return _whole(np.array(labels.tolist()))
+            return _whole(_of_numbers(labels))
         odd = next(label for label in labels if not isinstance(label, str))
         raise VCIError(
             f"labels hold {odd!r}, neither all text nor all numbers: remove the rows without a "
@@ -135,6 +144,12 @@ def _whole(labels: np.ndarray) -> np.ndarray:
             raise VCIError(
                 f"{broken.size:,} labels are NaN or infinite, the first in row {broken[0]}: give "
                 "rows without a class the label -1."
+            )
+        large = np.flatnonzero(np.abs(values) >= 2.0**63)
+        if large.size:
+            raise VCIError(
+                f"labels hold {values[large[0]]:g} in row {large[0]}, beyond 64 bits: number the "
+                "classes, e.g. with numpy.unique(labels, return_inverse=True)[1]."
             )
         parts = np.flatnonzero(values != np.round(values))
         if parts.size:

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer, Num
 
+from vci_jax.arrays import as_native
 from vci_jax.derivatives import frozen
 from vci_jax.errors import VCIError
 from vci_jax.geometry import Weighting, factorize
@@ -35,7 +36,9 @@ def vci_loss(
     together, with the gradient of the batch's share in it.
 
     Args:
-      features: h.
+      features: h. NumPy arrays that are arguments of your own ``jax.jit`` must pass
+        ``canonicalize_batch`` first: it would misread big-endian ones, and fold labels beyond
+        int32 into a class.
       labels: 0 .. K-1; rows with other labels count for nothing.
       num_classes: K.
       moments: a running state of earlier batches, a constant: no gradient flows into it.
@@ -61,6 +64,7 @@ def vci_loss(
       >>> round(float(loss), 2), gradient.shape
       (0.8, (64, 4))
     """
+    features, labels = as_native("features", features), as_native("labels", labels)
     size, dim = jnp.shape(features)
     if moments is None:
         least = max(dim, num_classes - 1) + 2

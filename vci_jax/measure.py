@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vci_jax._report import Head, Report, check_options, report
 from vci_jax.arrays import as_native, check_head
@@ -86,7 +87,7 @@ def measure(
     steps = 0
     for step, batch in enumerate(batches):
         given, names, mask = _unpack(batch, inputs, labels)
-        layers = _layers(feature_fn(given), head)
+        layers = _layers(feature_fn(jax.tree.map(_in_native_order, given)), head)
         if step and layers.keys() != states.keys():
             raise VCIError(f"feature_fn returned {list(layers)} after {list(states)}.")
         for layer, features in layers.items():
@@ -110,6 +111,13 @@ def measure(
         stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *row)
         reports[layer] = report(stack, weighting=weighting, head=head, only=only)
     return reports.get(None, reports)
+
+
+def _in_native_order(leaf: Any) -> Any:
+    """An array of another byte order as this machine has it; a jitted function would misread it."""
+    if isinstance(leaf, np.ndarray) and not leaf.dtype.isnative:
+        return leaf.astype(leaf.dtype.newbyteorder("="))
+    return leaf
 
 
 def _layers(features: Any, head: Head | None) -> dict[str | None, Any]:

@@ -205,8 +205,9 @@ def shrinkage_h_score(geometry: Geometry) -> Scalar:
     votes = moments.count.astype(dtype) / size
     sampled = jnp.all(jnp.abs(votes - geometry.proportion) <= 1e-5 * votes)
     sampled &= jnp.all(moments.class_weight == 1)
-    centre = moments.pivot + linalg.matmul(votes, moments.mean)
-    quartic = rebase(moments, centre).radial_quartic
+    # Relative to the pivot: far from the origin, the sum of both would be rounded.
+    relative = moments._replace(pivot=jnp.zeros_like(moments.pivot))
+    quartic = rebase(relative, linalg.matmul(votes, moments.mean)).radial_quartic
     mean, square = jnp.sum(values) / dim, jnp.sum(values**2)
     # By Jensen's inequality, unless fourth powers left the range of the moments' dtype. Those that
     # are below it may lack as much as the smallest number there is, each.

@@ -60,7 +60,8 @@ def nearest_mean_predict(
     """Returns the class whose mean is nearest in Euclidean distance, ``[M]``.
 
     Classes without samples are never predicted; of means as near, the lower label counts. Means
-    and distances are float64, from the mean of all samples.
+    and distances are float64, from the mean of all samples, in units in which no square leaves the
+    range.
 
     Args:
       features: finite, ``[N D]``.
@@ -77,10 +78,17 @@ def nearest_mean_predict(
     order = np.argsort(labels, kind="stable")
     present = np.flatnonzero(counts)
     starts = (np.cumsum(counts) - counts)[present]
-    centre = features.mean(axis=0, dtype=np.float64)
-    means = np.add.reduceat(features[order].astype(np.float64), starts, axis=0)
+    largest = max(float(np.max(np.abs(one), initial=0)) for one in (features, queries))
+    scale = np.float64(2.0) ** -np.clip(np.frexp(largest)[1], -1022, 1022)
+    rows, queries = np.asarray(features, np.float64) * scale, queries * scale
+    centre = rows.mean(axis=0)
+    means = np.add.reduceat(rows[order], starts, axis=0)
     means = means / counts[present, None] - centre
-    nearness = (queries - centre) @ means.T - np.sum(means**2, axis=1) / 2
+    # A common scale again, for means that lie near to each other beside a far query or centre.
+    apart = float(np.max(np.abs(means), initial=0))
+    scale = np.float64(2.0) ** -np.clip(np.frexp(apart)[1], -1022, 1022)
+    means = means * scale
+    nearness = (queries - centre) * scale @ means.T - np.sum(means**2, axis=1) / 2
     nearest: np.ndarray = present[np.argmax(nearness, axis=1)]
     return nearest
 

@@ -120,7 +120,7 @@ def test_a_request_to_the_group_saves_whenever_it_comes(workers, whole, tmp_path
     """
     moments, workdir, log = random.Random(workers), tmp_path / "run", tmp_path / "log"
     saved = 0
-    for request in range(int(os.environ.get("VCI_REQUESTS", "6"))):
+    for request in range(int(os.environ.get("VCI_REQUESTS", "4"))):
         log.write_bytes(b"")
         process = start(workdir, log, WORKERS=str(workers))
         time.sleep(moments.random() * (24 if workers else 14))

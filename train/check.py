@@ -8,6 +8,7 @@ import importlib.util
 import netrc
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,7 @@ def _wandb(project: str) -> None:
     """Raises ConfigError if Weights & Biases is asked for and could not be reached."""
     if not project or os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
         return
-    if importlib.util.find_spec("wandb") is None:
+    if "wandb" not in sys.modules and importlib.util.find_spec("wandb") is None:
         raise ConfigError(
             f"--log.wandb is {project!r}, but wandb is not installed: pip install 'vci_jax[wandb]'."
         )

@@ -81,6 +81,14 @@ def test_settings_are_held_against_what_the_run_finds(config, free, message, mon
     check.settings(Config(), steps=10, free_bytes=10**12, state_bytes=10**9)
 
 
+def test_a_run_that_goes_on_has_the_space_of_its_own_checkpoints(tmp_path, monkeypatch):
+    monkeypatch.setattr(check.shutil, "disk_usage", lambda path: type("U", (), {"free": 10})())
+    assert check.free_bytes(tmp_path / "new" / "run") == 10
+    (tmp_path / "checkpoints" / "7").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "7" / "state").write_bytes(b"x" * 1000)
+    assert check.free_bytes(tmp_path) == 1010
+
+
 def test_a_directory_has_one_owner(tmp_path):
     """The second is told who the first is; the first is unharmed."""
     with (

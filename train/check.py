@@ -89,11 +89,12 @@ def size_of(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def free_bytes(directory: Path) -> int:
-    """Returns the free space of the disk that a directory lies on, or will."""
-    there = next(path for path in (directory.absolute(), *directory.absolute().parents)
+def free_bytes(workdir: Path) -> int:
+    """Returns the space for checkpoints: free on the disk of a run, or theirs already."""
+    there = next(path for path in (workdir.absolute(), *workdir.absolute().parents)
                  if path.exists())  # fmt: skip
-    return shutil.disk_usage(there).free
+    files = (path for path in (workdir / "checkpoints").rglob("*") if path.is_file())
+    return shutil.disk_usage(there).free + sum(path.stat().st_size for path in files)
 
 
 def facts(
@@ -132,11 +133,9 @@ def facts(
 
 
 def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            break
-        count, unit = count / 1000, {"bytes": "kB", "kB": "MB", "MB": "GB", "GB": "TB"}[unit]
-    return f"{count:.3g} {unit}"
+    units = ("bytes", "kB", "MB", "GB", "TB")
+    power = min(int(np.log10(max(count, 1))) // 3, len(units) - 1)
+    return f"{count / 1000**power:.3g} {units[power]}"
 
 
 def _wandb(project: str) -> None:

@@ -143,8 +143,8 @@ def inspect(config: Config, workdir: Path, console: Console) -> None:
 
 def _inspected(run: Run, workdir: Path, images: int = 64) -> list[tuple[str, str]]:
     """Returns the facts of a run, or raises ConfigError for what cannot work."""
-    config, dataset, program = run.config, run.dataset, run.program
-    size = check.size_of(program.shapes)
+    config, dataset, built = run.config, run.dataset, run.program
+    size = check.size_of(built.shapes)
     check.settings(config, run.steps, check.free_bytes(workdir), size)
     batch = {
         "image": jax.ShapeDtypeStruct((config.data.batch_size, *dataset.image_shape), "uint8"),
@@ -157,10 +157,10 @@ def _inspected(run: Run, workdir: Path, images: int = 64) -> list[tuple[str, str
         "mask": jax.ShapeDtypeStruct((padded,), "bool"),
     }
     with check.explained("a training step cannot be built with these settings"):
-        jax.eval_shape(program.train_step, program.shapes, batch)
+        jax.eval_shape(built.train_step, built.shapes, batch)
     with check.explained("the metrics cannot be taken with these settings"):
-        tally = jax.eval_shape(program.init_tally)
-        jax.eval_shape(program.add_batch, tally, program.shapes, measured)
+        tally = jax.eval_shape(built.init_tally)
+        jax.eval_shape(built.add_batch, tally, built.shapes, measured)
     for split in (dataset.train, dataset.test):
         check.images(split, config.data, images)
     return list(check.facts(config, dataset, run.steps_per_epoch, size, run.mesh.size))

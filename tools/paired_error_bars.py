@@ -24,7 +24,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 import vci_jax
-from tools.error_bars import _vci
+from tools.populations import exact_vci
 from vci_jax.compare import paired_differences
 from vci_jax.interval import LeaveOneOut, jackknife_estimates
 
@@ -76,7 +76,9 @@ def measure(case: Case, draws: int, blocks: int) -> list[str]:
     share = np.bincount(labels) / case.samples
     variance = 5 / 3 if case.heavy else 1.0
     truth = {
-        "vci_adjusted": [_vci(m, variance * np.eye(m.shape[1]), share) for m in (means, second)],
+        "vci_adjusted": [
+            exact_vci(m, variance * np.eye(m.shape[1]), share) for m in (means, second)
+        ],
         "squared_distance_adjusted": [
             variance * m.shape[1] / np.sum(share[:, None] * (m - share @ m) ** 2)
             for m in (means, second)

@@ -21,7 +21,7 @@ from laws import (
     without,
 )
 
-from vci_jax import arrays, counts, geometry, linalg
+from vci_jax import arrays, counts, geometry, init, linalg, update
 
 D = 5
 
@@ -67,9 +67,11 @@ LINALG = (
         misreads_a_row("matrix"), expect=without("forms")),
     Law(("vci_jax.geometry.underflows",),
         "The range of the squares is the type's, not the data's: common factors up to 1e100.",
-        lambda: {"offsets": np.eye(3)},
-        lambda d: {"lost": geometry.underflows(jnp.asarray(d["offsets"]), 2e-16)},
-        changed(offsets=times(1e-100)), changed(offsets=times(1e-100))),
+        lambda: {"features": np.eye(6), "labels": np.arange(6) // 2},
+        lambda d: dict(zip(("some", "every"), geometry.underflows(
+            m := update(init(3, 6, dtype=np.float64), d["features"], d["labels"]),
+            m.mean - m.mean[0], 2e-16), strict=True)),
+        changed(features=times(1e-100)), changed(features=times(1e-160))),
 )  # fmt: skip
 
 _ARRAYS = tuple(f"vci_jax.arrays.{name}" for name in (

@@ -315,7 +315,7 @@ def _finish(
         "between_rank": metrics.between_rank(geometry),
         "scatter_known": jnp.isfinite(geometry.within[0, 0]),
         "overflowed": ~jnp.isfinite(jnp.sum(moments.scatter) + jnp.sum(moments.class_scatter)),
-        "underflowed": underflows(geometry.offsets, data_eps),
+        "underflowed": underflows(moments, geometry.offsets, data_eps),
     }
 
 

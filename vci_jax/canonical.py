@@ -109,7 +109,8 @@ def canonical_directions(
     usual = jnp.where(within > of_means, within, jnp.inf)
     sums = data_eps * (4 if data_eps > 1e-12 else 4 * 2.0**-20)
     of_rows = _lost(moments, data_eps)
-    entries = sums + samples * of_rows**2 / usual
+    lacking = linalg.smallest(data_eps, rows.dtype)
+    entries = sums + samples * (of_rows**2 + lacking) / usual
     rounding = partial(_rounding, whitener.map, scale, space, white_noise, entries, of_rows)
     doubt = partial(_doubt, rounding, jnp.where(kept, space.squares, 1))
     explained = jnp.where(found, 1 - lost, 0)

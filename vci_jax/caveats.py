@@ -32,16 +32,18 @@ def find(result: dict[str, Any], facts: dict[str, Any], data_eps: float) -> list
 
     Args:
       result: the metrics and counts of ``report``.
-      facts: how they were made: ``overflowed``, ``underflowed``, ``scatter_known``, the relative
-        ``errors`` of metrics, the ``expected_rank`` of Sigma_T, ``mean_noise``, the share of
-        Tr Sigma_B that is sampling noise, and ``inequality``, K sum_k (n_k / N)^2 and the relative
-        spread of the classes' variances.
+      facts: how they were made: ``overflowed``, ``underflowed`` (some features, every one),
+        ``scatter_known``, the relative ``errors`` of metrics, the ``expected_rank`` of Sigma_T,
+        ``mean_noise``, the share of Tr Sigma_B that is sampling noise, and ``inequality``,
+        K sum_k (n_k / N)^2 and the relative spread of the classes' variances.
       data_eps: roundoff of the moments.
     """
     found = [*_rows(result), *_degenerate(result, facts)]
-    if not (facts["overflowed"] or facts["underflowed"]):
+    some, every = facts["underflowed"]
+    if not (facts["overflowed"] or every):
         found += [*_sample_size(result), *_class_size(result, facts), *_unequal(result, facts)]
-        found += [*_cut(result, facts, data_eps), *_precision(result, facts, data_eps)]
+        found += [] if some else _cut(result, facts, data_eps)
+        found += _precision(result, facts, data_eps)
     found += _undefined(result, facts)
     return [caveat for caveat in found if caveat.metrics]
 
@@ -62,7 +64,7 @@ def _degenerate(result: dict[str, Any], facts: dict[str, Any]) -> Iterator[Cavea
     if classes < 2:
         text = "Only one class is present: VCI compares classes and is undefined."
         yield Caveat("one_class", (*TRACE, *MEANS), text)
-    if facts["overflowed"] or facts["underflowed"]:
+    if facts["overflowed"] or facts["underflowed"][1]:
         return
     if number := int(facts["vanishing"]):
         text = (
@@ -228,10 +230,10 @@ def _undefined(result: dict[str, Any], facts: dict[str, Any]) -> Iterator[Caveat
         )
         concerned = (*missing, *TRACE, *DISTANCES, *_OF_BETWEEN)
         yield Caveat("overflow", tuple(dict.fromkeys(concerned)), text)
-    elif facts["underflowed"]:
+    elif facts["underflowed"][0]:
         text = (
-            "The class means differ by so little that squares are lost: scale the features, or use "
-            "dtype=float64."
+            "Features, or some of them, differ by so little that squares are lost: scale them, or "
+            "use dtype=float64."
         )
         lost = ("effective_rank", "logme", "shrinkage_h_score", "spectrum")
         yield Caveat("underflow", tuple(dict.fromkeys((*missing, *DISTANCES, *lost))), text)

@@ -100,8 +100,9 @@ def factorize(
     variance = moments.class_scatter / jnp.maximum(moments.count, 1).astype(offsets.dtype)
     constant: ClassMoments = frozen(moments)
     pooled, usable = _pooled_weight(constant, proportion, part)
-    lost = underflows(frozen(offsets), data_eps) | _overflows(frozen(offsets), constant.count)
-    usable, variance = usable & ~lost, jnp.where(lost, jnp.nan, variance)
+    some, every = underflows(constant, frozen(offsets), data_eps)
+    over = _overflows(frozen(offsets), constant.count)
+    usable, variance = usable & ~(some | over), jnp.where(every | over, jnp.nan, variance)
     within = (moments.scatter + moments.scatter_residual) / pooled
     within = jnp.where(usable, within, jnp.nan)
     live = (within, jnp.sqrt(proportion)[:, None] * offsets)
@@ -144,15 +145,21 @@ def _differentiable(
     return canonical._replace(lost=lost, ratios=ratios)
 
 
-def underflows(offsets: Float[Array, "K D"], data_eps: float) -> Bool[Array, ""]:
-    """Whether squares of the features were lost, as those of float32 below about 1e-16 are.
+def underflows(
+    moments: ClassMoments, offsets: Float[Array, "K D"], data_eps: float
+) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
+    """Whether squares of some of the features that vary were lost, and whether of every one.
 
-    Class means that differ by so little may differ by more than their samples do, or less: the
-    scatter that would tell is zero.
+    As those of float32 below about 1e-16 are. Class means that differ by so little may differ by
+    more than their samples do, or less: the scatter that would tell is zero.
     """
     info = np.finfo(np.float32 if data_eps > 1e-12 else np.float64)
-    largest = jnp.max(jnp.abs(offsets))
-    return (largest > 0) & (largest < float(np.sqrt(info.tiny / info.eps)))
+    size = jnp.maximum(jnp.sum(moments.count), 1).astype(offsets.dtype)
+    within = jnp.diagonal(moments.scatter + moments.scatter_residual) / size
+    spread = jnp.maximum(jnp.max(jnp.abs(offsets), axis=0), jnp.sqrt(jnp.maximum(within, 0)))
+    varies = spread > 8 * data_eps * jnp.max(magnitude(moments), axis=0)
+    lost = varies & (spread < float(np.sqrt(info.tiny / info.eps)))
+    return jnp.any(lost), jnp.any(lost) & ~jnp.any(varies & ~lost)
 
 
 def _overflows(offsets: Float[Array, "K D"], count: Int[Array, " K"]) -> Bool[Array, ""]:

@@ -332,6 +332,12 @@ def power_of_two(values: Array) -> Array:
     return jnp.maximum(powers, float(info.tiny))
 
 
+def smallest(data_eps: Array | float, dtype: Any) -> Array:
+    """The smallest normal number of moments with this roundoff: what a product may lack."""
+    single, double = float(np.finfo(np.float32).tiny), float(np.finfo(dtype).tiny)
+    return jnp.where(data_eps > 1e-12, single, double).astype(dtype)
+
+
 def quadratic_forms(
     matrix: Float[Array, "D D"], columns: Float[Array, "D r"]
 ) -> Float[Array, " r"]:

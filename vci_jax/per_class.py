@@ -37,7 +37,7 @@ def per_class(
       A dictionary of arrays with one entry a class:
         ``count``: n_k;
         ``variance``: (1 / n_k) sum_i ||h_i - mu_k||^2, the trace of the class' covariance, NaN
-        where it is no larger than the rounding of the class mean;
+        where it is no larger than the rounding of the class mean, or below the range of squares;
         ``distance``: ||mu_k - mu_G||;
         ``squared_distance``: variance / distance^2, infinite for a class mean that is at the
         centre to rounding (``structure.mean_rounding``);
@@ -75,10 +75,19 @@ def per_class(
 
 
 def _resolved(geometry: Geometry) -> Float[Array, " K"]:
-    """Variances, NaN where the class mean's own rounding is as large."""
+    """Variances, NaN where the class mean's own rounding is as large, or squares were lost.
+
+    A variance may lack the smallest number for each feature; where the class means lie so near to
+    each other that this could show, zero is not a value.
+    """
     rounding = (geometry.data_eps * lengths(geometry.moments.mean)) ** 2
-    lost = (geometry.variance > 0) & (geometry.variance < 2 * rounding)
-    return jnp.where(lost, jnp.nan, geometry.variance)
+    variance, dim = geometry.variance, geometry.offsets.shape[1]
+    lost = (variance > 0) & (variance < 2 * rounding)
+    lacking = dim * linalg.smallest(geometry.data_eps, variance.dtype)
+    apart = jnp.max(jnp.sum(geometry.offsets**2, axis=1))
+    near = (apart > 0) & (apart < 1e14 * lacking) & (geometry.moments.count > 1)
+    lost |= jnp.where(variance > 0, variance < 1e4 * lacking, near)
+    return jnp.where(lost, jnp.nan, variance)
 
 
 def _cosine_similarity(moments: ClassMoments) -> Float[Array, " K"]:

@@ -74,7 +74,8 @@ def raw_axes(geometry: Geometry) -> RawAxes:
     offsets = jnp.where(geometry.present[:, None], moments.mean - inner, 0)
     scatter = moments.scatter + moments.scatter_residual
     scatter += linalg.matmul((count[:, None] * offsets).T, offsets)
-    scatter = jnp.where(jnp.all(moments.class_weight == 1), scatter, jnp.nan)
+    known = jnp.all(moments.class_weight == 1) & jnp.isfinite(jnp.sum(scatter))
+    scatter = jnp.where(known, scatter, jnp.nan)
     spread = jnp.diagonal(scatter)
     mean = moments.pivot + inner
     far = size * jnp.sum(mean**2) > 16 * jnp.sum(spread)
@@ -97,7 +98,8 @@ def raw_axes(geometry: Geometry) -> RawAxes:
         # The reflection rounds relative to the scatter along the mean as well.
         rounding=4 * geometry.data_eps * scale
         + jnp.where(far, 4 * float(np.finfo(dtype).eps) * jnp.sum(spread), 0)
-        + _narrowed(geometry, scale, size),
+        + _narrowed(geometry, scale, size)
+        + size * dim * linalg.smallest(geometry.data_eps, dtype),
         cut=jnp.maximum(jnp.minimum(nonzero, jnp.sum(moments.count)) - jnp.sum(kept), 0),
     )
 
@@ -211,8 +213,8 @@ def shrinkage_h_score(geometry: Geometry) -> Scalar:
     mean, square = jnp.sum(values) / dim, jnp.sum(values**2)
     # By Jensen's inequality, unless fourth powers left the range of the moments' dtype. Those that
     # are below it may lack as much as the smallest number there is, each.
-    tiny = jnp.where(geometry.data_eps > 1e-12, float(np.finfo(np.float32).tiny), 0)
-    least = jnp.maximum((1 - 1e-3) * jnp.sum(values) ** 2, 1e4 * tiny)
+    least = (1 - 1e-3) * jnp.sum(values) ** 2
+    least = jnp.maximum(least, 1e4 * linalg.smallest(geometry.data_eps, dtype))
     sampled &= jnp.isfinite(quartic) & (quartic >= size * least)
     spread = (square - dim * mean**2) / dim
     noise = jnp.clip((quartic / size - square) / (dim * size), 0, spread)

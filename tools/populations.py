@@ -62,7 +62,7 @@ def other(
     ``covariances``: each class has its own, with eigenvalues up to 30 times apart. ``heavy tails``:
     Student's t with 5 degrees of freedom. ``relu``: rectified Gaussians, one unit in eight dead,
     whose classes differ in covariance as well. ``zipf``: Gaussian classes with shares as 1 / rank,
-    drawn at random. ``all``: t5, own covariances and Zipf together.
+    drawn at random, as blocks are then. ``all``: t5, own covariances and Zipf together.
     """
     spread = 1.0 * np.arange(1, dim + 1) ** -0.25
     means = rng.standard_normal((num_classes, dim)) * spread
@@ -86,7 +86,7 @@ def other(
     def draw(generator: np.random.Generator) -> vci_jax.ClassMoments:
         labels = np.sort(np.arange(samples) % num_classes)
         if kind in ("zipf", "all"):
-            labels = np.sort(generator.choice(num_classes, samples, p=share))
+            labels = generator.choice(num_classes, samples, p=share)  # and so are the blocks
         shape = (samples, dim)
         noise = (
             generator.standard_t(5, shape)

@@ -18,6 +18,7 @@ TRACE = (*PLUGIN, *ADJUSTED)
 # Functions of Sigma_B^+, or of distances between class means.
 DISTANCES = ("fuzziness", "squared_distance", "cdnv")
 MEANS = (*DISTANCES, "equinorm", "equiangularity", "etf_error")
+_ADJUSTED_MEANS = ("squared_distance_adjusted", "cdnv_adjusted")
 # Entries of ``per_class`` that are variances.
 _OF_CLASS = ("per_class.variance", "per_class.squared_distance", "per_class.nearest_cdnv")
 # Relative errors that are promised, for moments in float64 and in float32.
@@ -143,7 +144,7 @@ def _class_size(result: dict[str, Any], facts: dict[str, Any]) -> Iterator[Cavea
         rest = (
             ": the adjusted forms are uncertain too." if uncertain else ", or the adjusted forms."
         )
-        concerned = (*MEANS, "squared_distance_adjusted", "cdnv_adjusted") if uncertain else MEANS
+        concerned = (*MEANS, *_ADJUSTED_MEANS) if uncertain else MEANS
         yield Caveat("noisy_means", concerned, text + rest)
 
 
@@ -228,7 +229,7 @@ def _undefined(result: dict[str, Any], facts: dict[str, Any]) -> Iterator[Caveat
             "The scatter is not finite: squares of the features leave the range of the moments, or "
             "states of other class_counts were merged. Scale the features, or use dtype=float64."
         )
-        concerned = (*missing, *TRACE, *DISTANCES, *_OF_BETWEEN)
+        concerned = (*missing, *TRACE, *MEANS, *_ADJUSTED_MEANS, *_OF_BETWEEN)
         yield Caveat("overflow", tuple(dict.fromkeys(concerned)), text)
     elif facts["underflowed"][0]:
         text = (
@@ -236,7 +237,8 @@ def _undefined(result: dict[str, Any], facts: dict[str, Any]) -> Iterator[Caveat
             "use dtype=float64."
         )
         lost = ("effective_rank", "logme", "shrinkage_h_score", "spectrum")
-        yield Caveat("underflow", tuple(dict.fromkeys((*missing, *DISTANCES, *lost))), text)
+        means = (*MEANS, *_ADJUSTED_MEANS) if facts["underflowed"][1] else DISTANCES
+        yield Caveat("underflow", tuple(dict.fromkeys((*missing, *means, *lost))), text)
     elif not facts["scatter_known"]:
         text = (
             'weighting="class" on imbalanced data needs moments from init(..., class_counts=...); '

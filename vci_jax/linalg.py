@@ -122,11 +122,12 @@ def gram(
     """
     if rows.dtype != jnp.float64:
         return _matmul(rows.T, rows if others is None else others), jnp.zeros((), rows.dtype)
-    lead, rest = _split(rows, rows.shape[0])
+    bits = _bits(rows.shape[0])
+    lead, rest = _split(rows, bits)
     if others is None:
         cross = matmul((lead + rest / 2).T, rest)
         return _matmul(lead.T, lead), cross + cross.T
-    other_lead, other_rest = _split(others, rows.shape[0])
+    other_lead, other_rest = _split(others, bits)
     cross = matmul((lead + rest / 2).T, other_rest)
     return _matmul(lead.T, other_lead), cross + matmul(rest.T, other_lead + other_rest / 2)
 
@@ -159,10 +160,8 @@ def exact_sum(parts: Float[Array, "P D D"]) -> tuple[Float[Array, "D D"], Float[
     (Demmel & Nguyen, 2013): compensated like ``two_sum``, but a plain reduction over devices.
     """
     digits = int(np.finfo(parts.dtype).nmant) - max(parts.shape[0] - 1, 1).bit_length()
-    peak = jnp.max(jnp.abs(parts), axis=0)
-    unit = power_of_two(jnp.where(peak > 0, peak, 1)) * 2.0 ** (1 - digits)
-    lead = jnp.round(parts / unit) * unit
-    return jnp.sum(lead, axis=0), jnp.sum(parts - lead, axis=0)
+    lead, rest = _split(parts, digits)
+    return jnp.sum(lead, axis=0), jnp.sum(rest, axis=0)
 
 
 def whiten(
@@ -398,20 +397,26 @@ def _whiten_again(
     2^-20 times the first cutoff. Below 8 times that, or below the part of the cutoff that was
     ``noise``, directions are not kept.
     """
-    lead, rest = (part.T for part in _split(matrix, matrix.shape[0]))  # units by row
-    root_lead, root_rest = _split(root, root.shape[0])
+    bits = _bits(matrix.shape[0])
+    lead, rest = (part.T for part in _split(matrix, bits))  # units by row
+    root_lead, root_rest = _split(root, bits)
     image = matmul(lead, root_lead) + (matmul(lead, root_rest) + matmul(rest + tail, root))
     again, kept, grey = _inverse_root(matmul(root.T, image), 0, jnp.maximum(8 * 2.0**-20, noise))
     return matmul(root, again), kept, grey
 
 
-def _split(matrix: Float[Array, "N D"], terms: int) -> tuple[Array, Array]:
-    """Leading bits of each column, few enough that sums of ``terms`` products are exact."""
-    bits = (53 - max(terms - 1, 1).bit_length()) // 2
-    peak = jnp.max(jnp.abs(matrix), axis=0)
+def _bits(terms: int) -> int:
+    """So few bits that sums of ``terms`` products of them are exact."""
+    return (53 - max(terms - 1, 1).bit_length()) // 2
+
+
+def _split(values: Float[Array, "N *M"], bits: int) -> tuple[Array, Array]:
+    """The leading bits of each column, relative to its largest entry, and the rest."""
+    peak = jnp.max(jnp.abs(values), axis=0)
     unit = power_of_two(jnp.where(peak > 0, peak, 1)) * 2.0 ** (1 - bits)
-    lead = jnp.round(matrix / unit) * unit
-    return lead, matrix - lead
+    unit = jnp.maximum(unit, float(np.finfo(values.dtype).tiny))  # near the end of the range
+    lead = jnp.round(values / unit) * unit
+    return lead, values - lead
 
 
 def _matmul(a: Array, b: Array) -> Array:

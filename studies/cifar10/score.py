@@ -195,15 +195,21 @@ def score(target: Target) -> dict[str, Any]:
     }
 
 
-def answers(train: Samples, test: Samples, num_classes: int) -> np.ndarray:
+def answers(
+    train: Samples, test: Samples, num_classes: int, patience: int | None = None
+) -> np.ndarray:
     """Returns which test images the probe of the paper's protocol gets right."""
-    found = sweep(train, test, num_classes)
+    found = sweep(train, test, num_classes, patience=patience)
     given = selection.predict(found.fit.kernel, found.fit.bias, test.features)
     return np.asarray(given == test.labels)
 
 
 def sweep(
-    train: Samples, test: Samples, num_classes: int, validation: Samples | None = None
+    train: Samples,
+    test: Samples,
+    num_classes: int,
+    validation: Samples | None = None,
+    patience: int | None = None,
 ) -> selection.Sweep:
     """Returns the probe of the paper's protocol, with a quarter of its penalties."""
     with warnings.catch_warnings():
@@ -215,6 +221,7 @@ def sweep(
             values=VALUES,
             num_classes=num_classes,
             tolerance=1e-5,  # docs/study.md says what that changes
+            patience=patience,
         )
 
 

@@ -196,10 +196,10 @@ def score(target: Target) -> dict[str, Any]:
 
 
 def answers(
-    train: Samples, test: Samples, num_classes: int, patience: int | None = None
+    train: Samples, test: Samples, num_classes: int, values: np.ndarray = VALUES
 ) -> np.ndarray:
     """Returns which test images the probe of the paper's protocol gets right."""
-    found = sweep(train, test, num_classes, patience=patience)
+    found = sweep(train, test, num_classes, values=values)
     given = selection.predict(found.fit.kernel, found.fit.bias, test.features)
     return np.asarray(given == test.labels)
 
@@ -209,19 +209,18 @@ def sweep(
     test: Samples,
     num_classes: int,
     validation: Samples | None = None,
-    patience: int | None = None,
+    values: np.ndarray = VALUES,
 ) -> selection.Sweep:
-    """Returns the probe of the paper's protocol, with a quarter of its penalties."""
+    """Returns the probe of the paper's protocol, by default with a quarter of its penalties."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # The choice is at an end of the grid.
         return selection.sweep(
             train,
             test,
             validation=validation,
-            values=VALUES,
+            values=values,
             num_classes=num_classes,
             tolerance=1e-5,  # docs/study.md says what that changes
-            patience=patience,
         )
 
 

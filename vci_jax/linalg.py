@@ -262,7 +262,6 @@ def _right_vectors(
     dtype = tall.dtype
     eps = float(np.finfo(dtype).eps)
     resolved = eps * (1e9 if dtype == jnp.float64 else 1e4)
-
     least = (eps * sum(tall.shape)) ** 2
 
     def solve(rest: Array, room: Array | int) -> tuple[Array, ...]:
@@ -333,8 +332,8 @@ def power_of_two(values: Array) -> Array:
 
 def smallest(data_eps: Array | float, dtype: Any) -> Array:
     """The smallest normal number of moments with this roundoff: what a product may lack."""
-    single, double = float(np.finfo(np.float32).tiny), float(np.finfo(dtype).tiny)
-    return jnp.where(data_eps > 1e-12, single, double).astype(dtype)
+    tiny = (float(np.finfo(kind).tiny) for kind in (np.float32, dtype))
+    return jnp.where(data_eps > 1e-12, *tiny).astype(dtype)
 
 
 def quadratic_forms(

@@ -122,8 +122,7 @@ def gram(
     """
     if rows.dtype != jnp.float64:
         return _matmul(rows.T, rows if others is None else others), jnp.zeros((), rows.dtype)
-    bits = _bits(rows.shape[0])
-    lead, rest = _split(rows, bits)
+    lead, rest = _split(rows, bits := _bits(rows.shape[0]))
     if others is None:
         cross = matmul((lead + rest / 2).T, rest)
         return _matmul(lead.T, lead), cross + cross.T
@@ -332,8 +331,8 @@ def power_of_two(values: Array) -> Array:
 
 def smallest(data_eps: Array | float, dtype: Any) -> Array:
     """The smallest normal number of moments with this roundoff: what a product may lack."""
-    tiny = (float(np.finfo(kind).tiny) for kind in (np.float32, dtype))
-    return jnp.where(data_eps > 1e-12, *tiny).astype(dtype)
+    single, double = float(np.finfo(np.float32).tiny), float(np.finfo(dtype).tiny)
+    return jnp.where(data_eps > 1e-12, single, double).astype(dtype)
 
 
 def quadratic_forms(
@@ -411,9 +410,9 @@ def _bits(terms: int) -> int:
 
 def _split(values: Float[Array, "N *M"], bits: int) -> tuple[Array, Array]:
     """The leading bits of each column, relative to its largest entry, and the rest."""
-    peak = jnp.max(jnp.abs(values), axis=0)
+    peak, tiny = jnp.max(jnp.abs(values), axis=0), float(np.finfo(values.dtype).tiny)
     unit = power_of_two(jnp.where(peak > 0, peak, 1)) * 2.0 ** (1 - bits)
-    unit = jnp.maximum(unit, float(np.finfo(values.dtype).tiny))  # near the end of the range
+    unit = jnp.maximum(unit, tiny)  # near the end of the range
     lead = jnp.round(values / unit) * unit
     return lead, values - lead
 

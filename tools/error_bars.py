@@ -117,12 +117,12 @@ def _plugin(blocks: vci_jax.ClassMoments) -> float:
 
 def _gaussian(options: argparse.Namespace) -> Iterator[Row]:
     for dim, blocks, factor, classes in itertools.product(
-        options.dims, options.blocks, LIMITS, options.classes
+        options.dims, options.blocks, options.factors, options.classes
     ):
         samples = factor * dim
         if samples < 4 * classes / 3 or samples - classes <= dim // 4:
             continue  # fewer samples than this, and most classes have one
-        for vci in LEVELS:
+        for vci in options.levels:
             yield Row("gaussian", classes, dim, samples, blocks, vci, 0, 0, 0, 0, 0, 0)
 
 
@@ -233,6 +233,8 @@ def main() -> int:
     parser.add_argument("--blocks", type=int, nargs="+", default=[10, 16])
     parser.add_argument("--classes", type=int, nargs="+", default=[2, 10, 62, 100, 300])
     parser.add_argument("--dims", type=int, nargs="+", default=[16, 128, 300])
+    parser.add_argument("--factors", type=int, nargs="+", default=list(LIMITS), help="N / p")
+    parser.add_argument("--levels", type=float, nargs="+", default=list(LEVELS), help="of VCI")
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if it differs")
     options = parser.parse_args()
     if options.task == "page":

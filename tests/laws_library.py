@@ -497,6 +497,7 @@ EXEMPT = {
     "vci_jax.errors.messages": "takes sentences out of caveats",
     "vci_jax.linalg.orthonormal": "a part of linalg.row_space",
     "vci_jax.linalg.host": "returns a device",
+    "vci_jax.linalg.exact_bits": "a number of bits",
     "vci_jax.linalg.smallest": "returns a constant of a type",
     "vci_jax._report.check_options": "raises or returns nothing",
     "vci_jax.files.read_tree": "returns what a file holds, as it is; tests/test_files.py",

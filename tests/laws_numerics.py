@@ -21,7 +21,7 @@ from laws import (
     without,
 )
 
-from vci_jax import arrays, counts, geometry, init, linalg, update
+from vci_jax import arrays, counts, geometry, init, linalg, update, whitening
 
 D = 5
 
@@ -36,7 +36,7 @@ def _spectral(data):
     matrix, table, scale = (jnp.asarray(data[name]) for name in ("matrix", "rows", "scale"))
     values, vectors = linalg.eigh(matrix)
     axes = linalg.principal_axes(matrix)
-    whitener = linalg.whiten(matrix, jnp.zeros_like(matrix), scale, 1e-16)
+    whitener = whitening.whiten(matrix, jnp.zeros_like(matrix), scale, 1e-16)
     space = linalg.row_space(table, D, 1e-16)
     lead, rest = linalg.gram(table)
     total, residual = linalg.add_gram(matrix, jnp.zeros_like(matrix), table)
@@ -48,15 +48,17 @@ def _spectral(data):
         "projector": linalg.matmul(space.basis, space.basis.T),
         "identity": linalg.matmul(whitener.map.T, linalg.matmul(matrix, whitener.map)),
         "kept": whitener.kept, "forms": linalg.quadratic_forms(matrix, table.T),
-        "pair": sum(linalg.two_sum(matrix, lead)), "powers": linalg.power_of_two(axes.values),
+        "pair": sum(linalg.two_sum(matrix, lead)), "halves": sum(linalg.split_leading(table, 9)),
+        "powers": linalg.power_of_two(axes.values),
     }  # fmt: skip
 
 
-_LINALG = tuple(f"vci_jax.linalg.{name}" for name in (
-    "matmul", "eigh", "principal_axes", "gram", "add_gram", "two_sum", "exact_sum", "whiten",
-    "row_space", "power_of_two", "quadratic_forms"))  # fmt: skip
+_LINALG = (*(f"vci_jax.linalg.{name}" for name in (
+    "matmul", "eigh", "principal_axes", "gram", "add_gram", "two_sum", "exact_sum", "row_space",
+    "power_of_two", "quadratic_forms", "split_leading")), "vci_jax.whitening.whiten")  # fmt: skip
 _SQUARES = dict.fromkeys(("eigenvalues", "rebuilt", "axes", "gram", "added", "summed", "squares",
-                          "pair", "powers"), 1) | {"forms": 2}  # fmt: skip
+                          "pair", "powers"), 1) | {"forms": 2, "halves": 0.5}  # fmt: skip
+
 
 LINALG = (
     *(Law(_LINALG, f"The unit does not matter: rows times {2.0**power:.2g}.", _matrix, _spectral,
@@ -64,7 +66,7 @@ LINALG = (
           mistake, powers(4.0**power, **_SQUARES))
       for power, mistake in ((40, saturates("matrix", 1e3)), (-40, rounds_absolutely("rows", 9)))),
     Law(_LINALG, "The order of the rows does not matter.", _matrix, _spectral, reordered("rows"),
-        misreads_a_row("matrix"), expect=without("forms")),
+        misreads_a_row("matrix"), expect=without("forms", "halves")),
     Law(("vci_jax.geometry.underflows",),
         "The range of the squares is the type's, not the data's: common factors up to 1e100.",
         lambda: {"features": np.eye(6), "labels": np.arange(6) // 2},

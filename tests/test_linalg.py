@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vci_jax import linalg
+from vci_jax import linalg, whitening
 
 EPS32, EPS64 = np.finfo(np.float32).eps, np.finfo(np.float64).eps
 
@@ -39,7 +39,7 @@ def test_whiten_reaches_the_identity(x64, condition):
     matrix = exact.astype(float)
     tail = (exact - matrix).astype(float)
     scale = linalg.power_of_two(1 / jnp.sqrt(jnp.diagonal(matrix)))
-    whitener = linalg.whiten(jnp.asarray(matrix), jnp.asarray(tail), scale, EPS64)
+    whitener = whitening.whiten(jnp.asarray(matrix), jnp.asarray(tail), scale, EPS64)
     assert whitener.kept.all()
     tolerance = 1e-11 + dim * condition * 2.0**-64
     image = np.asarray(whitener.map).T.astype(np.longdouble) @ factor
@@ -56,7 +56,7 @@ def test_rank_survives_rounding(x64, dtype, samples, dim):
     matrix, tail = (jnp.asarray(part, float) for part in linalg.gram(jnp.asarray(rows)))
     scale = linalg.power_of_two(1 / jnp.sqrt(jnp.diagonal(matrix)))
     eps = float(np.finfo(dtype).eps)
-    whitener = linalg.whiten(matrix, jnp.broadcast_to(tail, matrix.shape), scale, eps)
+    whitener = whitening.whiten(matrix, jnp.broadcast_to(tail, matrix.shape), scale, eps)
     assert int(whitener.kept.sum()) == rank
 
 
@@ -65,12 +65,12 @@ def test_spectrum_of_real_networks_survives_float32(x64):
     values = np.arange(1, 1281.0) ** -1.5
     matrix = jnp.asarray(with_spectrum(values))
     scale = linalg.power_of_two(1 / jnp.sqrt(jnp.diagonal(matrix)))
-    assert linalg.whiten(matrix, jnp.zeros_like(matrix), scale, EPS32).kept.all()
+    assert whitening.whiten(matrix, jnp.zeros_like(matrix), scale, EPS32).kept.all()
 
 
 def test_zero_matrix_keeps_nothing(x64):
     zeros = jnp.zeros((4, 4))
-    whitener = linalg.whiten(zeros, zeros, jnp.zeros(4), EPS64)
+    whitener = whitening.whiten(zeros, zeros, jnp.zeros(4), EPS64)
     assert not whitener.kept.any()
     space = linalg.row_space(jnp.zeros((3, 4)), 2, EPS64)
     assert not space.kept.any()
@@ -204,7 +204,7 @@ def test_full_rank_is_proven_without_an_eigensolver(x64, smallest, dead, solves)
     matrix = np.zeros((20 + dead, 20 + dead))
     matrix[:20, :20] = (basis * np.geomspace(1, max(smallest, 1e-30), 20)) @ basis.T
     scale = jnp.ones(20 + dead)
-    whiten = lambda a: linalg.whiten(a, jnp.zeros_like(a), scale, EPS32)  # noqa: E731
+    whiten = lambda a: whitening.whiten(a, jnp.zeros_like(a), scale, EPS32)  # noqa: E731
     count, whitener = _solves(whiten, jnp.asarray(matrix))
     assert count == solves
     values, vectors = np.linalg.eigh(matrix)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from vci_jax import derivatives, linalg
+from vci_jax import derivatives, linalg, whitening
 from vci_jax.moments import ClassMoments
 from vci_jax.placement import alike
 
@@ -77,7 +77,7 @@ def canonical_directions(
     of_means = samples * mean_rounding(moments, data_eps)  # and one within classes, of their means
     scale = _scale(within, between, floor, of_means)
     noise_within = jnp.max(jnp.where(within > of_means, of_means * scale**2, 0))
-    whitener = linalg.whiten(scatter, moments.scatter_residual, scale, data_eps, noise_within)
+    whitener = whitening.whiten(scatter, moments.scatter_residual, scale, data_eps, noise_within)
     white = linalg.matmul(rows, whitener.map)
     white_noise = linalg.matmul(noise, whitener.map**2)
     classes = jnp.sum(moments.count > 0)

@@ -1,8 +1,8 @@
 """All the eigen work: relative cutoffs that are written down, and ranks that are returned.
 
-Pseudo-inverses are never formed. The within-class scatter is whitened through its eigenvectors,
-after scaling its diagonal to one; the span of a few rows comes from the smaller of its two Gram
-matrices. Both say how many directions they kept, so a cutoff can never act unseen.
+Pseudo-inverses are never formed. The within-class scatter is whitened (``whitening.py``); the span
+of a few rows comes from the smaller of its two Gram matrices. Both say how many directions they
+kept, so a cutoff can never act unseen.
 ``jnp.linalg.pinv`` hides its cutoff (10 D eps), which on real float32 features moves VCI by 7 %.
 
 Legend: D feature dimension, R rows, r largest number of directions asked for.
@@ -15,9 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
-
-from vci_jax.placement import alike
+from jaxtyping import Array, Bool, Float
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 _Solver = Callable[[Array], tuple[Array, Array]]
@@ -28,18 +26,6 @@ class Axes(NamedTuple):
 
     values: Float[Array, " D"]
     vectors: Float[Array, "D D"]
-
-
-class Whitener(NamedTuple):
-    """``map`` with map^T A map = I on the ``kept`` directions.
-
-    The other columns are scaled by the cutoff^(-1/2) instead: A is known to be small there, but no
-    better than that. ``grey`` of them lie within a factor of four of the cutoff.
-    """
-
-    map: Float[Array, "D D"]
-    kept: Bool[Array, " D"]
-    grey: Int[Array, ""]
 
 
 class RowSpace(NamedTuple):
@@ -122,11 +108,11 @@ def gram(
     """
     if rows.dtype != jnp.float64:
         return _matmul(rows.T, rows if others is None else others), jnp.zeros((), rows.dtype)
-    lead, rest = _split(rows, bits := _bits(rows.shape[0]))
+    lead, rest = split_leading(rows, bits := exact_bits(rows.shape[0]))
     if others is None:
         cross = matmul((lead + rest / 2).T, rest)
         return _matmul(lead.T, lead), cross + cross.T
-    other_lead, other_rest = _split(others, bits)
+    other_lead, other_rest = split_leading(others, bits)
     cross = matmul((lead + rest / 2).T, other_rest)
     return _matmul(lead.T, other_lead), cross + matmul(rest.T, other_lead + other_rest / 2)
 
@@ -159,45 +145,8 @@ def exact_sum(parts: Float[Array, "P D D"]) -> tuple[Float[Array, "D D"], Float[
     (Demmel & Nguyen, 2013): compensated like ``two_sum``, but a plain reduction over devices.
     """
     digits = int(np.finfo(parts.dtype).nmant) - max(parts.shape[0] - 1, 1).bit_length()
-    lead, rest = _split(parts, digits)
+    lead, rest = split_leading(parts, digits)
     return jnp.sum(lead, axis=0), jnp.sum(rest, axis=0)
-
-
-def whiten(
-    matrix: Float[Array, "D D"],
-    tail: Float[Array, "D D"],
-    scale: Float[Array, " D"],
-    data_eps: float,
-    noise: Float[Array, ""] | float = 0.0,
-) -> Whitener:
-    """Whitens the covariance ``matrix + tail``, known to ``data_eps`` relative to its diagonal.
-
-    With S = diag(scale) and S A S = V L V^T, the map is W = S V max(L, cutoff)^(-1/2). Bringing
-    the diagonal to about one first is an invertible map, so the metrics do not notice, while the
-    condition number on real features falls 36-fold (48 192 to 1 342).
-
-    The cutoff is the sum of two errors in L: that of the eigensolver, D eps L_max (the LAPACK
-    and NumPy convention), and that of the entries of A, which are sums with independent rounding
-    errors and so grow like sqrt(D) in the spectral norm: max(8, sqrt(D)) data_eps. The factor 8
-    covers the error of one long sum; it is a heuristic, checked in test_linalg.py. Float64 sums
-    carry 20 more bits in ``tail`` (see ``gram``), and a second round uses them.
-
-    Args:
-      matrix: symmetric and positive semi-definite.
-      tail: the low-order part of its entries, or zeros.
-      scale: powers of two, so that scaling is exact, near diag(A)^(-1/2); zero drops a coordinate.
-      data_eps: unit roundoff of the sums that made the matrix.
-      noise: what else the scaled matrix may be off by in the spectral norm; added to the cutoff.
-    """
-    dim, dtype = matrix.shape[0], matrix.dtype
-    square = scale * scale[:, None]
-    matrix, tail = matrix * square, tail * square
-    relative = dim * float(np.finfo(dtype).eps)
-    absolute = max(8.0, dim**0.5) * data_eps + jnp.asarray(noise, dtype)
-    root, kept, grey = _inverse_root(matrix + tail, relative, absolute)
-    if dtype == jnp.float64 and data_eps < 1e-12:
-        root, kept, grey = _whiten_again(root, matrix, tail, noise / absolute)
-    return Whitener(map=scale[:, None] * root, kept=kept, grey=grey)
 
 
 def row_space(
@@ -342,73 +291,12 @@ def quadratic_forms(
     return jnp.sum(columns * matmul(matrix, columns), axis=0)
 
 
-def _inverse_root(
-    matrix: Float[Array, "D D"], relative: float, absolute: Float[Array, ""] | float
-) -> tuple[Float[Array, "D D"], Bool[Array, " D"], Int[Array, ""]]:
-    """X with X^T A X = I on directions kept: eigenvalues above relative * largest + absolute.
-
-    And how many of the others lie within a factor of four of that cutoff.
-
-    Eigenvectors are only needed where something is cut. With A = L L^T and X = L^(-T),
-
-        smallest eigenvalue >= 1 / ||L^-1||_F^2,     largest eigenvalue <= max row sum of |A|
-
-    prove that nothing is, at a quarter of the cost. Coordinates that are zero throughout (units
-    that never fire) are cut without an eigensolver. Accelerators, in float32, have the
-    eigensolver alone: one program less to compile.
-    """
-
-    def spectral() -> tuple[Array, Array, Array]:
-        values, vectors = eigh(matrix)
-        cutoff = relative * values[0] + absolute
-        kept = values > cutoff
-        grey = jnp.sum(~kept & (values > cutoff / 4), dtype=jnp.int32)
-        return vectors * jax.lax.rsqrt(jnp.maximum(values, cutoff)), kept, grey
-
-    if matrix.dtype != jnp.float64:
-        return spectral()
-    empty = jnp.all(matrix == 0, axis=1)
-    filled = matrix + jnp.diag(jnp.where(empty, 1.0, 0))
-    lower = jax.lax.linalg.cholesky(filled, symmetrize_input=False)  # it reads one half alone
-    identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
-    inverse = jax.lax.linalg.triangular_solve(lower, identity, left_side=True, lower=True)
-    cutoff = relative * jnp.max(jnp.sum(jnp.abs(matrix), axis=1)) + absolute
-    proven = 1 / (jnp.sum(inverse**2) - jnp.sum(empty)) > cutoff  # NaN if L does not exist
-    floor = relative * jnp.max(jnp.diagonal(matrix)) + absolute
-    root = jnp.where(empty, jax.lax.rsqrt(floor), 1) * inverse.T
-    none = alike(jnp.zeros((), jnp.int32), matrix, cutoff)
-    found: tuple[Array, Array, Array] = jax.lax.cond(proven, lambda: (root, ~empty, none), spectral)
-    return found
-
-
-def _whiten_again(
-    root: Float[Array, "D D"],
-    matrix: Float[Array, "D D"],
-    tail: Float[Array, "D D"],
-    noise: Float[Array, ""],
-) -> tuple[Float[Array, "D D"], Bool[Array, " D"], Int[Array, ""]]:
-    """Whitens what a first, rounded whitening left: root^T A root, near the identity.
-
-    One eigensolver is lost below eps times the largest eigenvalue. Dividing the resolved
-    directions out and solving again resolves the rest, if root^T A root is good to more digits
-    than were cancelled: A root is formed from exact leading products, which leaves an error of
-    2^-20 times the first cutoff. Below 8 times that, or below the part of the cutoff that was
-    ``noise``, directions are not kept.
-    """
-    bits = _bits(matrix.shape[0])
-    lead, rest = (part.T for part in _split(matrix, bits))  # units by row
-    root_lead, root_rest = _split(root, bits)
-    image = matmul(lead, root_lead) + (matmul(lead, root_rest) + matmul(rest + tail, root))
-    again, kept, grey = _inverse_root(matmul(root.T, image), 0, jnp.maximum(8 * 2.0**-20, noise))
-    return matmul(root, again), kept, grey
-
-
-def _bits(terms: int) -> int:
+def exact_bits(terms: int) -> int:
     """So few bits that sums of ``terms`` products of them are exact."""
     return (53 - max(terms - 1, 1).bit_length()) // 2
 
 
-def _split(values: Float[Array, "N *M"], bits: int) -> tuple[Array, Array]:
+def split_leading(values: Float[Array, "N *M"], bits: int) -> tuple[Array, Array]:
     """The leading bits of each column, relative to its largest entry, and the rest."""
     peak, tiny = jnp.max(jnp.abs(values), axis=0), float(np.finfo(values.dtype).tiny)
     unit = power_of_two(jnp.where(peak > 0, peak, 1)) * 2.0 ** (1 - bits)

@@ -1,0 +1,141 @@
+"""Whitening of a covariance: W with W^T A W = I on the directions that are above rounding.
+
+By Cholesky's factor where that proves that nothing has to be cut, and by eigenvectors otherwise.
+
+Legend: D feature dimension.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from vci_jax import linalg
+from vci_jax.linalg import matmul
+from vci_jax.placement import alike
+
+
+class Whitener(NamedTuple):
+    """``map`` with map^T A map = I on the ``kept`` directions.
+
+    The other columns are scaled by the cutoff^(-1/2) instead: A is known to be small there, but no
+    better than that. ``grey`` of them lie within a factor of four of the cutoff.
+    """
+
+    map: Float[Array, "D D"]
+    kept: Bool[Array, " D"]
+    grey: Int[Array, ""]
+
+
+def whiten(
+    matrix: Float[Array, "D D"],
+    tail: Float[Array, "D D"],
+    scale: Float[Array, " D"],
+    data_eps: float,
+    noise: Float[Array, ""] | float = 0.0,
+) -> Whitener:
+    """Whitens the covariance ``matrix + tail``, known to ``data_eps`` relative to its diagonal.
+
+    With S = diag(scale) and S A S = V L V^T, the map is W = S V max(L, cutoff)^(-1/2). Bringing
+    the diagonal to about one first is an invertible map, so the metrics do not notice, while the
+    condition number on real features falls 36-fold (48 192 to 1 342).
+
+    The cutoff is the sum of two errors in L: that of the eigensolver, D eps L_max (the LAPACK
+    and NumPy convention), and that of the entries of A, which are sums with independent rounding
+    errors and so grow like sqrt(D) in the spectral norm: max(8, sqrt(D)) data_eps. The factor 8
+    covers the error of one long sum; it is a heuristic, checked in test_linalg.py. Float64 sums
+    carry 20 more bits in ``tail`` (see ``gram``), and a second round uses them.
+
+    Args:
+      matrix: symmetric and positive semi-definite.
+      tail: the low-order part of its entries, or zeros.
+      scale: powers of two, so that scaling is exact, near diag(A)^(-1/2); zero drops a coordinate.
+      data_eps: unit roundoff of the sums that made the matrix.
+      noise: what else the scaled matrix may be off by in the spectral norm; added to the cutoff.
+    """
+    dim, dtype = matrix.shape[0], matrix.dtype
+    square = scale * scale[:, None]
+    matrix, tail = matrix * square, tail * square
+    relative = dim * float(np.finfo(dtype).eps)
+    absolute = max(8.0, dim**0.5) * data_eps + jnp.asarray(noise, dtype)
+    root, kept, grey = _inverse_root(matrix + tail, relative, absolute)
+    if dtype == jnp.float64 and data_eps < 1e-12:
+        root, kept, grey = _whiten_again(root, matrix, tail, noise / absolute)
+    return Whitener(map=scale[:, None] * root, kept=kept, grey=grey)
+
+
+def _inverse_root(
+    matrix: Float[Array, "D D"], relative: float, absolute: Float[Array, ""] | float
+) -> tuple[Float[Array, "D D"], Bool[Array, " D"], Int[Array, ""]]:
+    """X with X^T A X = I on directions kept: eigenvalues above relative * largest + absolute.
+
+    And how many of the others lie within a factor of four of that cutoff.
+
+    Eigenvectors are only needed where something is cut. With A = L L^T and X = L^(-T),
+
+        smallest eigenvalue >= 1 / ||L^-1||_F^2,     largest eigenvalue <= max row sum of |A|
+
+    prove that nothing is, at a quarter of the cost; so do, closer in float32, the norms of rows and
+    columns, ||L^-1||_1 ||L^-1||_inf. X is triangular: a feature that dwarfs the others stays out of
+    the columns before its own. Coordinates that are zero throughout (units that never fire) are cut
+    without an eigensolver. On a TPU, in float32, it has the eigensolver alone: one program less to
+    compile.
+    """
+
+    def spectral(matrix: Array, cutoff_at: Array) -> tuple[Array, Array, Array]:
+        values, vectors = linalg.eigh(matrix)
+        cutoff = relative * values[0] + cutoff_at
+        kept = values > cutoff
+        grey = jnp.sum(~kept & (values > cutoff / 4), dtype=jnp.int32)
+        return vectors * jax.lax.rsqrt(jnp.maximum(values, cutoff)), kept, grey
+
+    def triangular(matrix: Array, cutoff_at: Array) -> tuple[Array, Array, Array]:
+        empty = jnp.all(matrix == 0, axis=1)
+        filled = matrix + jnp.diag(jnp.where(empty, 1.0, 0))
+        lower = jax.lax.linalg.cholesky(filled, symmetrize_input=False)  # it reads one half alone
+        identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
+        inverse = jax.lax.linalg.triangular_solve(lower, identity, left_side=True, lower=True)
+        cutoff = relative * jnp.max(jnp.sum(jnp.abs(matrix), axis=1)) + cutoff_at
+        sizes = jnp.abs(inverse)
+        norms = jnp.max(jnp.sum(sizes, axis=0)) * jnp.max(jnp.sum(sizes, axis=1))
+        bound = jnp.minimum(norms, jnp.sum(inverse**2) - jnp.sum(empty))
+        proven = 1 / bound > cutoff  # NaN if L does not exist
+        floor = relative * jnp.max(jnp.diagonal(matrix)) + cutoff_at
+        root = jnp.where(empty, jax.lax.rsqrt(floor), 1) * inverse.T
+        none = alike(jnp.zeros((), jnp.int32), matrix, cutoff)
+        found: tuple[Array, Array, Array] = jax.lax.cond(
+            proven, lambda: (root, ~empty, none), lambda: spectral(matrix, cutoff_at)
+        )
+        return found
+
+    least = jnp.asarray(absolute, matrix.dtype)
+    if matrix.dtype == jnp.float64:
+        return triangular(matrix, least)
+    result: tuple[Array, Array, Array] = jax.lax.platform_dependent(
+        matrix, least, tpu=spectral, default=triangular
+    )
+    return result
+
+
+def _whiten_again(
+    root: Float[Array, "D D"],
+    matrix: Float[Array, "D D"],
+    tail: Float[Array, "D D"],
+    noise: Float[Array, ""],
+) -> tuple[Float[Array, "D D"], Bool[Array, " D"], Int[Array, ""]]:
+    """Whitens what a first, rounded whitening left: root^T A root, near the identity.
+
+    One eigensolver is lost below eps times the largest eigenvalue. Dividing the resolved
+    directions out and solving again resolves the rest, if root^T A root is good to more digits
+    than were cancelled: A root is formed from exact leading products, which leaves an error of
+    2^-20 times the first cutoff. Below 8 times that, or below the part of the cutoff that was
+    ``noise``, directions are not kept.
+    """
+    bits = linalg.exact_bits(matrix.shape[0])
+    lead, rest = (part.T for part in linalg.split_leading(matrix, bits))  # units by row
+    root_lead, root_rest = linalg.split_leading(root, bits)
+    image = matmul(lead, root_lead) + (matmul(lead, root_rest) + matmul(rest + tail, root))
+    again, kept, grey = _inverse_root(matmul(root.T, image), 0, jnp.maximum(8 * 2.0**-20, noise))
+    return matmul(root, again), kept, grey

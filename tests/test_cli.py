@@ -394,7 +394,7 @@ def test_ctrl_c_ends_it_with_130(tmp_path):
     running = process(str(tmp_path / "slow.csv"))
     with running, open(tmp_path / "slow.csv", "wb", buffering=0):  # Waits until it is read.
         running.send_signal(signal.SIGINT)
-        assert running.stderr.read() == b"\n"
+        assert running.stderr.read() == b"interrupted.\n"
     assert running.returncode == 130
 
 

@@ -520,6 +520,7 @@ EXEMPT_MODULES = {
     "vci_jax._table": "text for people, read by tests/test_front_door.py and tests/test_cli.py",
     "vci_jax.cli": "a command; tests/test_cli.py runs it",
     "vci_jax.__main__": "a command; tests/test_cli.py runs it",
+    "vci_jax.progress": "a line of a terminal, read by tests/test_cli.py",
     "vci_jax.interrupt": "what Ctrl-C does; tests/test_interrupt.py",
     "vci_jax._formats": "parts of read_features; tests/test_files.py has every format",
     "vci_jax._columns": "parts of read_features; tests/test_files.py has every format",

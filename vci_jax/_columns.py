@@ -8,12 +8,13 @@ Legend: N rows, D columns of features.
 
 import csv as csv_reader
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
+from vci_jax import progress
 from vci_jax.errors import VCIError, optional
 
 # Names of columns and arrays, in small letters; the first is preferred to all others.
@@ -62,17 +63,17 @@ def csv(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarra
     columns = choose(path, names, text, features, labels)
     codes: dict[str, int] = {}
     try:
-        cells = np.loadtxt(
-            path,
-            delimiter=delimiter,
-            skiprows=int(named),
-            usecols=[*columns.features, columns.label],
-            converters={columns.label: lambda cell: codes.setdefault(cell.strip(), len(codes))},
-            comments=None,
-            quotechar='"',
-            encoding="utf-8-sig",
-            ndmin=2,
-        )
+        with path.open(encoding="utf-8-sig") as file:
+            cells = np.loadtxt(
+                _lines(file, path.stat().st_size),
+                delimiter=delimiter,
+                skiprows=int(named),
+                usecols=[*columns.features, columns.label],
+                converters={columns.label: lambda cell: codes.setdefault(cell.strip(), len(codes))},
+                comments=None,
+                quotechar='"',
+                ndmin=2,
+            )
     except ValueError as error:
         said = str(error).partition(";")[0].rstrip(".")
         raise VCIError(
@@ -83,6 +84,15 @@ def csv(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarra
         row = int(np.argmax(cells[:, -1] == codes[""]))
         raise VCIError(f"{path} has no label in row {row}: give rows without a class the label -1.")
     return cells[:, :-1], _labels(list(codes))[cells[:, -1].astype(int)]
+
+
+def _lines(file: TextIO, size: int) -> Iterator[str]:
+    """The lines of a file of so many bytes; shows how many are read."""
+    done = 0
+    for line in file:
+        done += len(line)
+        progress.advance("reading", done, size)
+        yield line
 
 
 def _labels(names: list[str]) -> np.ndarray:
@@ -132,29 +142,39 @@ def parquet(path: Path, features: str | None, labels: str | None) -> tuple[np.nd
     columns = choose(path, schema.names, text, features, labels)
     chosen = [schema.names[place] for place in columns.features]
     label = schema.names[columns.label]
-    table = file.read(columns=[*chosen, label])
-    if len(chosen) == 1 and chosen[0] in lists:
-        rows = _matrix(path, chosen[0], table[chosen[0]])
-    else:
-        rows = np.stack([table[name].to_numpy() for name in chosen], axis=1)
-    found = table[label]
-    if types.is_dictionary(found.type):
-        found = found.cast(found.type.value_type)
-    return rows, found.to_numpy()
+    parts: list[np.ndarray] = []
+    classes, groups = [], file.num_row_groups
+    for group in range(groups):
+        table = file.read_row_group(group, columns=[*chosen, label])
+        if len(chosen) == 1 and chosen[0] in lists:
+            rows = _matrix(path, chosen[0], table[chosen[0]], parts)
+        else:
+            rows = np.stack([table[name].to_numpy() for name in chosen], axis=1)
+        found = table[label]
+        if types.is_dictionary(found.type):
+            found = found.cast(found.type.value_type)
+        parts.append(rows)
+        classes.append(found.to_numpy())
+        progress.advance("reading", group + 1, groups)
+    if not parts:
+        return np.empty((0, len(chosen))), np.empty(0, int)
+    return np.concatenate(parts), np.concatenate(classes)
 
 
 def _is_real(types: Any, kind: Any) -> bool:
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind))
 
 
-def _matrix(path: Path, name: str, column: Any) -> np.ndarray:
-    """The lists of a column as rows."""
+def _matrix(path: Path, name: str, column: Any, before: Sequence[np.ndarray]) -> np.ndarray:
+    """The lists of a column as rows, of the same length as those before."""
     lengths = optional("pyarrow.compute", f"Reading {path}").list_value_length(column).to_numpy()
-    if len(lengths) and np.any(lengths != lengths[0]):
-        row = int(np.argmax(lengths != lengths[0]))
+    first = before[0].shape[1] if before else next(iter(lengths), 0)
+    if np.any(lengths != first):
+        row = int(np.argmax(lengths != first))
         raise VCIError(
-            f"{path}: {name!r} has lists of unequal length, {lengths[0]:g} numbers in row 0 and "
-            f"{lengths[row]:g} in row {row}; pool them to one vector a sample."
+            f"{path}: {name!r} has lists of unequal length, {first:g} numbers in row 0 and "
+            f"{lengths[row]:g} in row {row + sum(map(len, before))}; pool them to one vector a "
+            "sample."
         )
     flat: np.ndarray = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(len(lengths), -1)

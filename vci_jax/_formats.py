@@ -19,6 +19,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from vci_jax import progress
 from vci_jax.errors import VCIError, optional
 
 
@@ -30,6 +31,8 @@ class Stored(NamedTuple):
 
 
 Arrays = dict[str, Stored]
+
+_PIECE = 2**25  # Bytes that are read between two looks at the clock.
 
 
 @contextlib.contextmanager
@@ -55,9 +58,24 @@ def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stored:
         if size != math.prod(shape) * dtype.itemsize:
             raise ValueError(f"{info.filename} has {size:,} bytes for {dtype} {list(shape)}")
         with archive.open(info) as stream:
-            return np.lib.format.read_array(stream, allow_pickle=False)
+            counted: Any = _Counted(stream, info.file_size)
+            return np.lib.format.read_array(counted, allow_pickle=False)
 
     return Stored(lambda: header()[0], read)
+
+
+class _Counted:
+    """A stream that shows how much of it has been read."""
+
+    def __init__(self, stream: IO[bytes], size: int) -> None:
+        self._stream, self._size, self._done = stream, size, 0
+
+    def read(self, size: int = -1) -> bytes:
+        """As that of any stream."""
+        data = self._stream.read(size)
+        self._done += len(data)
+        progress.advance("reading", self._done, self._size)
+        return data
 
 
 @contextlib.contextmanager
@@ -199,13 +217,32 @@ def h5(path: Path) -> Iterator[Arrays]:
 
             def read() -> Any:
                 _check_dtype(name, item.dtype)
-                return item[()]
+                return _by_rows(item, (item.chunks or (1,))[0])
 
             return read
 
         yield {
             name: Stored(partial(_shape, item), reader(name, item)) for name, item in sets.items()
         }
+
+
+def _by_rows(stored: Any, chunk: int) -> np.ndarray:
+    """Reads a data set in pieces of whole chunks, and shows how much is read.
+
+    Args:
+      stored: of HDF5 or Zarr.
+      chunk: rows of a chunk; one that is cut would be read twice.
+    """
+    size = math.prod(stored.shape) * stored.dtype.itemsize
+    if size <= _PIECE or stored.dtype.kind not in "biuf":
+        return np.asarray(stored[...])
+    rows: int = stored.shape[0]
+    step = chunk * max(1, _PIECE * rows // (size * chunk))
+    array = np.empty(stored.shape, stored.dtype)
+    for low in range(0, rows, step):
+        array[low : low + step] = stored[low : low + step]
+        progress.advance("reading", min(low + step, rows), rows)
+    return array
 
 
 @contextlib.contextmanager
@@ -222,7 +259,7 @@ def zarr(path: Path) -> Iterator[Arrays]:
                     f"{path} was written with the codec pickle, which can run any code: write it "
                     "with another."
                 )
-            return np.asarray(array[...])
+            return _by_rows(array, (array.shards or array.chunks or (1,))[0])
 
         return read
 

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from vci_jax import agreement, moments
+from vci_jax import agreement, moments, progress
 from vci_jax._report import Head, Report, check_options, finish
 from vci_jax.arrays import canonicalize_reals, check_head
 from vci_jax.errors import Caveat, VCIError
@@ -181,6 +181,7 @@ def deal(
             for batch in _batches(rows[block == b], classes[block == b]):
                 state = jit_update(state, *batch)
             states.append(jax.device_get(state))
+            progress.advance("measuring", b + 1, blocks)
     stack: moments.ClassMoments = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
     return stack, rows, classes
 
@@ -230,12 +231,11 @@ def _one(features: Any, labels: Any, name: str) -> float:
 
 def _check_finite(features: np.ndarray, classes: np.ndarray) -> None:
     """Refuses rows with a label whose features hold NaN or infinity."""
-    finite = np.concatenate(
-        [
-            np.isfinite(features[low : low + _ROWS].astype(np.float64)).all(axis=1)
-            for low in range(0, len(features), _ROWS)
-        ]
-    )
+    finite = np.empty(len(features), bool)
+    for low in range(0, len(features), _ROWS):
+        rows = features[low : low + _ROWS].astype(np.float64)
+        finite[low : low + _ROWS] = np.isfinite(rows).all(axis=1)
+        progress.advance("checking", low + len(rows), len(features))
     broken = np.flatnonzero((classes >= 0) & ~finite)
     if broken.size:
         raise VCIError(

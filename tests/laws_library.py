@@ -523,6 +523,7 @@ EXEMPT_MODULES = {
     "vci_jax.progress": "a line of a terminal, read by tests/test_cli.py",
     "vci_jax.interrupt": "what Ctrl-C does; tests/test_interrupt.py",
     "vci_jax._formats": "parts of read_features; tests/test_files.py has every format",
+    "vci_jax._pickled": "parts of read_features; tests/test_pickled.py",
     "vci_jax._columns": "parts of read_features; tests/test_files.py has every format",
     "vci_jax.derivatives": "derivatives, held to central differences by tests/test_gradients.py",
     "vci_jax.placement": "where arrays lie, which tests/test_meshes.py varies",

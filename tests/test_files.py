@@ -72,6 +72,22 @@ def torch_pair(folder):
     return folder / "a.pth"
 
 
+def torch_numpy(folder):
+    """Arrays of NumPy, which torch.save pickles as NumPy does; text in an array of objects."""
+    torch = library("torch")
+    saved = {"features": FEATURES, "labels": NAMES.astype(object), "accuracy": np.float32(0.5)}
+    torch.save(saved, folder / "a.pt")
+    return folder / "a.pt"
+
+
+def torch_numbers(folder):
+    """A list of numbers, of which each is an array or a tensor."""
+    torch = library("torch")
+    numbers = [torch.tensor(k) if k else np.int64(k) for k in LABELS.tolist()]
+    torch.save({"x": np.asfortranarray(FEATURES), "y": numbers}, folder / "a.pt")
+    return folder / "a.pt"
+
+
 def torch_legacy(folder):
     torch = library("torch")
     tree = {"test": {"features": torch.tensor(FEATURES), "labels": torch.tensor(LABELS)}}
@@ -142,8 +158,8 @@ def zarr_2(folder):
 
 FORMATS = (
     npz, npz_of_other_names, npz_without_names, npy_pair, npy_of_letters, folder_of_npy,
-    torch_dictionary, torch_pair, torch_legacy, torch_files, safetensors, csv, csv_without_header,
-    parquet_columns, parquet_lists, h5, zarr, zarr_2,
+    torch_dictionary, torch_pair, torch_numpy, torch_numbers, torch_legacy, torch_files,
+    safetensors, csv, csv_without_header, parquet_columns, parquet_lists, h5, zarr, zarr_2,
 )  # fmt: skip
 
 
@@ -364,7 +380,12 @@ def pickled_codec(folder):
         ("a.pkl", lambda path: path.write_bytes(pickle.dumps(Call())), "pickle, which can run any"),
         ("a.pth", lambda path: zipped(path, archive__data=b"", **{
             "archive/data.pkl": pickle.dumps(Call(), 2), "archive/version": "3\n"}), "torch|run"),
-        ("a.pth", torch_tree(lambda: {"features": FEATURES}), "more than tensors"),
+        ("a.pth", torch_tree(lambda: {"features": Call(), "labels": LABELS}), "more than tensors"),
+        ("a.pth", torch_tree(lambda: {"features": FEATURES}), "no array 'labels'"),
+        ("a.pth", torch_tree(lambda: {"features": FEATURES, "labels": LABELS.astype("M8[s]")}),
+         "array of NumPy of the type 'M8'"),
+        ("a.pth", torch_tree(lambda: {"features": FEATURES, "labels": np.array([Call()])}),
+         "more than tensors"),
         ("a.pth", torch_tree(doubled), "holds no arrays"),
         ("a.pth", torch_tree(circle), "holds no arrays"),
         ("a.pt", cut(torch_dictionary, 700), "not a readable torch file"),

@@ -20,6 +20,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from vci_jax import progress
+from vci_jax._pickled import STAND_INS
 from vci_jax.errors import VCIError, optional
 
 
@@ -134,7 +135,7 @@ def torch(path: Path) -> Iterator[Arrays]:
         name, value = waiting.pop()
         if _is_array(value):
             arrays[name] = Stored(partial(_shape, value), partial(_same, value))
-        elif isinstance(value, list | tuple) and value and all(map(_is_plain, value)):
+        elif isinstance(value, list | tuple) and value and all(map(_is_single, value)):
             arrays[name] = _listed(value)
         elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
             seen.add(id(value))
@@ -146,28 +147,33 @@ def torch(path: Path) -> Iterator[Arrays]:
 def load_torch(path: Path) -> Any:
     """Returns what ``torch.save`` wrote; tensors of a zip archive stay on disk until they are used.
 
+    Arrays of NumPy are read from PyTorch 2.6 on.
+
     Raises:
       MissingPackageError: without PyTorch.
-      VCIError: for a file that holds more than tensors, numbers, text, lists and dictionaries.
+      VCIError: for a file that holds more than tensors, arrays of NumPy, numbers, text, lists and
+        dictionaries.
     """
     library = optional("torch", f"Reading {path}")
     zipped = zipfile.is_zipfile(path)
+    named = tuple(int(part) for part in library.__version__.split(".")[:2]) >= (2, 6)
     try:
-        return library.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with library.serialization.safe_globals(STAND_INS) if named else contextlib.nullcontext():
+            return library.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError:
         asked: list[str] = []
         with contextlib.suppress(Exception):
             asked = sorted(library.serialization.get_unsafe_globals_in_checkpoint(str(path)))
         more = f" It asks for {', '.join(asked[:3])}." if asked else ""
         raise VCIError(
-            f"{path} is damaged, or holds more than tensors, numbers and text, which could run "
-            f"any code; nothing in it was run.{more} If you trust it, load it with torch and save "
-            "its tensors alone."
+            f"{path} is damaged, or holds more than tensors, arrays, numbers and text, which could "
+            f"run any code; nothing in it was run.{more} If you trust it, load it with torch and "
+            "save its tensors alone."
         ) from None
 
 
 def _is_array(value: Any) -> bool:
-    """Whether a value is a tensor of PyTorch or an array of NumPy, and no number by itself."""
+    """Whether a value is a tensor of PyTorch or an array of NumPy."""
     return hasattr(value, "dtype") and hasattr(value, "shape")
 
 
@@ -180,12 +186,13 @@ def _shape(value: Any) -> tuple[int, ...]:
 
 
 def _listed(values: Sequence[Any]) -> Stored:
-    array = np.array(values)
+    array = np.array([value.item() if _is_array(value) else value for value in values])
     return Stored(partial(_shape, array), partial(_same, array))
 
 
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float)
+def _is_single(value: Any) -> bool:
+    """Whether a value is one number or text, in an array or not."""
+    return isinstance(value, str | int | float) or (_is_array(value) and not _shape(value))
 
 
 @contextlib.contextmanager

@@ -521,6 +521,7 @@ EXEMPT_MODULES = {
     "vci_jax.cli": "a command; tests/test_cli.py runs it",
     "vci_jax.__main__": "a command; tests/test_cli.py runs it",
     "vci_jax.progress": "a line of a terminal, read by tests/test_cli.py",
+    "vci_jax.picture": "points to look at; test_train_evaluate.py and test_monitor.py",
     "vci_jax.interrupt": "what Ctrl-C does; tests/test_interrupt.py",
     "vci_jax._formats": "parts of read_features; tests/test_files.py has every format",
     "vci_jax._pickled": "parts of read_features; tests/test_pickled.py",

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from vci_jax import agreement, moments, progress
 from vci_jax._report import Head, Report, check_options, finish
 from vci_jax.arrays import canonicalize_reals, check_head
-from vci_jax.errors import Caveat, VCIError
+from vci_jax.errors import Caveat, VCIError, check_count
 from vci_jax.geometry import Weighting
 from vci_jax.jit_update import jit_update
 from vci_jax.labels import read_labels
@@ -162,9 +162,12 @@ def deal(
     Raises:
       VCIError: as ``measure_arrays``.
     """
-    if isinstance(blocks, bool) or not isinstance(blocks, int | np.integer) or blocks < 1:
-        raise VCIError(f"blocks must be at least 1, got {blocks!r}.")
+    check_count("blocks", blocks)
+    if num_classes is not None:
+        check_count("num_classes", num_classes)
     rows = feature_matrix(features)
+    if blocks > max(len(rows), 100):
+        raise VCIError(f"blocks is {blocks:,} for {len(rows):,} rows: 10 to 100 are enough.")
     classes, count = read_labels(labels, len(rows), num_classes)
     _check_finite(rows, classes)
     number = np.bincount(classes[classes >= 0], minlength=count)
@@ -251,6 +254,14 @@ def _classifier(
     scores = None if logits is None else _matrix("logits", logits)
     if classifier is None:
         return None, scores
+    if hasattr(classifier, "state_dict"):
+        raise VCIError(
+            f"classifier is a {type(classifier).__name__}: pass its arrays, (weight.T, bias)."
+        )
+    if isinstance(classifier, Mapping):
+        raise VCIError(
+            f"classifier is a mapping of {', '.join(map(str, classifier))}: pass (kernel, bias)."
+        )
     pair = classifier if isinstance(classifier, tuple | list) else (classifier,)
     if len(pair) not in (1, 2):
         raise VCIError(f"classifier must be (kernel [D, K], bias [K]), got {len(pair)} arrays.")

@@ -16,7 +16,7 @@ import numpy as np
 
 from vci_jax._report import Head, Report, report
 from vci_jax.arrays import as_native, canonicalize_batch, check_head
-from vci_jax.errors import VCIError
+from vci_jax.errors import VCIError, check_count
 from vci_jax.moments import ClassMoments, init, merge_axis, update
 from vci_jax.per_class import per_class
 from vci_jax.picture import Few, Plane, fit_plane, keep, no_samples, points
@@ -96,9 +96,8 @@ class Monitor:
         dtype: jax.typing.DTypeLike = jnp.float32,
         class_names: Sequence[str] | None = None,
     ) -> None:
-        for name, value in (("every", every), ("blocks", blocks)):
-            if value < 1:
-                raise VCIError(f"{name} must be at least 1, got {value}.")
+        for name, value in (("num_classes", num_classes), ("every", every), ("blocks", blocks)):
+            check_count(name, value)
         if isinstance(layers, str):
             raise VCIError(f"layers is {layers!r}; pass a list of names, [{layers!r}].")
         if class_names is not None and len(class_names) != num_classes:

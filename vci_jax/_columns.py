@@ -8,6 +8,7 @@ Legend: N rows, D columns of features.
 
 import csv as csv_reader
 import fnmatch
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -31,7 +32,7 @@ class Columns(NamedTuple):
 
 
 def csv(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a table of text, whose columns are parted by commas, semicolons or tabs.
+    """Reads a table of text, whose columns are parted by commas, semicolons, tabs or spaces.
 
     A first row that is not all numbers (but for its last cell) names the columns; else they are
     called 0, 1, 2 and so on.
@@ -44,13 +45,7 @@ def csv(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarra
     Raises:
       VCIError: for names that there are not, cells that are not numbers, or rows of another length.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        start = file.readline()
-        delimiter = max(",;\t", key=start.count)
-        first, second = (
-            next(csv_reader.reader([line], delimiter=delimiter), [])
-            for line in (start, file.readline())
-        )
+    delimiter, first, second = _start(path)
     named = not all(map(_is_number, first[:-1] or first))
     names = first if named else [str(place) for place in range(len(first))]
     example = second if named else first
@@ -59,13 +54,17 @@ def csv(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarra
             f"{path} has {len(names)} columns in its first row and {len(example)} in the next: "
             "each row must have as many as the header."
         )
-    text = [not _is_number(cell) for cell in example]
+    text = [bool(cell.strip()) and not _is_number(cell) for cell in example]
+    if comma := next((cell for cell in example if re.fullmatch(r"\s*-?\d+,\d+\s*", cell)), None):
+        raise VCIError(
+            f"{path} has numbers with a decimal comma, {comma}: write them with a point."
+        )
     columns = choose(path, names, text, features, labels)
     codes: dict[str, int] = {}
     try:
         with path.open(encoding="utf-8-sig") as file:
             cells = np.loadtxt(
-                _lines(file, path.stat().st_size),
+                _lines(file, path, delimiter, len(names)),
                 delimiter=delimiter,
                 skiprows=int(named),
                 usecols=[*columns.features, columns.label],
@@ -74,6 +73,10 @@ def csv(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarra
                 quotechar='"',
                 ndmin=2,
             )
+    except VCIError:
+        raise
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, error) from None
     except ValueError as error:
         said = str(error).partition(";")[0].rstrip(".")
         raise VCIError(
@@ -86,10 +89,48 @@ def csv(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarra
     return cells[:, :-1], _labels(list(codes))[cells[:, -1].astype(int)]
 
 
-def _lines(file: TextIO, size: int) -> Iterator[str]:
-    """The lines of a file of so many bytes; shows how many are read."""
-    done = 0
-    for line in file:
+def _start(path: Path) -> tuple[str | None, list[str], list[str]]:
+    """The delimiter, None for spaces, and the cells of the first two lines."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            lines = file.readline(), file.readline()
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, error) from None
+    if not lines[0].strip():
+        raise VCIError(f"{path} begins with an empty line: the first must be its header or a row.")
+    sign = max(",;\t", key=lines[0].count)
+    spaces = sign not in lines[0] and " " in lines[0].strip()
+    delimiter = None if spaces else sign
+    return delimiter, _cells(lines[0], delimiter), _cells(lines[1], delimiter)
+
+
+def _cells(line: str, delimiter: str | None) -> list[str]:
+    if delimiter is None:
+        return line.split()
+    return next(csv_reader.reader([line], delimiter=delimiter), [])
+
+
+def _not_utf8(path: Path, error: UnicodeDecodeError) -> VCIError:
+    return VCIError(
+        f"{path} is not a readable csv file: byte {error.object[error.start]:#04x} is not UTF-8. "
+        "Save it as text in UTF-8."
+    )
+
+
+def _lines(file: TextIO, path: Path, delimiter: str | None, columns: int) -> Iterator[str]:
+    """The lines of a table, checked to be no longer than its header; shows how many are read.
+
+    NumPy refuses shorter ones, but of longer ones it would read the first cells.
+    """
+    size, done = path.stat().st_size, 0
+    for number, line in enumerate(file):
+        plain = delimiter is not None and '"' not in line
+        count = line.count(delimiter or " ") + 1 if plain else len(_cells(line, delimiter))
+        if count > columns and line.count('"') % 2 == 0:
+            raise VCIError(
+                f"{path} has {count} columns in line {number + 1} and {columns} in its first: each "
+                "row must have as many as the header."
+            )
         done += len(line)
         progress.advance("reading", done, size)
         yield line
@@ -136,6 +177,11 @@ def parquet(path: Path, features: str | None, labels: str | None) -> tuple[np.nd
     file = library.ParquetFile(path)
     schema = file.schema_arrow
     lists = [f.name for f in schema if hasattr(f.type, "value_type") and types.is_nested(f.type)]
+    if features is None and len(lists) > 1:
+        raise VCIError(
+            f"{path} has {len(lists)} columns of lists, {', '.join(lists[:6])}: choose one with "
+            "--features."
+        )
     if features is None and len(lists) == 1:
         (features,) = lists
     text = [not (_is_real(types, field.type) or field.name in lists) for field in schema]
@@ -168,6 +214,9 @@ def _is_real(types: Any, kind: Any) -> bool:
 def _matrix(path: Path, name: str, column: Any, before: Sequence[np.ndarray]) -> np.ndarray:
     """The lists of a column as rows, of the same length as those before."""
     lengths = optional("pyarrow.compute", f"Reading {path}").list_value_length(column).to_numpy()
+    if np.any(np.isnan(lengths)):
+        row = int(np.argmax(np.isnan(lengths))) + sum(map(len, before))
+        raise VCIError(f"{path}: {name!r} has no list in row {row}: leave that row out.")
     first = before[0].shape[1] if before else next(iter(lengths), 0)
     if np.any(lengths != first):
         row = int(np.argmax(lengths != first))

@@ -216,7 +216,11 @@ def h5(path: Path) -> Iterator[Arrays]:
     library = optional("h5py", f"Reading {path}")
     with library.File(path, "r") as file:
         sets: dict[str, Any] = {}
-        file.visititems(lambda name, item: sets.update({name: item} if _is_array(item) else {}))
+        file.visititems(
+            lambda name, item: sets.update(
+                {name: item} if getattr(item, "shape", None) is not None else {}
+            )
+        )
 
         def reader(name: str, item: Any) -> Callable[[], Any]:
             if library.check_string_dtype(item.dtype):

@@ -21,7 +21,8 @@ def main(directory="runs/torch", epochs=12):
     backbone = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU())
     head = torch.nn.Linear(32, 10)
     optimizer = torch.optim.Adam([*backbone.parameters(), *head.parameters()], lr=1e-2)
-    monitor = vci_jax.Monitor(num_classes=10, every=4, write=directory)
+    names = [str(digit) for digit in range(10)]
+    monitor = vci_jax.Monitor(10, every=4, write=directory, class_names=names)
     reports = {}
     for epoch in range(1, epochs + 1):
         for inputs, targets in loaders["train"]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from train.config import ConfigError
+from vci_jax import interrupt
 
 # Command -> (what runs it, what it does). Each is imported when it is asked for.
 _COMMANDS = {
@@ -47,12 +48,15 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: no such command: {' '.join(arguments[:1])!r}.\n{_USAGE}", file=sys.stderr)
         return 2
     module, _, function = _COMMANDS[arguments[0]][0].partition(":")
+    run = getattr(importlib.import_module(module), function)
+    interrupt.as_exception()
     try:
-        return getattr(importlib.import_module(module), function)(list(arguments[1:]))
+        return run(list(arguments[1:]))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        interrupt.at_once()
         print("interrupted; the same command goes on where it was.", file=sys.stderr)
         return 130
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import reference
 from reference import gaussian_classes
 
 import vci_jax
-from vci_jax import METRICS, cli, files
+from vci_jax import METRICS, _formats, cli, files, progress
 from vci_jax.probe import selection
 
 FEATURES, LABELS = gaussian_classes(11, 300, 4, 6)
@@ -341,6 +342,60 @@ def test_progress_is_shown_on_a_terminal_alone(file, capsys, monkeypatch):
     assert "\n" not in err
 
 
+def written(folder, kind):
+    """A file in pieces, whose reading can be followed."""
+    features, labels = gaussian_classes(1, 600, 3, 4)
+    path = folder / f"a.{kind}"
+    if kind == "npz":
+        np.savez_compressed(path, features=features, labels=labels)
+    if kind == "csv":
+        np.savetxt(path, np.column_stack([features, labels]), delimiter=",", fmt="%.17g")
+    if kind == "h5":
+        with pytest.importorskip("h5py").File(path, "w") as hdf:
+            hdf.create_dataset("features", data=features, chunks=(50, 2))
+            hdf["labels"] = labels
+    if kind == "parquet":
+        table = {"features": features.tolist(), "labels": labels}
+        arrow, library = map(pytest.importorskip, ("pyarrow", "pyarrow.parquet"))
+        library.write_table(arrow.table(table), path, row_group_size=100)
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["npz", "csv", "h5", "parquet"])
+def test_progress_shows_the_share_that_is_done(tmp_path, capsys, monkeypatch, kind):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(progress, "_EVERY_SECONDS", 0)
+    monkeypatch.setattr(_formats, "_PIECE", 3000)
+    path = written(tmp_path, kind)
+    code, _, err = run(capsys, path, "--blocks", "4")
+    assert code == 0
+    for action in ("reading", "checking", "measuring"):
+        shares = [int(share) for share in re.findall(rf"{action} \S+ (\d+) % \.\.\.", err)]
+        assert shares[-1] == 100
+        assert len(set(shares)) > 1 or action == "checking" or kind == "npz"
+    assert f"computing the metrics of {path} ..." in err
+    _, _, err = run(capsys, path, written(tmp_path, "csv" if kind != "csv" else "npz"))
+    assert "(2 of 2) 100 % ..." in err
+
+
+def test_progress_tells_the_time_left(capsys, monkeypatch):
+    """A quarter in 15 s leaves 45; a long name is cut, not what is left."""
+    seconds = iter([0.0, 15.0, 15.1, 30.0, 31.0])
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(progress, "_width", lambda: 40)
+    progress.begin("reading", "a/very/long/path/to/some/features.csv")
+    for done in (1, 2, 3):
+        progress.advance("reading", done, 4)
+    progress.end()
+    lines = capsys.readouterr().err.split("\r\x1b[K")[1:]
+    assert [line[-20:] for line in lines[1:3]] == [" 25 %, 45 s left ...", " 75 %, 10 s left ..."]
+    assert max(map(len, lines)) == 39
+    assert lines[-1] == ""
+    progress.advance("reading", 4, 4)
+    assert capsys.readouterr().err == ""
+
+
 def test_probe(tmp_path, capsys):
     """Four clouds: the accuracy that a loop over the test rows finds, and its binomial error."""
     rng = np.random.default_rng(0)
@@ -394,7 +449,7 @@ def test_ctrl_c_ends_it_with_130(tmp_path):
     running = process(str(tmp_path / "slow.csv"))
     with running, open(tmp_path / "slow.csv", "wb", buffering=0):  # Waits until it is read.
         running.send_signal(signal.SIGINT)
-        assert running.stderr.read() == b"\n"
+        assert running.stderr.read() == b"interrupted.\n"
     assert running.returncode == 130
 
 

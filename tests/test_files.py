@@ -1,5 +1,6 @@
 """``vci_jax.read_features``: what people hand in, by format; and files that are refused."""
 
+import gzip
 import io
 import json
 import os
@@ -72,6 +73,22 @@ def torch_pair(folder):
     return folder / "a.pth"
 
 
+def torch_numpy(folder):
+    """Arrays of NumPy, which torch.save pickles as NumPy does; text in an array of objects."""
+    torch = library("torch")
+    saved = {"features": FEATURES, "labels": NAMES.astype(object), "accuracy": np.float32(0.5)}
+    torch.save(saved, folder / "a.pt")
+    return folder / "a.pt"
+
+
+def torch_numbers(folder):
+    """A list of numbers, of which each is an array or a tensor."""
+    torch = library("torch")
+    numbers = [torch.tensor(k) if k else np.int64(k) for k in LABELS.tolist()]
+    torch.save({"x": np.asfortranarray(FEATURES), "y": numbers}, folder / "a.pt")
+    return folder / "a.pt"
+
+
 def torch_legacy(folder):
     torch = library("torch")
     tree = {"test": {"features": torch.tensor(FEATURES), "labels": torch.tensor(LABELS)}}
@@ -104,6 +121,12 @@ def csv(folder):
 def csv_without_header(folder):
     rows = np.column_stack([FEATURES, LABELS])
     np.savetxt(folder / "a.txt", rows, fmt=["%.17g"] * 4 + ["%d"], delimiter=";")
+    return folder / "a.txt"
+
+
+def text_of_spaces(folder):
+    """As ``numpy.savetxt`` writes by itself."""
+    np.savetxt(folder / "a.txt", np.column_stack([FEATURES, LABELS]), fmt="%.17g")
     return folder / "a.txt"
 
 
@@ -142,8 +165,9 @@ def zarr_2(folder):
 
 FORMATS = (
     npz, npz_of_other_names, npz_without_names, npy_pair, npy_of_letters, folder_of_npy,
-    torch_dictionary, torch_pair, torch_legacy, torch_files, safetensors, csv, csv_without_header,
-    parquet_columns, parquet_lists, h5, zarr, zarr_2,
+    torch_dictionary, torch_pair, torch_numpy, torch_numbers, torch_legacy, torch_files,
+    safetensors, csv, csv_without_header, text_of_spaces, parquet_columns, parquet_lists, h5,
+    zarr, zarr_2,
 )  # fmt: skip
 
 
@@ -323,6 +347,16 @@ def torch_tree(make):
     return write
 
 
+def empty_h5(path):
+    h5py = library("h5py")
+    with h5py.File(path, "w") as file:
+        file["features"], file["labels"] = h5py.Empty("f8"), LABELS
+
+
+def arrow(path, **columns):
+    library("pyarrow.parquet").write_table(library("pyarrow").table(columns | {"y": LABELS}), path)
+
+
 def doubled():
     tree = []
     for _ in range(40):
@@ -364,7 +398,12 @@ def pickled_codec(folder):
         ("a.pkl", lambda path: path.write_bytes(pickle.dumps(Call())), "pickle, which can run any"),
         ("a.pth", lambda path: zipped(path, archive__data=b"", **{
             "archive/data.pkl": pickle.dumps(Call(), 2), "archive/version": "3\n"}), "torch|run"),
-        ("a.pth", torch_tree(lambda: {"features": FEATURES}), "more than tensors"),
+        ("a.pth", torch_tree(lambda: {"features": Call(), "labels": LABELS}), "more than tensors"),
+        ("a.pth", torch_tree(lambda: {"features": FEATURES}), "no array 'labels'"),
+        ("a.pth", torch_tree(lambda: {"features": FEATURES, "labels": LABELS.astype("M8[s]")}),
+         "array of NumPy of the type 'M8'"),
+        ("a.pth", torch_tree(lambda: {"features": FEATURES, "labels": np.array([Call()])}),
+         "more than tensors"),
         ("a.pth", torch_tree(doubled), "holds no arrays"),
         ("a.pth", torch_tree(circle), "holds no arrays"),
         ("a.pt", cut(torch_dictionary, 700), "not a readable torch file"),
@@ -375,6 +414,23 @@ def pickled_codec(folder):
             (2**60).to_bytes(8, "little") + b"{}")), "header too large"),
         ("a.csv", text("a,b,label\n"), "3 columns in its first row and 0"),
         ("a.csv", text("a,b,label\n1,2,x\n1,oops,y\n"), "'oops' to float64 at row 1, column 2"),
+        ("a.csv", text("a,b,label\n1,2,x\n1,2,3,y\n"), "4 columns in line 3 and 3 in its first"),
+        ("a.csv", text('a,b,label\n1,2,"x, y"\n1,2,3,"x, y"\n'), "4 columns in line 3 and 3"),
+        ("a.csv", text("a b label\n1 2 x\n1 2 3 y\n"), "4 columns in line 3 and 3 in its first"),
+        ("a.csv", text("\na,b,label\n1,2,x\n"), "begins with an empty line"),
+        ("a.csv", text("a;label\n1,5;x\n"), "decimal comma, 1,5: write them with a point"),
+        ("a.csv", text("a,b,label\n,2,x\n"), "could not convert string '' .* row 0, column 1"),
+        ("a.csv", lambda path: path.write_text("a,b\n1,ä\n", encoding="latin-1"),
+         "0xe4 is not UTF-8"),
+        ("a.csv", lambda path: path.write_text("a,b\n1,ä\n", encoding="utf-16"), "UTF-8"),
+        ("a.csv.gz", lambda path: path.write_bytes(gzip.compress(b"a,b\n")), "gunzip"),
+        ("a.h5", lambda path: empty_h5(path), "no array 'features'"),
+        ("a.parquet", lambda path: arrow(path, a=FEATURES.tolist(), b=FEATURES.tolist()),
+         "2 columns of lists, a, b: choose one"),
+        ("a.parquet", lambda path: arrow(path, a=[*FEATURES.tolist()[:-1], None]),
+         "'a' has no list in row 59"),
+        ("a.pt", torch_tree(lambda: {"features": [FEATURES, FEATURES], "labels": LABELS}),
+         "features in a list of arrays: join them"),
         ("a.csv", text("a,b,label\n1,2,x\n1,2\n"), "invalid column index|columns"),
         ("a.csv", text("a,label\n1,3\n1,\n"), "no label in row 1"),
         ("a.csv", lambda path: path.write_bytes(bytes(range(255))), "not a readable csv file"),
@@ -431,3 +487,17 @@ def test_trees_of_weights_are_read(tmp_path):
     torch = library("torch")
     torch.save({"model": {"fc.weight": torch.ones(3, 2)}}, tmp_path / "a.pth")
     assert files.read_tree(tmp_path / "a.pth")["model"]["fc.weight"].shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("path", "keys", "message"),
+    [
+        (3, {}, "name of a file, got int"),
+        (None, {}, "name of a file, got NoneType"),
+        ("a.csv", {"features": ["f0"]}, r"features= must be a name .*, got \['f0'\]"),
+        ("a.csv", {"labels": 3}, "labels= must be a name .*, got 3"),
+    ],
+)
+def test_what_is_no_name_is_refused(path, keys, message):
+    with pytest.raises(vci_jax.VCIError, match=message):
+        vci_jax.read_features(path, **keys)

@@ -64,6 +64,20 @@ class Frame:
         return np.asarray(self._values)
 
 
+class Dataset:
+    """Of torch, but no tensor."""
+
+
+Dataset.__module__ = "torch.utils.data"
+
+
+class Broken:
+    """An array of a library that fails in its own way."""
+
+    def __array__(self, *args, **kwargs):
+        raise LookupError("no data.\nTraceback of its own")
+
+
 GOOD = {
     "NumPy": (WHOLE, LABELS),
     "lists": (WHOLE.tolist(), LABELS.tolist()),
@@ -88,6 +102,8 @@ GOOD = {
     "floats that are integers": (WHOLE, LABELS.astype(float)),
     "one-hot": (WHOLE, np.eye(4)[LABELS]),
     "one-hot truth values": (WHOLE, np.eye(4, dtype=bool)[LABELS]),
+    "text of NumPy 2": (WHOLE, NAMES[LABELS].astype(np.dtypes.StringDType())),
+    "text and numbers": (WHOLE, np.array([0, 1, "two", "3"], object)[LABELS].tolist()),
     "a column of labels": (WHOLE, LABELS[:, None]),
     "rows without a label": (
         np.concatenate([WHOLE, np.full((2, 6), np.nan)]),
@@ -121,6 +137,21 @@ BAD = {
     "ragged lists": ([[1.0, 2.0], [3.0]], [0, 1], "its rows have different lengths"),
     "masked": (np.ma.masked_less(WHOLE, 0), LABELS, "masked array with"),
     "a generator": ((row for row in WHOLE), LABELS, "must be real numbers, got object"),
+    "batches that were not joined": ([WHOLE[:100], WHOLE[100:]], LABELS,
+                                     r"list of 2 arrays, \[100, 6\] the first.*concatenate"),
+    "features and logits": ((WHOLE, WHOLE), LABELS, "a tuple of 2 arrays"),
+    "batches of labels": (WHOLE, LABELS.reshape(2, 150), r"one label .* labels.reshape\(-1\)"),
+    "a path": ("features.npy", LABELS, "'features.npy', not an array: vci_jax.read_features"),
+    "None": (None, LABELS, r"real numbers, got object \(None\)"),
+    "labels in a set": (WHOLE, set(LABELS.tolist()), "labels is a set: pass an array"),
+    "no labels at all": (WHOLE, None, "labels is None: pass an array"),
+    "a function": (lambda: WHOLE, LABELS, "a function.*vci_jax.measure"),
+    "data set of torch": (Dataset(), LABELS, r"object \(a Dataset\).*vci_jax.measure"),
+    "truth values": (WHOLE > 0, LABELS, r"got bool. Pass features.astype\(float\)"),
+    "numbers as objects": (WHOLE.astype(object), LABELS, r"columns of text.*astype\(float\)"),
+    "named columns": (np.rec.fromarrays(WHOLE.T), LABELS, "named columns: pass those"),
+    "an array that breaks": (Broken(), LABELS, r"cannot be read as a NumPy array: no data\.?$"),
+    "other objects": (WHOLE, [None, *NAMES[LABELS[1:]]], r"text of other objects with str\("),
     "constant features": (0 * WHOLE, LABELS, "All features are equal"),
     "too few samples": (WHOLE[:6], [0, 1, 0, 1, 0, 1], "6 samples are too few"),
 }  # fmt: skip
@@ -187,6 +218,9 @@ def test_options_of_measure_arrays():
         ({"metrics": ["ncc_agreement"]}, "needs logits"),
         ({"blocks": 0}, "at least 1, got 0"),
         ({"blocks": 2.5}, "at least 1, got 2.5"),
+        ({"num_classes": "3"}, "num_classes must be an integer of at least 1, got '3'"),
+        ({"blocks": 301}, "blocks is 301 for 300 rows: 10 to 100 are enough"),
+        ({"classifier": {"kernel": np.ones((6, 4))}}, "mapping of kernel: pass .kernel, bias"),
         ({"num_classes": 3}, r"75 labels lie outside 0 .. 2"),
         ({"weighting": "none"}, "got 'none'"),
         ({"logits": np.ones((299, 4))}, r"must be \[300, 4\], got \[299, 4\]"),

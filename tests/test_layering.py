@@ -66,7 +66,8 @@ MAY_IMPORT = {
         *("probes.transfer", "probes.ranking", "probes.analysis"),
     ),
     "probes.report": ("probes.page",),  # The name that the page's command had.
-    "probes": ("vci_jax.probe", "train"),  # Its command line, and names kept for callers.
+    # Its command line, and names kept for callers.
+    "probes": ("vci_jax", "vci_jax.probe", "train"),
     "studies.cifar10": (
         *("vci_jax", "vci_jax.probe", "train"),
         *("probes.encoders", "probes.transfer", "probes.analysis", "probes.figures"),

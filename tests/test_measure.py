@@ -149,8 +149,48 @@ def test_progress_is_one_line(capsys):
         (lambda x: x, [(INPUTS, LABELS)], {"blocks": 2}, "cannot fill blocks=2"),
         (lambda x: x, [(INPUTS, LABELS)], {"blocks": 0}, "at least 1, got 0"),
         (lambda x: x, [(INPUTS, LABELS / 2)], {}, "labels must be integers"),
+        (lambda x: x, [(INPUTS, LABELS)], {"blocks": "4"}, "blocks must be an integer .* got '4'"),
+        (lambda x: x, 7, {}, "batches must be iterable, got int"),
+        (lambda x: x, (INPUTS, LABELS), {}, "arrays in memory call vci_jax.measure_arrays"),
+        (lambda x: x, [(INPUTS, LABELS, None, 0)], {}, "got tuple of 4"),
+        (INPUTS, [(INPUTS, LABELS)], {}, "feature_fn must be a function of the inputs, got nd"),
+        (lambda x: (x, x), [(INPUTS, LABELS)], {}, "features .N, D., got tuple: return the array"),
+        (lambda x: {"a": None}, [(INPUTS, LABELS)], {}, "got NoneType at 'a'"),
     ],
 )
 def test_bad_input_is_refused(feature_fn, data, options, words):
     with pytest.raises(ValueError, match=words):
         vci_jax.measure(feature_fn, data, 3, **options)
+
+
+@pytest.mark.parametrize("count", [None, "3", 3.0, 0, True])
+def test_the_number_of_classes_is_a_whole_number(count):
+    for call in (
+        lambda: vci_jax.measure(lambda x: x, [(INPUTS, LABELS)], count),
+        lambda: vci_jax.init(count, 5),
+        lambda: vci_jax.Monitor(count),
+        lambda: vci_jax.vci_loss(INPUTS, LABELS, count),
+    ):
+        with pytest.raises(vci_jax.VCIError, match=rf"num_classes must be .* got {count!r}"):
+            call()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: vci_jax.jit_update(x, INPUTS, LABELS),
+        lambda x: vci_jax.merge(x, x),
+        lambda x: vci_jax.save("never.npz", x),
+        vci_jax.per_class, vci_jax.class_means, vci_jax.factorize, vci_jax.collapse_metrics,
+    ],
+)  # fmt: skip
+def test_arrays_in_place_of_moments_are_refused(function):
+    with pytest.raises(vci_jax.VCIError, match=r"for arrays call vci_jax.measure_arrays"):
+        function(INPUTS)
+
+
+@pytest.mark.parametrize("names", [("images", "labels"), ("img", "target"), ("inputs", "targets")])
+def test_more_names_that_loaders_have(names):
+    batch = dict(zip(names, (INPUTS, LABELS), strict=True))
+    report = vci_jax.measure(lambda x: x, [batch], 3, only=["vci"])
+    assert report == vci_jax.measure(lambda x: x, [(INPUTS, LABELS)], 3, only=["vci"])

@@ -336,7 +336,7 @@ def test_wrong_batches_are_refused_at_trace_time(features, labels, mask, words):
 
 
 def test_wrong_states_are_refused():
-    with pytest.raises(ValueError, match="at least 1, got 0 and 3"):
+    with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
         vci_jax.init(0, 3)
     with pytest.raises(ValueError, match="float32 or float64, got dtype=bfloat16"):
         vci_jax.init(2, 3, dtype=jnp.bfloat16)

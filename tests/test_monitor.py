@@ -12,6 +12,8 @@ from sklearn.datasets import load_digits
 
 import vci_jax
 from probes.analysis import runs
+from probes.page import render as page_of
+from vci_jax import picture
 from vci_jax.errors import VCIError
 
 IMAGES, LABELS = load_digits(return_X_y=True)
@@ -163,6 +165,59 @@ def test_splits_of_a_step_may_come_one_by_one(tmp_path):
     assert [row["split"] for row in rows] == ["test", "train"]
 
 
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_pictures_show_the_same_samples_of_each_class(tmp_path):
+    """However rows are shuffled or cut; in the plane of the train split, with names of classes."""
+    names = [f"digit {k}" for k in range(10)]
+    monitor = vci_jax.Monitor(10, write=tmp_path, class_names=names)
+    rng = np.random.default_rng(0)
+    noise = 0.1 * rng.normal(size=IMAGES.shape)  # No direction without variance.
+    for epoch in (1, 2):
+        order = rng.permutation(400)
+        feed(monitor, "train", (IMAGES + noise)[order], LABELS[order], batch=100 // epoch)
+        images, labels = np.vstack([IMAGES[:9], IMAGES[400:]]), np.append([-1] * 9, LABELS[400:])
+        feed(monitor, "test", images, labels, logits=np.eye(10)[labels])
+        monitor.log(epoch)
+    pictures = lines(tmp_path / "pictures.jsonl")
+    assert [(p["epoch"], p["split"]) for p in pictures] == [
+        (1, "train"), (1, "test"), (2, "train"), (2, "test")
+    ]  # fmt: skip
+    assert pictures[0]["label"] == pictures[2]["label"] == sorted(pictures[0]["label"])
+    most = np.minimum(np.bincount(LABELS[400:]), 25)
+    np.testing.assert_array_equal(np.bincount(pictures[1]["label"]), most)
+    train = np.column_stack([IMAGES + noise, np.ones(600)])[:400]
+    fit = np.linalg.lstsq(train.astype(complex), np.exp(2j * np.pi * LABELS[:400] / 10))[0]
+    rows = np.column_stack([IMAGES[400:], np.ones(200)])
+    expected = np.concatenate([(rows @ fit)[LABELS[400:] == k][:25] for k in range(10)])
+    drawn = np.array(pictures[1]["x"]) + 1j * np.array(pictures[1]["y"])
+    np.testing.assert_allclose(drawn, expected, atol=5e-3)
+    classes = json.loads((tmp_path / "per_class.json").read_text())
+    assert classes["test"]["name"] == classes["train"]["name"] == names
+    assert classes["test"]["accuracy"] == [1.0] * 10
+    assert "accuracy" not in classes["train"]
+    page = page_of.render([runs.read_run(tmp_path)], title="mine", refresh=0)
+    assert "digit 3" in page
+
+
+def test_pictures_of_a_resumed_training_begin_again_where_it_does(tmp_path):
+    measured(tmp_path, range(1, 7))
+    measured(tmp_path, range(4, 5))
+    assert [row["epoch"] for row in lines(tmp_path / "pictures.jsonl")] == [2, 2, 4, 4]
+
+
+def test_pictures_of_a_thousand_classes_show_one_sample_of_some():
+    few = picture.no_samples(1000, 3)
+    rows = np.arange(2100, dtype=np.float32)[:, None] * np.ones(3, np.float32)
+    labels = np.arange(2100) % 1000
+    few = picture.keep(few, rows[:2000], labels[:2000], np.arange(2000) >= 1000)
+    few = picture.keep(few, rows[2000:], labels[2000:])
+    assert few.features.shape == (512, 1, 3)
+    np.testing.assert_array_equal(few.features[:, 0, 0], 1000 + np.arange(512))
+
+
 def test_more_entries_and_what_is_not_finite(tmp_path):
     monitor = vci_jax.Monitor(10, write=tmp_path)
     feed(monitor, "test", IMAGES, LABELS)
@@ -188,6 +243,8 @@ def test_mistakes_are_told_at_once(tmp_path):
         vci_jax.Monitor(10, every=0)
     with pytest.raises(VCIError, match=r"layers is 'a'; pass a list of names, \['a'\]"):
         vci_jax.Monitor(10, layers="a")
+    with pytest.raises(VCIError, match="2 names for num_classes=10: pass one for each"):
+        vci_jax.Monitor(10, class_names=["a", "b"])
     monitor = vci_jax.Monitor(10)
     with pytest.raises(VCIError, match="No batch came since the last log"):
         monitor.log(1)

@@ -186,6 +186,14 @@ def test_warnings_stand_by_the_number_they_concern(tmp_path, changes, metric, se
     assert sentence in _words(_page(run)[0])
 
 
+def test_a_warning_about_two_numbers_of_a_card_stands_there_once(tmp_path):
+    caveat = {"code": "a", "metrics": ["vci", "vci_adjusted"], "message": "Digits are lost."}
+    rows = [made_runs.row(4, split, caveats=[caveat]) for split in ("train", "test")]
+    run = made_runs.write_run(tmp_path / "run", rows=rows)
+    cards = _page(run)[0].partition('<div class="cards">')[2].partition("<details>")[0]
+    assert cards.count("Digits are lost.") == 2  # A card for each split.
+
+
 def test_wilson_interval():
     """Against statsmodels, at the boundary too."""
     proportion = pytest.importorskip("statsmodels.stats.proportion")

@@ -86,6 +86,15 @@ def test_labels_of_the_axis_are_inside_the_picture():
     assert max(places) < 640 - 20
 
 
+# Points and words of the charts that lie beyond the window or their own frame.
+_CUT = """[...document.querySelectorAll('.figure circle, .figure text')].filter(mark => {
+  const box = mark.getBoundingClientRect(), frame = mark.closest('.figure').getBoundingClientRect();
+  const clipped = getComputedStyle(mark.closest('.figure')).overflow == 'hidden';
+  const [low, high] = clipped ? [frame.left, frame.right] : [0, innerWidth];
+  return box.width && (box.left < low || box.right > high);
+}).map(mark => mark.outerHTML)"""
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_fits_its_window(written, tmp_path, width, scheme):
@@ -105,6 +114,8 @@ def test_the_page_fits_its_window(written, tmp_path, width, scheme):
         folder = pathlib.Path(os.environ.get("VCI_SCREENSHOTS", tmp_path))
         tab.screenshot(path=folder / f"rank-{width}-{scheme}.png", full_page=True)
         wide = tab.evaluate("document.documentElement.scrollWidth")
+        cut = tab.evaluate(_CUT)
         browser.close()
     assert [text for text in complaints if not text.startswith("data:")] == []
     assert wide <= width
+    assert cut == []

@@ -19,6 +19,7 @@ from rich.console import Console
 import configs
 from train import compilation, display, log, loop, stop
 from train import config as config_lib
+from vci_jax import interrupt
 
 _USAGE = "usage: python -m train [check] CONFIG WORKDIR [--run NAME] [--section.field value ...]"
 
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     if arguments and arguments[0] in ("-h", "--help"):
         print(_help())
         return 0
+    interrupt.as_exception()
     try:
         _train(arguments)
     except config_lib.ConfigError as error:
@@ -44,6 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return stop.PREEMPTED
     except KeyboardInterrupt:
+        interrupt.at_once()
         print("interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
         return 130
     return 0

@@ -12,6 +12,9 @@ The variability collapse index of Xu & Liu (ICML 2023), and the metrics it is co
 ``METRICS`` says what each metric is.
 """
 
+from vci_jax import interrupt as interrupt  # Before JAX, whose import Ctrl-C may interrupt.
+
+# isort: split
 from vci_jax import agreement
 from vci_jax._report import Report, report
 from vci_jax.arrays import canonicalize_batch

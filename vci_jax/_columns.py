@@ -8,12 +8,14 @@ Legend: N rows, D columns of features.
 
 import csv as csv_reader
 import fnmatch
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
+from vci_jax import progress
 from vci_jax.errors import VCIError, optional
 
 # Names of columns and arrays, in small letters; the first is preferred to all others.
@@ -30,7 +32,7 @@ class Columns(NamedTuple):
 
 
 def csv(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a table of text, whose columns are parted by commas, semicolons or tabs.
+    """Reads a table of text, whose columns are parted by commas, semicolons, tabs or spaces.
 
     A first row that is not all numbers (but for its last cell) names the columns; else they are
     called 0, 1, 2 and so on.
@@ -43,13 +45,7 @@ def csv(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarra
     Raises:
       VCIError: for names that there are not, cells that are not numbers, or rows of another length.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        start = file.readline()
-        delimiter = max(",;\t", key=start.count)
-        first, second = (
-            next(csv_reader.reader([line], delimiter=delimiter), [])
-            for line in (start, file.readline())
-        )
+    delimiter, first, second = _start(path)
     named = not all(map(_is_number, first[:-1] or first))
     names = first if named else [str(place) for place in range(len(first))]
     example = second if named else first
@@ -58,21 +54,29 @@ def csv(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarra
             f"{path} has {len(names)} columns in its first row and {len(example)} in the next: "
             "each row must have as many as the header."
         )
-    text = [not _is_number(cell) for cell in example]
+    text = [bool(cell.strip()) and not _is_number(cell) for cell in example]
+    if comma := next((cell for cell in example if re.fullmatch(r"\s*-?\d+,\d+\s*", cell)), None):
+        raise VCIError(
+            f"{path} has numbers with a decimal comma, {comma}: write them with a point."
+        )
     columns = choose(path, names, text, features, labels)
     codes: dict[str, int] = {}
     try:
-        cells = np.loadtxt(
-            path,
-            delimiter=delimiter,
-            skiprows=int(named),
-            usecols=[*columns.features, columns.label],
-            converters={columns.label: lambda cell: codes.setdefault(cell.strip(), len(codes))},
-            comments=None,
-            quotechar='"',
-            encoding="utf-8-sig",
-            ndmin=2,
-        )
+        with path.open(encoding="utf-8-sig") as file:
+            cells = np.loadtxt(
+                _lines(file, path, delimiter, len(names)),
+                delimiter=delimiter,
+                skiprows=int(named),
+                usecols=[*columns.features, columns.label],
+                converters={columns.label: lambda cell: codes.setdefault(cell.strip(), len(codes))},
+                comments=None,
+                quotechar='"',
+                ndmin=2,
+            )
+    except VCIError:
+        raise
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, error) from None
     except ValueError as error:
         said = str(error).partition(";")[0].rstrip(".")
         raise VCIError(
@@ -83,6 +87,53 @@ def csv(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarra
         row = int(np.argmax(cells[:, -1] == codes[""]))
         raise VCIError(f"{path} has no label in row {row}: give rows without a class the label -1.")
     return cells[:, :-1], _labels(list(codes))[cells[:, -1].astype(int)]
+
+
+def _start(path: Path) -> tuple[str | None, list[str], list[str]]:
+    """The delimiter, None for spaces, and the cells of the first two lines."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            lines = file.readline(), file.readline()
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, error) from None
+    if not lines[0].strip():
+        raise VCIError(f"{path} begins with an empty line: the first must be its header or a row.")
+    sign = max(",;\t", key=lines[0].count)
+    spaces = sign not in lines[0] and " " in lines[0].strip()
+    delimiter = None if spaces else sign
+    return delimiter, _cells(lines[0], delimiter), _cells(lines[1], delimiter)
+
+
+def _cells(line: str, delimiter: str | None) -> list[str]:
+    if delimiter is None:
+        return line.split()
+    return next(csv_reader.reader([line], delimiter=delimiter), [])
+
+
+def _not_utf8(path: Path, error: UnicodeDecodeError) -> VCIError:
+    return VCIError(
+        f"{path} is not a readable csv file: byte {error.object[error.start]:#04x} is not UTF-8. "
+        "Save it as text in UTF-8."
+    )
+
+
+def _lines(file: TextIO, path: Path, delimiter: str | None, columns: int) -> Iterator[str]:
+    """The lines of a table, checked to be no longer than its header; shows how many are read.
+
+    NumPy refuses shorter ones, but of longer ones it would read the first cells.
+    """
+    size, done = path.stat().st_size, 0
+    for number, line in enumerate(file):
+        plain = delimiter is not None and '"' not in line
+        count = line.count(delimiter or " ") + 1 if plain else len(_cells(line, delimiter))
+        if count > columns and line.count('"') % 2 == 0:
+            raise VCIError(
+                f"{path} has {count} columns in line {number + 1} and {columns} in its first: each "
+                "row must have as many as the header."
+            )
+        done += len(line)
+        progress.advance("reading", done, size)
+        yield line
 
 
 def _labels(names: list[str]) -> np.ndarray:
@@ -126,35 +177,53 @@ def parquet(path: Path, features: str | None, labels: str | None) -> tuple[np.nd
     file = library.ParquetFile(path)
     schema = file.schema_arrow
     lists = [f.name for f in schema if hasattr(f.type, "value_type") and types.is_nested(f.type)]
+    if features is None and len(lists) > 1:
+        raise VCIError(
+            f"{path} has {len(lists)} columns of lists, {', '.join(lists[:6])}: choose one with "
+            "--features."
+        )
     if features is None and len(lists) == 1:
         (features,) = lists
     text = [not (_is_real(types, field.type) or field.name in lists) for field in schema]
     columns = choose(path, schema.names, text, features, labels)
     chosen = [schema.names[place] for place in columns.features]
     label = schema.names[columns.label]
-    table = file.read(columns=[*chosen, label])
-    if len(chosen) == 1 and chosen[0] in lists:
-        rows = _matrix(path, chosen[0], table[chosen[0]])
-    else:
-        rows = np.stack([table[name].to_numpy() for name in chosen], axis=1)
-    found = table[label]
-    if types.is_dictionary(found.type):
-        found = found.cast(found.type.value_type)
-    return rows, found.to_numpy()
+    parts: list[np.ndarray] = []
+    classes, groups = [], file.num_row_groups
+    for group in range(groups):
+        table = file.read_row_group(group, columns=[*chosen, label])
+        if len(chosen) == 1 and chosen[0] in lists:
+            rows = _matrix(path, chosen[0], table[chosen[0]], parts)
+        else:
+            rows = np.stack([table[name].to_numpy() for name in chosen], axis=1)
+        found = table[label]
+        if types.is_dictionary(found.type):
+            found = found.cast(found.type.value_type)
+        parts.append(rows)
+        classes.append(found.to_numpy())
+        progress.advance("reading", group + 1, groups)
+    if not parts:
+        return np.empty((0, len(chosen))), np.empty(0, int)
+    return np.concatenate(parts), np.concatenate(classes)
 
 
 def _is_real(types: Any, kind: Any) -> bool:
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind))
 
 
-def _matrix(path: Path, name: str, column: Any) -> np.ndarray:
-    """The lists of a column as rows."""
+def _matrix(path: Path, name: str, column: Any, before: Sequence[np.ndarray]) -> np.ndarray:
+    """The lists of a column as rows, of the same length as those before."""
     lengths = optional("pyarrow.compute", f"Reading {path}").list_value_length(column).to_numpy()
-    if len(lengths) and np.any(lengths != lengths[0]):
-        row = int(np.argmax(lengths != lengths[0]))
+    if np.any(np.isnan(lengths)):
+        row = int(np.argmax(np.isnan(lengths))) + sum(map(len, before))
+        raise VCIError(f"{path}: {name!r} has no list in row {row}: leave that row out.")
+    first = before[0].shape[1] if before else next(iter(lengths), 0)
+    if np.any(lengths != first):
+        row = int(np.argmax(lengths != first))
         raise VCIError(
-            f"{path}: {name!r} has lists of unequal length, {lengths[0]:g} numbers in row 0 and "
-            f"{lengths[row]:g} in row {row}; pool them to one vector a sample."
+            f"{path}: {name!r} has lists of unequal length, {first:g} numbers in row 0 and "
+            f"{lengths[row]:g} in row {row + sum(map(len, before))}; pool them to one vector a "
+            "sample."
         )
     flat: np.ndarray = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(len(lengths), -1)

@@ -19,6 +19,8 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from vci_jax import progress
+from vci_jax._pickled import STAND_INS
 from vci_jax.errors import VCIError, optional
 
 
@@ -30,6 +32,8 @@ class Stored(NamedTuple):
 
 
 Arrays = dict[str, Stored]
+
+_PIECE = 2**25  # Bytes that are read between two looks at the clock.
 
 
 @contextlib.contextmanager
@@ -55,9 +59,24 @@ def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stored:
         if size != math.prod(shape) * dtype.itemsize:
             raise ValueError(f"{info.filename} has {size:,} bytes for {dtype} {list(shape)}")
         with archive.open(info) as stream:
-            return np.lib.format.read_array(stream, allow_pickle=False)
+            counted: Any = _Counted(stream, info.file_size)
+            return np.lib.format.read_array(counted, allow_pickle=False)
 
     return Stored(lambda: header()[0], read)
+
+
+class _Counted:
+    """A stream that shows how much of it has been read."""
+
+    def __init__(self, stream: IO[bytes], size: int) -> None:
+        self._stream, self._size, self._done = stream, size, 0
+
+    def read(self, size: int = -1) -> bytes:
+        """As that of any stream."""
+        data = self._stream.read(size)
+        self._done += len(data)
+        progress.advance("reading", self._done, self._size)
+        return data
 
 
 @contextlib.contextmanager
@@ -116,7 +135,7 @@ def torch(path: Path) -> Iterator[Arrays]:
         name, value = waiting.pop()
         if _is_array(value):
             arrays[name] = Stored(partial(_shape, value), partial(_same, value))
-        elif isinstance(value, list | tuple) and value and all(map(_is_plain, value)):
+        elif isinstance(value, list | tuple) and value and all(map(_is_single, value)):
             arrays[name] = _listed(value)
         elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
             seen.add(id(value))
@@ -128,28 +147,33 @@ def torch(path: Path) -> Iterator[Arrays]:
 def load_torch(path: Path) -> Any:
     """Returns what ``torch.save`` wrote; tensors of a zip archive stay on disk until they are used.
 
+    Arrays of NumPy are read from PyTorch 2.6 on.
+
     Raises:
       MissingPackageError: without PyTorch.
-      VCIError: for a file that holds more than tensors, numbers, text, lists and dictionaries.
+      VCIError: for a file that holds more than tensors, arrays of NumPy, numbers, text, lists and
+        dictionaries.
     """
     library = optional("torch", f"Reading {path}")
     zipped = zipfile.is_zipfile(path)
+    named = tuple(int(part) for part in library.__version__.split(".")[:2]) >= (2, 6)
     try:
-        return library.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with library.serialization.safe_globals(STAND_INS) if named else contextlib.nullcontext():
+            return library.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError:
         asked: list[str] = []
         with contextlib.suppress(Exception):
             asked = sorted(library.serialization.get_unsafe_globals_in_checkpoint(str(path)))
         more = f" It asks for {', '.join(asked[:3])}." if asked else ""
         raise VCIError(
-            f"{path} is damaged, or holds more than tensors, numbers and text, which could run "
-            f"any code; nothing in it was run.{more} If you trust it, load it with torch and save "
-            "its tensors alone."
+            f"{path} is damaged, or holds more than tensors, arrays, numbers and text, which could "
+            f"run any code; nothing in it was run.{more} If you trust it, load it with torch and "
+            "save its tensors alone."
         ) from None
 
 
 def _is_array(value: Any) -> bool:
-    """Whether a value is a tensor of PyTorch or an array of NumPy, and no number by itself."""
+    """Whether a value is a tensor of PyTorch or an array of NumPy."""
     return hasattr(value, "dtype") and hasattr(value, "shape")
 
 
@@ -162,12 +186,13 @@ def _shape(value: Any) -> tuple[int, ...]:
 
 
 def _listed(values: Sequence[Any]) -> Stored:
-    array = np.array(values)
+    array = np.array([value.item() if _is_array(value) else value for value in values])
     return Stored(partial(_shape, array), partial(_same, array))
 
 
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float)
+def _is_single(value: Any) -> bool:
+    """Whether a value is one number or text, in an array or not."""
+    return isinstance(value, str | int | float) or (_is_array(value) and not _shape(value))
 
 
 @contextlib.contextmanager
@@ -191,7 +216,11 @@ def h5(path: Path) -> Iterator[Arrays]:
     library = optional("h5py", f"Reading {path}")
     with library.File(path, "r") as file:
         sets: dict[str, Any] = {}
-        file.visititems(lambda name, item: sets.update({name: item} if _is_array(item) else {}))
+        file.visititems(
+            lambda name, item: sets.update(
+                {name: item} if getattr(item, "shape", None) is not None else {}
+            )
+        )
 
         def reader(name: str, item: Any) -> Callable[[], Any]:
             if library.check_string_dtype(item.dtype):
@@ -199,13 +228,32 @@ def h5(path: Path) -> Iterator[Arrays]:
 
             def read() -> Any:
                 _check_dtype(name, item.dtype)
-                return item[()]
+                return _by_rows(item, (item.chunks or (1,))[0])
 
             return read
 
         yield {
             name: Stored(partial(_shape, item), reader(name, item)) for name, item in sets.items()
         }
+
+
+def _by_rows(stored: Any, chunk: int) -> np.ndarray:
+    """Reads a data set in pieces of whole chunks, and shows how much is read.
+
+    Args:
+      stored: of HDF5 or Zarr.
+      chunk: rows of a chunk; one that is cut would be read twice.
+    """
+    size = math.prod(stored.shape) * stored.dtype.itemsize
+    if size <= _PIECE or stored.dtype.kind not in "biuf":
+        return np.asarray(stored[...])
+    rows: int = stored.shape[0]
+    step = chunk * max(1, _PIECE * rows // (size * chunk))
+    array = np.empty(stored.shape, stored.dtype)
+    for low in range(0, rows, step):
+        array[low : low + step] = stored[low : low + step]
+        progress.advance("reading", min(low + step, rows), rows)
+    return array
 
 
 @contextlib.contextmanager
@@ -222,7 +270,7 @@ def zarr(path: Path) -> Iterator[Arrays]:
                     f"{path} was written with the codec pickle, which can run any code: write it "
                     "with another."
                 )
-            return np.asarray(array[...])
+            return _by_rows(array, (array.shards or array.chunks or (1,))[0])
 
         return read
 

@@ -17,7 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vci_jax import _table, caveats, linalg, metrics, precision, structure, transferability
+from vci_jax import (
+    _table,
+    caveats,
+    linalg,
+    metrics,
+    precision,
+    progress,
+    structure,
+    transferability,
+)
 from vci_jax._compile import quick_jit
 from vci_jax.arrays import check_head
 from vci_jax.catalogue import METRICS
@@ -222,6 +231,7 @@ def finish(
             f"report takes moments, got {type(moments).__name__}: for arrays call "
             "vci_jax.measure_arrays(features, labels)."
         )
+    progress.advance("computing the metrics of", 0, 0)
     stack = to_host(moments)
     if stack.count.ndim == 1:
         stack = jax.tree.map(lambda leaf: leaf[None], stack)

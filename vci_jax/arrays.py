@@ -9,6 +9,7 @@ Known instance: ``torch.utils.data.default_convert``.
 Legend: N samples in the batch, K classes, D feature dimension.
 """
 
+import os
 from typing import Any
 
 import jax
@@ -67,15 +68,25 @@ def canonicalize_reals(name: str, values: Any, dtype: jax.typing.DTypeLike) -> A
     """
     array = as_native(name, values)
     if not is_real(array.dtype):
-        hint = " bfloat16 loses its name in NumPy's files: save float32." * (
-            array.dtype.kind == "V"
-        )
-        raise VCIError(f"{name} must be real numbers, got {array.dtype}.{hint}")
+        raise VCIError(f"{name} must be real numbers, got {array.dtype}.{_remedy(name, array)}")
     wide = array.dtype in (np.int64, np.uint64, np.longdouble) and array.dtype != np.float64
     if isinstance(array, jax.Array) or not wide:
         return array
     with np.errstate(over="ignore"):  # To infinity, which is counted as such.
         return array.astype(jnp.dtype(dtype))
+
+
+def _remedy(name: str, array: Any) -> str:
+    """What to do with an array that does not hold real numbers."""
+    if array.dtype.names:
+        return " It has named columns: pass those with numbers as one matrix."
+    if array.dtype.kind == "V":
+        return " bfloat16 loses its name in NumPy's files: save float32."
+    if array.dtype.kind == "c":
+        return f" Pass its parts side by side, or abs({name})."
+    if array.dtype.kind in "OSUT":
+        return f" Leave out columns of text, then pass {name}.astype(float)."
+    return f" Pass {name}.astype(float)." if array.dtype.kind == "b" else ""
 
 
 def canonicalize_labels(labels: Any, num_classes: int | None = None) -> Any:
@@ -124,15 +135,45 @@ def as_native(name: str, values: Any) -> Any:
             f"{name} is a masked array with {masked:,} masked entries, which would count: "
             "pass values.filled(...), and mask= for rows to leave out."
         )
+    _check_kind(name, values)
     try:
         array = values if type(values) in (np.ndarray, np.memmap) else np.asarray(_on_host(values))
-    except (TypeError, ValueError, RuntimeError) as error:
-        ragged = "inhomogeneous" in str(error)
-        reason = "its rows have different lengths." if ragged else str(error)
+    except Exception as error:  # Of whatever library the values are.
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        ragged = "inhomogeneous" in first
+        reason = "its rows have different lengths." if ragged else first
         raise VCIError(f"{name} cannot be read as a NumPy array: {reason}") from None
+    if array.dtype == object and array.ndim == 0:
+        if name == "labels":
+            raise VCIError(f"labels is {_article(values)}: pass an array or a list.")
+        raise VCIError(
+            f"{name} must be real numbers, got object ({_article(values)}): pass an array or a "
+            "list. Batches of a loader go to vci_jax.measure, or one by one to vci_jax.jit_update."
+        )
     if array.dtype.isnative:
         return array
     return array.astype(array.dtype.newbyteorder("="))
+
+
+def _check_kind(name: str, values: Any) -> None:
+    """Refuses names of files, and batches that have not been joined."""
+    if isinstance(values, str | bytes | os.PathLike):
+        raise VCIError(
+            f"{name} is {str(values)[:60]!r}, not an array: vci_jax.read_features(path) reads "
+            "features and labels from a file."
+        )
+    shape = getattr(values[0], "shape", ()) if isinstance(values, list | tuple) and values else ()
+    if len(shape) == 2:
+        raise VCIError(
+            f"{name} is {_article(values)} of {len(values)} arrays, {list(shape)} the first: join "
+            f"batches with numpy.concatenate({name}) or torch.cat({name}), or pool each array to "
+            "one vector if it is that of a sample."
+        )
+
+
+def _article(values: Any) -> str:
+    name = "None" if values is None else type(values).__name__
+    return name if values is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def _on_host(values: Any) -> Any:
@@ -151,7 +192,7 @@ def _on_host(values: Any) -> Any:
 
 
 def _is_tensor(value: Any) -> bool:
-    return any(kind.__module__.partition(".")[0] == "torch" for kind in type(value).__mro__)
+    return any((k.__module__, k.__name__) == ("torch", "Tensor") for k in type(value).__mro__)
 
 
 def is_real(dtype: Any) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import vci_jax
+from vci_jax import progress
 from vci_jax._report import Report
 from vci_jax._table import WIDTH, metrics_text, report_text
 from vci_jax.catalogue import ON_PRETRAINING, ON_TARGET
@@ -123,11 +124,13 @@ def _measure_files(arguments: Sequence[str]) -> None:
     keys = {"features": options.features, "labels": options.labels}
     if len(options.files) == 1:
         (path,) = options.files
-        progress(f"reading {_named(path)}")
-        arrays = read_arrays(path, **keys)
-        progress(f"measuring {path}")
-        report = _measure(path, arrays, options.weighting, options.blocks)
-        progress()
+        try:
+            progress.begin("reading", _named(path))
+            arrays = read_arrays(path, **keys)
+            progress.begin("measuring", path)
+            report = _measure(path, arrays, options.weighting, options.blocks)
+        finally:
+            progress.end()
         text = report.to_json() if options.json else report_text(report, path)
         reports: Mapping[str, Report] = {path: report}
     else:
@@ -146,12 +149,6 @@ def _named(path: str) -> str:
     return f"{path}, {size:,.0f} MiB" if size >= 1 else path
 
 
-def progress(text: str = "") -> None:
-    """Shows what is being done on a terminal, in one line that the next call replaces."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text and text + ' ...'}", end="", file=sys.stderr, flush=True)
-
-
 def _measure(path: str, arrays: Mapping[str, Any], weighting: Weighting, blocks: int) -> Report:
     """The report of the arrays of a file; NC3 and NC4 if they have a classifier."""
     kernel, bias = arrays.get("head_kernel"), arrays.get("head_bias")
@@ -168,8 +165,6 @@ def _measure(path: str, arrays: Mapping[str, Any], weighting: Weighting, blocks:
         )
     except VCIError as error:
         raise VCIError(f"{path}: {error}") from None
-    finally:
-        progress()
 
 
 def _compare(
@@ -181,12 +176,12 @@ def _compare(
     sets = {}
     try:
         for place, path in enumerate(paths, 1):
-            progress(f"[{place}/{len(paths)}] reading {_named(path)}")
+            progress.begin("reading", f"{_named(path)} ({place} of {len(paths)})")
             sets[path] = read_features(path, **keys)
-        progress(f"comparing {len(paths)} files")
+        progress.begin("comparing", f"{len(paths)} files")
         return compare(sets, blocks=blocks, weighting=weighting)
     finally:
-        progress()
+        progress.end()
 
 
 def _print_csv(reports: Mapping[str, Report]) -> None:

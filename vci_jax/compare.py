@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from vci_jax import _table
+from vci_jax import _table, progress
 from vci_jax._report import Report, as_json, finish
 from vci_jax.catalogue import METRICS, ON_PRETRAINING, ON_TARGET
 from vci_jax.errors import Caveat, VCIError, optional
@@ -283,6 +283,7 @@ def _read(
         if blocks < 2:
             raise VCIError(f"blocks must be at least 2 for an interval, got {blocks}.")
         features, classes = given
+        progress.about(name)
         given, _, labels[name] = deal(features, classes, blocks, weighting)
     return finish(given, weighting=weighting, confidence=confidence, estimates=tuple(ESTIMATES))
 

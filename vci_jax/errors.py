@@ -31,6 +31,32 @@ class Caveat(NamedTuple):
         return {"code": self.code, "metrics": list(self.metrics), "message": self.message}
 
 
+def check_count(name: str, value: Any) -> None:
+    """Refuses anything but an integer of at least 1.
+
+    Raises:
+      VCIError: with the name and the value.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise VCIError(f"{name} must be an integer of at least 1, got {value!r}.")
+    if value < 1:
+        raise VCIError(f"{name} must be at least 1, got {value}.")
+
+
+def check_moments(*states: Any) -> None:
+    """Refuses anything but moments, or a tree of their fields.
+
+    Raises:
+      VCIError: with the type of what was passed.
+    """
+    for state in states:
+        if not hasattr(state, "class_scatter"):
+            raise VCIError(
+                f"Moments are expected, as vci_jax.init returns them, got {type(state).__name__}: "
+                "for arrays call vci_jax.measure_arrays(features, labels)."
+            )
+
+
 def messages(caveats: Sequence[Caveat]) -> list[str]:
     """The sentences alone, in their order."""
     return [caveat.message for caveat in caveats]

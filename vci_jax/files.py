@@ -45,6 +45,7 @@ _MAGIC = {
     b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.": "torch",  # As it was before 1.6.
     b"\x80": "pickle",
     b"version https://git-lfs": "lfs",
+    b"\x1f\x8b": "gzip",
 }
 _SUFFIXES = {
     **dict.fromkeys((".csv", ".tsv", ".txt"), "csv"),
@@ -60,6 +61,7 @@ _REFUSED = {
     "pickle": "is a pickle, which can run any code. Load it where you trust it, and save it with "
     "numpy.savez(path, features=..., labels=...)",
     "lfs": "is a pointer of Git LFS in place of the file: run git lfs pull",
+    "gzip": "is compressed with gzip: unpack it first, e.g. with gunzip",
     "empty": "is empty: write it again",
     "": f"is of no format that can be read, which are {KINDS}",
 }
@@ -113,6 +115,11 @@ def read_arrays(
     Raises:
       VCIError: as ``read_features``.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise VCIError(f"path must be the name of a file, got {type(path).__name__}.")
+    for name, key in (("features", features), ("labels", labels)):
+        if key is not None and not isinstance(key, str):
+            raise VCIError(f"{name}= must be a name or a pattern of names, got {key!r}.")
     path = Path(path)
     kind = _kind(path)
     with explained(path, kind):
@@ -241,6 +248,8 @@ def _name(
     if len(names) == 1:
         return names[0]
     reason = f"has several arrays that may be the {what}" if names else f"has no array {what!r}"
+    if len(names) > 1 and f"{what}.0" in names:
+        raise VCIError(f"{path} has {what} in a list of arrays: join them before, with torch.cat.")
     raise VCIError(
         f"{path} {reason}; it holds {_listed(stored)}. Name one with --{what} KEY ({what}= in "
         "Python)."

@@ -23,7 +23,7 @@ from vci_jax.canonical import (
     within_noise,
 )
 from vci_jax.derivatives import frozen
-from vci_jax.errors import VCIError
+from vci_jax.errors import VCIError, check_moments
 from vci_jax.moments import ClassMoments
 from vci_jax.placement import anywhere
 
@@ -83,6 +83,7 @@ def factorize(
     Raises:
       VCIError: for an unknown weighting, or for a stack of partial states.
     """
+    check_moments(moments)
     if weighting not in ("sample", "class"):
         raise VCIError(f'weighting must be "sample" or "class", got {weighting!r}.')
     if moments.count.ndim != 1:

@@ -16,10 +16,10 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from vci_jax import agreement, moments
+from vci_jax import agreement, moments, progress
 from vci_jax._report import Head, Report, check_options, finish
 from vci_jax.arrays import canonicalize_reals, check_head
-from vci_jax.errors import Caveat, VCIError
+from vci_jax.errors import Caveat, VCIError, check_count
 from vci_jax.geometry import Weighting
 from vci_jax.jit_update import jit_update
 from vci_jax.labels import read_labels
@@ -162,9 +162,12 @@ def deal(
     Raises:
       VCIError: as ``measure_arrays``.
     """
-    if isinstance(blocks, bool) or not isinstance(blocks, int | np.integer) or blocks < 1:
-        raise VCIError(f"blocks must be at least 1, got {blocks!r}.")
+    check_count("blocks", blocks)
+    if num_classes is not None:
+        check_count("num_classes", num_classes)
     rows = feature_matrix(features)
+    if blocks > max(len(rows), 100):
+        raise VCIError(f"blocks is {blocks:,} for {len(rows):,} rows: 10 to 100 are enough.")
     classes, count = read_labels(labels, len(rows), num_classes)
     _check_finite(rows, classes)
     number = np.bincount(classes[classes >= 0], minlength=count)
@@ -181,6 +184,7 @@ def deal(
             for batch in _batches(rows[block == b], classes[block == b]):
                 state = jit_update(state, *batch)
             states.append(jax.device_get(state))
+            progress.advance("measuring", b + 1, blocks)
     stack: moments.ClassMoments = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
     return stack, rows, classes
 
@@ -230,12 +234,11 @@ def _one(features: Any, labels: Any, name: str) -> float:
 
 def _check_finite(features: np.ndarray, classes: np.ndarray) -> None:
     """Refuses rows with a label whose features hold NaN or infinity."""
-    finite = np.concatenate(
-        [
-            np.isfinite(features[low : low + _ROWS].astype(np.float64)).all(axis=1)
-            for low in range(0, len(features), _ROWS)
-        ]
-    )
+    finite = np.empty(len(features), bool)
+    for low in range(0, len(features), _ROWS):
+        rows = features[low : low + _ROWS].astype(np.float64)
+        finite[low : low + _ROWS] = np.isfinite(rows).all(axis=1)
+        progress.advance("checking", low + len(rows), len(features))
     broken = np.flatnonzero((classes >= 0) & ~finite)
     if broken.size:
         raise VCIError(
@@ -251,6 +254,14 @@ def _classifier(
     scores = None if logits is None else _matrix("logits", logits)
     if classifier is None:
         return None, scores
+    if hasattr(classifier, "state_dict"):
+        raise VCIError(
+            f"classifier is a {type(classifier).__name__}: pass its arrays, (weight.T, bias)."
+        )
+    if isinstance(classifier, Mapping):
+        raise VCIError(
+            f"classifier is a mapping of {', '.join(map(str, classifier))}: pass (kernel, bias)."
+        )
     pair = classifier if isinstance(classifier, tuple | list) else (classifier,)
     if len(pair) not in (1, 2):
         raise VCIError(f"classifier must be (kernel [D, K], bias [K]), got {len(pair)} arrays.")

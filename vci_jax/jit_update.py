@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from vci_jax.arrays import as_native, canonicalize_batch
-from vci_jax.errors import VCIError
+from vci_jax.errors import VCIError, check_moments
 from vci_jax.moments import ClassMoments, update
 
 _donating = jax.jit(update, donate_argnums=0)
@@ -48,6 +48,7 @@ def jit_update(
       >>> moments.count.tolist(), int(moments.label_out_of_range)
       ([1, 1], 1)
     """
+    check_moments(moments)
     if any(map(_is_deleted, moments)):
         raise VCIError(
             "These moments were donated to an earlier jit_update, which updated them in place: use "

@@ -57,15 +57,18 @@ def as_classes(labels: Any, size: int) -> tuple[np.ndarray, int | None]:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim == 0 or len(array) != size:
+        flat = array.ndim > 1 and array.size == size
         raise VCIError(
             f"labels have shape {list(array.shape)} for {size:,} rows of features: pass one label "
-            "for each row."
+            f"for each row{', e.g. labels.reshape(-1)' if flat else ''}."
         )
     if array.ndim == 2:
         columns = array.shape[1]
         array = _of_one_hot(array)
     if array.ndim != 1:
-        raise VCIError(f"labels have shape {list(array.shape)}. {_NEEDS}: pass [N] or one-hot.")
+        raise VCIError(
+            f"labels have shape {list(array.shape)}. {_NEEDS}: pass [N] or one-hot rows [N, K]."
+        )
     return _whole(array), columns
 
 
@@ -123,8 +126,8 @@ def _of_numbers(labels: np.ndarray) -> np.ndarray:
 def _whole(labels: np.ndarray) -> np.ndarray:
     """Labels as integers or text; floats that are integers, truth values and strings become so."""
     kind = labels.dtype.kind
-    if kind == "T":
-        return labels.astype(str)
+    if kind == "T":  # NumPy's own text, which may lack some.
+        return _whole(np.array(labels.tolist()))
     if kind == "b":
         return labels.astype(np.int32)
     if kind == "O":
@@ -135,7 +138,7 @@ def _whole(labels: np.ndarray) -> np.ndarray:
         odd = next(label for label in labels if not isinstance(label, str))
         raise VCIError(
             f"labels hold {odd!r}, neither all text nor all numbers: remove the rows without a "
-            "class, or give them the label -1."
+            "class, or give them the label -1; make text of other objects with str(label)."
         )
     if kind == "f" or labels.dtype.name == "bfloat16":
         values = labels.astype(np.float64)

@@ -5,7 +5,7 @@ from jaxtyping import Array, Float, Integer, Num
 
 from vci_jax.arrays import as_native
 from vci_jax.derivatives import frozen
-from vci_jax.errors import VCIError
+from vci_jax.errors import VCIError, check_count
 from vci_jax.geometry import Weighting, factorize
 from vci_jax.metrics import vci, vci_adjusted
 from vci_jax.moments import ClassMoments, init, update
@@ -65,6 +65,9 @@ def vci_loss(
       (0.8, (64, 4))
     """
     features, labels = as_native("features", features), as_native("labels", labels)
+    check_count("num_classes", num_classes)
+    if jnp.ndim(features) != 2:
+        raise VCIError(f"features must be [N, D], got {jnp.shape(features)}: one vector a sample.")
     size, dim = jnp.shape(features)
     if moments is None:
         least = max(dim, num_classes - 1) + 2

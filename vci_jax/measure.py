@@ -14,14 +14,17 @@ import numpy as np
 
 from vci_jax._report import Head, Report, check_options, report
 from vci_jax.arrays import as_native, check_head
-from vci_jax.errors import VCIError
+from vci_jax.errors import VCIError, check_count
 from vci_jax.geometry import Weighting
 from vci_jax.jit_update import jit_update
 from vci_jax.moments import ClassMoments, init
 
 # What loaders call inputs and labels: TFDS and torchvision's, and those of Hugging Face.
-_INPUTS = ("image", "pixel_values", "input_ids", "input_values", "inputs")
-_LABELS = ("label", "labels")
+_INPUTS = (
+    *("image", "images", "img", "pixel_values", "input_ids", "input_values"),
+    "inputs",
+)
+_LABELS = ("label", "labels", "target", "targets")
 
 
 def measure(
@@ -79,8 +82,9 @@ def measure(
       >>> list(report), report["all"].samples
       (['first', 'all'], 128)
     """
-    if blocks < 1:
-        raise VCIError(f"blocks must be at least 1, got {blocks}.")
+    check_count("blocks", blocks)
+    check_count("num_classes", num_classes)
+    _check_callable(feature_fn, batches)
     check_options(weighting, only, blocks)  # Now, rather than after a pass over ImageNet.
     states: dict[str | None, list[ClassMoments]] = {}
     meter = _Meter(sys.stderr, sys.stderr.isatty() if progress is None else progress)
@@ -113,6 +117,17 @@ def measure(
     return reports.get(None, reports)
 
 
+def _check_callable(feature_fn: Any, batches: Any) -> None:
+    """Refuses arguments that are no function and no batches."""
+    if not callable(feature_fn):
+        raise VCIError(
+            f"feature_fn must be a function of the inputs, got {type(feature_fn).__name__}: for "
+            "arrays in memory call vci_jax.measure_arrays(features, labels)."
+        )
+    if not hasattr(batches, "__iter__") and not hasattr(batches, "__getitem__"):
+        raise VCIError(f"batches must be iterable, got {type(batches).__name__}: pass a loader.")
+
+
 def _in_native_order(leaf: Any) -> Any:
     """An array of another byte order as this machine has it; a jitted function would misread it."""
     if isinstance(leaf, np.ndarray) and not leaf.dtype.isnative:
@@ -130,6 +145,11 @@ def _layers(features: Any, head: Head | None) -> dict[str | None, Any]:
     layers = dict(features) if named else {None: features}
     for layer, values in layers.items():
         at = "" if layer is None else f" at {layer!r}"
+        if values is None or not (isinstance(values, list) or hasattr(values, "__array__")):
+            raise VCIError(
+                f"feature_fn must return features [N, D], got {type(values).__name__}{at}: return "
+                "the array alone, or a mapping of arrays by layer."
+            )
         layers[layer] = array = as_native("features", values)
         if array.ndim != 2:
             raise VCIError(f"feature_fn must return [N, D], got shape {tuple(array.shape)}{at}.")
@@ -158,9 +178,11 @@ def _unpack(
         return given, batch[targets[0]], batch.get("mask")
     if isinstance(batch, tuple | list) and len(batch) in (2, 3):
         return batch[0], batch[1], batch[2] if len(batch) == 3 else None
+    length = f" of {len(batch)}" if isinstance(batch, tuple | list) else ""
     raise VCIError(
         "A batch must be (inputs, labels), (inputs, labels, mask) or a mapping with image and "
-        f"label, got {type(batch).__name__}."
+        f"label, got {type(batch).__name__}{length}. For arrays in memory call "
+        "vci_jax.measure_arrays(features, labels)."
     )
 
 

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int, Integer, Num
 from vci_jax import linalg
 from vci_jax.batch import Batch, add_per_class, in_pieces, of_class, per_class, unit_rows, vet
 from vci_jax.counts import add_counts, class_weight, sum_counts
-from vci_jax.errors import VCIError
+from vci_jax.errors import VCIError, check_count, check_moments
 from vci_jax.placement import anywhere, like, without_leading
 from vci_jax.scatter import add_in_pieces
 
@@ -83,8 +83,8 @@ def init(
       VCIError: for sizes below one, a dtype that is not floating or not available, or counts
         of another shape.
     """
-    if num_classes < 1 or dim < 1:
-        raise VCIError(f"num_classes and dim must be at least 1, got {num_classes} and {dim}.")
+    for name, size in (("num_classes", num_classes), ("dim", dim)):
+        check_count(name, size)
     if jnp.dtype(dtype) not in (jnp.float32, jnp.float64):
         raise VCIError(f"Moments need float32 or float64, got dtype={jnp.dtype(dtype).name}.")
     if jax.dtypes.canonicalize_dtype(dtype) != jnp.dtype(dtype):
@@ -263,6 +263,7 @@ def merge_axis(moments: ClassMoments) -> ClassMoments:
 @anywhere()
 def class_means(moments: ClassMoments) -> Float[Array, "K D"]:
     """Returns the class means mu_k; rows of absent classes are zero."""
+    check_moments(moments)
     return jnp.where((moments.count > 0)[:, None], moments.pivot + moments.mean, 0)
 
 
@@ -437,6 +438,7 @@ def _shares(
 
 
 def _check_same(a: ClassMoments, b: ClassMoments) -> None:
+    check_moments(a, b)
     for name, left, right in zip(a._fields, a, b, strict=True):
         if left.shape != right.shape or left.dtype != right.dtype:
             raise VCIError(

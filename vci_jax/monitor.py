@@ -6,18 +6,20 @@ Legend: N rows of a batch, K classes, D features, B blocks.
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vci_jax._report import Head, Report, report
 from vci_jax.arrays import as_native, canonicalize_batch, check_head
-from vci_jax.errors import VCIError
+from vci_jax.errors import VCIError, check_count
 from vci_jax.moments import ClassMoments, init, merge_axis, update
 from vci_jax.per_class import per_class
+from vci_jax.picture import Few, Plane, fit_plane, keep, no_samples, points
 from vci_jax.placement import anywhere, like
 from vci_jax.written import json_ready, replace_text
 
@@ -49,23 +51,25 @@ class Monitor:
                 monitor.log(epoch)
 
     Rows have the form of ``metrics.jsonl`` of ``python -m train``, so that a directory is a run to
-    ``python -m probes report``, ``figures`` and ``correlate``. A training that resumes from a
-    checkpoint goes on in its directory: rows of the epochs that it repeats are replaced.
+    ``python -m probes report``, ``figures`` and ``correlate``. The page shows some 256 samples of
+    each split as points, the first of each class. A training that resumes from a checkpoint goes
+    on in its directory: rows of the epochs that it repeats are replaced.
 
     Args:
       num_classes: K.
       every: epochs between two measurements.
       layers: names that are measured if features come as a mapping; all by default. The one called
         ``features``, or else the last, has every metric and an interval; the others a few.
-      write: a directory that gets ``metrics.jsonl`` and ``per_class.json``, made if need be; or a
-        function that is called with each row; None for neither. In a program of several JAX
-        processes the first alone writes.
+      write: a directory that gets ``metrics.jsonl``, ``per_class.json`` and ``pictures.jsonl``,
+        made if need be; or a function that is called with each row; None for neither. In a program
+        of several JAX processes the first alone writes.
       blocks: B of the interval of VCI; rows of a batch are dealt among as many states.
       dtype: of the accumulation.
+      class_names: of the K classes, for the page.
 
     Raises:
-      VCIError: ``every`` or ``blocks`` is less than 1, or the directory has rows that cannot be
-        read.
+      VCIError: ``every`` or ``blocks`` is less than 1, there are not K names, or the directory has
+        rows that cannot be read.
 
     Example:
       >>> import numpy as np, vci_jax
@@ -90,14 +94,20 @@ class Monitor:
         write: Write | None = None,
         blocks: int = 16,
         dtype: jax.typing.DTypeLike = jnp.float32,
+        class_names: Sequence[str] | None = None,
     ) -> None:
-        for name, value in (("every", every), ("blocks", blocks)):
-            if value < 1:
-                raise VCIError(f"{name} must be at least 1, got {value}.")
+        for name, value in (("num_classes", num_classes), ("every", every), ("blocks", blocks)):
+            check_count(name, value)
         if isinstance(layers, str):
             raise VCIError(f"layers is {layers!r}; pass a list of names, [{layers!r}].")
+        if class_names is not None and len(class_names) != num_classes:
+            raise VCIError(
+                f"class_names has {len(class_names)} names for num_classes={num_classes}: pass one "
+                "for each class, in the order of the labels."
+            )
         self._num_classes, self._blocks, self._dtype = num_classes, blocks, dtype
         self._every, self._layers = every, layers
+        self._names = None if class_names is None else [str(name) for name in class_names]
         self._write = write if callable(write) or write is None else _Directory(Path(write))
         self._splits: dict[str, _Split] = {}
 
@@ -140,6 +150,7 @@ class Monitor:
                     for name, values in layers.items()
                 },
                 has_logits=logits is not None,
+                num_classes=self._num_classes,
             )
         if state.moments.keys() != layers.keys():
             raise VCIError(f"{split} has the layers {list(state.moments)}, got {list(layers)}.")
@@ -149,6 +160,9 @@ class Monitor:
             batch = canonicalize_batch(values, labels, mask, dtype=self._dtype)
             add = _add_dealt if name == _deepest(layers) else _add
             state.moments[name] = add(state.moments[name], *batch)
+            if name == _deepest(layers) and isinstance(self._write, _Directory):
+                few = state.few or no_samples(self._num_classes, values.shape[1], self._dtype)
+                state.few = _keep(few, *batch)
         if logits is not None:
             scores, *rest = canonicalize_batch(logits, labels, mask)
             if scores.shape[1:] != (self._num_classes,):
@@ -186,10 +200,11 @@ class Monitor:
         for split, state in self._splits.items():
             reports[split], row, classes[split] = self._measured(state, head)
             rows.append(json_ready(place | {"split": split} | row | dict(values.get(split, {}))))
-        self._splits = {}
+        splits, self._splits = self._splits, {}
         if isinstance(self._write, _Directory):
+            drawn = [json_ready(place | picture) for picture in _pictures(splits)]
             if jax.process_index() == 0:
-                self._write.write(rows, json_ready(place | classes))
+                self._write.write(rows, json_ready(place | classes), drawn)
         elif self._write is not None:
             for row in rows:
                 self._write(row)
@@ -222,66 +237,86 @@ class Monitor:
         """The report of the features, the row of the split, and the columns of its classes."""
         start = time.perf_counter()
         deepest = _deepest(state.moments)
-        features = state.moments.pop(deepest)
+        features = state.moments[deepest]
         if head is not None:
             head = check_head(head, features.mean.shape[-1], self._num_classes)
         found = report(features, head=head)
         row = {} if state.answers is None else _scores(state.answers)
         row |= found
-        if state.moments:
-            others = {name: report(moments) for name, moments in state.moments.items()}
+        others = {name: report(m) for name, m in state.moments.items() if name != deepest}
+        if others:
             row["layers"] = {
                 name: {metric: one[metric] for metric in LAYER_METRICS}
                 for name, one in others.items()
             }
         columns = jax.device_get(_classes(features))
+        if state.answers is not None:
+            right, samples = map(np.asarray, (state.answers.right, state.answers.samples))
+            columns["accuracy"] = np.where(samples > 0, right / np.maximum(samples, 1), np.nan)
+        lists: Row = {name: column.tolist() for name, column in columns.items()}
         row["seconds"] = time.perf_counter() - start
-        return found, row, {name: column.tolist() for name, column in columns.items()}
+        return found, row, lists if self._names is None else lists | {"name": self._names}
 
 
 class _Split:
     """What came of a split: moments by layer, and the sums over its logits."""
 
-    def __init__(self, moments: dict[str, ClassMoments], *, has_logits: bool) -> None:
+    def __init__(
+        self, moments: dict[str, ClassMoments], *, has_logits: bool, num_classes: int
+    ) -> None:
         self.moments = moments
         self.has_logits = has_logits
-        self.answers = (
-            _Answers(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), jnp.zeros(()))
-            if has_logits
-            else None
-        )
+        self.few: Few | None = None
+        none = jnp.zeros(num_classes, jnp.int32)
+        self.answers = _Answers(none, none, jnp.zeros(())) if has_logits else None
+
+
+def _pictures(splits: Mapping[str, _Split]) -> Iterator[Row]:
+    """A row for each split, in the plane of the train split if there is one."""
+    plane: Plane | None = None
+    for split in sorted(splits, key=lambda name: name != "train"):
+        state = splits[split]
+        if plane is None or "train" not in splits:
+            plane = fit_plane(state.moments[_deepest(state.moments)])
+        if state.few is not None:
+            yield {"split": split} | points(plane, state.few)
 
 
 class _Directory:
-    """``metrics.jsonl`` and ``per_class.json``, each replaced as a whole."""
+    """Three files of a run, each replaced as a whole."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._rows: list[Row] = []
-        file = path / "metrics.jsonl"
-        if file.exists():
-            try:
-                self._rows = [json.loads(line) for line in file.read_text().splitlines()]
-                for row in self._rows:
-                    row["step"], row["split"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise VCIError(
-                    f"{file} has a line that is no row ({error}): delete it, or take another "
-                    "directory."
-                ) from None
+        self._rows = {name: _read(path / name) for name in ("metrics.jsonl", "pictures.jsonl")}
 
-    def write(self, rows: list[Row], classes: Row) -> None:
+    def write(self, rows: list[Row], classes: Row, pictures: list[Row]) -> None:
         """Adds rows of a step, in place of those of this step and of later ones."""
         step, splits = rows[0]["step"], {row["split"] for row in rows}
-        self._rows = [
-            row
-            for row in self._rows
-            if row["step"] < step or (row["step"] == step and row["split"] not in splits)
-        ] + rows
         self._path.mkdir(parents=True, exist_ok=True)
-        lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in self._rows)
-        replace_text(self._path / "metrics.jsonl", lines)
+        for name, new in (("pictures.jsonl", pictures), ("metrics.jsonl", rows)):
+            self._rows[name] = [
+                row
+                for row in self._rows[name]
+                if row["step"] < step or (row["step"] == step and row["split"] not in splits)
+            ] + new
+            lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in self._rows[name])
+            replace_text(self._path / name, lines)
         replace_text(self._path / "per_class.json", json.dumps(classes, allow_nan=False) + "\n")
+
+
+def _read(file: Path) -> list[Row]:
+    """The rows of a file, none if it is not there."""
+    if not file.exists():
+        return []
+    try:
+        rows: list[Row] = [json.loads(line) for line in file.read_text().splitlines()]
+        for row in rows:
+            row["step"], row["split"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise VCIError(
+            f"{file} has a line that is no row ({error}): delete it, or take another directory."
+        ) from None
+    return rows
 
 
 @anywhere(like)
@@ -311,6 +346,7 @@ def deal(
     return added
 
 
+_keep = jax.jit(keep, donate_argnums=0)
 _add = jax.jit(update, donate_argnums=0)
 _add_dealt = jax.jit(deal, donate_argnums=0)
 
@@ -322,7 +358,7 @@ def _classes(stack: ClassMoments) -> dict[str, jax.Array]:
 
 
 class _Answers(NamedTuple):
-    """Rows with a label, right answers among them, and the sum of the cross-entropies."""
+    """Rows of each class, right answers among them, and the sum of all cross-entropies."""
 
     samples: jax.Array
     right: jax.Array
@@ -342,16 +378,16 @@ def _answer(
     chosen = jnp.clip(labels, 0, logits.shape[1] - 1)[:, None]
     losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), chosen, axis=1)[:, 0]
     return _Answers(
-        samples=sums.samples + jnp.sum(present, dtype=jnp.int32),
-        right=sums.right + jnp.sum(right, dtype=jnp.int32),
+        samples=sums.samples.at[labels].add(present, mode="drop"),
+        right=sums.right.at[labels].add(right, mode="drop"),
         loss=sums.loss + jnp.sum(jnp.where(present, losses, 0)),
     )
 
 
 def _scores(sums: _Answers) -> Row:
-    if not (samples := int(sums.samples)):
+    if not (samples := int(sums.samples.sum())):
         return {}
-    return {"accuracy": int(sums.right) / samples, "loss": float(sums.loss) / samples}
+    return {"accuracy": int(sums.right.sum()) / samples, "loss": float(sums.loss) / samples}
 
 
 def _deepest(layers: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from vci_jax import _formats, files
 from vci_jax.arrays import as_native
 from vci_jax.counts import MAX_COUNT
-from vci_jax.errors import VCIError
+from vci_jax.errors import VCIError, check_moments
 from vci_jax.moments import ClassMoments, init
 from vci_jax.written import replacing
 
@@ -24,6 +24,7 @@ def save(path: str | os.PathLike[str], moments: ClassMoments) -> None:
     Raises:
       VCIError: if the moments are spread over several processes.
     """
+    check_moments(moments)
     arrays = to_host(moments)._asdict()
     with replacing(path, "wb") as file:
         np.savez(file, **arrays)

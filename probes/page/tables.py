@@ -151,7 +151,7 @@ def _with_intervals(
 
 def _notes(row: dict[str, Any], metrics: Sequence[str]) -> list[str]:
     said = wary.notes(row)
-    return [note for metric in metrics for note in said.get(metric, [])]
+    return list(dict.fromkeys(note for metric in metrics for note in said.get(metric, [])))
 
 
 def _reason(metric: str, row: dict[str, Any]) -> str:

@@ -7,8 +7,9 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from vci_jax import progress
 from vci_jax._table import wrapped
-from vci_jax.cli import add_keys, progress
+from vci_jax.cli import add_keys
 from vci_jax.files import KINDS
 from vci_jax.probe import saved, selection
 
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         result = _probe(options)
     finally:
-        progress()
+        progress.end()
     if options.json:
         print(json.dumps(result))
         return
@@ -64,12 +65,12 @@ def _probe(options: argparse.Namespace) -> dict[str, Any]:
     splits, notes = {}, []
     for name in ("train", "test"):
         path = getattr(options, name)
-        progress(f"reading {path}")
+        progress.begin("reading", path)
         splits[name], dropped = saved.read(path, features=options.features, labels=options.labels)
         if dropped:
             notes.append(f"{path}: {dropped:,} rows without a label are left out.")
     splits, count = saved.renumber(splits)
-    progress("fitting the probe")
+    progress.begin("fitting", "the classifier")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         best = selection.sweep(

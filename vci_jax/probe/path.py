@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from vci_jax import progress
 from vci_jax.errors import VCIError
 from vci_jax.probe import _inputs, _prepared, _progress, _solver
 from vci_jax.probe._prepared import ProbeFit
@@ -139,6 +140,7 @@ def walk(
         kept = _progress.Progress(start + _prepared.BLOCK, state, results)
         if resume:
             _progress.save(resume, key, kept)
+        progress.advance("fitting", min(kept.done, len(job.visited)), len(job.visited))
         yield places, result
 
 

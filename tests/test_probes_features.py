@@ -85,11 +85,19 @@ def test_nothing_stale_is_reused(tmp_path):
         assert compute.asked
 
 
-@pytest.mark.parametrize("damage", ["truncated", "torn", "foreign", "missing"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "linked", "torn", "foreign", "missing"])
 def test_damage_is_met_by_computing_again(tmp_path, damage):
     directory = keep(tmp_path, Counted()).directory
     if damage == "truncated":
         os.truncate(directory / "features.npy", 200)
+    elif damage == "flipped":
+        content = bytearray((directory / "features.npy").read_bytes())
+        content[-7] ^= 1
+        (directory / "features.npy").write_bytes(content)
+    elif damage == "linked":
+        (directory / "features.npy").rename(tmp_path / "elsewhere.npy")
+        (directory / "features.npy").symlink_to(tmp_path / "elsewhere.npy")
+        before = (tmp_path / "elsewhere.npy").read_bytes()
     elif damage == "torn":
         (directory / "meta.json").write_text('{"depends')
     elif damage == "foreign":
@@ -102,6 +110,8 @@ def test_damage_is_met_by_computing_again(tmp_path, damage):
     assert same(keep(tmp_path, compute, say=said.append))
     assert sum(map(len, compute.asked)) == 23
     assert "is damaged" in said[0]
+    if damage == "linked":
+        assert (tmp_path / "elsewhere.npy").read_bytes() == before
 
 
 def test_progress_that_fits_no_file_starts_over(tmp_path):
@@ -112,6 +122,19 @@ def test_progress_that_fits_no_file_starts_over(tmp_path):
     compute = Counted()
     assert same(keep(tmp_path, compute))
     assert compute.asked[0] == range(5)
+
+
+def test_a_flipped_bit_in_an_unfinished_directory_costs_its_shard(tmp_path):
+    """The rows before it are kept."""
+    with pytest.raises(Killed):
+        keep(tmp_path, Counted(killed_at=15))
+    (directory,) = tmp_path.iterdir()
+    labels = np.load(directory / "labels.npy", mmap_mode="r+")
+    labels[7] ^= 1
+    labels.flush()
+    compute = Counted()
+    assert same(keep(tmp_path, compute))
+    assert compute.asked[0] == range(5, 10)
 
 
 def test_two_processes_do_not_fill_one_directory(tmp_path):
@@ -179,7 +202,7 @@ def test_broken_images_have_no_label(photos):
 
 
 def test_the_identity_of_images_is_their_content(photos):
-    """Pixels in memory by their bytes; files by name, size and time; labels by what they mean."""
+    """Pixels in memory by their bytes; files by name and bytes; labels by what they mean."""
     images = np.zeros((2, 4, 4, 1), np.uint8)
     base = Arrays(images, np.array([0, 1], np.int32), "a")
     other = images.copy()
@@ -202,6 +225,11 @@ def test_the_identity_of_images_is_their_content(photos):
     path = data.load(DataConfig(source=f"folder:{photos}", image_size=4)).train.records.paths()[3]
     about = path.stat()
     os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns + 1))
+    assert of_folder() == before
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
     assert of_folder() != before
 
 

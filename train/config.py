@@ -78,6 +78,8 @@ class DataConfig:
     """Threads that read images, in each worker; 0 does it in the training thread."""
     max_unreadable: int = 0
     """Broken images that are skipped, and counted, before the run stops with their names."""
+    allow_changes: bool = False
+    """Go on with a run though its images are no longer those that it began with."""
     mix: MixConfig = dataclasses.field(default_factory=MixConfig)
 
 
@@ -246,7 +248,15 @@ class Config:
 
 # Fields that change where a run is computed and what it says, but its numbers by no more than their
 # rounding: a resumed run may have others. A name that ends in a dot stands for a whole section.
-FREE = ("data.data_dir", "data.workers", "data.threads", "log.", "mesh.")
+FREE = (
+    "data.data_dir",
+    "data.workers",
+    "data.threads",
+    "data.allow_changes",
+    "checkpoint.",
+    "log.",
+    "mesh.",
+)
 
 # Fields that count something, of which there must be at least one.
 _COUNTS = (

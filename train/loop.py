@@ -30,10 +30,10 @@ from train import (
 from train import mesh as meshes
 from train.claim import claim
 from train.config import Config
-from train.data import mix
+from train.data import digest, mix
 from train.display import Display, print_facts
 from train.owner import owned
-from train.provenance import note_start
+from train.provenance import note_start, refuse_other_images
 from train.step import Task, TrainState
 from train.stop import Guard, Preempted, Stopping
 
@@ -98,6 +98,7 @@ def train(config: Config, workdir: Path, console: Console) -> list[log.Row]:
         run = prepare(config)
         print_facts(console, _inspected(run, workdir))
         _claim(config, workdir)
+        images = _same_images(run, workdir)
         alone = jax.process_index() == 0  # The first process writes for all.
         with (
             owned(workdir, "training in") if alone else contextlib.nullcontext(),
@@ -113,7 +114,7 @@ def train(config: Config, workdir: Path, console: Console) -> list[log.Row]:
                 manager, run.program.shapes, run.program.inspect, display.say
             )
             guard = Guard(config.log.max_loss, config.optim.lr, saved and saved[1].first_loss)
-            with _journal(run, workdir, saved) as journal, display:
+            with _journal(run, workdir, saved, images) as journal, display:
                 outputs = Outputs(manager, journal, display, stopping, guard)
                 if saved and saved[2] < run.steps:
                     display.say(f"Going on from step {saved[2]} of {run.steps}.")
@@ -136,6 +137,7 @@ def inspect(config: Config, workdir: Path, console: Console) -> None:
     facts = _inspected(run, workdir, images=max(256, run.dataset.num_classes))
     if (workdir / "config.json").exists():
         claim(config, workdir)
+        _same_images(run, workdir)
         with owned(workdir, "training in"):
             pass
     print_facts(console, facts)
@@ -246,15 +248,25 @@ def _claim(config: Config, workdir: Path) -> None:
         claim(config, workdir)  # Now it is there, and must be the same.
 
 
+def _same_images(run: Run, workdir: Path) -> digest.Description:
+    """Returns the description of the images, which must be those that the run began with."""
+    images = digest.describe(run.dataset)
+    refuse_other_images(workdir, images, allowed=run.config.data.allow_changes)
+    return images
+
+
 def _journal(
-    run: Run, workdir: Path, saved: tuple[TrainState, checkpoint.Notes, int] | None
+    run: Run,
+    workdir: Path,
+    saved: tuple[TrainState, checkpoint.Notes, int] | None,
+    images: digest.Description,
 ) -> log.Journal | log.NoJournal:
     if jax.process_index():
         return log.NoJournal()
     config = run.config
     last = -1 if saved is None else saved[2]
     if last < run.steps:
-        note_start(workdir, step=max(last, 0))
+        note_start(workdir, step=max(last, 0), images=images)
     wandb = log.open_wandb(config.log.wandb, workdir, dataclasses.asdict(config))
     return log.Journal(workdir, last_step=last, wandb=wandb)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from train import local
 from train.config import ConfigError, DataConfig
 from train.data import decode, shards, splits
 from train.data.arrays import Arrays
@@ -157,7 +158,9 @@ def package() -> Any:
 
 def directory(given: str) -> Path:
     """Returns where prepared data sets are: as given, or where TFDS puts them."""
-    return Path(given or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+    if given:
+        return local.path(given, "the directory of the data")
+    return local.path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"), "TFDS_DATA_DIR")
 
 
 def stored_shape(name: str, config: DataConfig) -> tuple[int | None, ...]:

@@ -11,14 +11,16 @@ import pytest
 from PIL import Image
 from probed_run import make_run, moved
 
+import configs
 from probes.encoders import identity
 from probes.encoders import run as encoder_of_run
 from probes.encoders.config import TransferConfig
 from probes.transfer import features, saved, task_features
 from probes.transfer.tasks import Task
-from train import data, loop
+from train import data, loop, provenance
 from train import mesh as meshes
 from train.config import ConfigError, DataConfig, EvalConfig
+from train.data import digest
 from train.data.arrays import Arrays
 from train.data.unreadable import Unreadable
 from train.step import predict
@@ -306,8 +308,10 @@ def test_the_transform_is_the_networks(run):
     assert (larger.data.image_size, larger.data.resize) == (12, 12)
     assert larger.identity != probed.identity
     imagenet = DataConfig(image_size=224, resize=232)
-    assert encoder_of_run._transform(imagenet, TransferConfig()).resize == 232
-    assert encoder_of_run._transform(imagenet, TransferConfig(image_size=448)).resize == 464
+    assert encoder_of_run._transform(workdir, imagenet, TransferConfig()).resize == 232
+    assert (
+        encoder_of_run._transform(workdir, imagenet, TransferConfig(image_size=448)).resize == 464
+    )
 
 
 def test_photographs_are_brought_to_the_range_of_the_network(run, photos, tmp_path):
@@ -334,6 +338,10 @@ def test_mistakes_are_said(run, tmp_path):
     config["data"]["source"] = "tfds:cifar10:3.0.2"
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match=r"(?s)kept their size, .* Say the side .* --image-size"):
+        encoder_of_run.load(tmp_path, TransferConfig(data_dir=str(tmp_path)))
+    digits = digest.describe(data.load(configs.get("digits").data))
+    provenance.note_start(tmp_path, step=0, images=digits)
+    with pytest.raises(ConfigError, match="has no checkpoints; train it first"):
         encoder_of_run.load(tmp_path, TransferConfig(data_dir=str(tmp_path)))
     (tmp_path / "config.json").write_text(json.dumps(config | {"colour": "red"}))
     with pytest.raises(ConfigError, match="the fields colour, which this version does not know"):

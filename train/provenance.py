@@ -44,7 +44,7 @@ def refuse_other_images(workdir: Path, images: digest.Description, *, allowed: b
     Raises:
       ConfigError: it is another; says what differs.
     """
-    noted = [entry["images"] for entry in _starts(workdir) if "images" in entry]
+    noted = _noted(workdir)
     found = digest.differences(noted[-1], images) if noted else []
     if not found:
         return
@@ -59,6 +59,18 @@ def refuse_other_images(workdir: Path, images: digest.Description, *, allowed: b
             f"{said} Put the images back, choose another directory, or go on with these: "
             "--data.allow-changes."
         )
+
+
+def image_shape(workdir: Path) -> tuple[int, ...] | None:
+    """Returns ``(H, W, C)`` of the images of a run, if it has noted it."""
+    noted = _noted(workdir)
+    return tuple(noted[-1]["shape"]) if noted else None
+
+
+def _noted(workdir: Path) -> list[digest.Description]:
+    """Returns the descriptions of the data set at each start that noted one."""
+    found = [entry.get("images") for entry in _starts(workdir)]
+    return [images for images in found if images and digest.is_description(images)]
 
 
 def _starts(workdir: Path) -> list[dict[str, Any]]:

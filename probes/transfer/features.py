@@ -156,7 +156,7 @@ def keep(
         if (directory / "meta.json").exists():
             try:
                 return _verified(directory, depends_on, size)
-            except (ValueError, OSError) as error:
+            except (ValueError, TypeError, OSError) as error:
                 say(f"{directory} is damaged ({error}): its features are computed again.")
                 (directory / "meta.json").unlink()
                 (directory / "progress.json").unlink(missing_ok=True)

@@ -20,17 +20,29 @@ from train.data.sources import Dataset, Records
 Description = dict[str, Any]
 
 _SAMPLE = 64
+_SPLITS = ("train", "test")
 _BYTES = 16
 
 
 def describe(dataset: Dataset) -> Description:
-    """Returns, as JSON, how many images and classes there are, and digests of what they are."""
+    """Returns, as JSON, their shape, how many there are, and digests of what they are."""
     return {
+        "shape": list(dataset.image_shape),
         "classes": dataset.num_classes,
         "class_names": _digest(name.encode() for name in dataset.classes),
         "train": _of_split(dataset.train.records),
         "test": _of_split(dataset.test.records),
     }
+
+
+def is_description(value: Any) -> bool:
+    """Whether something that was read has the form of a description."""
+    fields = {"shape": list, "classes": int, "class_names": str, "train": dict, "test": dict}
+    return (
+        isinstance(value, dict)
+        and all(isinstance(value.get(name), kind) for name, kind in fields.items())
+        and all({"images", "names", "content"} <= value[split].keys() for split in _SPLITS)
+    )
 
 
 def differences(before: Mapping[str, Any], now: Description) -> list[str]:
@@ -44,7 +56,7 @@ def differences(before: Mapping[str, Any], now: Description) -> list[str]:
     found = []
     if before["class_names"] != now["class_names"]:
         found.append("the classes have other names")
-    for split, title in (("train", "to train on"), ("test", "to measure")):
+    for split, title in zip(_SPLITS, ("to train on", "to measure"), strict=True):
         for part, what in (("names", "names or labels"), ("content", "content")):
             if before[split][part] != now[split][part]:
                 found.append(f"the images {title} have other {what}")

@@ -1,5 +1,6 @@
 """Damaged data sets: the right images, or one message that names the file; never a traceback."""
 
+import dataclasses
 import io
 import json
 import os
@@ -15,6 +16,7 @@ from test_train_sources import make_tfds, numbers, picture, write_images
 
 from train import data
 from train.config import ConfigError, DataConfig
+from train.data.prepared import Prepared
 from train.data.sources import Dataset
 
 
@@ -174,6 +176,19 @@ def test_one_damaged_record_counts_as_one_image(prepared, tmp_path, workers):
     batches = list(data.evaluation_batches(dataset.train, config, 8, 8))
     assert sum(batch["mask"].sum() for batch in batches) == 39
     assert list(dataset.train.unreadable.reasons) == ["mixed train[11]"]
+
+
+def test_a_damaged_record_of_images_of_one_size(tmp_path):
+    """They are not decoded into memory then; the others are as they were."""
+    pytest.importorskip("tensorflow_datasets")
+    make_tfds(tmp_path, "tiny")
+    flip(tmp_path / "tiny" / "1.0.0" / "tiny-train.array_record-00000-of-00001", 3000)
+    config = DataConfig(source="tfds:tiny", data_dir=str(tmp_path))
+    holds(outcome(config), "tiny train[", "tiny/1.0.0")
+    dataset = outcome(dataclasses.replace(config, max_unreadable=1))
+    assert isinstance(dataset, Dataset)
+    assert isinstance(dataset.train.records, Prepared)
+    assert len(dataset.train.unreadable.reasons) == 1
 
 
 def test_an_older_finished_version_is_taken_before_an_unfinished_one(prepared, tmp_path):

@@ -72,8 +72,9 @@ def assert_same_run(workdir, expected):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
+    folder, begun = tmp_path_factory.mktemp("whole"), time.monotonic()
     finish(start(folder / "run", folder / "log"), folder / "log")
+    (folder / "seconds").write_text(str(time.monotonic() - begun))
     return folder / "run"
 
 
@@ -115,15 +116,16 @@ def test_killed_at_twenty_random_moments(whole, tmp_path):
 def test_a_request_to_the_group_saves_whenever_it_comes(workers, whole, tmp_path):
     """As SLURM and Kubernetes send it: input workers do not die of it before the run has saved.
 
-    Spread over import, compilation, start of workers, passes, training and saves. Before a process
-    owns the directory, it may end by the signal itself: nothing is lost.
+    Spread over import, compilation, start of workers, passes, training and saves, VCI_REQUESTS of
+    them. Before a process owns the directory, it may end by the signal itself: nothing is lost.
     """
     moments, workdir, log = random.Random(workers), tmp_path / "run", tmp_path / "log"
+    last = float((whole.parent / "seconds").read_text()) * (1.5 if workers else 0.9)
     saved = 0
     for request in range(int(os.environ.get("VCI_REQUESTS", "4"))):
         log.write_bytes(b"")
         process = start(workdir, log, WORKERS=str(workers))
-        time.sleep(moments.random() * (24 if workers else 14))
+        time.sleep(moments.random() * last)
         kind = signal.SIGUSR1 if request % 2 else signal.SIGTERM
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, kind)

@@ -308,11 +308,14 @@ def _in_memory(records: Prepared, config: DataConfig) -> Prepared | Arrays:
     images, labels = None, np.empty(records.size, np.int32)
     for start in range(0, records.size, _CHUNK):
         indices = list(range(start, min(start + _CHUNK, records.size)))
-        for index, (data, label) in zip(indices, records.read_many(indices), strict=True):
-            try:
-                image = np.asarray(decode.pixels(decode.read(data), mode))
-            except decode.UnreadableImage:
-                return records
+        try:
+            found = [
+                (np.asarray(decode.pixels(decode.read(data), mode)), label)
+                for data, label in records.read_many(indices)
+            ]
+        except decode.UnreadableImage:
+            return records
+        for index, (image, label) in zip(indices, found, strict=True):
             image = image.reshape(*image.shape[:2], -1)
             if images is None:
                 images = np.empty((records.size, *image.shape), np.uint8)

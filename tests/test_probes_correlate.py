@@ -390,6 +390,12 @@ def test_the_command_prints_and_draws(tmp_path, capsys):
     assert "$+0.956$" in said
 
 
+def test_nothing_is_drawn_where_no_folder_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert correlate_command.main(["--published", "--resamples", "199"]) == 0
+    assert not list(tmp_path.iterdir())
+
+
 def test_mistakes_on_the_command_line(tmp_path, capsys):
     for arguments in ([], ["--published", "run"], [str(tmp_path / "nowhere")]):
         assert correlate_command.main(arguments) == 2

@@ -11,14 +11,16 @@ import pytest
 from PIL import Image
 from probed_run import make_run, moved
 
+import configs
 from probes.encoders import identity
 from probes.encoders import run as encoder_of_run
 from probes.encoders.config import TransferConfig
 from probes.transfer import features, saved, task_features
 from probes.transfer.tasks import Task
-from train import data, loop
+from train import data, loop, provenance
 from train import mesh as meshes
 from train.config import ConfigError, DataConfig, EvalConfig
+from train.data import digest
 from train.data.arrays import Arrays
 from train.data.unreadable import Unreadable
 from train.step import predict
@@ -85,11 +87,19 @@ def test_nothing_stale_is_reused(tmp_path):
         assert compute.asked
 
 
-@pytest.mark.parametrize("damage", ["truncated", "torn", "foreign", "missing"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "linked", "torn", "foreign", "missing"])
 def test_damage_is_met_by_computing_again(tmp_path, damage):
     directory = keep(tmp_path, Counted()).directory
     if damage == "truncated":
         os.truncate(directory / "features.npy", 200)
+    elif damage == "flipped":
+        content = bytearray((directory / "features.npy").read_bytes())
+        content[-7] ^= 1
+        (directory / "features.npy").write_bytes(content)
+    elif damage == "linked":
+        (directory / "features.npy").rename(tmp_path / "elsewhere.npy")
+        (directory / "features.npy").symlink_to(tmp_path / "elsewhere.npy")
+        before = (tmp_path / "elsewhere.npy").read_bytes()
     elif damage == "torn":
         (directory / "meta.json").write_text('{"depends')
     elif damage == "foreign":
@@ -102,6 +112,8 @@ def test_damage_is_met_by_computing_again(tmp_path, damage):
     assert same(keep(tmp_path, compute, say=said.append))
     assert sum(map(len, compute.asked)) == 23
     assert "is damaged" in said[0]
+    if damage == "linked":
+        assert (tmp_path / "elsewhere.npy").read_bytes() == before
 
 
 def test_progress_that_fits_no_file_starts_over(tmp_path):
@@ -112,6 +124,19 @@ def test_progress_that_fits_no_file_starts_over(tmp_path):
     compute = Counted()
     assert same(keep(tmp_path, compute))
     assert compute.asked[0] == range(5)
+
+
+def test_a_flipped_bit_in_an_unfinished_directory_costs_its_shard(tmp_path):
+    """The rows before it are kept."""
+    with pytest.raises(Killed):
+        keep(tmp_path, Counted(killed_at=15))
+    (directory,) = tmp_path.iterdir()
+    labels = np.load(directory / "labels.npy", mmap_mode="r+")
+    labels[7] ^= 1
+    labels.flush()
+    compute = Counted()
+    assert same(keep(tmp_path, compute))
+    assert compute.asked[0] == range(5, 10)
 
 
 def test_two_processes_do_not_fill_one_directory(tmp_path):
@@ -179,7 +204,7 @@ def test_broken_images_have_no_label(photos):
 
 
 def test_the_identity_of_images_is_their_content(photos):
-    """Pixels in memory by their bytes; files by name, size and time; labels by what they mean."""
+    """Pixels in memory by their bytes; files by name and bytes; labels by what they mean."""
     images = np.zeros((2, 4, 4, 1), np.uint8)
     base = Arrays(images, np.array([0, 1], np.int32), "a")
     other = images.copy()
@@ -202,6 +227,11 @@ def test_the_identity_of_images_is_their_content(photos):
     path = data.load(DataConfig(source=f"folder:{photos}", image_size=4)).train.records.paths()[3]
     about = path.stat()
     os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns + 1))
+    assert of_folder() == before
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
     assert of_folder() != before
 
 
@@ -278,8 +308,10 @@ def test_the_transform_is_the_networks(run):
     assert (larger.data.image_size, larger.data.resize) == (12, 12)
     assert larger.identity != probed.identity
     imagenet = DataConfig(image_size=224, resize=232)
-    assert encoder_of_run._transform(imagenet, TransferConfig()).resize == 232
-    assert encoder_of_run._transform(imagenet, TransferConfig(image_size=448)).resize == 464
+    assert encoder_of_run._transform(workdir, imagenet, TransferConfig()).resize == 232
+    assert (
+        encoder_of_run._transform(workdir, imagenet, TransferConfig(image_size=448)).resize == 464
+    )
 
 
 def test_photographs_are_brought_to_the_range_of_the_network(run, photos, tmp_path):
@@ -306,6 +338,10 @@ def test_mistakes_are_said(run, tmp_path):
     config["data"]["source"] = "tfds:cifar10:3.0.2"
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match=r"(?s)kept their size, .* Say the side .* --image-size"):
+        encoder_of_run.load(tmp_path, TransferConfig(data_dir=str(tmp_path)))
+    digits = digest.describe(data.load(configs.get("digits").data))
+    provenance.note_start(tmp_path, step=0, images=digits)
+    with pytest.raises(ConfigError, match="has no checkpoints; train it first"):
         encoder_of_run.load(tmp_path, TransferConfig(data_dir=str(tmp_path)))
     (tmp_path / "config.json").write_text(json.dumps(config | {"colour": "red"}))
     with pytest.raises(ConfigError, match="the fields colour, which this version does not know"):

@@ -23,7 +23,7 @@ def test_a_record_is_one_line_that_fits():
     console = Console(file=out, width=80)
     with display.Display(steps=300, steps_per_epoch=100, console=console) as shown:
         for _ in range(2):
-            shown.step(150, {"loss": 1.0, "accuracy": 0.5}, None)
+            shown.step(150, {"loss": 1.0, "accuracy": 0.5})
             shown.record(_row("train", 0.25), _row("test", float("nan"), warnings=["few [rows]"]))
     header, columns, *lines = out.getvalue().splitlines()
     assert [word for word in header.split() if word.isalpha()] == ["train", "test"]
@@ -36,16 +36,18 @@ def test_a_record_is_one_line_that_fits():
 def test_without_a_terminal_there_is_a_line_a_minute(monkeypatch):
     """With the step, what the bar would show, and the time that is left."""
     out, clock = io.StringIO(), [0.0]
+    scalars = {"loss": 1.0, "accuracy": 0.5, "images_per_second": 640.0, "data_wait": 0.125}
     monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
     console = Console(file=out, width=120)
     with display.Display(steps=300, steps_per_epoch=100, console=console) as shown:
         for step in range(1, 151):
             clock[0] += 1.0
-            shown.step(step, {"loss": 1.0, "accuracy": 0.5}, 640.0)
+            shown.step(step, scalars)
     lines = out.getvalue().splitlines()
     assert len(lines) == 2
     words = " ".join(lines[1].split())
-    assert words == "step 120 of 300 loss 1.000 accuracy 0.500 640 images/s 3 min left"
+    progress = "step 120 of 300 loss 1.000 accuracy 0.500"
+    assert words == progress + " 640 images/s 12% waiting for data 3 min left"
 
 
 def test_the_summary_has_first_and_last_values():

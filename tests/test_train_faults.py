@@ -1,12 +1,10 @@
 """What goes wrong with files, disks and processes: a defined outcome for each, and no hang."""
 
 import dataclasses
-import errno
 import io
 import itertools
 import os
 import pathlib
-import resource
 import signal
 import subprocess
 import sys
@@ -19,17 +17,9 @@ from PIL import Image
 
 from train import data
 from train.config import ConfigError, DataConfig
-from train.data import listing
-from vci_jax import written
 
 ROOT = pathlib.Path(__file__).parents[1]
 SECONDS = 60
-
-
-@pytest.fixture(autouse=True)
-def _home(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-    listing._say_once.cache_clear()
 
 
 @pytest.fixture(autouse=True)
@@ -246,47 +236,6 @@ def test_a_class_that_is_only_measured_is_named(folder, tmp_path):
         data.load(config_of(root, test_split="test"))
     with pytest.raises(ConfigError, match=r"none to train on, of '[ab]'.*train\[:1\]"):
         data.load(config_of(root, train_split="train[:1]", test_split="train[1:]"))
-
-
-# --- a disk that is full ----------------------------------------------------------------------
-
-
-def settle(folder):
-    then = time.time() - 60
-    for path in (folder, *folder.iterdir()):
-        os.utime(path, (then, then))
-
-
-def test_a_full_disk_costs_one_message_and_leaves_nothing_behind(folder, caplog, monkeypatch):
-    """A write that fails halfway (here at a limit of the process) leaves no half listing."""
-    settle(folder)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))
-        first, again = listing.list_images(folder), listing.list_images(folder)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
-    assert first == again
-    assert [len(files) for files in first.files.values()] == [6, 6]
-    assert caplog.text.count("listings cannot be kept") == 1
-    assert not list(listing._place(folder).parent.iterdir())
-    listing.list_images(folder)
-    assert listing._place(folder).exists()
-
-
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-def test_a_place_that_cannot_be_written_costs_one_message(folder, caplog, monkeypatch, code):
-    settle(folder)
-
-    def refuse(*unused, **options):
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(written, "open", refuse, raising=False)
-    assert data.load(config_of(folder)).train.size == 12
-    assert data.load(config_of(folder)).train.size == 12
-    assert caplog.text.count(os.strerror(code)) == 1
 
 
 # --- processes that die -----------------------------------------------------------------------

@@ -72,8 +72,9 @@ def assert_same_run(workdir, expected):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
+    folder, begun = tmp_path_factory.mktemp("whole"), time.monotonic()
     finish(start(folder / "run", folder / "log"), folder / "log")
+    (folder / "seconds").write_text(str(time.monotonic() - begun))
     return folder / "run"
 
 
@@ -115,15 +116,16 @@ def test_killed_at_twenty_random_moments(whole, tmp_path):
 def test_a_request_to_the_group_saves_whenever_it_comes(workers, whole, tmp_path):
     """As SLURM and Kubernetes send it: input workers do not die of it before the run has saved.
 
-    Spread over import, compilation, start of workers, passes, training and saves. Before a process
-    owns the directory, it may end by the signal itself: nothing is lost.
+    Spread over import, compilation, start of workers, passes, training and saves, VCI_REQUESTS of
+    them. Before a process owns the directory, it may end by the signal itself: nothing is lost.
     """
     moments, workdir, log = random.Random(workers), tmp_path / "run", tmp_path / "log"
+    last = float((whole.parent / "seconds").read_text()) * (1.5 if workers else 0.9)
     saved = 0
     for request in range(int(os.environ.get("VCI_REQUESTS", "4"))):
         log.write_bytes(b"")
         process = start(workdir, log, WORKERS=str(workers))
-        time.sleep(moments.random() * (24 if workers else 14))
+        time.sleep(moments.random() * last)
         kind = signal.SIGUSR1 if request % 2 else signal.SIGTERM
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, kind)
@@ -136,6 +138,30 @@ def test_a_request_to_the_group_saves_whenever_it_comes(workers, whole, tmp_path
     assert saved > 0
     finish(start(workdir, log, WORKERS=str(workers)), log)
     assert_same_run(workdir, whole)
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_trains_and_the_other_is_told(whole, tmp_path):
+    """Started 0 to 30 s apart, VCI_PAIRS times: one ends with all rows, the other with 2.
+
+    The run waits at its passes, to last longer than that. Where the second process starts at least
+    five seconds later, it is the one that is told.
+    """
+    moments, pairs = random.Random(0), int(os.environ.get("VCI_PAIRS", "3"))
+    for pair in range(pairs):
+        workdir, logs = tmp_path / f"run{pair}", [tmp_path / f"log{pair}{i}" for i in range(2)]
+        distance = 30 * (pair + moments.random()) / pairs
+        processes = [start(workdir, logs[0], SECONDS_A_PASS="1.5")]
+        time.sleep(distance)
+        processes.append(start(workdir, logs[1], SECONDS_A_PASS="1.5"))
+        codes = [process.wait(200) for process in processes]
+        said = [log.read_text() for log in logs]
+        assert sorted(codes) == [0, 2], (distance, codes, said[0][-500:], said[1][-500:])
+        assert distance < 5 or codes == [0, 2]
+        told = said[codes.index(2)]
+        assert "is training in" in told
+        assert "Traceback" not in told
+        assert tiny_run.rows(workdir) == tiny_run.rows(whole)
 
 
 def together(workdir, log, **variables):

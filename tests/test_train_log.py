@@ -65,3 +65,16 @@ def test_stopwatch_does_not_count_the_first_step(monkeypatch):
     for _ in range(3):
         watch.add(8)
     assert watch.rate() == 8.0
+
+
+def test_stopwatch_tells_the_share_of_waiting(monkeypatch):
+    """Of the time since the first step."""
+    now = iter([100.0, 101.0, 101.5, 104.0])
+    monkeypatch.setattr("train.log.time.perf_counter", lambda: next(now))
+    watch = Stopwatch()
+    assert watch.wait_share() is None
+    watch.add(8)
+    with watch.waiting():
+        pass
+    watch.add(8)
+    assert watch.wait_share() == 0.125

@@ -8,7 +8,6 @@ import pickle
 import socket
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,16 +18,10 @@ from PIL import Image
 import configs
 from train import data
 from train.config import ConfigError, DataConfig
-from train.data import listing, prepared, splits
+from train.data import prepared, splits
 
 ROOT = pathlib.Path(__file__).parents[1]
 COLOURS = ("blue", "green", "red")
-
-
-@pytest.fixture(autouse=True)
-def _home(tmp_path_factory, monkeypatch):
-    """Listings are remembered below the home directory; here, a new one for each test."""
-    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
 
 
 def picture(number, kind="PNG", side=6):
@@ -142,30 +135,33 @@ def test_a_folder_with_splits(tmp_path):
     assert dataset.train.records.name_of(0) == str(tmp_path / "train" / "blue" / "003.png")
 
 
-@pytest.mark.parametrize("kind", ["jpg", "JPEG", "Png", "webp", "JPG"])
+@pytest.mark.parametrize(
+    "kind", ["jpg", "JPEG", "Png", "webp", "JPG", "tif", "TIFF", "ppm", "pgm", "BMP", "gif", "avif"]
+)
 def test_suffixes_of_any_case(tmp_path, kind):
     for split in ("train", "test"):
-        (tmp_path / split / "a").mkdir(parents=True)
+        write_images(tmp_path / split, {"a": 0, "b": 1})
         name = tmp_path / split / "a" / f"image.{kind}"
-        file_type = {"jpg": "JPEG"}.get(kind.lower(), kind.upper())
+        file_type = {"jpg": "JPEG", "tif": "TIFF", "pgm": "PPM"}.get(kind.lower(), kind.upper())
         name.write_bytes(picture(7, file_type))
-    assert load(f"folder:{tmp_path}").train.size == 1
+    assert load(f"folder:{tmp_path}").train.size == 2
 
 
 def test_the_first_usual_name_is_the_test_split(tmp_path):
     """test before validation before val; a given name wins."""
     for start, split in enumerate(("train", "val", "validation", "test")):
-        write_images(tmp_path / split, {"a": 1}, start=start)
-    assert numbers(load(f"folder:{tmp_path}").test) == {3: 0}
-    assert numbers(load(f"folder:{tmp_path}", test_split="val").test) == {1: 0}
+        write_images(tmp_path / split, {"a": 1, "b": 1}, start=2 * start)
+    assert numbers(load(f"folder:{tmp_path}").test) == {6: 0, 7: 1}
+    assert numbers(load(f"folder:{tmp_path}", test_split="val").test) == {2: 0, 3: 1}
     both = load(f"folder:{tmp_path}", train_split="train+validation")
-    assert numbers(both.train) == {0: 0, 2: 0}
+    assert numbers(both.train) == {0: 0, 1: 1, 4: 0, 5: 1}
 
 
 def test_validation_may_lie_in_a_folder_called_val(tmp_path):
     """The config that reads ImageNet from TFDS reads it from its folders too."""
-    write_images(tmp_path / "train", {"a": 1})
+    write_images(tmp_path / "train", {"a": 1, "b": 0})
     write_images(tmp_path / "val", {"a": 2}, start=1)
+    (tmp_path / "train" / "b" / "9.png").write_bytes(picture(9))
     dataset = load(f"folder:{tmp_path}", test_split="validation[1:]")
     assert numbers(dataset.test) == {2: 0}
 
@@ -263,9 +259,9 @@ def test_images_in_one_heap_are_explained(tmp_path):
 
 
 def test_files_that_are_no_images_are_left_out_and_counted(tmp_path, caplog):
-    """By name: a text and a GIF are reported, hidden files are not."""
+    """By name: a text and a film are reported, hidden files are not."""
     write_images(tmp_path, {"a": 5, "b": 5})
-    for name in ("notes.txt", "moving.gif", ".DS_Store"):
+    for name in ("notes.txt", "moving.mp4", ".DS_Store"):
         (tmp_path / "a" / name).write_bytes(b"x")
     (tmp_path / ".cache").mkdir()
     dataset = load(f"folder:{tmp_path}", test_split="train")
@@ -300,69 +296,6 @@ def test_photographs_of_hand_signs():
     batch = next(data.training_batches(dataset.train, DataConfig(batch_size=16), seed=0))
     assert batch["image"].shape == (16, 100, 100, 3)
     assert batch["image"].std() > 20
-
-
-# --- listings ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def settled(tmp_path):
-    """A flat folder whose modification times lie back far enough to be trusted."""
-    root = write_images(tmp_path / "data", {"a": 2, "b": 3})
-    age(root)
-    return root
-
-
-def age(root, seconds=60):
-    then = time.time() - seconds
-    for path in (root, *root.iterdir()):
-        os.utime(path, (then, then))
-
-
-def scans(monkeypatch):
-    """Counts how often folders are listed anew."""
-    calls, scan = [], listing._scan
-    monkeypatch.setattr(listing, "_scan", lambda *a: calls.append(a) or scan(*a))
-    return calls
-
-
-def test_a_listing_is_remembered_until_a_folder_changes(settled, monkeypatch):
-    """A second start scans nothing; a new file, a lost one and a new class each bring a scan."""
-    calls = scans(monkeypatch)
-    first = listing.list_images(settled)
-    assert listing.list_images(settled) == first
-    assert len(calls) == 1
-    (settled / "a" / "new.png").write_bytes(picture(50))
-    age(settled, 50)
-    assert "new.png" in listing.list_images(settled).files["a"]
-    (settled / "a" / "new.png").unlink()
-    age(settled, 40)
-    assert listing.list_images(settled) == first
-    write_images(settled, {"c": 1})
-    age(settled, 30)
-    assert list(listing.list_images(settled).files) == ["a", "b", "c"]
-    assert len(calls) == 4
-    listing.list_images(settled)
-    assert len(calls) == 4
-
-
-def test_a_folder_that_has_just_changed_is_not_remembered(settled, monkeypatch):
-    """A change within the same tick of the file system's clock would go unseen."""
-    calls = scans(monkeypatch)
-    (settled / "a" / "new.png").write_bytes(picture(50))
-    for _ in range(2):
-        listing.list_images(settled)
-    assert len(calls) == 2
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"times": {}}'])
-def test_a_broken_memory_is_forgotten(settled, content):
-    first = listing.list_images(settled)
-    place = listing._place(settled)
-    assert json.loads(place.read_text())["files"] == first.files
-    place.write_text(content)
-    assert listing.list_images(settled) == first
-    assert json.loads(place.read_text())["files"] == first.files
 
 
 # --- TFDS -------------------------------------------------------------------------------------

@@ -346,6 +346,9 @@ def test_where_a_run_is_computed_may_change(config, whole):
         mesh=MeshConfig(model=2),
     )
     assert loop.train(elsewhere, pathlib.Path(whole), tiny_run.console())
-    other = dataclasses.replace(config, checkpoint=CheckpointConfig(every_epochs=2, keep=3))
-    with pytest.raises(ConfigError, match=r"checkpoint.every_epochs: 1 there, 2 now"):
+    saving = CheckpointConfig(every_epochs=2, every_steps=5, keep=1, keep_best=1, best="loss")
+    oftener = dataclasses.replace(config, checkpoint=saving)
+    assert loop.train(oftener, pathlib.Path(whole), tiny_run.console())
+    other = dataclasses.replace(config, eval=EvalConfig(every_epochs=2))
+    with pytest.raises(ConfigError, match=r"eval.every_epochs: 1 there, 2 now"):
         loop.train(other, pathlib.Path(whole), tiny_run.console())

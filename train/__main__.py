@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 import configs
-from train import compilation, display, log, loop, stop
+from train import compilation, display, local, log, loop, stop
 from train import config as config_lib
 from vci_jax import interrupt
 
@@ -118,7 +118,7 @@ def _split(arguments: Sequence[str]) -> tuple[str, Path | None, list[str]]:
     name, *rest = arguments
     if not rest or rest[0].startswith("-"):
         return name, None, list(rest)
-    return name, Path(rest[0]), list(rest[1:])
+    return name, local.path(rest[0], "the work directory"), list(rest[1:])
 
 
 def _help() -> str:

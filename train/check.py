@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from train import data
+from train import data, profile
 from train.config import Config, ConfigError, DataConfig
 from train.data.augment import test_transform
 from train.data.decode import UnreadableImage
@@ -60,6 +60,12 @@ def settings(config: Config, steps: int, free_bytes: int, state_bytes: int) -> N
             f"--optim.accumulate is {config.optim.accumulate}, but the run has {steps} steps, so "
             "that no weight would ever change; lower it, or raise --epochs."
         )
+    if config.log.profile_steps > max(steps - profile.SKIPPED, 0):
+        raise ConfigError(
+            f"--log.profile_steps is {config.log.profile_steps}, but after the first "
+            f"{profile.SKIPPED}, which are not traced, the run has "
+            f"{max(steps - profile.SKIPPED, 0)} steps; lower it, or raise --epochs."
+        )
     number = config.checkpoint.keep + config.checkpoint.keep_best + 1
     needed = int(number * state_bytes * _SPARE)
     if free_bytes < needed:
@@ -68,6 +74,51 @@ def settings(config: Config, steps: int, free_bytes: int, state_bytes: int) -> N
             "disk of the work directory; free some, or lower --checkpoint.keep."
         )
     _wandb(config.log.wandb)
+
+
+def sizes(config: Config, dataset: data.Dataset) -> None:
+    """Holds settings against the size of the images.
+
+    Raises:
+      ConfigError: one of them is too large.
+    """
+    height, width, _ = dataset.image_shape
+    if config.data.crop == "pad" and config.data.crop_padding >= min(height, width):
+        raise ConfigError(
+            f"--data.crop_padding is {config.data.crop_padding}, as much as the images have "
+            f"pixels ({height} x {width}); lower it."
+        )
+
+
+def memory(state_bytes: int, pass_bytes: int, batch_bytes: int) -> None:
+    """Holds what a device must hold at least against what it has.
+
+    Args:
+      state_bytes: of weights and the optimiser's state.
+      pass_bytes: of a metrics pass.
+      batch_bytes: of the images of a batch.
+
+    Raises:
+      ConfigError: it cannot fit, whatever the activations take.
+    """
+    needed, limit = state_bytes + pass_bytes + batch_bytes, device_bytes()
+    if needed > limit:
+        raise ConfigError(
+            f"a device has {_size(limit)}, and needs {_size(needed)} without activations: "
+            f"{_size(state_bytes)} for weights and optimiser (--mesh.model divides them), "
+            f"{_size(pass_bytes)} for the metrics (lower --eval.blocks) and {_size(batch_bytes)} "
+            "for a batch (lower --data.batch_size)."
+        )
+
+
+def device_bytes() -> int:
+    """Returns the memory of a device; on CPUs, its share of that of the machine."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return whole // jax.local_device_count()
 
 
 def images(split: data.Split, config: DataConfig, count: int) -> None:

@@ -14,6 +14,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Any, NamedTuple
 
 import jax
@@ -42,6 +43,36 @@ class Notes(NamedTuple):
     first_loss: float | None
 
 
+class Clock:
+    """Says when so many minutes have passed since the last checkpoint."""
+
+    def __init__(self, minutes: float, ask_every: int) -> None:
+        """Starts at the first moment.
+
+        Args:
+          minutes: between two checkpoints; 0 is never.
+          ask_every: steps between two looks at the clock of the first process, where there are
+            several, which must agree.
+        """
+        self._seconds, self._ask_every = minutes * 60, ask_every
+        self.begin()
+
+    def begin(self) -> None:
+        """Counts from now on."""
+        self._start = monotonic()
+
+    def is_due(self, step: int) -> bool:
+        """Whether it is time after a step; the same in every process."""
+        if not self._seconds:
+            return False
+        due = monotonic() - self._start >= self._seconds
+        if jax.process_count() > 1:
+            if step % self._ask_every:
+                return False
+            due = bool(multihost_utils.broadcast_one_to_all(np.array(due)))
+        return due
+
+
 def open_manager(
     directory: Path, config: CheckpointConfig, steps_per_epoch: int
 ) -> ocp.CheckpointManager:
@@ -49,10 +80,12 @@ def open_manager(
     kept: list[Any] = [policies.LatestN(config.keep)]
     if config.keep_every_epochs:
         kept.append(policies.EveryNSteps(config.keep_every_epochs * steps_per_epoch))
+    worst = -math.inf if config.best_is == "highest" else math.inf
     if config.keep_best:
         kept.append(
             policies.BestN(
-                get_metric_fn=lambda metrics: metrics[config.best],
+                # Those saved when another metric decided are no candidates.
+                get_metric_fn=lambda metrics: metrics.get(config.best, worst),
                 reverse=config.best_is == "lowest",
                 n=config.keep_best,
                 keep_checkpoints_without_metrics=False,

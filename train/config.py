@@ -78,6 +78,8 @@ class DataConfig:
     """Threads that read images, in each worker; 0 does it in the training thread."""
     max_unreadable: int = 0
     """Broken images that are skipped, and counted, before the run stops with their names."""
+    allow_changes: bool = False
+    """Go on with a run though its images are no longer those that it began with."""
     mix: MixConfig = dataclasses.field(default_factory=MixConfig)
 
 
@@ -168,10 +170,12 @@ class OptimConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """The metrics pass over both splits; always done before the first step and at the end."""
+    """The metrics pass over both splits; always done at the end."""
 
     every_epochs: int = 20
     """Epochs between two passes."""
+    before_training: bool = True
+    """Whether there is a pass before the first step."""
     batch_size: int = 256
     """Changes the speed of the pass, and which images share a block; its last batch is masked."""
     averaged: bool = False
@@ -188,6 +192,10 @@ class CheckpointConfig:
 
     every_epochs: int = 5
     """Epochs between two checkpoints; what a kill can cost."""
+    every_steps: int = 0
+    """Besides, a checkpoint every so many steps; 0 makes none for that."""
+    every_minutes: float = 0.0
+    """Besides, a checkpoint so many minutes after the last one; 0 makes none for that."""
     keep: int = 2
     """How many of the latest checkpoints stay on disk."""
     keep_every_epochs: int = 0
@@ -246,7 +254,15 @@ class Config:
 
 # Fields that change where a run is computed and what it says, but its numbers by no more than their
 # rounding: a resumed run may have others. A name that ends in a dot stands for a whole section.
-FREE = ("data.data_dir", "data.workers", "data.threads", "log.", "mesh.")
+FREE = (
+    "data.data_dir",
+    "data.workers",
+    "data.threads",
+    "data.allow_changes",
+    "checkpoint.",
+    "log.",
+    "mesh.",
+)
 
 # Fields that count something, of which there must be at least one.
 _COUNTS = (
@@ -272,24 +288,29 @@ _NOT_NEGATIVE = (
     "data.max_unreadable",
     "data.threads",
     "model.bn_group",
-    "loss.mse_target",
-    "loss.mse_weight",
     "loss.cosine",
     "loss.cosine_group",
     "optim.lr",
     "optim.weight_decay",
+    "optim.head_decay",
     "optim.warmup_epochs",
     "optim.warmup_lr",
     "optim.final_lr",
-    "optim.step_factor",
     "optim.clip_norm",
     "checkpoint.keep_every_epochs",
+    "checkpoint.every_steps",
+    "checkpoint.every_minutes",
     "checkpoint.keep_best",
     "log.max_loss",
     "log.profile_steps",
     "seed",
 )
-_BELOW_ONE = ("model.drop_path", "optim.momentum", "optim.betas", "optim.ema")
+_BELOW_ONE = ("model.drop_path", "model.dropout", "optim.momentum", "optim.betas", "optim.ema")
+
+
+# Bytes of a batch, and workers or threads, that no machine is meant to have.
+_MOST_BATCH_BYTES = 2**36
+_MOST_READERS = 1024
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -341,18 +362,63 @@ def validate(config: Config) -> Config:
         )
     if config.eval.averaged and not config.optim.ema:
         raise ConfigError("--eval.averaged has no average to measure; set --optim.ema to 0.9999.")
-    if not 0 < config.loss.temperature < math.inf:
-        raise ConfigError(f"--loss.temperature is {config.loss.temperature}; it must be positive.")
+    for field in ("loss.temperature", "loss.mse_target", "loss.mse_weight", "optim.step_factor"):
+        if not 0 < flat[field] < math.inf:
+            raise ConfigError(f"--{field} is {flat[field]}; it must be positive.")
+    if not math.isfinite(config.loss.vci):
+        raise ConfigError(f"--loss.vci is {config.loss.vci}; it must be finite.")
     if config.seed >= 2**32:
         raise ConfigError(f"--seed is {config.seed}; it must be less than 2**32.")
-    if not all(std > 0 for std in config.data.std):
-        raise ConfigError(f"--data.std is {config.data.std}; every number must be positive.")
-    if config.optim.warmup_epochs >= config.epochs:
+    _validate_data(config.data, config.eval.batch_size)
+    _validate_rate(config)
+    return config
+
+
+def _validate_data(config: DataConfig, measured: int) -> None:
+    if not all(std > 0 for std in config.std):
+        raise ConfigError(f"--data.std is {config.std}; every number must be positive.")
+    if not all(map(math.isfinite, (*config.mean, *config.std))):
         raise ConfigError(
-            f"--optim.warmup_epochs is {config.optim.warmup_epochs}, which leaves none of the "
+            f"--data.mean is {config.mean} and --data.std {config.std}; all must be finite."
+        )
+    if config.repeats > config.batch_size:
+        raise ConfigError(
+            f"--data.repeats is {config.repeats}, more than the {config.batch_size} images of a "
+            "batch; lower it."
+        )
+    for field in ("workers", "threads"):
+        if getattr(config, field) > _MOST_READERS:
+            raise ConfigError(
+                f"--data.{field} is {getattr(config, field)}; it must be at most {_MOST_READERS}."
+            )
+    if config.crop == "pad" and not config.crop_padding:
+        raise ConfigError("--data.crop is 'pad', but --data.crop_padding is 0; set it to 4.")
+    size = max(config.batch_size, measured) * config.image_size**2 * len(config.mean)
+    if size > _MOST_BATCH_BYTES:
+        raise ConfigError(
+            f"--data.image_size is {config.image_size}, so that a batch takes {size >> 30:,} GiB; "
+            "lower it, or --data.batch_size and --eval.batch_size."
+        )
+
+
+def _validate_rate(config: Config) -> None:
+    optim = config.optim
+    if optim.warmup_epochs >= config.epochs:
+        raise ConfigError(
+            f"--optim.warmup_epochs is {optim.warmup_epochs}, which leaves none of the "
             f"{config.epochs} epochs to train in; lower it, or raise --epochs."
         )
-    return config
+    for field in ("warmup_lr", "final_lr"):
+        if (rate := getattr(optim, field)) > optim.lr:
+            raise ConfigError(
+                f"--optim.{field} is {rate}, above --optim.lr {optim.lr}, which is the highest "
+                "rate of a run; lower it."
+            )
+    if optim.step_factor > 1:
+        raise ConfigError(
+            f"--optim.step_factor is {optim.step_factor}, which would raise the learning rate "
+            "after each epoch; it must be at most 1."
+        )
 
 
 def override(

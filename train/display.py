@@ -2,6 +2,7 @@
 
 import shlex
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -78,13 +79,15 @@ class Display:
         """Prints a line above the bar."""
         self._console.print(message, highlight=False, markup=False)
 
-    def step(self, step: int, scalars: dict[str, float], rate: float | None) -> None:
+    def step(self, step: int, scalars: Mapping[str, float | None]) -> None:
         """Moves the bar to a finished step; without a terminal, prints a line a minute."""
         parts = [f"loss {scalars['loss']:.3f}", f"accuracy {scalars['accuracy']:.3f}"]
         if self._vci is not None:
             parts.append(f"VCI adj {self._vci:.3f}")
-        if rate is not None:
+        if (rate := scalars.get("images_per_second")) is not None:
             parts.append(f"{rate:,.0f} images/s")
+        if (wait := scalars.get("data_wait")) is not None:
+            parts.append(f"{wait:.0%} waiting for data")
         epoch = f"{-(-step // self._steps_per_epoch)}/{self._epochs}"
         self._progress.update(self._bar, completed=step, epoch=epoch, status="  ".join(parts))
         now = time.monotonic()
@@ -122,7 +125,9 @@ def print_facts(console: Console, facts: list[tuple[str, str]]) -> None:
 
 def print_summary(console: Console, rows: list[dict[str, Any]], workdir: Path) -> None:
     """Prints the metrics of the first and the last record, and the command that draws them."""
-    table = Table(title="Metrics at the end of the run (in brackets: before the first step)")
+    first = rows[0]["epoch"]
+    when = f"after epoch {first}" if first else "before the first step"
+    table = Table(title=f"Metrics at the end of the run (in brackets: {when})")
     table.add_column("metric")
     for split in ("train", "test"):
         table.add_column(split, justify="right")

@@ -9,8 +9,14 @@ between two runs with one seed. Values that are not finite are written as null.
 steps: ``step``, ``epoch``, and for each split a list per column. It is no part of the rows, which
 it would make several times as long where there are a thousand classes. ``pictures.jsonl`` has, for
 each row, where a few images lie in the plane of ``picture.py``: ``label``, ``x``, ``y``.
+
+``batches.jsonl`` has a line for every ``log.every_steps``-th training batch: ``step``, ``loss``,
+``accuracy``, ``gradient_norm``, ``learning_rate``, ``images_per_second``, ``data_wait`` (the part
+of the time that was spent waiting for data) and, where the device tells, ``device_memory`` (bytes,
+the most so far). TensorBoard shows the same under ``batch/``.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -48,6 +54,8 @@ class Journal:
         self.rows = _rewind(self._path, last_step)
         self._pictures = workdir / "pictures.jsonl"
         _rewind(self._pictures, last_step)
+        self._batches = workdir / "batches.jsonl"
+        _rewind(self._batches, last_step)
         self._file = self._path.open("a")
         self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=last_step + 1)
         self._wandb = wandb
@@ -91,7 +99,10 @@ class Journal:
                 self._wandb.log(values | {"step": row["step"], "epoch": row["epoch"]})
 
     def scalars(self, step: int, values: Row) -> None:
-        """Adds one point to each TensorBoard curve of the training batches."""
+        """Adds a line to ``batches.jsonl`` and a point to each TensorBoard curve of the batches."""
+        values = {key: value for key, value in values.items() if value is not None}
+        with self._batches.open("a") as file:
+            file.write(json.dumps({"step": step} | json_ready(values)) + "\n")
         for key, value in values.items():
             self._writer.add_scalar(f"batch/{key}", value, step)
 
@@ -153,11 +164,11 @@ class Stopwatch:
     def __init__(self) -> None:
         """Starts at rest."""
         self._start: float | None = None
-        self._images = 0
+        self._images, self._waited = 0, 0.0
 
     def begin(self) -> None:
         """Starts counting from zero."""
-        self._start, self._images = time.perf_counter(), 0
+        self._start, self._images, self._waited = time.perf_counter(), 0, 0.0
 
     def add(self, images: int) -> None:
         """Counts the images of a finished step; the very first one, which compiles, only begins."""
@@ -166,11 +177,30 @@ class Stopwatch:
         else:
             self._images += images
 
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time in the context as time that is spent waiting for data."""
+        start = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - start
+
     def rate(self) -> float | None:
         """Returns images per second since ``begin``, or None if there were none."""
-        if self._start is None or not self._images:
-            return None
-        return self._images / (time.perf_counter() - self._start)
+        return self._images / self._seconds() if self._images else None
+
+    def wait_share(self) -> float | None:
+        """Returns which part of the time since ``begin`` was spent waiting for data."""
+        return self._waited / self._seconds() if self._images else None
+
+    def _seconds(self) -> float:
+        assert self._start is not None, "images are counted from begin on"
+        return max(time.perf_counter() - self._start, 1e-9)
+
+
+def device_memory() -> float | None:
+    """Returns the most bytes of the first device that were in use, if the device says so."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("peak_bytes_in_use")
 
 
 def to_floats(scalars: dict[str, jax.Array]) -> dict[str, float]:
@@ -226,7 +256,7 @@ def _rewind(path: Path, last_step: int) -> list[Row]:
             raise ConfigError(f"{path}, line {number}, is not valid JSON: {error}.") from error
         if row["step"] <= last_step:
             rows.append(row)
-    if rows and rows[-1]["split"] == "train":
+    if rows and rows[-1].get("split") == "train":
         rows.pop()  # It was killed between the two splits of this step.
     replace_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
     return rows

@@ -19,6 +19,7 @@ from train import (
     checkpoint,
     data,
     evaluate,
+    local,
     log,
     losses,
     models,
@@ -30,10 +31,10 @@ from train import (
 from train import mesh as meshes
 from train.claim import claim
 from train.config import Config
-from train.data import mix
+from train.data import digest, mix
 from train.display import Display, print_facts
 from train.owner import owned
-from train.provenance import note_start
+from train.provenance import note_start, refuse_other_images
 from train.step import Task, TrainState
 from train.stop import Guard, Preempted, Stopping
 
@@ -58,12 +59,25 @@ class Run(NamedTuple):
 
     def is_recorded(self, step: int) -> bool:
         """Whether the metrics are taken after a step."""
+        if step == 0:
+            return self.config.eval.before_training
         return self.is_due(step, self.config.eval.every_epochs)
 
     def is_saved(self, step: int) -> bool:
-        """Whether a checkpoint is made after a step."""
+        """Whether a checkpoint is made after a step, whatever the time."""
+        every = self.config.checkpoint.every_steps
+        if every and step % every == 0:
+            return True
         best = bool(self.config.checkpoint.keep_best) and self.is_recorded(step)
         return best or self.is_due(step, self.config.checkpoint.every_epochs)
+
+    def learning_rate(self, step: int) -> float:
+        """Returns the learning rate of a step, counted from 1."""
+        config, every = self.config, self.config.optim.accumulate
+        rate = optim.schedule(
+            config.optim, epochs=config.epochs, steps_per_epoch=self.steps_per_epoch
+        )
+        return float(rate((step - 1) // every * every))
 
 
 class Outputs(NamedTuple):
@@ -74,6 +88,7 @@ class Outputs(NamedTuple):
     display: Display
     stopping: Stopping
     guard: Guard
+    clock: checkpoint.Clock
 
 
 def train(config: Config, workdir: Path, console: Console) -> list[log.Row]:
@@ -92,12 +107,14 @@ def train(config: Config, workdir: Path, console: Console) -> list[log.Row]:
       Preempted: the process was asked to end, and the run is saved.
       Diverged: the loss or the weights are beyond repair.
     """
+    workdir = local.work_directory(workdir)
     meshes.join(config.mesh)
     console.quiet = jax.process_index() > 0
     with Stopping() as stopping:
         run = prepare(config)
         print_facts(console, _inspected(run, workdir))
         _claim(config, workdir)
+        images = _same_images(run, workdir)
         alone = jax.process_index() == 0  # The first process writes for all.
         with (
             owned(workdir, "training in") if alone else contextlib.nullcontext(),
@@ -113,8 +130,9 @@ def train(config: Config, workdir: Path, console: Console) -> list[log.Row]:
                 manager, run.program.shapes, run.program.inspect, display.say
             )
             guard = Guard(config.log.max_loss, config.optim.lr, saved and saved[1].first_loss)
-            with _journal(run, workdir, saved) as journal, display:
-                outputs = Outputs(manager, journal, display, stopping, guard)
+            with _journal(run, workdir, saved, images) as journal, display:
+                clock = checkpoint.Clock(config.checkpoint.every_minutes, config.log.every_steps)
+                outputs = Outputs(manager, journal, display, stopping, guard, clock)
                 if saved and saved[2] < run.steps:
                     display.say(f"Going on from step {saved[2]} of {run.steps}.")
                 elif saved:
@@ -130,12 +148,14 @@ def inspect(config: Config, workdir: Path, console: Console) -> None:
     Raises:
       ConfigError: as ``train`` does before its first step.
     """
+    workdir = local.work_directory(workdir)
     meshes.join(config.mesh)
     console.quiet = jax.process_index() > 0
     run = prepare(config)
     facts = _inspected(run, workdir, images=max(256, run.dataset.num_classes))
     if (workdir / "config.json").exists():
         claim(config, workdir)
+        _same_images(run, workdir)
         with owned(workdir, "training in"):
             pass
     print_facts(console, facts)
@@ -145,6 +165,7 @@ def _inspected(run: Run, workdir: Path, images: int = 64) -> list[tuple[str, str
     """Returns the facts of a run, or raises ConfigError for what cannot work."""
     config, dataset, built = run.config, run.dataset, run.program
     size = check.size_of(built.shapes)
+    check.sizes(config, dataset)
     check.settings(config, run.steps, check.free_bytes(workdir), size)
     batch = {
         "image": jax.ShapeDtypeStruct((config.data.batch_size, *dataset.image_shape), "uint8"),
@@ -161,6 +182,10 @@ def _inspected(run: Run, workdir: Path, images: int = 64) -> list[tuple[str, str
     with check.explained("the metrics cannot be taken with these settings"):
         tally = jax.eval_shape(built.init_tally)
         jax.eval_shape(built.add_batch, tally, built.shapes, measured)
+    devices = run.mesh.size
+    check.memory(
+        size // config.mesh.model, check.size_of(tally) // devices, check.size_of(batch) // devices
+    )
     for split in (dataset.train, dataset.test):
         check.images(split, config.data, images)
     return list(check.facts(config, dataset, run.steps_per_epoch, size, run.mesh.size))
@@ -246,15 +271,25 @@ def _claim(config: Config, workdir: Path) -> None:
         claim(config, workdir)  # Now it is there, and must be the same.
 
 
+def _same_images(run: Run, workdir: Path) -> digest.Description:
+    """Returns the description of the images, which must be those that the run began with."""
+    images = digest.describe(run.dataset)
+    refuse_other_images(workdir, images, allowed=run.config.data.allow_changes)
+    return images
+
+
 def _journal(
-    run: Run, workdir: Path, saved: tuple[TrainState, checkpoint.Notes, int] | None
+    run: Run,
+    workdir: Path,
+    saved: tuple[TrainState, checkpoint.Notes, int] | None,
+    images: digest.Description,
 ) -> log.Journal | log.NoJournal:
     if jax.process_index():
         return log.NoJournal()
     config = run.config
     last = -1 if saved is None else saved[2]
     if last < run.steps:
-        note_start(workdir, step=max(last, 0))
+        note_start(workdir, step=max(last, 0), images=images)
     wandb = log.open_wandb(config.log.wandb, workdir, dataclasses.asdict(config))
     return log.Journal(workdir, last_step=last, wandb=wandb)
 
@@ -281,20 +316,23 @@ def _advance(
     watch = log.Stopwatch()
     for step in range(start + 1, run.steps + 1):
         tracing.before(step - start)
-        state, scalars = run.program.train_step(state, next(arriving))
+        with watch.waiting():
+            batch = next(arriving)
+        state, scalars = run.program.train_step(state, batch)
+        del batch  # It was donated, or is not needed any more.
         # The host looks at a step only once the next one is under way, so it never holds it up.
         if late is not None:
             _follow(run, outputs, *late, watch=watch)
         late = (step, scalars)
         stop = outputs.stopping.now()
-        if not (stop or run.is_recorded(step) or run.is_saved(step)):
+        save = run.is_saved(step) or outputs.clock.is_due(step)
+        if not (stop or run.is_recorded(step) or save):
             continue
         _follow(run, outputs, *late, watch=watch)
         late = None
-        _conclude(
-            run, outputs, state, arriving, step=step, save=run.is_saved(step), rate=watch.rate()
-        )
-        watch.begin()
+        _conclude(run, outputs, state, arriving, step=step, save=save, rate=watch.rate())
+        if run.is_recorded(step):
+            watch.begin()
 
 
 def _conclude(
@@ -333,9 +371,11 @@ def _follow(
     values = log.to_floats(scalars)
     outputs.guard.check(step, values["loss"])
     watch.add(run.config.data.batch_size)
-    outputs.display.step(step, values, watch.rate())
+    speed = {"images_per_second": watch.rate(), "data_wait": watch.wait_share()}
+    outputs.display.step(step, values | speed)
     if step % run.config.log.every_steps == 0:
-        outputs.journal.scalars(step, values)
+        about = {"learning_rate": run.learning_rate(step), "device_memory": log.device_memory()}
+        outputs.journal.scalars(step, values | about | speed)
 
 
 def _record(
@@ -370,6 +410,7 @@ def _save(
     rows: list[log.Row] | None,
 ) -> None:
     """Begins a checkpoint, with the numbers of the test split to choose the best by."""
+    outputs.clock.begin()
     fingerprint, finite = run.program.inspect(state)
     if not finite:
         outputs.guard.give_up(step, "the weights are no longer finite")

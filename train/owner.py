@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from train.config import ConfigError
 
@@ -27,7 +28,7 @@ def owned(directory: Path, doing: str) -> Iterator[None]:
     Raises:
       ConfigError: another process has it; says which, and on which host.
     """
-    with (directory / "lock").open("a+", encoding="utf-8") as file:
+    with _opened(directory / "lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -38,7 +39,16 @@ def owned(directory: Path, doing: str) -> Iterator[None]:
             ) from error
         except OSError as error:  # Some network file systems have no locks.
             _log.warning("no lock on %s (%s): start one process there only", directory, error)
-        file.truncate(0)
+        file.seek(0)
+        file.truncate()
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         yield
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
+    return os.fdopen(number, "r+", encoding="utf-8")

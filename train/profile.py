@@ -5,7 +5,7 @@ from typing import Self
 
 import jax
 
-_SKIPPED = 10
+SKIPPED = 10
 
 
 class Trace:
@@ -26,10 +26,10 @@ class Trace:
 
     def before(self, step: int) -> None:
         """Begins, or ends, before the step of this number in this process, counted from 1."""
-        if self._steps and step == _SKIPPED + 1:
+        if self._steps and step == SKIPPED + 1:
             jax.profiler.start_trace(str(self._directory))
             self._on = True
-        elif step == _SKIPPED + self._steps + 1:
+        elif step == SKIPPED + self._steps + 1:
             self._end()
 
     def _end(self) -> None:

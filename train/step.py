@@ -101,8 +101,9 @@ def train_step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Returns the state after one step, and scalars of the batch before it.
 
-    These are ``loss``, ``accuracy`` (against ``label``, which mixing leaves alone) and, if the
-    task has one, ``regulariser``, which ``loss`` does not include.
+    These are ``loss``, ``accuracy`` (against ``label``, which mixing leaves alone),
+    ``gradient_norm`` (of all parameters together, before it is clipped) and, if the task has one,
+    ``regulariser``, which ``loss`` does not include.
 
     Args:
       task: what to do.
@@ -134,6 +135,7 @@ def train_step(
         return total, (scalars, changed)
 
     gradient, (scalars, changed) = jax.grad(objective, has_aux=True)(state.params)
+    scalars["gradient_norm"] = optax.tree.norm(gradient)
     return _update(task, state, gradient, changed), scalars
 
 

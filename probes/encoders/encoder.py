@@ -11,6 +11,7 @@ from PIL import Image
 
 from probes.encoders import identity
 from probes.encoders.config import TransferConfig
+from train import local
 from train.config import DataConfig
 
 IMAGENET_MEAN, IMAGENET_STD = DataConfig().mean, DataConfig().std
@@ -75,7 +76,7 @@ def place(kind: str, path: Path | None, options: TransferConfig) -> tuple[str, P
         kind if path is None else f"{kind}-{path.stem}-{identity.of_json(str(path.resolve()))[:4]}"
     )
     name = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII)[-80:].strip("-.")
-    return name, Path(options.out or "probes-out") / name
+    return name, local.path(options.out or "probes-out", "--out") / name
 
 
 def transform(

@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from probes.encoders import identity
 from probes.encoders.config import TransferConfig
 from probes.encoders.encoder import Encoder, Outputs, describe_transform
-from train import checkpoint, claim, loop, program
+from train import checkpoint, claim, loop, program, provenance
 from train import mesh as meshes
 from train.config import Config, ConfigError, DataConfig
 from train.data.arrays import DIGITS_PEAK
@@ -34,7 +34,7 @@ def load(workdir: Path, options: TransferConfig) -> Encoder:
     if jax.process_count() > 1:
         raise ConfigError("the probes run in one process, on all of its devices.")
     config = claim.read(workdir)
-    data = _transform(config.data, options)
+    data = _transform(workdir, config.data, options)
     mesh = meshes.make_mesh()
     if not (workdir / "checkpoints").is_dir():
         raise ConfigError(f"{workdir} has no checkpoints; train it first.")
@@ -85,21 +85,14 @@ def load(workdir: Path, options: TransferConfig) -> Encoder:
     )
 
 
-def _transform(data: DataConfig, options: TransferConfig) -> DataConfig:
+def _transform(workdir: Path, data: DataConfig, options: TransferConfig) -> DataConfig:
     """Returns the test transform of a run, for images of any size.
 
     A network that was fed images as they are stored is fed those of a task resized to that size.
     """
     side, resize = options.image_size or data.image_size, data.resize
     if not side:
-        where = dataclasses.replace(data, data_dir=options.data_dir or data.data_dir)
-        try:
-            side = resize = stored_side(where)
-        except ConfigError as error:
-            raise ConfigError(
-                f"the run's images kept their size, and it is not known ({error}) Say the side of "
-                "the network's input with --image-size."
-            ) from error
+        side = resize = _own_side(workdir, data, options)
     elif options.image_size:
         # The margin around the centre in proportion, none where the run had none; 0 is 256 / 224.
         resize = round(resize * side / data.image_size) if data.image_size else side
@@ -112,6 +105,23 @@ def _transform(data: DataConfig, options: TransferConfig) -> DataConfig:
         threads=options.threads,
         max_unreadable=options.max_unreadable,
     )
+
+
+def _own_side(workdir: Path, data: DataConfig, options: TransferConfig) -> int:
+    """Returns the side of the images of a run that kept their size: as noted, or from its data."""
+    shape = provenance.image_shape(workdir)
+    if shape and shape[0] == shape[1]:
+        return shape[0]
+    problem: ConfigError | None = None
+    for place in dict.fromkeys((data.data_dir, options.data_dir or data.data_dir)):
+        try:
+            return stored_side(dataclasses.replace(data, data_dir=place))
+        except ConfigError as error:
+            problem = error
+    raise ConfigError(
+        f"the run's images kept their size, and it is not known ({problem}) Say the side of "
+        "the network's input with --image-size."
+    ) from problem
 
 
 def _step(

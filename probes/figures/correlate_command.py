@@ -1,7 +1,8 @@
 """``python -m probes correlate RUN...`` or ``--published``: metrics against transfer, judged.
 
-Prints the table of correlations and what it allows one to say, and writes figure 7; with
-``--tables`` tables 1 and 2 as well. ``--published`` takes the tables of Xu & Liu (2023).
+Prints the table of correlations and what it allows one to say; with ``--tables`` tables 1 and 2
+as well; with ``--out DIR`` figure 7 is written there. ``--published`` takes the tables of Xu & Liu
+(2023).
 """
 
 import argparse
@@ -32,9 +33,10 @@ def main(arguments: list[str]) -> int:
         compared = published.study() if options.published else _read(options.runs, options.split)
         found = correlation.correlate(compared, plan)
         print(report(compared, found, plan, latex=options.latex, all_tables=options.tables))
-        figure = figures.transfer_scatter(compared, found)
-        for path in figures.save_both(figure, options.out / "figure7_transfer"):
-            print(f"figure: {escape.line(str(path))}")
+        if options.out is not None:
+            figure = figures.transfer_scatter(compared, found)
+            for path in figures.save_both(figure, options.out / "figure7_transfer"):
+                print(f"figure: {escape.line(str(path))}")
     except ValueError as error:
         print(f"error: {escape.prose(str(error))}", file=sys.stderr)
         return 2
@@ -87,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("runs", nargs="*", metavar="RUN", help="work directory, or one of several")
     parser.add_argument("--published", action="store_true", help="the tables of the paper")
     parser.add_argument("--split", choices=("train", "test"), default="train", help="of metrics")
-    parser.add_argument("--out", type=Path, default=Path("figures"), help="where figure 7 goes")
+    parser.add_argument("--out", type=Path, help="draw figure 7, into this folder")
     parser.add_argument("--tables", action="store_true", help="tables 1 and 2 too")
     parser.add_argument("--latex", action="store_true", help="LaTeX, not Markdown")
     parser.add_argument("--resamples", type=int, default=Plan.resamples)

@@ -55,12 +55,26 @@ def names(run: Run) -> list[str]:
 def _record(run: Run) -> dict[str, Any] | str:
     """Returns the content of a run's file, or why there is none."""
     try:
-        record: dict[str, Any] = json.loads((run.path / "per_class.json").read_text())
+        record = json.loads((run.path / "per_class.json").read_text(errors="replace"))
     except FileNotFoundError:
         return "no per_class.json (an older version, or nothing recorded yet)."
     except json.JSONDecodeError:
         return "per_class.json is damaged."
+    if not isinstance(record, dict) or not all(_is_table(record[s]) for s in SPLITS if s in record):
+        return "per_class.json is damaged."
     return record
+
+
+def _is_table(columns: Any) -> bool:
+    """Whether something is a table: columns of one length, with a number or None for the spread."""
+    if not isinstance(columns, dict) or "squared_distance" not in columns:
+        return False
+    known = [columns[name] for name in ("name", *dict(COLUMNS)) if name in columns]
+    if not all(isinstance(column, list) for column in known):
+        return False
+    spread = columns["squared_distance"]
+    numbers = all(value is None or isinstance(value, int | float) for value in spread)
+    return numbers and len({len(column) for column in known}) == 1
 
 
 def _names(columns: dict[str, list[Any]]) -> list[str]:

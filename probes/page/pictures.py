@@ -20,7 +20,10 @@ def pictures(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Returns the points of each run and split that has some, at evenly spaced epochs."""
     found = []
     for number, run in enumerate(runs):
-        rows = read_rows(run.path / "pictures.jsonl", [], required=("epoch", "split", "label"))
+        path = run.path / "pictures.jsonl"
+        rows = read_rows(path, [], required=("epoch", "split", "label", "x", "y"))
+        if not all(map(_is_picture, rows)):
+            raise ValueError(f"{path} is damaged: a line has no points; delete that line.")
         for split in SPLITS:
             own = list({row["epoch"]: row for row in rows if row["split"] == split}.values())
             if own:
@@ -28,6 +31,15 @@ def pictures(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 own = [own[i] for i in evenly(len(own), most)]
                 found.append({"run": number, "split": split} | _picture(own, names(run)))
     return found
+
+
+def _is_picture(row: dict[str, Any]) -> bool:
+    columns = [row["label"], row["x"], row["y"]]
+    return (
+        all(isinstance(column, list) for column in columns)
+        and len({len(column) for column in columns}) == 1
+        and all(isinstance(label, int) for label in row["label"])
+    )
 
 
 def _picture(rows: list[dict[str, Any]], known: list[str]) -> dict[str, Any]:

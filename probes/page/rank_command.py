@@ -22,7 +22,7 @@ from probes.page import ranking as page
 from probes.ranking import runner
 from probes.transfer import escape, ledger
 from probes.transfer.display import Display
-from train import compilation, log
+from train import compilation, local, log
 from train.config import ConfigError
 from train.data import decode
 from vci_jax.written import replace_text
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     console = Console()
     with Display(console) as display:
         outcome = runner.run(parsed.models, config, display)
-    out = Path(config.out)
+    out = local.path(config.out, "--out")
     out.mkdir(parents=True, exist_ok=True)
     content = outcome.ranking.to_dict()
     content["data"] = config.data

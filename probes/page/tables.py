@@ -95,10 +95,11 @@ def config_table(runs: Sequence[Run]) -> dict[str, Any]:
 def machines(run: Run) -> list[dict[str, Any]]:
     """Returns the entries of ``run.json``; none if it is missing or damaged."""
     try:
-        entries = json.loads((run.path / "run.json").read_text())
+        entries = json.loads((run.path / "run.json").read_text(errors="replace"))
     except (OSError, json.JSONDecodeError):
         return []
-    return [entry for entry in entries if isinstance(entry, dict)]
+    listed = entries if isinstance(entries, list) else []
+    return [entry for entry in listed if isinstance(entry, dict)]
 
 
 def _setting(value: Any) -> str:

@@ -6,16 +6,18 @@ they depend on, so that nothing stale is ever reused:
     <digest>/features.npy    float32 [N D]
              labels.npy      int32 [N], those of the source; -1 where the image could not be read
              logits.npy      float32 [N K], those of pretraining, where they were asked for
-             progress.json   while it is being filled: how many rows are there
-             meta.json       once it is complete: what they depend on, and the sizes
+             progress.json   while it is being filled: the shards that are there
+             meta.json       once it is complete: what they depend on, and the shards
 
-A killed process loses the shard it was at. ``extract`` makes the rows from images and any function
+A shard is noted with the digest of its rows, which is compared before they are used again. A killed
+process loses the shard it was at. ``extract`` makes the rows from images and any function
 of them; ``keep`` stores those of whatever makes them. ``saved.py`` reads what others saved.
 """
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -32,7 +34,7 @@ from train.data.sources import Records
 from train.owner import owned
 
 # Of the files; those of another number are never reused.
-_FORMAT = 1
+_FORMAT = 2
 _ABSENT = -1
 
 Compute = Callable[[range], tuple[np.ndarray, ...]]
@@ -44,6 +46,9 @@ _Array = jax.Array | np.ndarray
 _Results = _Array | tuple[_Array, _Array | None]
 
 _NAMES = ("features", "labels", "logits")
+
+_Shards = list[tuple[int, str]]
+"""Where each shard ends, and the digest of its rows."""
 
 
 class Features(NamedTuple):
@@ -150,15 +155,16 @@ def keep(
     with owned(directory, "computing the features in"):
         if (directory / "meta.json").exists():
             try:
-                return _verified(directory, depends_on)
-            except (ValueError, OSError) as error:
+                return _verified(directory, depends_on, size)
+            except (ValueError, TypeError, OSError) as error:
                 say(f"{directory} is damaged ({error}): its features are computed again.")
                 (directory / "meta.json").unlink()
                 (directory / "progress.json").unlink(missing_ok=True)
-        _fill(directory, size, compute, shard_rows, progress)
-        ledger.write_json(directory / "meta.json", {"depends_on": depends_on} | _sizes(directory))
+        shards = _fill(directory, size, compute, shard_rows, progress)
+        content = {"depends_on": depends_on, "shards": shards}
+        ledger.write_json(directory / "meta.json", content)
         (directory / "progress.json").unlink()
-        return _verified(directory, depends_on)
+        return _verified(directory, depends_on, size)
 
 
 def _on_host(results: Any) -> list[np.ndarray]:
@@ -175,60 +181,83 @@ def _some(records: Records, rows: range) -> Records:
 
 def _fill(
     directory: Path, size: int, compute: Compute, shard_rows: int, progress: Callable[[int], None]
-) -> None:
+) -> _Shards:
     """Computes the rows that are not there yet; after each shard they are on disk for good."""
-    start = _resumable(directory, size)
+    shards = _resumable(directory, size)
+    start = shards[-1][0] if shards else 0
     progress(start)
     while start < size:
         rows = range(start, min(start + shard_rows, size))
-        arrays = compute(rows)
-        mode: Literal["r+", "w+"] = "r+" if start else "w+"
+        arrays = [
+            array.astype(np.int32 if name == "labels" else np.float32, copy=False)
+            for name, array in zip(_NAMES, compute(rows), strict=False)
+        ]
         for name, array in zip(_NAMES, arrays, strict=False):
-            dtype = np.int32 if name == "labels" else np.float32
-            _put(directory / f"{name}.npy", mode, size, rows, array.astype(dtype, copy=False))
+            _put(directory / f"{name}.npy", size, rows, array)
+        shards.append((rows.stop, _digest(arrays)))
         start = rows.stop
-        ledger.write_json(directory / "progress.json", {"rows": start, "dim": arrays[0].shape[1]})
+        ledger.write_json(directory / "progress.json", {"shards": shards})
         progress(start)
+    return shards
 
 
-def _put(path: Path, mode: Literal["r+", "w+"], size: int, rows: range, values: np.ndarray) -> None:
+def _put(path: Path, size: int, rows: range, values: np.ndarray) -> None:
     """Writes rows of an array that has its full length from the start (sparse, on most disks)."""
+    if not rows.start:
+        path.unlink(missing_ok=True)  # Never through a link, to whatever it leads to.
+    mode: Literal["r+", "w+"] = "r+" if rows.start else "w+"
     shape = (size, *values.shape[1:])
     mapped = np.lib.format.open_memmap(path, mode=mode, dtype=values.dtype, shape=shape)
     mapped[rows.start : rows.stop] = values
     mapped.flush()
 
 
-def _resumable(directory: Path, size: int) -> int:
-    """Returns how many rows a process that was killed has left; none if the files do not fit."""
+def _digest(arrays: Sequence[np.ndarray]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _resumable(directory: Path, size: int) -> _Shards:
+    """Returns the shards that a process that was killed has left; none if the files do not fit."""
     try:
-        noted = json.loads((directory / "progress.json").read_text())
-        features, labels, logits = _mapped(directory)
-        fits = features.shape == (size, noted["dim"]) and labels.shape == (size,)
-        fits = fits and (logits is None or len(logits) == size)
-        return noted["rows"] if fits else 0
-    except (OSError, ValueError, KeyError):
-        return 0
+        noted = json.loads((directory / "progress.json").read_text())["shards"]
+        return _whole(_mapped(directory, size), noted)
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
-def _verified(directory: Path, depends_on: Mapping[str, Any]) -> Features:
+def _verified(directory: Path, depends_on: Mapping[str, Any], size: int) -> Features:
     """Returns what is in a complete directory, or raises ValueError or OSError if it is not."""
     meta = json.loads((directory / "meta.json").read_text())
-    if meta["depends_on"] != depends_on:
+    if not isinstance(meta, dict) or meta.get("depends_on") != depends_on:
         raise ValueError("meta.json is that of other features")
-    if meta["bytes"] != _sizes(directory)["bytes"]:
-        raise ValueError("its files have other sizes than when they were written")
-    return Features(*_mapped(directory), directory)
+    arrays, noted = _mapped(directory, size), meta.get("shards") or []
+    shards = _whole(arrays, noted)
+    if len(shards) < len(noted) or (shards[-1][0] if shards else 0) < size:
+        raise ValueError("its rows are not those that were written")
+    return Features(arrays[0], arrays[1], arrays[2] if arrays[2:] else None, directory)
 
 
-def _mapped(directory: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    features, labels = (
-        np.load(directory / f"{name}.npy", mmap_mode="r") for name in ("features", "labels")
-    )
-    path = directory / "logits.npy"
-    return features, labels, np.load(path, mmap_mode="r") if path.exists() else None
+def _whole(arrays: Sequence[np.ndarray], noted: _Shards) -> _Shards:
+    """Returns the shards before the first of which the rows are not those that were noted."""
+    shards: _Shards = []
+    start = 0
+    for stop, digest in noted:
+        if _digest([array[start:stop] for array in arrays]) != digest:
+            break
+        shards.append((stop, digest))
+        start = stop
+    return shards
 
 
-def _sizes(directory: Path) -> dict[str, dict[str, int]]:
-    files = (directory / f"{name}.npy" for name in _NAMES)
-    return {"bytes": {path.name: path.stat().st_size for path in files if path.exists()}}
+def _mapped(directory: Path, size: int) -> list[np.ndarray]:
+    paths = [directory / f"{name}.npy" for name in _NAMES]
+    arrays = [np.load(path, mmap_mode="r") for path in paths if path.exists()]
+    dtypes = [np.float32, np.int32, np.float32]
+    if len(arrays) < 2 or any(path.is_symlink() for path in paths):
+        raise ValueError("its files are missing, or are links")
+    if any(a.shape[:1] != (size,) or a.dtype != d for a, d in zip(arrays, dtypes, strict=False)):
+        raise ValueError("its files have another form than when they were written")
+    return arrays

@@ -27,7 +27,7 @@ class Ledger:
         """
         self._path = path
         self._rows: dict[str, Row] = {}
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
         whole = ""
         for number, line in enumerate(lines, start=1):
             try:
@@ -36,7 +36,7 @@ class Ledger:
                 if number == len(lines):
                     break
                 raise ConfigError(f"{path}, line {number}, is not valid JSON: {error}.") from error
-            if not isinstance(row, dict) or "task" not in row:
+            if not isinstance(row, dict) or not isinstance(row.get("task"), str):
                 raise ConfigError(
                     f"{path}, line {number}, is not a row of a task; delete the line."
                 )

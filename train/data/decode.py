@@ -28,11 +28,16 @@ import io
 from typing import Literal, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin, features
 from PIL.JpegImagePlugin import JpegImageFile
 
 # Formats that are no more than pixels. (Given an EPS, Pillow would start Ghostscript.)
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+if features.check("avif"):
+    _FORMATS += ("AVIF",)
+
+# Pixels do not depend on text: a PNG with megabytes of it (a manual, a colour profile) is an image.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**28
 
 _ORIENTATION_TAG = 0x0112
 # EXIF orientation -> what brings the stored image upright (CIPA DC-008, tag Orientation).
@@ -122,6 +127,8 @@ def resized(photo: Photo, box: Box, size: tuple[int, int], mode: Mode) -> Image.
 
 
 def _unreadable(error: Exception) -> UnreadableImage:
+    if isinstance(error, Image.DecompressionBombError):
+        return UnreadableImage(f"its pixels are too many to decode ({error})")
     return UnreadableImage(f"{type(error).__name__}: {error}")
 
 

@@ -21,12 +21,13 @@ import numpy as np
 
 from train.config import ConfigError, DataConfig
 from train.data import splits
-from train.data.listing import SUFFIXES, list_images
+from train.data.listing import ARCHIVES, SUFFIXES, is_image, list_images, same_form
 
 _log = logging.getLogger(__name__)
 
 _FLAT_SPLIT, _FLAT_TRAIN, _FLAT_TEST = "train", "train[:80%]", "train[80%:]"
 _SALT = b"vci_jax"
+_SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _LAYOUT = (
     "It must hold <split>/<class>/<image> with splits such as train and val, or <class>/<image>; "
     f"images end in {', '.join(SUFFIXES)}."
@@ -88,9 +89,16 @@ def load(root: Path, config: DataConfig) -> tuple[Files, Files, tuple[str, ...]]
     sizes = {name: len(found[name].names) if name in found else 0 for name in available}
     train_parts = splits.ranges(train, sizes, "--data.train_split")
     test_parts = splits.ranges(test, sizes, "--data.test_split")
-    classes = sorted({f.name for name, _ in train_parts for f in found[name].folders})
+    classes = sorted({same_form(f.name) for name, _ in train_parts for f in found[name].folders})
+    if len(classes) < 2:
+        raise ConfigError(
+            f"{root} has only one class to train on, {classes[0]!r}, and there is nothing to tell "
+            f"apart. {_LAYOUT}"
+        )
     chosen = _join(found, train_parts, classes), _join(found, test_parts, classes)
-    trained, measured = ({f.folders[place].name for place in set(f.places)} for f in chosen)
+    trained, measured = (
+        {same_form(f.folders[place].name) for place in set(f.places)} for f in chosen
+    )
     if strangers := measured - trained:
         raise ConfigError(
             f"there are images to measure, but none to train on, of {_listed(strangers)} in {root} "
@@ -113,18 +121,15 @@ def take(found: dict[str, Files], parts: list[tuple[str, range]]) -> Files:
 def _layout(root: Path, config: DataConfig) -> tuple[dict[str, Path], str, str]:
     """Returns the folder of each split, and the slices to train on and to measure."""
     if not root.is_dir():
-        raise ConfigError(
-            f"--data.source is 'folder:{root}', and there is no such folder. {_LAYOUT}"
-        )
-    folders = {p.name: p for p in sorted(root.iterdir()) if p.is_dir() and p.name[0] != "."}
+        problem = "there is no such folder"
+        if root.exists():
+            problem = "that is a file, not a folder; unpack an archive first"
+        raise ConfigError(f"--data.source is 'folder:{root}', and {problem}. {_LAYOUT}")
+    folders = _folders(root)
     train, test = (_as_named(s, set(folders)) for s in (config.train_split, config.test_split))
-    if any(_has_folders(folders[name]) for name in _words(train) & folders.keys()):
+    if any(_folders(folders[name]) for name in _words(train) & folders.keys()):
         return folders, train, test or splits.default_test(list(folders), f"folder:{root}")
-    if not any(_has_images(folder) for folder in folders.values()):
-        raise ConfigError(
-            f"{root} holds neither images of classes nor the split {train!r} of them, only the "
-            f"folders {', '.join(folders) or '(none)'}. {_LAYOUT}"
-        )
+    _refuse_layout(root, folders, train)
     if not test and train == _FLAT_SPLIT:
         train, test = _FLAT_TRAIN, _FLAT_TEST
     available = {_FLAT_SPLIT: root}
@@ -138,12 +143,47 @@ def _as_named(spec: str, folders: set[str]) -> str:
     return re.sub(r"\bvalidation\b", "val", spec)
 
 
-def _has_folders(folder: Path) -> bool:
-    return any(path.is_dir() for path in folder.iterdir())
+def _refuse_layout(root: Path, folders: dict[str, Path], train: str) -> None:
+    """Raises ConfigError if a folder without folders of splits is no folder of classes either."""
+    heaps = [name for name in folders if name in _SPLIT_NAMES and _has_images(folders[name])]
+    if heaps:
+        raise ConfigError(
+            f"the images of {root / heaps[0]} lie in one heap; sort them into a folder for each "
+            f"class. {_LAYOUT}"
+        )
+    if any(map(_has_images, folders.values())):
+        return
+    remedy = ""
+    if _has_images(root):
+        remedy = f" Its own images have no class; perhaps folder:{root.parent} is meant."
+    elif archives := [p.name for p in _readable(root) if p.suffix.lower() in ARCHIVES]:
+        remedy = f" Unpack {', '.join(sorted(archives))} first."
+    else:
+        for name, folder in folders.items():
+            if any(map(_has_images, _folders(folder).values())) or _SPLIT_NAMES & set(
+                _folders(folder)
+            ):
+                remedy = f" They lie one level deeper; give folder:{root / name}."
+                break
+    raise ConfigError(
+        f"{root} holds neither images of classes nor the split {train!r} of them, only the "
+        f"folders {', '.join(folders) or '(none)'}.{remedy} {_LAYOUT}"
+    )
+
+
+def _folders(folder: Path) -> dict[str, Path]:
+    return {p.name: p for p in _readable(folder) if p.is_dir() and p.name[0] != "."}
 
 
 def _has_images(folder: Path) -> bool:
-    return any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+    return any(is_image(path.name) for path in _readable(folder))
+
+
+def _readable(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise ConfigError(f"the folder {folder} cannot be read: {error.strerror}.") from error
 
 
 def _words(spec: str) -> set[str]:
@@ -161,18 +201,26 @@ def _images_of(folder: Path) -> Files:
     listing = list_images(folder)
     if not listing.files:
         raise ConfigError(
-            f"{folder} holds no class folders. {_LAYOUT} (The 50,000 validation images of ImageNet "
-            "come in one heap: sort them into val/<wnid>/ by their labels, as valprep.sh does.)"
+            f"{folder} holds no class folders. {_LAYOUT} Images without labels cannot be measured: "
+            "choose another split with --data.test_split, or hold one out (--data.train_split "
+            "train[:90%] --data.test_split train[90%:]). The 50,000 validation images of ImageNet "
+            "come in one heap: sort them into val/<wnid>/, as valprep.sh does."
         )
     empty = {name for name, files in listing.files.items() if not files}
     if empty:
+        deeper = [p for name in sorted(empty) for p in _folders(folder / name).values()]
+        where = next(
+            (f" (those in {path} lie too deep)" for path in deeper if _has_images(path)), ""
+        )
         raise ConfigError(
-            f"the class folder(s) {_listed(empty)} in {folder} hold no images. Fill or remove "
-            f"them; images end in {', '.join(SUFFIXES)}."
+            f"the class folder(s) {_listed(empty)} in {folder} hold no images{where}. Fill or "
+            f"remove them; images end in {', '.join(SUFFIXES)}."
         )
     if listing.others:
         _log.warning(
-            "%d files in %s are left out: no images by their names", listing.others, folder
+            "%d files in %s are left out: no images by their names, or in no class folder",
+            listing.others,
+            folder,
         )
     names = np.array([os.fsencode(name) for files in listing.files.values() for name in files])
     places = np.repeat(np.arange(len(listing.files)), [len(f) for f in listing.files.values()])
@@ -188,7 +236,9 @@ def _join(found: dict[str, Files], parts: list[tuple[str, range]], classes: list
     for split, images in parts:
         files = found[split]
         rows = np.arange(files.size) if len(images) == files.size else _spread(files)[images]
-        own = np.array([numbers.get(folder.name, -1) for folder in files.folders], np.int32)
+        own = np.array(
+            [numbers.get(same_form(folder.name), -1) for folder in files.folders], np.int32
+        )
         places.append(files.places[rows] + len(folders))
         names.append(files.names[rows])
         labels.append(own[files.places[rows]])

@@ -1,27 +1,37 @@
-"""What image files a folder of class folders holds, remembered from one run to the next.
+"""What image files a folder of class folders holds.
 
-Listing ImageNet takes a second on a local disk and minutes on a network file system, while looking
-at the modification times of its thousand folders is always quick: those times decide whether the
-remembered listing still holds, for a folder's time changes with every file that comes or goes. A
-folder that changed within the last seconds is not remembered, since a further change might not move
-its time.
+Every run lists its folders anew: nothing is remembered, so no answer can be out of date. The 1.3
+million files of ImageNet take seconds on a local disk; no file is looked at, links aside.
 """
 
-import functools
-import hashlib
-import json
-import logging
+import contextlib
 import os
-import time
+import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from vci_jax.written import replace_text
+from PIL import features
 
-_log = logging.getLogger(__name__)
+from train.config import ConfigError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-_SETTLED_NS = 2_000_000_000
+# Those of torchvision's ImageFolder, and two more that the decoder knows.
+SUFFIXES: tuple[str, ...] = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".pgm",
+    ".ppm",
+    ".tif",
+    ".tiff",
+)
+if features.check("avif"):
+    SUFFIXES += (".avif",)
+
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar", ".zst")
 
 
 class Listing(NamedTuple):
@@ -35,64 +45,63 @@ def list_images(folder: Path) -> Listing:
     """Returns the classes of a folder and their images, in alphabetical order.
 
     Hidden files and folders are passed over; files with another suffix than those of images are
-    counted.
+    counted, and so are images outside of the class folders. A link that leads nowhere is listed as
+    an image, so that it counts as one that cannot be read.
+
+    Raises:
+      ConfigError: a folder cannot be read, or two have one name in different forms of Unicode.
     """
-    folder = folder.absolute()
-    times = _times(folder)
-    place = _place(folder)
-    if (remembered := _recall(place, times)) is not None:
-        return remembered
-    now = time.time_ns()
-    listing = _scan(folder, sorted(times.keys() - {""}))
-    if max(times.values()) < now - _SETTLED_NS:
-        _remember(place, {"times": times, **listing._asdict()})
-    return listing
-
-
-def _times(folder: Path) -> dict[str, int]:
-    with os.scandir(folder) as entries:
-        times = {
-            entry.name: entry.stat().st_mtime_ns
-            for entry in entries
-            if entry.is_dir() and not entry.name.startswith(".")
-        }
-    return times | {"": folder.stat().st_mtime_ns}
-
-
-def _scan(folder: Path, classes: list[str]) -> Listing:
-    files, others = {}, 0
-    for name in classes:
-        with os.scandir(folder / name) as entries:
-            seen = [e.name for e in entries if not e.name.startswith(".") and e.is_file()]
-        files[name] = sorted(file for file in seen if file.lower().endswith(SUFFIXES))
+    classes, others = [], 0
+    for entry in _entries(folder):
+        lost = _leads_nowhere(entry)
+        if lost and not is_image(entry.name):
+            raise ConfigError(f"{entry.path} is a link that leads nowhere; mend or remove it.")
+        if not lost and entry.is_dir():
+            classes.append(entry.name)
+        else:
+            others += is_image(entry.name)
+    _refuse_twins(folder, classes)
+    files = {}
+    for name in sorted(classes):
+        seen = [e for e in _entries(folder / name) if _leads_nowhere(e) or e.is_file()]
+        files[name] = sorted(entry.name for entry in seen if is_image(entry.name))
         others += len(seen) - len(files[name])
     return Listing(files, others)
 
 
-def _place(folder: Path) -> Path:
-    digest = hashlib.blake2b(os.fsencode(folder), digest_size=12).hexdigest()
-    return Path.home() / ".cache" / "vci_jax" / "listings" / f"{digest}.json"
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its name."""
+    return name.lower().endswith(SUFFIXES)
 
 
-def _recall(place: Path, times: dict[str, int]) -> Listing | None:
-    """Returns what is remembered, if it was listed at these times and is whole."""
+def same_form(name: str) -> str:
+    """Returns a name in the one form of Unicode (NFC) in which names are compared."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry]:
     try:
-        remembered = json.loads(place.read_text())
-    except (OSError, ValueError):
-        return None
-    match remembered:
-        case {"times": then, "files": dict(files), "others": int(others)} if then == times:
-            return Listing(files, others)
-    return None
-
-
-def _remember(place: Path, content: dict) -> None:
-    try:
-        replace_text(place, json.dumps(content))
+        with os.scandir(folder) as entries:
+            yield from (entry for entry in entries if not entry.name.startswith("."))
     except OSError as error:
-        _say_once(place.parent, error.strerror or str(error))
+        raise ConfigError(f"the folder {folder} cannot be read: {error.strerror}.") from error
 
 
-@functools.cache
-def _say_once(folder: Path, reason: str) -> None:
-    _log.warning("listings cannot be kept in %s (%s): each run lists its folders", folder, reason)
+def _leads_nowhere(entry: os.DirEntry) -> bool:
+    if entry.is_symlink():
+        with contextlib.suppress(OSError):
+            entry.stat()
+            return False
+        return True
+    return False
+
+
+def _refuse_twins(folder: Path, classes: list[str]) -> None:
+    forms: dict[str, str] = {}
+    for name in classes:
+        twin = forms.setdefault(same_form(name), name)
+        if twin != name:
+            raise ConfigError(
+                f"{folder} holds the class {name!r} twice, written in two forms of Unicode (NFC "
+                "and NFD); put the images of both into one folder."
+            )

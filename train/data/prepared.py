@@ -5,20 +5,28 @@ enough to read them: no code of the data set runs here, and nothing looks at the
 come as the bytes that were stored.
 """
 
+import contextlib
+import json
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from train import local
 from train.config import ConfigError, DataConfig
-from train.data import decode, splits
+from train.data import decode, shards, splits
 from train.data.arrays import Arrays
 
 # Images of one fixed size are decoded once, into memory, up to this many bytes a split: CIFAR-10
 # has 154 MB. Reading and decoding a record takes 50 times as long as looking it up.
 _IN_MEMORY_BYTES = 2**29
 _CHUNK = 1000
+
+# What TFDS calls a version; one that it has not finished has another name.
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 class Prepared:
@@ -47,11 +55,14 @@ class Prepared:
 
     def read(self, index: int) -> tuple[bytes, int]:
         """Returns the bytes of an image, and its label."""
-        return self._checked(index, self._source[index])
+        with self._explained(index):
+            record = self._source[index]
+        return self._checked(index, record)
 
     def read_many(self, indices: list[int]) -> list[tuple[bytes, int]]:
         """Returns several records, faster than one by one."""
-        records = self._source.__getitems__(indices)
+        with self._explained(indices[0]):
+            records = self._source.__getitems__(indices)
         return [self._checked(i, record) for i, record in zip(indices, records, strict=True)]
 
     def name_of(self, index: int) -> str:
@@ -61,6 +72,17 @@ class Prepared:
     def paths(self) -> list[Path]:
         """Returns the files of the whole data set, of which the split is a part."""
         return sorted(path for path in self._directory.iterdir() if path.is_file())
+
+    @contextlib.contextmanager
+    def _explained(self, index: int) -> Iterator[None]:
+        """Turns what array_record and TFDS say of a damaged record into UnreadableImage."""
+        try:
+            yield
+        except Exception as error:
+            said = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise decode.UnreadableImage(
+                f"damaged in {self._directory}/*-{self._split.partition('[')[0]}.*: {said}"
+            ) from error
 
     def _checked(self, index: int, record: dict[str, Any]) -> tuple[bytes, int]:
         image, label = (record[key] for key in self._keys)
@@ -98,13 +120,17 @@ def load(
     Raises:
       ConfigError: the data set is not prepared, or not for classification; says what to do.
     """
-    tfds, place = package(), _find(name, directory(config.data_dir))
-    info = tfds.builder_from_directory(str(place)).info
+    data_dir = directory(config.data_dir)
+    place = _find(name, data_dir)
+    builder = _described(place, name, data_dir)
+    info = builder.info
     _check(info, name, place)
     sizes = {split: part.num_examples for split, part in info.splits.items()}
     test_split = config.test_split or splits.default_test(list(sizes), f"tfds:{name}")
+    used = set()
     for spec, field in ((config.train_split, "train_split"), (test_split, "test_split")):
-        splits.ranges(spec, sizes, f"--data.{field}")
+        used |= {split for split, _ in splits.ranges(spec, sizes, f"--data.{field}")}
+    shards.check([info.splits[split] for split in sorted(used)], _mend(name, data_dir))
     image, label = (info.features[key] for key in _keys(info))
     train, test = Prepared(place, config.train_split), Prepared(place, test_split)
     names = tuple(label.names)
@@ -132,7 +158,9 @@ def package() -> Any:
 
 def directory(given: str) -> Path:
     """Returns where prepared data sets are: as given, or where TFDS puts them."""
-    return Path(given or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+    if given:
+        return local.path(given, "the directory of the data")
+    return local.path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"), "TFDS_DATA_DIR")
 
 
 def stored_shape(name: str, config: DataConfig) -> tuple[int | None, ...]:
@@ -141,28 +169,76 @@ def stored_shape(name: str, config: DataConfig) -> tuple[int | None, ...]:
     Raises:
       ConfigError: the data set is not prepared; says what to do.
     """
-    tfds, data_dir = package(), directory(config.data_dir)
-    info = tfds.builder_from_directory(str(_find(name, data_dir))).info
+    data_dir = directory(config.data_dir)
+    info = _described(_find(name, data_dir), name, data_dir).info
     return tuple(info.features[_keys(info)[0]].shape)
 
 
 def _find(name: str, data_dir: Path) -> Path:
     """Returns the directory of a prepared version."""
     stem, _, version = name.partition(":")
-    data_dir = data_dir.expanduser()
     folder = data_dir / stem
-    found = [path.parent for path in sorted(folder.glob("*/dataset_info.json"))]
-    if version:
-        found = [path for path in found if path.name == version]
+    found = [path for path in _versions(folder) if not version or path.name == version]
     if found:
         return max(found, key=lambda path: [int(n) for n in path.name.split(".") if n.isdigit()])
-    configs = sorted({path.parent.parent.name for path in folder.glob("*/*/dataset_info.json")})
+    configs = sorted({path.name for path in folder.glob("*") if _versions(path)})
     if configs and not version:
         raise ConfigError(
             f"--data.source is 'tfds:{name}', and {folder} holds several configurations; choose "
             f"one of tfds:{stem}/{f', tfds:{stem}/'.join(configs)}."
         )
     raise ConfigError(_how_to_prepare(name, data_dir))
+
+
+def _versions(folder: Path) -> list[Path]:
+    """Returns the versions that are finished: TFDS names a version last of all."""
+    found = sorted(folder.glob("*/dataset_info.json"))
+    return [path.parent for path in found if _VERSION.fullmatch(path.parent.name)]
+
+
+def _described(place: Path, name: str, data_dir: Path) -> Any:
+    """Returns the builder of a version.
+
+    Raises:
+      ConfigError: its description is damaged; names the file.
+    """
+    tfds = package()
+    info, features = place / "dataset_info.json", place / "features.json"
+    path = info
+    try:
+        proto = tfds.core.dataset_info.read_proto_from_builder_dir(str(place))
+        if not proto.splits:
+            raise ValueError("it describes no split")
+        path = features
+        json.loads(features.read_text())
+        builder = tfds.builder_from_directory(str(place))
+        path = info
+        for split in builder.info.splits.values():
+            split.filepaths  # Made of the template there.  # noqa: B018
+        for key, feature in dict(builder.info.features.items()).items():
+            if isinstance(feature, tfds.features.ClassLabel):
+                path = place / f"{key}.labels.txt"
+                if len(feature.names) != feature.num_classes:
+                    raise ValueError(
+                        f"it has {len(feature.names)} names for {feature.num_classes} classes"
+                    )
+    except Exception as error:  # TFDS, protobuf and JSON raise what they like.
+        said = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"{path} is damaged: {said.rstrip('.')}. {_mend(name, data_dir)}"
+        ) from error
+    return builder
+
+
+def _mend(name: str, data_dir: Path) -> str:
+    """Returns what to do about damaged files of a data set."""
+    known = package().list_builders(with_community_datasets=False)
+    if re.split("[:/]", name)[0] not in known:
+        return "Put back a copy of it, or prepare the data set again."
+    return (
+        "Put back a copy of it, or prepare the data set again in an environment with TensorFlow: "
+        f"tfds build {name} --overwrite --file_format=array_record --data_dir={data_dir}"
+    )
 
 
 def _how_to_prepare(name: str, data_dir: Path) -> str:
@@ -172,9 +248,14 @@ def _how_to_prepare(name: str, data_dir: Path) -> str:
     tfds = package()
     stem = name.partition(":")[0]
     base = stem.partition("/")[0]
-    there = sorted(path.parent.name for path in (data_dir / stem).glob("*/dataset_info.json"))
-    message = f"--data.source is 'tfds:{name}', and {data_dir / stem} holds no such data set"
+    folder = data_dir / stem
+    there = [path.name for path in _versions(folder)]
+    message = f"--data.source is 'tfds:{name}', and {folder} holds no such data set"
     message += f", but version {', '.join(there)}." if there else "."
+    if unfinished := [
+        p.name for p in sorted(folder.glob("*.*")) if p.is_dir() and p.name not in there
+    ]:
+        message += f" {', '.join(unfinished)} there has no dataset_info.json or is not finished."
     known = tfds.list_builders(with_community_datasets=False)
     if base not in known:
         close = difflib.get_close_matches(base, known, n=1)
@@ -227,11 +308,14 @@ def _in_memory(records: Prepared, config: DataConfig) -> Prepared | Arrays:
     images, labels = None, np.empty(records.size, np.int32)
     for start in range(0, records.size, _CHUNK):
         indices = list(range(start, min(start + _CHUNK, records.size)))
-        for index, (data, label) in zip(indices, records.read_many(indices), strict=True):
-            try:
-                image = np.asarray(decode.pixels(decode.read(data), mode))
-            except decode.UnreadableImage:
-                return records
+        try:
+            found = [
+                (np.asarray(decode.pixels(decode.read(data), mode)), label)
+                for data, label in records.read_many(indices)
+            ]
+        except decode.UnreadableImage:
+            return records
+        for index, (image, label) in zip(indices, found, strict=True):
             image = image.reshape(*image.shape[:2], -1)
             if images is None:
                 images = np.empty((records.size, *image.shape), np.uint8)

@@ -7,11 +7,11 @@ normalisation is the first operation on the device.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from train import local
 from train.config import ConfigError, DataConfig
 from train.data import aircraft, arrays, cars, folder, prepared
 from train.data.augment import Stored, test_transform, training_transform
@@ -118,11 +118,11 @@ def _find(config: DataConfig) -> tuple[Records, Records, Sequence[str]]:
     if kind == "tfds" and rest:
         return prepared.load(rest, config)
     if kind == "aircraft" and rest:
-        return aircraft.load(Path(rest).expanduser(), config)
+        return aircraft.load(local.path(rest, "--data.source"), config)
     if kind == "cars" and rest:
-        return cars.load(Path(rest).expanduser(), config)
+        return cars.load(local.path(rest, "--data.source"), config)
     if kind == "folder" and rest:
-        return folder.load(Path(rest).expanduser(), config)
+        return folder.load(local.path(rest, "--data.source"), config)
     raise ConfigError(f"--data.source is {config.source!r}; known sources: {_KINDS}.")
 
 

@@ -53,7 +53,8 @@ def _range(part: str, spec: str, sizes: Mapping[str, int], field: str) -> tuple[
     name = match[1] if match else part.partition("[")[0]
     known = f"The splits are {', '.join(sizes)}; a slice looks like train[:90%]."
     if name not in sizes:
-        raise ConfigError(f"{field} is {spec!r}: Unknown split {name!r}. {known}")
+        usual = f" With {field}= the usual one is taken." if field == "--data.test_split" else ""
+        raise ConfigError(f"{field} is {spec!r}: Unknown split {name!r}. {known}{usual}")
     if match is None:
         raise ConfigError(f"{field} is {spec!r}: {part!r} is not a slice. {known}")
     percent = "%" in part  # Of one bound, and so of both.

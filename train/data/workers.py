@@ -59,6 +59,6 @@ def translate_death() -> Iterator[None]:
         code = str(error).removeprefix(_GRAIN_SAYS).strip().partition(".")[0]
         raise ConfigError(
             f"a worker process that reads images died {code}. Often -9 means that memory was short "
-            "(lower --data.workers in a new directory), and -7 that /dev/shm was (docker run "
-            "--shm-size=16g). The same command goes on from the last checkpoint."
+            "(lower --data.workers, which a run that goes on may change), and -7 that /dev/shm was "
+            "(docker run --shm-size=16g). The same command goes on from the last checkpoint."
         ) from error

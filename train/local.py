@@ -1,0 +1,60 @@
+"""Paths of this machine's file systems: the only ones that runs and data may have.
+
+Orbax could write checkpoints to ``gs://``, but array_record, image folders, the lock of a work
+directory and the appending of rows could not follow it there. A bucket that is mounted (Cloud
+Storage FUSE, Mountpoint for S3) serves as data.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from train.config import ConfigError
+
+# Path() makes one slash of two. A single letter is a drive.
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/")
+
+
+def path(text: str | Path, what: str) -> Path:
+    """Returns a path with ``~`` for the home directory resolved.
+
+    Args:
+      text: as it is given.
+      what: it is, for the message, as "the work directory".
+
+    Raises:
+      ConfigError: it is an address such as ``gs://bucket/run``; says what to do.
+
+    >>> path("runs/digits", "the work directory").name
+    'digits'
+    """
+    if match := _SCHEME.match(str(text)):
+        raise ConfigError(
+            f"{what} is {str(text)!r}, but {match[1]}:// is not supported: a run works on paths of "
+            "this machine. Copy data here first (gcloud storage cp -r, aws s3 cp --recursive) or "
+            "mount the bucket (gcsfuse, mount-s3); keep work directories on a disk, and copy them "
+            "when the run has ended."
+        )
+    return Path(text).expanduser()
+
+
+def work_directory(text: str | Path) -> Path:
+    """Returns the path of a work directory that exists or can be made; makes nothing.
+
+    Raises:
+      ConfigError: it cannot.
+    """
+    workdir = path(text, "the work directory")
+    whole = workdir.absolute()
+    there = next(parent for parent in (whole, *whole.parents) if os.path.lexists(parent))
+    if not there.is_dir():
+        raise ConfigError(
+            f"the work directory is {workdir}, and {there} is a file, or a link that leads "
+            "nowhere; choose another."
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"the work directory is {workdir}, and {there} cannot be written by this user; choose "
+            "another."
+        )
+    return workdir

@@ -60,7 +60,9 @@ def add_batch(task: Task, tally: Tally, state: TrainState, batch: dict[str, jax.
     logits, labels, mask = layers["logits"], batch["label"], batch["mask"]
     present = mask > 0
     loss = jnp.where(present, task.loss(logits, labels), 0.0)
-    correct = present & (jnp.argmax(logits, axis=-1) == labels)
+    # The argmax of NaN is class 0.
+    sound = jnp.all(jnp.isfinite(logits), axis=-1)
+    correct = present & sound & (jnp.argmax(logits, axis=-1) == labels)
     return Tally(
         moments=OrderedDict(
             (name, add(moments, layers[name], labels, mask))

@@ -18,6 +18,7 @@ from vci_jax.batch import vet
 from vci_jax.counts import MAX_COUNT, add_counts, sum_counts
 from vci_jax.errors import VCIError
 from vci_jax.moments import ClassMoments
+from vci_jax.pairs import nearest
 from vci_jax.placement import anywhere, like, without_leading
 
 
@@ -81,8 +82,9 @@ def update(
     shifted = batch.features - agreement.centre
     # ||h - mu||^2 less ||h||^2, which is the same for every class.
     distance = jnp.sum(agreement.means**2, axis=1) - 2 * linalg.matmul(shifted, agreement.means.T)
-    nearest = jnp.argmin(jnp.where(agreement.present, distance, jnp.inf), axis=1)
-    agrees = (nearest == jnp.argmax(logits, axis=1)) & batch.used & sound
+    distance = jnp.where(agreement.present, distance, jnp.inf)
+    same = nearest(shifted, agreement.means, distance) == jnp.argmax(logits, axis=1)
+    agrees = same & batch.used & sound
     broken = batch.non_finite + jnp.sum(batch.used & ~sound, dtype=jnp.int32)
     return agreement._replace(
         agreed=add_counts(agreement.agreed, jnp.sum(agrees, dtype=jnp.int32)),

@@ -145,6 +145,8 @@ class Comparison:
             ax.plot(report["vci_interval"], [place, place], color="C0")
             ax.plot(report["vci_adjusted"], place, "o", color="C0")
         ax.set_yticks(range(len(self.reports)), list(self.reports))
+        for label in ax.get_yticklabels():
+            label.set_parse_math(False)  # names are data, whatever stands in them
         ax.invert_yaxis()
         ax.set_xlabel(f"{METRICS['vci_adjusted'].title}, {100 * self.confidence:g} % interval")
         return ax

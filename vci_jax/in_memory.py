@@ -157,7 +157,9 @@ def deal(
 ) -> tuple[moments.ClassMoments, Float[np.ndarray, "N D"], Int[np.ndarray, " N"]]:
     """Returns a stack of float64 states, one for each block, with the features and classes read.
 
-    Rows are dealt in the order of their labels, so that each block has its share of every class.
+    Where classes are of one size, as a design makes them, rows are dealt in the order of their
+    labels, so that each block has its share of every class, and otherwise at random: blocks then
+    differ in their shares as samples of the population do.
 
     Raises:
       VCIError: as ``measure_arrays``.
@@ -171,8 +173,7 @@ def deal(
     classes, count = read_labels(labels, len(rows), num_classes)
     _check_finite(rows, classes)
     number = np.bincount(classes[classes >= 0], minlength=count)
-    block = np.empty(len(classes), np.int32)
-    block[np.argsort(classes, kind="stable")] = np.arange(len(classes)) % blocks
+    block = _dealt(classes, number, blocks)
     with jax.enable_x64(True):
         start = moments.init(
             count, rows.shape[1], dtype=np.float64,
@@ -187,6 +188,25 @@ def deal(
             progress.advance("measuring", b + 1, blocks)
     stack: moments.ClassMoments = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
     return stack, rows, classes
+
+
+def _dealt(
+    classes: Int[np.ndarray, " N"], number: Int[np.ndarray, " K"], blocks: int
+) -> Int[np.ndarray, " N"]:
+    """The block of each row; see ``deal``.
+
+    Counts of K classes drawn at random, all with one probability, have sum_k (n_k - n)^2 / n of
+    about K - 1, with n their mean; a quarter of that and less is taken for a design.
+    """
+    sizes = number[number > 0]
+    mean = np.mean(sizes) if len(sizes) else 1.0
+    designed = np.sum((sizes - mean) ** 2) / mean <= (len(sizes) - 1) / 4
+    order = np.argsort(classes, kind="stable")
+    if not designed:
+        order = np.random.default_rng(0).permutation(len(classes))
+    block = np.empty(len(classes), np.int32)
+    block[order] = np.arange(len(classes)) % blocks
+    return block
 
 
 def feature_matrix(features: Any) -> np.ndarray:
@@ -220,7 +240,8 @@ def feature_matrix(features: Any) -> np.ndarray:
 
 def _one(features: Any, labels: Any, name: str) -> float:
     report = measure_arrays(features, labels, blocks=1, metrics=(name,))
-    about = [caveat for caveat in report.caveats if name in caveat.metrics]
+    concerned = {name, "samples"}  # rows without a label are not in any number
+    about = [caveat for caveat in report.caveats if concerned & set(caveat.metrics)]
     if np.isnan(report[name]):
         reason = " ".join(c.message for c in about if c.code != "undefined")
         raise VCIError(

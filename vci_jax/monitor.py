@@ -6,6 +6,7 @@ Legend: N rows of a batch, K classes, D features, B blocks.
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ import numpy as np
 
 from vci_jax._report import Head, Report, report
 from vci_jax.arrays import as_native, canonicalize_batch, check_head
+from vci_jax.counts import MAX_COUNT, add_counts
 from vci_jax.errors import VCIError, check_count
 from vci_jax.moments import ClassMoments, init, merge_axis, update
 from vci_jax.per_class import per_class
@@ -268,7 +270,7 @@ class _Split:
         self.has_logits = has_logits
         self.few: Few | None = None
         none = jnp.zeros(num_classes, jnp.int32)
-        self.answers = _Answers(none, none, jnp.zeros(())) if has_logits else None
+        self.answers = _Answers(none, none, jnp.zeros(()), none[0]) if has_logits else None
 
 
 def _pictures(splits: Mapping[str, _Split]) -> Iterator[Row]:
@@ -358,11 +360,15 @@ def _classes(stack: ClassMoments) -> dict[str, jax.Array]:
 
 
 class _Answers(NamedTuple):
-    """Rows of each class, right answers among them, and the sum of all cross-entropies."""
+    """Rows of each class, right answers among them, and the sum of all cross-entropies.
+
+    Rows whose logits are not finite are counted apart, and in nothing else.
+    """
 
     samples: jax.Array
     right: jax.Array
     loss: jax.Array
+    non_finite: jax.Array
 
 
 @jax.jit
@@ -373,21 +379,40 @@ def _answer(
     """Adds the rows of a batch."""
     present = (labels >= 0) & (labels < logits.shape[1])
     if mask is not None:
-        present &= mask > 0
+        present &= mask != 0
+    sound = jnp.all(jnp.isfinite(logits), axis=1)
+    broken, present = present & ~sound, present & sound
     right = present & (jnp.argmax(logits, axis=1) == labels)
     chosen = jnp.clip(labels, 0, logits.shape[1] - 1)[:, None]
     losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), chosen, axis=1)[:, 0]
     return _Answers(
-        samples=sums.samples.at[labels].add(present, mode="drop"),
-        right=sums.right.at[labels].add(right, mode="drop"),
+        samples=_counted(sums.samples, labels, present),
+        right=_counted(sums.right, labels, right),
         loss=sums.loss + jnp.sum(jnp.where(present, losses, 0)),
+        non_finite=add_counts(sums.non_finite, jnp.sum(broken, dtype=jnp.int32)),
     )
 
 
+def _counted(counts: jax.Array, labels: jax.Array, rows: jax.Array) -> jax.Array:
+    return add_counts(counts, jnp.zeros_like(counts).at[labels].add(rows, mode="drop"))
+
+
 def _scores(sums: _Answers) -> Row:
-    if not (samples := int(sums.samples.sum())):
-        return {}
-    return {"accuracy": int(sums.right.sum()) / samples, "loss": float(sums.loss) / samples}
+    counts = np.asarray(sums.samples).astype(np.int64)
+    scores: Row = {}
+    if broken := int(sums.non_finite):
+        scores["logits_non_finite"] = broken
+        warnings.warn(
+            f"{broken:,} rows have logits that are NaN or infinite: accuracy and loss are of the "
+            "others.",
+            stacklevel=4,
+        )
+    if np.max(counts) >= MAX_COUNT:
+        raise VCIError("a class has 2^31 - 1 rows or more: log more often.")
+    if samples := int(counts.sum()):
+        right = int(np.asarray(sums.right).astype(np.int64).sum())
+        scores |= {"accuracy": right / samples, "loss": float(sums.loss) / samples}
+    return scores
 
 
 def _deepest(layers: Mapping[str, Any]) -> str:

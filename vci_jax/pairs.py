@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float, Int
 
 from vci_jax.placement import alike
 
@@ -71,3 +71,20 @@ def split(classes: _Classes, block: int) -> tuple[_Classes, int]:
 
     parts: _Classes = jax.tree.map(cut, classes)
     return parts, blocks
+
+
+def nearest(
+    rows: Float[Array, "N D"], means: Float[Array, "K D"], squares: Float[Array, "N K"]
+) -> Int[Array, " N"]:
+    """The class whose mean is nearest to each row, the lower index among equals.
+
+    ``squares`` are their squared distances, but for a term of the row; infinite for classes that do
+    not count. Those are sums of products, whose rounding hides what lies near to each other and far
+    from the origin; so differences decide between the first few.
+    """
+    _, order = jax.lax.top_k(-squares, min(4, squares.shape[1]))
+    exact = jnp.stack([jnp.sum((rows - means[place]) ** 2, axis=1) for place in order.T], axis=1)
+    counts = jnp.take_along_axis(squares, order, axis=1) < jnp.inf
+    exact = jnp.where(counts, exact, jnp.inf)
+    first = exact == jnp.min(exact, axis=1, keepdims=True)
+    return jnp.min(jnp.where(first, order, squares.shape[1] - 1), axis=1).astype(jnp.int32)

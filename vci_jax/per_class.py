@@ -12,10 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num
 
-from vci_jax import linalg
+from vci_jax import linalg, pairs
 from vci_jax.geometry import Geometry, Weighting, factorize
 from vci_jax.moments import ClassMoments, unit_means
-from vci_jax.pairs import split
 from vci_jax.placement import anywhere
 from vci_jax.structure import lengths, mean_rounding
 
@@ -99,22 +98,24 @@ def _nearest(geometry: Geometry) -> Int[Array, " K"]:
     size = geometry.offsets.shape[0]
     classes = (geometry.offsets, jnp.arange(size))
 
-    def closest(products: Array, own: Array, squares: Array) -> Array:
+    def closest(products: Array, rows: Array, own: Array, squares: Array) -> Array:
         # ||m_j - m_k||^2 less ||m_k||^2, which is the same for all j.
         others = geometry.present & (classes[1] != own[:, None])
         distance = jnp.where(others, squares - 2 * products, jnp.inf)
-        nearest = jnp.argmin(distance, axis=1).astype(jnp.int32)
-        return jnp.where(jnp.any(others, axis=1), nearest, -1)
+        first = pairs.nearest(rows, geometry.offsets, distance)
+        return jnp.where(jnp.any(others, axis=1), first, -1)
 
     if size**2 <= _PAIRS:
         products = linalg.matmul(geometry.offsets, geometry.offsets.T)
         # XLA for CPU would sum the squares of the offsets anew for every pair.
-        nearest = closest(products, classes[1], jnp.diagonal(products))
+        nearest = closest(products, *classes, jnp.diagonal(products))
     else:
         squares = jnp.sum(geometry.offsets**2, axis=1)
-        blocks, _ = split(classes, max(1, _PAIRS // size))
+        blocks, _ = pairs.split(classes, max(1, _PAIRS // size))
         nearest = jax.lax.map(
-            lambda block: closest(linalg.matmul(block[0], geometry.offsets.T), block[1], squares),
+            lambda block: closest(
+                linalg.matmul(block[0], geometry.offsets.T), block[0], block[1], squares
+            ),
             blocks,
         ).reshape(-1)[:size]
     return jnp.where(geometry.present, nearest, -1)

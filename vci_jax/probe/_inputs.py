@@ -23,7 +23,7 @@ def samples(
     Raises:
       VCIError: shapes, dtypes or values are not those of ``[N D]`` and ``[N]`` in [0, K).
     """
-    features, labels = matrix(features, "features"), _native(np.asarray(labels))
+    features, labels = matrix(features, "features"), _native(_unmasked(labels, "labels"))
     if labels.shape != features.shape[:1]:
         raise VCIError(
             f"features have shape {features.shape} and labels {labels.shape}; expected [N D] and "
@@ -70,7 +70,7 @@ def matrix(features: ArrayLike, name: str) -> np.ndarray:
     Raises:
       VCIError: they have another shape or dtype, or not all are finite.
     """
-    features = features if isinstance(features, np.memmap) else np.asarray(features)
+    features = features if isinstance(features, np.memmap) else _unmasked(features, name)
     if features.ndim != 2 or not features.size:
         raise VCIError(f"{name} have shape {features.shape}; expected [N D] with N > 0 and D > 0.")
     if not any(jnp.issubdtype(features.dtype, kind) for kind in _REAL):
@@ -85,6 +85,13 @@ def matrix(features: ArrayLike, name: str) -> np.ndarray:
             "remove their samples, or find out why the network makes them."
         )
     return _wide(features)
+
+
+def _unmasked(values: ArrayLike, name: str) -> np.ndarray:
+    """Returns an array, unless it has entries that are masked and would count."""
+    if masked := int(np.sum(np.ma.getmaskarray(values))) if np.ma.isMaskedArray(values) else 0:
+        raise VCIError(f"{name} have {masked} masked entries, which would count: leave them out.")
+    return np.asarray(values)
 
 
 def _wide(features: np.ndarray) -> np.ndarray:
@@ -176,7 +183,7 @@ def weights(
     """
     weights = np.ones(len(labels))
     if sample_weight is not None:
-        weights = np.asarray(sample_weight, np.float64)
+        weights = _unmasked(np.asanyarray(sample_weight, np.float64), "sample weights")
         if weights.shape != labels.shape:
             raise VCIError(f"sample_weight has shape {weights.shape}, labels {labels.shape}.")
     if class_weight is not None:
@@ -186,6 +193,8 @@ def weights(
                 f"class_weight has shape {class_weight.shape}, expected ({num_classes},)."
             )
         weights = weights * class_weight[labels]
-    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+    largest = np.max(weights)
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and largest > 0):
         raise VCIError("weights must be finite and not negative, and one must be positive.")
+    weights = weights / largest  # or their sum may leave the range
     return weights / weights.sum()

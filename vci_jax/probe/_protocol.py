@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vci_jax.arrays import NO_LABEL
 from vci_jax.errors import VCIError
 from vci_jax.probe import _paired, baselines, selection
 from vci_jax.probe.selection import Samples
@@ -56,6 +57,7 @@ def prepare(
     if named.ndim != 1:
         raise VCIError(f"labels must have one entry a sample, got shape {named.shape}.")
     _check_rows(features, len(named), "labels")
+    _check_labels(named, "labels")
     kinds, places = np.unique(named, return_inverse=True)
     if len(kinds) < 2:
         raise VCIError(f"the labels name {len(kinds)} class; to rank takes two or more.")
@@ -64,6 +66,7 @@ def prepare(
             raise VCIError(f"test has no features of {', '.join(sorted(missing))}.")
         _check_rows({name: test[0][name] for name in names}, len(test[1]), "test labels")
         scored = np.asarray(test[1])
+        _check_labels(scored, "test labels")
         if unknown := set(scored.tolist()) - set(kinds.tolist()):
             raise VCIError(f"test has classes that are never fitted: {sorted(unknown)[:5]}.")
         _check_sizes(kinds, places, 2)
@@ -97,6 +100,22 @@ def prepare(
 
 def _official(fitted: int, scored: int) -> str:
     return f"Probes were fitted on {fitted:,} samples and scored once on {scored:,} others."
+
+
+def _check_labels(labels: np.ndarray, name: str) -> None:
+    """Refuses rows without a label, which would be a class of their own."""
+    if labels.dtype == object:
+        without = np.array([label is None or label != label for label in labels])
+    elif labels.dtype.kind == "f":
+        without = ~np.isfinite(labels)
+    else:
+        without = np.isin(labels, NO_LABEL) if labels.dtype.kind == "i" else np.zeros(0, bool)
+    if number := int(np.sum(without)):
+        first = np.flatnonzero(without)[0]
+        raise VCIError(
+            f"{number:,} of {len(labels):,} {name} are none (row {first} is {labels[first]!r}; -1 "
+            "and -100 mark rows without a label): leave these rows out, here and in the features."
+        )
 
 
 def _check_rows(features: Mapping[str, Any], size: int, whose: str) -> None:

@@ -57,7 +57,15 @@ Score = Callable[[np.ndarray, np.ndarray], float]
 
 
 def top1(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the share of samples predicted right."""
+    """Returns the share of samples predicted right.
+
+    Raises:
+      VCIError: predictions and labels are not of one shape.
+    """
+    if np.shape(predicted) != np.shape(labels):
+        raise VCIError(
+            f"predictions have shape {np.shape(predicted)} and labels {np.shape(labels)}."
+        )
     return float(np.mean(predicted == labels))
 
 
@@ -206,8 +214,19 @@ def _shares(counts: np.ndarray, draws: int, rng: np.random.RandomState) -> np.nd
 
 
 def predict(kernel: np.ndarray, bias: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Returns the class with the largest logit of each sample, ``[N]``."""
-    return np.argmax(features @ kernel + bias, axis=1)
+    """Returns the class with the largest logit of each sample, ``[N]``.
+
+    Raises:
+      VCIError: logits are NaN, whose largest would be class 0.
+    """
+    logits = features @ kernel + bias
+    if np.isnan(logits).any():
+        rows = np.flatnonzero(np.isnan(logits).any(axis=1))
+        raise VCIError(
+            f"{len(rows)} of {len(logits)} samples have logits that are NaN, the first is row "
+            f"{rows[0]}: features or kernel hold NaN, or numbers beyond their range."
+        )
+    return np.argmax(logits, axis=1)
 
 
 def _join(a: Samples, b: Samples) -> Samples:

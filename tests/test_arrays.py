@@ -266,7 +266,10 @@ def test_heads_of_any_real_dtype_are_read():
         np.testing.assert_allclose(got["self_duality"], expected, rtol=1e-12, err_msg=str(kind))
 
 
-MODULES = ("_report", "arrays", "compare", "files", "in_memory", "jit_update", "loss", "measure")
+MODULES = (
+    *("_report", "arrays", "compare", "files", "in_memory", "jit_update", "loss", "measure"),
+    *("monitor", "picture"),
+)
 
 
 @pytest.mark.parametrize("module", MODULES)

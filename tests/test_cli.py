@@ -301,6 +301,13 @@ def test_keys_name_the_arrays(tmp_path, capsys):
     )
 
 
+def test_options_may_stand_between_files(tmp_path, file, capsys):
+    other = save(tmp_path / "b.npz", features=FEATURES + 1, labels=LABELS)
+    code, out, _ = run(capsys, file, "--json", other)
+    assert code == 0
+    assert list(json.loads(out)["sets"]) == [file, other]
+
+
 def test_metrics_are_listed(capsys):
     """A line each, with its direction, within 80 columns."""
     code, out, _ = run(capsys, "--metrics")

@@ -140,6 +140,10 @@ def test_sets_that_cannot_be_told_apart_are_said_to_be():
         (PAIR | {"c": (NOISY[:399], LABELS[:399])}, {}, "400 and 399 rows"),
         (PAIR, {"blocks": 1}, "at least 2 for an interval, got 1"),
         (PAIR, {"metrics": ["fuzziness"]}, r"compared by \['fuzziness'\]; by vci_adjusted"),
+        (PAIR, {"blocks": "8"}, "blocks must be an integer of at least 1, got '8'"),
+        (PAIR, {"metrics": "vci_adjusted"}, r"write \['vci_adjusted'\]"),
+        (PAIR | {"c": "c.npz"}, {}, "c: got str: pass .* vci_jax.read_features"),
+        ({1: (FEATURES, LABELS), "1": (NOISY, LABELS)}, {}, "two sets have the same name: 1, 1"),
         (PAIR, {"confidence": 95}, "between 0 and 1, got 95"),
         ({n: vci_jax.measure_arrays(*g, blocks=1) for n, g in PAIR.items()}, {}, "in one block"),
         ({"a": moments(FEATURES), "b": moments(NOISY, 5)}, {}, "do not hold the same samples"),
@@ -148,6 +152,13 @@ def test_sets_that_cannot_be_told_apart_are_said_to_be():
 def test_what_cannot_be_compared_is_refused(sets, options, words):
     with pytest.raises(VCIError, match=words):
         vci_jax.compare(sets, **options)
+
+
+def test_names_may_be_numbers():
+    """Epochs, for one; they are text in tables."""
+    found = vci_jax.compare({10: (FEATURES, LABELS), 20: (NOISY, LABELS)}, metrics=["vci_adjusted"])
+    assert list(found.reports) == ["10", "20"]
+    assert "10 is more collapsed" in repr(found)
 
 
 def test_pairs_that_were_not_compared_are_named(pair):

@@ -2,7 +2,11 @@
 
 import json
 import math
+import os
+import pathlib
 import pickle
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -180,6 +184,33 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(kind):
     assert caught.value.__cause__ is None
     assert "\n" not in str(caught.value)
     assert str(caught.value).endswith(".")
+
+
+MEMORY = """
+import resource, warnings
+import test_front_door as table, vci_jax
+
+warnings.simplefilter("ignore")
+vci_jax.vci(*table.GOOD["NumPy"])  # Compiled programs are not counted.
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for features, labels, *_ in [*table.GOOD.values(), *table.BAD.values()]:
+    try:
+        vci_jax.vci(features, labels)
+    except vci_jax.VCIError:
+        pass
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_all_kinds_together_take_less_than_200_mb():
+    """At the peak of a process of their own, in KiB on Linux."""
+    folder = pathlib.Path(__file__).parent
+    paths = os.pathsep.join([str(folder), str(folder.parent)])
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY], env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert 0 <= int(done.stdout) < 200_000
 
 
 def test_one_number_is_that_of_the_report():

@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure_files(arguments: Sequence[str]) -> None:
     """Prints the report of one file, or the comparison of several."""
-    options = parser().parse_args(arguments)
+    options = parser().parse_intermixed_args(arguments)
     if options.metrics:
         print(metrics_text())
         return

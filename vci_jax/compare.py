@@ -18,9 +18,9 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from vci_jax import _table, progress
-from vci_jax._report import Report, as_json, finish
+from vci_jax._report import Report, as_json, check_options, finish
 from vci_jax.catalogue import METRICS, ON_PRETRAINING, ON_TARGET
-from vci_jax.errors import Caveat, VCIError, optional
+from vci_jax.errors import Caveat, VCIError, check_count, optional
 from vci_jax.geometry import Weighting
 from vci_jax.in_memory import deal
 from vci_jax.interval import ESTIMATES, LeaveOneOut, holm
@@ -246,9 +246,14 @@ def compare(
     """
     if not isinstance(sets, Mapping) or len(sets) < 2:
         raise VCIError('compare takes two or more sets by name: {"a": (features, labels), ...}.')
+    check_count("blocks", blocks)
+    check_options(weighting, metrics, blocks, confidence)
+    named = {str(name): given for name, given in sets.items()}
+    if len(named) < len(sets):
+        raise VCIError(f"two sets have the same name: {', '.join(map(str, sets))}.")
     reports: dict[str, Report] = {}
     labels: dict[str, np.ndarray] = {}
-    for name, given in sets.items():
+    for name, given in named.items():
         try:
             reports[name] = _read(given, name, labels, blocks, confidence, weighting)
         except VCIError as error:
@@ -279,8 +284,9 @@ def _read(
     if not isinstance(given, ClassMoments):
         if not isinstance(given, tuple | list) or len(given) != 2:
             raise VCIError(
-                f"got {type(given).__name__}: pass (features, labels), moments with a leading axis "
-                "of blocks, or a report of such."
+                f"got {type(given).__name__}: pass (features, labels), e.g. of "
+                "vci_jax.read_features(path), moments with a leading axis of blocks, or a report "
+                "of such."
             )
         if blocks < 2:
             raise VCIError(f"blocks must be at least 2 for an interval, got {blocks}.")

@@ -253,4 +253,4 @@ if __name__ == "__main__":
         return evaluate(*args, **kwargs)
 
     loop.evaluate.evaluate = slowly
-    sys.exit(entry.main(["digits", sys.argv[1]]))
+    entry.program(["digits", sys.argv[1]])

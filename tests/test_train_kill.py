@@ -6,6 +6,7 @@ import itertools
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,7 +121,7 @@ def test_a_request_to_the_group_saves_whenever_it_comes(workers, whole, tmp_path
     them. Before a process owns the directory, it may end by the signal itself: nothing is lost.
     """
     moments, workdir, log = random.Random(workers), tmp_path / "run", tmp_path / "log"
-    last = float((whole.parent / "seconds").read_text()) * (1.5 if workers else 0.9)
+    last = float((whole.parent / "seconds").read_text())
     saved = 0
     for request in range(int(os.environ.get("VCI_REQUESTS", "4"))):
         log.write_bytes(b"")
@@ -135,6 +136,9 @@ def test_a_request_to_the_group_saves_whenever_it_comes(workers, whole, tmp_path
         assert code in (PREEMPTED, 0) or (unowned and code == -kind), log.read_text()[-3000:]
         assert "Traceback" not in log.read_text()
         saved += code == PREEMPTED
+        if code == 0:  # It was over before the request: begin again.
+            assert tiny_run.rows(workdir) == tiny_run.rows(whole)
+            shutil.rmtree(workdir)
     assert saved > 0
     finish(start(workdir, log, WORKERS=str(workers)), log)
     assert_same_run(workdir, whole)
@@ -249,4 +253,4 @@ if __name__ == "__main__":
         return evaluate(*args, **kwargs)
 
     loop.evaluate.evaluate = slowly
-    sys.exit(entry.main(["digits", sys.argv[1]]))
+    entry.program(["digits", sys.argv[1]])

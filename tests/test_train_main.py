@@ -141,3 +141,19 @@ def test_a_group_ends_with_the_code_of_its_runs(monkeypatch, tmp_path, capsys, k
     assert entry.main(["cifar10_small_temperature", str(tmp_path)]) == code
     assert len(begun) == (6 if kind == "Diverged" else 1)
     assert "why" in capsys.readouterr().err
+
+
+LATE = """
+import atexit, os, signal
+from train import __main__ as entry
+entry.main = lambda arguments: 75
+for request in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+    atexit.register(os.kill, os.getpid(), request)
+entry.program([])
+"""
+
+
+def test_a_request_that_comes_late_does_not_change_the_exit_code():
+    """While Python leaves; schedulers ask more than once."""
+    done = subprocess.run([sys.executable, "-c", LATE], cwd=ROOT, timeout=100)
+    assert done.returncode == 75

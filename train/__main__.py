@@ -13,6 +13,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -50,6 +51,13 @@ def main(arguments: Sequence[str]) -> int:
         print("interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
         return 130
     return 0
+
+
+def program(arguments: Sequence[str]) -> NoReturn:
+    """Runs one training and ends the process with the exit code of ``main``."""
+    code = main(arguments)
+    stop.ignore_requests()
+    sys.exit(code)
 
 
 def _train(arguments: Sequence[str]) -> None:
@@ -129,4 +137,4 @@ def _help() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    program(sys.argv[1:])

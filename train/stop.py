@@ -76,6 +76,15 @@ class Stopping:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def ignore_requests() -> None:
+    """Lets no further request change how a process ends that has nothing left to do.
+
+    Schedulers ask more than once, and Python takes a while to leave.
+    """
+    for request in REQUESTS:
+        signal.signal(request, signal.SIG_IGN)
+
+
 class Guard:
     """Stops a run whose loss is not finite, or far above that of an untrained network."""
 

@@ -19,7 +19,7 @@ test: $(READY)  ## The test suite, without the tests marked slow.
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(TESTS)
 
 # Those that compare numbers, or train for long, have programs optimised as a user's are.
-OPTIMIZED := tests/test_conformance.py tests/test_definitions.py tests/test_train_norm.py \
+OPTIMIZED := tests/test_conformance.py tests/test_train_norm.py \
 	tests/test_probes_optimum.py tests/test_interval.py tests/test_train_main.py
 slow: $(READY)  ## The tests marked slow.
 	VCI_TEST_OPTIMIZED=1 $(BIN)/python -m pytest -n 2 -m slow $(OPTIMIZED) $(TESTS)

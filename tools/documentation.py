@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import griffe
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
@@ -25,6 +26,17 @@ ROOT = Path(__file__).parents[1]
 _TABLE = re.compile(r"<!-- table: ([\w.]+) -->")
 _OUTSIDE = re.compile(r"\]\(((?:\.\./)+)([^)#]+)(#[^)]*)?\)")
 _COPIES = "source"  # The folder of the site that has them.
+
+
+class Examples(griffe.Extension):
+    """Shows what stands under ``Example:`` in a docstring as a session of Python."""
+
+    def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
+        """Gives the section the name that griffe knows, once an object is loaded."""
+        if obj.docstring:
+            obj.docstring.value = re.sub(
+                r"^( *)Example:$", r"\1Examples:", obj.docstring.value, flags=re.MULTILINE
+            )
 
 
 def _rows(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

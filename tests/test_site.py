@@ -25,12 +25,16 @@ PAGES = [path for path in sorted(DOCS.rglob("*.md")) if "study" not in path.rela
 BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 # Packages that the extra [dev] does not bring: pages about them run where they are installed.
 OPTIONAL = {"haiku", "lightning", "torch", "transformers"}
-SLOW = {"definitions.md", "howto/loss.md"}
+SLOW = {"definitions.md", "howto/loss.md"}  # and all of howto/monitor, which train
 SETTINGS = ("JAX_", "XLA_", "VCI_")
 
 
 def name(path):
     return path.relative_to(DOCS).as_posix()
+
+
+def is_slow(path):
+    return name(path) in SLOW or path.parent.name == "monitor"
 
 
 def program(path):
@@ -39,7 +43,7 @@ def program(path):
 
 
 def reader(directory):
-    """The environment of a reader: no setting of the suite, and the home that compiled programs lie in."""
+    """The environment of a reader: without the settings of the suite."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(SETTINGS)}
     return kept | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "MPLCONFIGDIR": str(directory)}
 
@@ -53,7 +57,7 @@ def run(command, directory, **options):
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(path, id=name(path), marks=[pytest.mark.slow] * (name(path) in SLOW))
+        pytest.param(path, id=name(path), marks=[pytest.mark.slow] * is_slow(path))
         for path in PAGES
         if BLOCK.search(path.read_text())
     ],
@@ -79,7 +83,9 @@ def test_every_public_name_has_its_entry():
     """Of ``vci_jax`` and ``vci_jax.probe``; the build fails where an entry names nothing."""
     for module in (vci_jax, vci_jax.probe):
         page = DOCS / "api" / f"{module.__name__.rpartition('.')[2]}.md"
-        entries = re.findall(rf"^::: {re.escape(module.__name__)}[\w.]*\.(\w+)$", page.read_text(), re.M)
+        entries = re.findall(
+            rf"^::: {re.escape(module.__name__)}[\w.]*\.(\w+)$", page.read_text(), re.M
+        )
         assert sorted(set(entries) & set(module.__all__)) == sorted(module.__all__)
 
 
@@ -93,7 +99,8 @@ def test_every_caveat_is_explained_and_no_other():
                 given |= {code.value} if isinstance(code, ast.Constant) else set()
     assert given == set(CODES)
     for one in CODES.values():
-        assert one.meaning.endswith(".") and one.remedy.endswith("."), one.code
+        assert one.meaning.endswith("."), one.code
+        assert one.remedy.endswith("."), one.code
 
 
 @pytest.fixture(scope="module")

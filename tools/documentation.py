@@ -42,7 +42,7 @@ class Examples(griffe.Extension):
 def _rows(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """Returns a Markdown table."""
     head = list(head)
-    lines = [head, ["---"] * len(head), *([str(cell) for cell in row] for row in rows)]
+    lines = [head, ["---"] * len(head), *(list(row) for row in rows)]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |"
                      for line in lines)  # fmt: skip
 
@@ -101,7 +101,9 @@ def suite(which: Iterable[tasks.Task]) -> str:
 
 def config_list() -> str:
     """The configs of ``python -m train``."""
-    return _rows(("config", "what it trains"), ((f"`{n}`", t) for n, t in configs.summaries().items()))
+    return _rows(
+        ("config", "what it trains"), ((f"`{n}`", t) for n, t in configs.summaries().items())
+    )
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -1,6 +1,6 @@
 """The pictures of the documentation's concepts, drawn from what the library computes.
 
-    python -m tools.pictures docs/pictures [NAME ...]    # a minute or two on 2 cores
+python -m tools.pictures docs/pictures [NAME ...]    # a minute or two on 2 cores
 """
 
 import sys

@@ -1,7 +1,7 @@
 """CODES: what each caveat of a report means, and what to do about it.
 
-A caveat's message speaks of the data at hand, and its wording may change. A code is stable: programs
-may test for it, and the documentation explains it from here.
+A caveat's message speaks of the data at hand, and its wording may change. A code is stable:
+programs may test for it, and the documentation explains it from here.
 """
 
 from collections.abc import Mapping
@@ -38,8 +38,8 @@ _ALL = (
          "collapsed than the population is.",
          "Compare the adjusted values: vci_adjusted, probe_mse_adjusted, h_score_adjusted."),
     Code("unchecked_size",
-         "Fewer than three samples for each feature and class: the adjusted values and the interval "
-         "were not checked against known truth there.",
+         "Fewer than three samples for each feature and class: the adjusted values and the "
+         "interval were not checked against known truth there.",
          "Use more samples, or read the adjusted values as an indication only."),
     Code("noisy_means",
          "More than 5 % of the variance between class means is sampling noise: fuzziness, "
@@ -96,11 +96,12 @@ _ALL = (
          "Nothing, if -1 or -100 marks them on purpose; else check the labels or num_classes."),
     Code("non_finite", "Rows with NaN or infinity were left out.",
          "Find out why the network gives them; in half precision often an overflow."),
-    Code("logits_non_finite", "Rows whose logits have NaN or infinity were left out of ncc_agreement.",
+    Code("logits_non_finite",
+         "Rows whose logits have NaN or infinity were left out of ncc_agreement.",
          "As for non_finite."),
     Code("overflow",
-         "Squares of the features leave the range of the moments, or states with other class_counts "
-         "were merged.",
+         "Squares of the features leave the range of the moments, or states with other "
+         "class_counts were merged.",
          "Divide the features by a constant, or use float64; merge only states of one init."),
     Code("underflow", "Features differ by so little that their squares are lost.",
          "Multiply the features by a constant, or use float64."),

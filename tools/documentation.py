@@ -65,8 +65,10 @@ def choice() -> str:
         rows.append((f"`{metric.key}`", metric.title, metric.direction or "neither",
                      metric.on_pretraining or "", metric.on_target or "",
                      _comparable(metric), bias, ", ".join(metric.needs)))  # fmt: skip
-    head = ("metric", "name", "more collapsed if", "on the labels of pretraining",
-            "on the labels of your task", "unchanged by", "bias of few samples", "needs")  # fmt: skip
+    head = (
+        *("metric", "name", "more collapsed if", "on the labels of pretraining"),
+        *("on the labels of your task", "unchanged by", "bias of few samples", "needs"),
+    )
     return _rows(head, rows)
 
 

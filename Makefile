@@ -7,7 +7,7 @@ READY_DEMO := $(VENV)/.ready-demo
 DEMO := runs/digits
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: demo test slow lint bench clean
+.PHONY: demo test slow lint docs bench clean
 
 demo: $(READY_DEMO)  ## Train on real handwritten digits and watch the features collapse (about 3 min).
 	$(BIN)/python -m train digits $(DEMO)
@@ -19,7 +19,7 @@ test: $(READY)  ## The test suite, without the tests marked slow.
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(TESTS)
 
 # Those that compare numbers, or train for long, have programs optimised as a user's are.
-OPTIMIZED := tests/test_conformance.py tests/test_definitions.py tests/test_train_norm.py \
+OPTIMIZED := tests/test_conformance.py tests/test_train_norm.py \
 	tests/test_probes_optimum.py tests/test_interval.py tests/test_train_main.py
 slow: $(READY)  ## The tests marked slow.
 	VCI_TEST_OPTIMIZED=1 $(BIN)/python -m pytest -n 2 -m slow $(OPTIMIZED) $(TESTS)
@@ -29,6 +29,9 @@ lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: $(READY)  ## The documentation site, into build/site; any warning is an error.
+	$(BIN)/python -m mkdocs build --strict
 
 bench: $(READY)  ## The speed claims about metrics, measured here; benchmarks/ has the others.
 	$(BIN)/python -m benchmarks.metrics  # PyTorch beside it: $(BIN)/pip install torch==2.13.0

@@ -134,6 +134,21 @@ def test_several_layers_at_once(example):
         agrees(table[name], np.asarray(layer).mean(axis=(1, 2)), LABELS[:1792])
 
 
+def test_the_notebook_of_a_watched_training(tmp_path, monkeypatch, capsys):
+    """Its cells run in order; classes collapse on the training images, and there is a page."""
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for cell in json.loads((EXAMPLES / "monitor.ipynb").read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), "monitor.ipynb", "exec"), names)
+    assert "Report: " in capsys.readouterr().out
+    lines = (tmp_path / "runs" / "notebook" / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines if json.loads(line)["split"] == "train"]
+    assert [row["epoch"] for row in rows] == [3, 6, 9, 12]
+    assert rows[-1]["vci_adjusted"] < rows[0]["vci_adjusted"]
+    assert (tmp_path / "runs" / "notebook" / "report.html").stat().st_size > 10_000
+
+
 def test_examples_read_as_documentation():
     """Short, documented, run by their name, and not called like a package they import."""
     names = sorted(path.name for path in EXAMPLES.glob("*.py"))

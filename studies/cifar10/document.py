@@ -1,7 +1,7 @@
 """The text of the study: prose from ``DIR/text.md``, every number from the raw files.
 
-The prose names its numbers, ``{{vci.tau_0.05}}``, and holds no other result; so it cannot disagree
-with them.
+The prose names its numbers, ``{{vci.tau_0.05}}``, and holds no other result but the pilot's and the
+paper's.
 """
 
 import difflib
@@ -28,6 +28,8 @@ TABLES = ("<!-- tables: begin -->", "<!-- tables: end -->")
 GAINS = ("mlog", "mlo")
 # Beside the four of the paper.
 MORE = ("class_separation", "cdnv", "effective_rank", "h_score", "logme")
+# Statements on VCI and cosine similarity of these settings: there is nothing else to draw.
+FIXED = (1, 3, 4)
 _NAME = re.compile(r"\{\{([\w.]+)\}\}")
 
 
@@ -36,6 +38,7 @@ class Study(NamedTuple):
 
     Attributes:
       networks, drawn: of all settings.
+      first: the same of the preregistered ones.
       choices: among the preregistered settings.
       verdicts: on these, as preregistered.
       wider: the same with settings and data sets drawn as well.
@@ -46,6 +49,7 @@ class Study(NamedTuple):
 
     networks: Networks
     drawn: Drawn
+    first: tuple[Networks, Drawn]
     choices: Choices
     verdicts: dict[str, list[Verdict]]
     wider: dict[str, list[Verdict]]
@@ -71,15 +75,17 @@ def read(directory: Path, draws: int = resampling.DRAWS) -> Study:
     kept = np.array([name not in networks.ADDED for name in found.names])
     first = networks.preregistered(found), {name: one[:, kept] for name, one in accuracy.items()}
     once = {name: one[:1] for name, one in accuracy.items()}
+    first_once = {name: one[:1] for name, one in first[1].items()}
     rows = json.loads((directory / "pilot.json").read_text())
     return Study(
         networks=found,
         drawn=statements.draw(found, accuracy),
-        choices=choosing.choose(found, accuracy, without=networks.ADDED),
+        first=(first[0], statements.draw(*first)),
+        choices=choosing.choose(*first),
         verdicts=_verdicts_on(*first),
         wider=_verdicts_on(*first, others=True),
         left_out={
-            names: choosing.choose(found, once, without=(*networks.ADDED, *names.split(", ")))
+            names: choosing.choose(first[0], first_once, without=tuple(names.split(", ")))
             for names in (*first[0].settings, WITHOUT_VCI)
         }
         | {WITH_ALL: choosing.choose(found, once)},
@@ -159,8 +165,9 @@ def facts(study: Study) -> dict[str, str]:
     }
     for prefix, judged in (("", study.verdicts), ("wider.", study.wider)):
         for gain, verdicts in judged.items():
+            counted = verdicts if not prefix else [v for v in verdicts if v.number not in FIXED]
             for word in statements.VERDICTS:
-                count = sum(one.verdict == word for one in verdicts)
+                count = sum(one.verdict == word for one in counted)
                 made[f"{prefix}{gain}.{word.replace(' ', '_')}"] = str(count)
             for one in verdicts:
                 made[f"{prefix}{gain}.{one.number}"] = _effect(one)
@@ -183,21 +190,19 @@ def facts(study: Study) -> dict[str, str]:
         made[f"without_vci.{key}"] = f"{rest.points(rest.regret[score, size])[0]:.2f}"
         every = study.left_out[WITH_ALL]
         made[f"with_all.{key}"] = f"{every.points(every.regret[score, size])[0]:.2f}"
-    kept = [name not in networks.ADDED for name in drawn.settings]
-    made["preregistered.vci"] = (
-        f"{pearson(drawn.metrics['train', 'vci'][0, kept], drawn.mlog[0, kept]):+.2f}"
-    )
     for setting in drawn.settings:
         made[f"seeds.{setting}"] = str(found.names.count(setting))
     made["regret.random"] = regret.points(study.choices, study.choices.spread)
-    gain = drawn.mlog[0]
+    gain, first = drawn.mlog[0], study.first[1]
     everything = drawn.metrics["train", "vci"][0], drawn.mlo[0]
     for name, given in (("own", drawn.own), ("train", drawn.metrics["train", "accuracy"])):
         made[f"partial.{name}"] = f"{statements.partial(*everything, given[0]):+.2f}"
-    made["left_out.mean"] = f"{left_out(np.zeros_like(gain), gain):.3f}"
+    made["left_out.mean"] = f"{left_out(np.zeros_like(first.mlog[0]), first.mlog[0]):.3f}"
     for split, name in _measured():
         values, short = drawn.metrics[split, name][0], name if split == "train" else f"test_{name}"
-        made[f"left_out.{short}"] = f"{left_out(values, gain):.3f}"
+        of_first = first.metrics[split, name][0], first.mlog[0]
+        made[f"left_out.{short}"] = f"{left_out(*of_first):.3f}"
+        made[f"first.{short}"] = f"{pearson(*of_first):+.2f}"
         made[f"r.{short}"] = f"{pearson(values, gain):+.2f}"
         made[f"rank.{short}"] = f"{spearman(values, gain):+.2f}"
         made[f"r_mlo.{short}"] = f"{pearson(values, drawn.mlo[0]):+.2f}"
@@ -224,12 +229,19 @@ def _verdicts(study: Study) -> Table:
         statement = first.statement.replace("MLOG", "transfer")
         # Where the statement is not about transfer, both are the same.
         same = second == first and first.number != 13
-        cells = [Raw(f"**{first.verdict}**"), _effect(first)]
-        cells += ["", ""] if same else [second.verdict, _effect(second)]
-        rows.append([str(first.number), statement, *cells, wide.verdict, _effect(wide)])
+        cells = [Raw(f"**{first.verdict}**{_small(first)}"), _effect(first)]
+        cells += ["", ""] if same else [f"{second.verdict}{_small(second)}", _effect(second)]
+        cells += ["", ""] if first.number in FIXED else [wide.verdict, _effect(wide)]
+        rows.append([str(first.number), statement, *cells])
     header = ["", "Statement", "Verdict by MLOG", "effect [95 %]", "by MLO", "effect [95 %]"]
     header += ["for others like them, by MLOG", "effect [95 %]"]
     return Table("The statements, one by one", header, rows)
+
+
+def _small(one: Verdict) -> str:
+    """Said of an effect that is there, and lies within the margin of an absent one."""
+    within = max(-one.inner[0], one.inner[1]) < one.margin
+    return ", small" if within and one.verdict != statements.ABSENT else ""
 
 
 def _effect(one: Verdict) -> str:
@@ -273,7 +285,7 @@ def _power(study: Study) -> Table:
     rows = []
     for gain in GAINS:
         for group, (spread, error) in resampling.power(
-            study.networks, getattr(study.drawn, gain)
+            study.first[0], getattr(study.first[1], gain)
         ).items():
             cells = [f"{spread:.3f}", f"{error:.3f}", f"{spread / error:.1f}"]
             rows.append([gain.upper(), group, *cells])
@@ -284,12 +296,12 @@ def _power(study: Study) -> Table:
 def _correlations(study: Study) -> Table:
     rows = []
     for metric in METRICS:
-        x = study.drawn.metrics["train", metric]
+        x = study.first[1].metrics["train", metric]
         for group in (*GROUPS, ALL):
-            chosen = study.drawn.members[group]
+            chosen = study.first[1].members[group]
             cells = []
             for gain in GAINS:
-                y = getattr(study.drawn, gain)
+                y = getattr(study.first[1], gain)
                 made = statements.decide_correlation(0, "", pearson, (x, y), chosen, 1)
                 low, high = made.without_one
                 cells += [_effect(made), f"{low:+.2f} to {high:+.2f}"]
@@ -302,14 +314,14 @@ def _correlations(study: Study) -> Table:
 def _signs(study: Study) -> Table:
     rows = []
     for split, metric in _measured():
-        x = study.drawn.metrics[split, metric]
+        x = study.first[1].metrics[split, metric]
         cells = []
-        for y in (study.drawn.mlog[0], study.drawn.mlo[0]):
+        for y in (study.first[1].mlog[0], study.first[1].mlo[0]):
             for group in (*GROUPS, ALL):
-                chosen = statements.members(study.drawn.settings, group)
+                chosen = statements.members(study.first[1].settings, group)
                 cells.append(f"{pearson(x[0, chosen], y[chosen]):+.2f}")
             cells.append(f"{spearman(x[0], y):+.2f}")
-        given = statements.partial(x[0], study.drawn.mlo[0], study.drawn.own[0])
+        given = statements.partial(x[0], study.first[1].mlo[0], study.first[1].own[0])
         rows.append([_named(split, metric), *cells, f"{given:+.2f}"])
     of_each = [*GROUPS, ALL, "of ranks, all"]
     header = ["Metric", *(f"{gain.upper()}: {name}" for gain in GAINS for name in of_each)]
@@ -317,7 +329,7 @@ def _signs(study: Study) -> Table:
 
 
 def _tasks(study: Study) -> Table:
-    found = study.networks
+    found = study.first[0]
     odds = {
         task: resampling.means(found, networks.log_odds(found.right[task].mean(axis=1)))
         for task in TASKS
@@ -325,7 +337,10 @@ def _tasks(study: Study) -> Table:
     rows = [
         [
             _named(split, metric),
-            *(f"{pearson(study.drawn.metrics[split, metric][0], y):+.2f}" for y in odds.values()),
+            *(
+                f"{pearson(study.first[1].metrics[split, metric][0], y):+.2f}"
+                for y in odds.values()
+            ),
         ]
         for split, metric in _measured()
     ]
@@ -356,13 +371,13 @@ def _training(found: Networks) -> dict[str, str]:
 
 def _prediction(study: Study) -> Table:
     rows = []
-    y = study.drawn.mlog[0]
+    both = study.first[1], study.drawn
     for split, metric in _measured():
-        rows.append(
-            [_named(split, metric), f"{left_out(study.drawn.metrics[split, metric][0], y):.3f}"]
-        )
-    rows.append(["the mean of the others", f"{left_out(np.zeros_like(y), y):.3f}"])
-    header = ["A line in", "error of MLOG"]
+        errors = [left_out(one.metrics[split, metric][0], one.mlog[0]) for one in both]
+        rows.append([_named(split, metric), *(f"{error:.3f}" for error in errors)])
+    errors = [left_out(np.zeros_like(one.mlog[0]), one.mlog[0]) for one in both]
+    rows.append(["the mean of the others", *(f"{error:.3f}" for error in errors)])
+    header = ["A line in", "error of MLOG", "with the two strong regularisers"]
     return Table("Predicting a setting that is left out (root mean square)", header, rows)
 
 

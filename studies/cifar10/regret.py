@@ -60,7 +60,7 @@ def without(choices: Choices, left_out: dict[str, Choices]) -> Table:
         cells = [f"{ones[one]:.2f} ({title(one)})" for one in (least, most)]
         some = [f"{lost[names]:.2f}" for names in (WITH_ALL, "vci_minus", WITHOUT_VCI)]
         rows.append([name, *some, *cells])
-    header = ["Choose the network by", "with regularisers 1.5 and 2"]
+    header = ["Choose the network by", "with regularisers 1.5 and 2 (two seeds)"]
     header += ["without cross-entropy - 0.5 VCI", "without both VCI losses"]
     header += ["least without one setting", "most without one setting"]
     return Table("The same, if other settings had been there to choose", header, rows)

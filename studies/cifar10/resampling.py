@@ -178,7 +178,7 @@ def interval(drawn: np.ndarray, level: float) -> tuple[float, float]:
 def choices(networks: Networks, draws: int, *, others: bool = False, seed: int = 0) -> np.ndarray:
     """Returns draws of one network for each setting, three at a time: ``[B 3 S]``.
 
-    The first draw is of the seeds themselves, each a choice among the settings that have it.
+    The first draw is of the seeds themselves, as many as every setting has.
 
     Args:
       networks: with the settings.
@@ -191,10 +191,10 @@ def choices(networks: Networks, draws: int, *, others: bool = False, seed: int =
         name: [row for row, other in enumerate(networks.names) if other == name]
         for name in networks.settings
     }
-    rounds = max(map(len, of_setting.values()))
+    rounds = min(map(len, of_setting.values()))
     made = np.stack(
         [
-            np.concatenate([[np.resize(rows, rounds)], rng.choice(rows, (draws - 1, rounds))])
+            np.concatenate([[rows[:rounds]], rng.choice(rows, (draws - 1, rounds))])
             for rows in of_setting.values()
         ],
         axis=2,

@@ -203,3 +203,53 @@ def test_a_score_that_is_missing_has_its_reason():
     assert reason not in scores["c"].warnings
     assert str(found).count(reason) == 1
     assert reason in found.to_dict()["models"][found.models.index(scores["a"])]["warnings"]
+
+
+def test_a_ranking_goes_on_with_the_models_that_are_not_done(tmp_path, monkeypatch):
+    """What is kept is taken only for the same features, labels and settings; damage costs a fit."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["a", "b", "c"], 20)
+    sets = {
+        name: rng.standard_normal((60, 4)) + shift * np.eye(3, 4)[np.repeat(np.arange(3), 20)]
+        for name, shift in (("one", 1.0), ("two", 3.0))
+    }
+    fitted = []
+
+    def counted(name, done, of):
+        fitted.append(name)
+
+    options = {"values": np.geomspace(1e-2, 1e2, 3), "curve": (0.5,), "progress": counted}
+    first = probe.rank(sets, labels, resume=tmp_path, **options)
+    assert set(fitted) == {"one", "two"}
+    fitted.clear()
+    again = probe.rank(sets, labels, resume=tmp_path, **options)
+    assert not fitted
+    assert again.to_dict() == first.to_dict()
+    probe.rank(sets | {"two": sets["two"] + 1e-9}, labels, resume=tmp_path, **options)
+    assert set(fitted) == {"two"}
+    fitted.clear()
+    probe.rank(sets, labels, resume=tmp_path, seed=1, **options)
+    assert set(fitted) == {"one", "two"}
+    for file in tmp_path.iterdir():
+        file.write_bytes(file.read_bytes()[:-200])
+    fitted.clear()
+    cut = probe.rank(sets, labels, resume=tmp_path, **options)
+    assert set(fitted) == {"one", "two"}
+    assert cut.models[0].accuracy == first.models[0].accuracy
+
+
+def test_confidence_is_the_level_at_which_models_are_told_apart():
+    rng = np.random.default_rng(4)
+    labels = np.repeat(np.arange(2), 100)
+    sets = {
+        name: rng.standard_normal((200, 3)) + shift * np.eye(2, 3)[labels]
+        for name, shift in (("a", 1.3), ("b", 1.0))
+    }
+    options = {"values": np.geomspace(1e-1, 1e1, 3)}
+    strict, loose = (
+        probe.rank(sets, labels, confidence=level, **options) for level in (0.999, 0.5)
+    )
+    assert strict.pairs[0].p_value == loose.pairs[0].p_value
+    assert not strict.pairs[0].told_apart
+    assert loose.pairs[0].told_apart == (loose.pairs[0].p_value < 0.5)
+    assert strict.pairs[0].level == pytest.approx(0.001)

@@ -6,6 +6,7 @@ computed again, so the same command goes on after an interruption.
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,7 +42,7 @@ class RankConfig:
     curve: bool = True
     """Fit probes of a tenth and three tenths of the training images too, for the page."""
     confidence: float = 0.95
-    """Level of all intervals."""
+    """Level of all intervals; two models are told apart at one minus that."""
     data_dir: str = ""
     """Where TFDS keeps prepared data sets, and folders lie beside them; empty is TFDS' default."""
     image_size: int = 0
@@ -210,4 +211,5 @@ def _rank(found: dict[str, _Rows], task: Task, config: RankConfig, display: Disp
         curve=_CURVE if config.curve else (),
         seed=config.seed,
         progress=progress,
+        resume=Path(config.out) / "scores",
     )

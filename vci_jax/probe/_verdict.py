@@ -10,8 +10,6 @@ import numpy as np
 
 from vci_jax.errors import optional
 
-_SIGNIFICANT = 0.05
-
 
 @dataclass(frozen=True)
 class ModelScore:
@@ -74,6 +72,7 @@ class Pair:
       p_value: that they are equally good, corrected for all pairs (Holm).
       samples_needed: how many test samples would establish a difference of this size in four of
         five cases, if it is real; infinite where there is none.
+      level: of the test, one minus the ranking's confidence.
     """
 
     better: str
@@ -82,11 +81,12 @@ class Pair:
     interval: tuple[float, float]
     p_value: float
     samples_needed: float
+    level: float = 0.05
 
     @property
     def told_apart(self) -> bool:
         """Whether the difference is established."""
-        return self.p_value < _SIGNIFICANT
+        return self.p_value < self.level
 
 
 @dataclass(frozen=True)

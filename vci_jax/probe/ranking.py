@@ -11,6 +11,7 @@ Legend: N samples, D features, K classes, M models.
 """
 
 import itertools
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,7 +20,8 @@ import numpy as np
 
 from vci_jax.errors import VCIError
 from vci_jax.interval import holm
-from vci_jax.probe import _paired, _protocol, baselines, selection
+from vci_jax.probe import _kept, _paired, _protocol, baselines, selection
+from vci_jax.probe._kept import Scored
 from vci_jax.probe._verdict import ModelScore, Pair, Ranking
 
 
@@ -36,6 +38,7 @@ def rank(
     curve: Sequence[float] = (),
     seed: int = 0,
     progress: Callable[[str, int, int], None] = lambda model, done, of: None,
+    resume: str | os.PathLike[str] | None = None,
 ) -> Ranking:
     """Ranks features of the same samples by how well a linear probe reads the labels from them.
 
@@ -53,10 +56,12 @@ def rank(
       per_class: score by the mean over classes of their accuracies, not by the share of samples.
       values: penalties, 1 / C of scikit-learn.
       neighbours: of the k-NN baseline.
-      confidence: level of all intervals.
+      confidence: level of all intervals; two models are told apart at one minus that.
       curve: shares of the training samples, such as (0.1, 0.3), to score the probe with as well.
       seed: of splits.
       progress: called with a model's name, and how many of its fits are done of how many.
+      resume: a folder to keep every model that is done in; the same call takes from there those
+        whose features, labels and settings are the same.
 
     Raises:
       VCIError: fewer than two classes, a class too small to be divided, rows of another number
@@ -80,10 +85,18 @@ def rank(
     if per_class:
         protocol += " Accuracy is the mean over the classes of each class' accuracy."
     scored = {}
+    settings = [np.asarray(values).tolist(), per_class, neighbours, list(curve), seed]
     for name in names:
         start = time.perf_counter()
         rows = np.asarray(features[name])
         outside = None if test is None else np.asarray(test[0][name])
+        own = None if logits is None else logits.get(name)
+        given = [rows, held.labels, held.scored]
+        given += [np.asarray(one) for one in (outside, own) if one is not None]
+        kept = None if resume is None else _kept.store(resume, name, given, settings)
+        if kept is not None and (there := kept.load()):
+            scored[name] = there
+            continue
         note = _protocol.counter(progress, name, len(splits) * (1 + len(curve)))
         try:
             answers = _protocol.answer(
@@ -92,10 +105,13 @@ def rank(
             learned = _protocol.learning_curve(
                 rows, outside, held, splits, per_class, values, curve, note
             )
-            cheap = _cheap_scores(rows, held.labels, None if logits is None else logits.get(name))
+            cheap = _cheap_scores(rows, held.labels, own)
         except ValueError as error:
             raise VCIError(f"{name}: {error}") from error
-        scored[name] = answers, learned, cheap, rows.shape[1], time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        scored[name] = Scored(answers, learned, cheap, rows.shape[1], seconds)
+        if kept is not None:
+            kept.save(scored[name])
     return _compare(scored, held, protocol, per_class, confidence)
 
 
@@ -118,9 +134,7 @@ def _cheap_scores(rows: np.ndarray, labels: np.ndarray, logits: Any) -> dict[str
 
 
 def _compare(
-    scored: Mapping[
-        str, tuple[_protocol.Answers, list[tuple[int, float]], dict[str, Any], int, float]
-    ],
+    scored: Mapping[str, Scored],
     held: _protocol.Targets,
     protocol: str,
     per_class: bool,
@@ -129,13 +143,13 @@ def _compare(
     """Every pair on the same samples, corrected as one family, and who ties with the best."""
     labels = held.scored
     weights = _paired.sample_weights(labels, per_class=per_class)
-    reached = {name: float(weights @ answers.probe) for name, (answers, *_) in scored.items()}
+    reached = {name: float(weights @ one.answers.probe) for name, one in scored.items()}
     order = sorted(scored, key=lambda name: -reached[name])
     couples = list(itertools.combinations(order, 2))
     gaps = [
         _paired.difference(
-            scored[a][0].probe,
-            scored[b][0].probe,
+            scored[a].answers.probe,
+            scored[b].answers.probe,
             labels,
             per_class=per_class,
             confidence=confidence,
@@ -144,7 +158,7 @@ def _compare(
     ]
     adjusted = holm(np.array([gap.p_value for gap in gaps]))
     pairs = tuple(
-        Pair(a, b, gap.value, (gap.low, gap.high), float(p), gap.samples_needed)
+        Pair(a, b, gap.value, (gap.low, gap.high), float(p), gap.samples_needed, 1 - confidence)
         for (a, b), gap, p in zip(couples, gaps, adjusted, strict=True)
     )
     behind = {pair.worse for pair in pairs if pair.better == order[0] and pair.told_apart}

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import pathlib
+import signal
 
 os.environ["JAX_PLATFORMS"] = os.environ.get("VCI_TEST_PLATFORM", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
@@ -23,6 +24,10 @@ if os.environ.get("VCI_TEST_OPTIMIZED") != "1":
 import jax
 import numpy as np
 import pytest
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # Of a job in the background, and handed on to the processes that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
 

@@ -477,6 +477,7 @@ EXEMPT = {
     "vci_jax.metrics.angles": "the two parts of metrics.class_separation",
     "vci_jax.metrics.spanned": "a rank, within metrics.within_orthogonal_part",
     "vci_jax.moments.rebase_units": "a part of merge, under the laws of merged states",
+    "vci_jax.pairs.nearest": "a part of agreement.update and of per_class",
     "vci_jax.pairs.split": "a part of structure.cdnv and of its adjusted form",
     "vci_jax.pairs.sum_over_pairs": "a part of structure.cdnv and of its adjusted form",
     "vci_jax.precision.of_cdnv": "how much rounding moves; tests/test_oracle.py judges it",

@@ -114,7 +114,7 @@ def _keys(samples: Sequence[np.ndarray], whole: Sequence[np.ndarray]) -> list[np
     alike = (_direction(z * centred[-1]) for z in centred[:-1])
     keys = [sign * z for sign, z in zip(odd, points, strict=True)]
     keys += [sign * z * points[-1] for sign, z in zip(alike, points, strict=False)]
-    return [rounding.level(key) for key in [*keys, *map(np.abs, points)]]
+    return [rounding.level(key, rounding.SHARE) for key in [*keys, *map(np.abs, points)]]
 
 
 def _direction(*several: np.ndarray) -> int:

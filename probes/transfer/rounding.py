@@ -27,11 +27,12 @@ def is_constant(values: np.ndarray) -> np.ndarray:
     return np.ptp(values, axis=-1) <= _SIZE * np.max(np.abs(values), axis=-1)
 
 
-def level(values: np.ndarray) -> np.ndarray:
+def level(values: np.ndarray, share: float = 0.0) -> np.ndarray:
     """Returns values ``[..., N]`` of which those that are the same but for rounding are equal.
 
-    Each run of neighbours in order of size that are closer than rounding of the largest one takes
-    its smallest value. Rows that are not finite stay as they are.
+    Each run of neighbours in order of size that are closer than rounding of the largest one, or
+    than ``share`` of the range, takes its smallest value: ``SHARE`` where they are statistics of
+    order one, made from samples. Rows that are not finite stay as they are.
 
     >>> level(np.array([0.3, 1.0, 0.1 + 0.2])).tolist()
     [0.3, 1.0, 0.3]
@@ -44,7 +45,7 @@ def level(values: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", over="ignore"):
         reach = rising[..., -1:] - rising[..., :1]
         size = np.maximum(np.abs(rising[..., -1:]), np.abs(rising[..., :1]))
-        apart = ~(np.diff(rising, axis=-1) <= _SIZE * size)
+        apart = ~(np.diff(rising, axis=-1) <= np.maximum(share * reach, _SIZE * size))
     apart |= ~np.isfinite(reach)
     begins = np.concatenate([np.ones_like(apart[..., :1]), apart], axis=-1)
     places = np.where(begins, np.arange(values.shape[-1]), 0)

@@ -541,6 +541,7 @@ RANKING = (
 PROBES = (*SOLVER, *PROTOCOL, *CLASSIFIER, *NEIGHBOURS, *ROTATION, *INPUTS, *RANKING)
 
 EXEMPT = {
+    "vci_jax.probe._kept.store": "the place of a file, and a fingerprint; tests/test_ranking.py",
     **dict.fromkeys(_probe("_inputs.classes", "_inputs.matrix"),
                     "a check that raises; tests/test_probes_inputs.py has its cases"),
     "probes.transfer.saved.splits_of": "looks which files there are; tests/test_encoders.py",

@@ -16,7 +16,7 @@ from vci_jax import linalg, pairs
 from vci_jax.geometry import Geometry, Weighting, factorize
 from vci_jax.moments import ClassMoments, unit_means
 from vci_jax.placement import anywhere
-from vci_jax.structure import lengths, mean_rounding
+from vci_jax.structure import lengths, mean_rounding, scaled_offsets
 
 _PAIRS = 2**22  # pairs of classes compared at once: 32 MiB in float64
 
@@ -95,27 +95,25 @@ def _cosine_similarity(moments: ClassMoments) -> Float[Array, " K"]:
 
 def _nearest(geometry: Geometry) -> Int[Array, " K"]:
     """Index of the closest other class mean; -1 where there is none. Takes O(K D) memory."""
-    size = geometry.offsets.shape[0]
-    classes = (geometry.offsets, jnp.arange(size))
+    size, offsets = geometry.present.shape[0], scaled_offsets(geometry)
+    classes = (offsets, jnp.arange(size))
 
     def closest(products: Array, rows: Array, own: Array, squares: Array) -> Array:
         # ||m_j - m_k||^2 less ||m_k||^2, which is the same for all j.
         others = geometry.present & (classes[1] != own[:, None])
         distance = jnp.where(others, squares - 2 * products, jnp.inf)
-        first = pairs.nearest(rows, geometry.offsets, distance)
+        first = pairs.nearest(rows, offsets, distance)
         return jnp.where(jnp.any(others, axis=1), first, -1)
 
     if size**2 <= _PAIRS:
-        products = linalg.matmul(geometry.offsets, geometry.offsets.T)
+        products = linalg.matmul(offsets, offsets.T)
         # XLA for CPU would sum the squares of the offsets anew for every pair.
         nearest = closest(products, *classes, jnp.diagonal(products))
     else:
-        squares = jnp.sum(geometry.offsets**2, axis=1)
+        squares = jnp.sum(offsets**2, axis=1)
         blocks, _ = pairs.split(classes, max(1, _PAIRS // size))
         nearest = jax.lax.map(
-            lambda block: closest(
-                linalg.matmul(block[0], geometry.offsets.T), block[0], block[1], squares
-            ),
+            lambda block: closest(linalg.matmul(block[0], offsets.T), block[0], block[1], squares),
             blocks,
         ).reshape(-1)[:size]
     return jnp.where(geometry.present, nearest, -1)

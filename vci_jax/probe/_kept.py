@@ -3,8 +3,6 @@
 import hashlib
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,9 +12,6 @@ import numpy as np
 from vci_jax.probe import _progress
 from vci_jax.probe._protocol import Answers
 from vci_jax.written import replacing
-
-# What NumPy, zipfile, zlib and json have for a file that is cut, flipped or another.
-_UNREADABLE = (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
 
 
 class Scored(NamedTuple):
@@ -46,7 +41,7 @@ class Store(NamedTuple):
                     return None
                 arrays = [file[name] for name in ("probe", "nearest", "centroid")]
                 rest = json.loads(str(file["rest"]))
-        except _UNREADABLE:
+        except (*_progress.UNREADABLE, OSError):
             return None
         cheap = rest["cheap"] | {"vci_interval": tuple(rest["cheap"]["vci_interval"])}
         answers = Answers(*arrays, *rest["answers"])

@@ -37,7 +37,7 @@ class Unusable(ValueError):
 
 
 # What NumPy, zipfile and zlib have for an empty file, a short one, a wrong bit, and another format.
-_UNREADABLE = (
+UNREADABLE = (
     ValueError,
     KeyError,
     IndexError,
@@ -61,7 +61,7 @@ def load(path: str | os.PathLike[str], key: str, state: Any) -> Progress:
         with np.load(path) as opened:
             file = {name: opened[name] for name in opened.files}
         kept_key = str(file["key"])
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise Unusable(
             f"{path} keeps no path ({error}); name another file, or delete it."
         ) from error

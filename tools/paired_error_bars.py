@@ -26,7 +26,7 @@ from scipy.special import stdtrit
 import vci_jax
 from tools.populations import exact_vci
 from vci_jax.compare import paired_differences
-from vci_jax.interval import LeaveOneOut, jackknife_estimates
+from vci_jax.interval import LeaveOneOut, leave_one_out
 
 _CHUNK = 50  # draws at once
 _METRICS = ("vci_adjusted", "squared_distance_adjusted")
@@ -127,34 +127,24 @@ def measure(case: Case, draws: int, blocks: int) -> list[str]:
 
 
 def _leave_out(features: np.ndarray, labels: np.ndarray, blocks: int) -> list[LeaveOneOut]:
-    """The jackknife of each draw, all in one program; block b has every B-th row."""
+    """The jackknife of each draw; block b has every B-th row."""
     size, classes = len(labels) // blocks, int(labels.max()) + 1
-    counts = np.stack([np.bincount(labels[b::blocks], minlength=classes) for b in range(blocks)])
     dealt = features.reshape(len(features), size, blocks, -1).swapaxes(1, 2)
-    whole = _of_draws(dealt, labels.reshape(size, blocks).T, classes)
-    inflation, values, parts = jax.device_get(whole)
+    states = jax.device_get(_of_draws(dealt, labels.reshape(size, blocks).T, classes))
     return [
-        LeaveOneOut(
-            counts,
-            {name: float(value[i]) for name, value in values.items()},
-            {name: part[i] for name, part in parts.items()},
-            float(inflation[i]),
-            float(np.finfo(float).eps),
-        )
+        leave_one_out(jax.tree.map(lambda leaf, i=i: leaf[i], states), _METRICS)
         for i in range(len(features))
     ]
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _of_draws(features: Any, labels: Any, num_classes: int) -> Any:
-    def of_draw(draw: Any) -> Any:
+def _of_draws(features: Any, labels: Any, num_classes: int) -> vci_jax.ClassMoments:
+    def of_draw(draw: Any) -> vci_jax.ClassMoments:
         empty = vci_jax.init(num_classes, draw.shape[-1], dtype=np.float64)
-        states = jax.vmap(vci_jax.update, in_axes=(None, 0, 0))(empty, draw, labels)
-        return jackknife_estimates(
-            states, _METRICS, weighting="sample", data_eps=float(np.finfo(float).eps)
-        )
+        return jax.vmap(vci_jax.update, in_axes=(None, 0, 0))(empty, draw, labels)
 
-    return jax.lax.map(of_draw, features)  # jax.vmap of it can hang on a CPU
+    states: vci_jax.ClassMoments = jax.lax.map(of_draw, features)
+    return states
 
 
 def _independent(states: dict[str, LeaveOneOut], name: str) -> float:

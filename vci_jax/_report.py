@@ -33,7 +33,7 @@ from vci_jax.catalogue import METRICS
 from vci_jax.counts import MAX_COUNT
 from vci_jax.errors import Caveat, VCIError, messages, optional
 from vci_jax.geometry import Geometry, Weighting, factorize, underflows
-from vci_jax.interval import LeaveOneOut, interval_of, leave_one_out
+from vci_jax.interval import LeaveOneOut, Options, interval_of, leave_one_out, of_all
 from vci_jax.moments import ClassMoments, merge_axis
 from vci_jax.storage import to_host
 
@@ -244,15 +244,17 @@ def finish(
     with jax.enable_x64(True), jax.default_device(linalg.host()):
         parts: Any = None
         if head is not None:
-            parts = tuple(map(_widen, check_head(head, stack.mean.shape[-1], stack.mean.shape[-2])))
-        values = jax.device_get(
-            _finish(stack, parts, wanted, weighting=weighting, data_eps=data_eps)
-        )
+            parts = tuple(
+                map(linalg.widen, check_head(head, stack.mean.shape[-1], stack.mean.shape[-2]))
+            )
+        blocks = states > 1 and (only is None or "vci_interval" in only)
+        estimates = tuple(estimates) if blocks else ()
+        options: Options = {"weighting": weighting, "data_eps": data_eps}
+        values = jax.device_get(_finish(stack, parts, wanted, estimates, **options))
         result = _plain(values, stack, weighting)
         jackknife = None
-        if states > 1 and (only is None or "vci_interval" in only):
-            wide = jax.tree.map(_widen, stack)
-            jackknife = leave_one_out(wide, estimates, weighting=weighting, data_eps=data_eps)
+        if blocks:
+            jackknife = leave_one_out(stack, estimates, known=values["of_all"], **options)
             result["vci_interval"] = list(interval_of(jackknife, confidence))
     notes = caveats.find(result, values, data_eps)
     result["caveats"] = [caveat.to_dict() for caveat in notes]
@@ -283,16 +285,17 @@ def check_options(
         )
 
 
-@quick_jit(static_argnames=("wanted", "weighting", "data_eps"))
+@quick_jit(static_argnames=("wanted", "estimates", "weighting", "data_eps"))
 def _finish(
     stack: ClassMoments,
     head: Any,
     wanted: tuple[str, ...] | None,
+    estimates: tuple[str, ...],
     *,
     weighting: Weighting,
     data_eps: float,
 ) -> dict[str, Any]:
-    stack = jax.tree.map(_widen, stack)  # inside the program, that no copy is made
+    stack = linalg.widen(stack)  # inside the program, that no copy is made
     alone = stack.count.shape[0] == 1
     moments = jax.tree.map(lambda leaf: leaf[0], stack) if alone else merge_axis(stack)
     geometry = factorize(moments, weighting=weighting, data_eps=data_eps)
@@ -326,6 +329,7 @@ def _finish(
         "scatter_known": jnp.isfinite(geometry.within[0, 0]),
         "overflowed": ~jnp.isfinite(jnp.sum(moments.scatter) + jnp.sum(moments.class_scatter)),
         "underflowed": underflows(moments, geometry.offsets, data_eps),
+        **({"of_all": of_all(geometry, estimates, data_eps)} if estimates else {}),
     }
 
 
@@ -404,9 +408,3 @@ def _check(stack: ClassMoments) -> None:
             f"The moments hold no samples ({refused:,} rows were refused for their label or for "
             "NaN): call update first."
         )
-
-
-def _widen(leaf: Any) -> Array:
-    return jnp.asarray(
-        leaf, jnp.float64 if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
-    )

@@ -8,7 +8,7 @@ Legend: B blocks that hold samples, N samples, n_b of block b, K classes, D feat
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.special import stdtrit
 
-from vci_jax import metrics, structure
+from vci_jax import _downdate, linalg, metrics, structure
 from vci_jax._compile import quick_jit
 from vci_jax.adjusted import jackknife_inflation
 from vci_jax.errors import VCIError
-from vci_jax.geometry import Weighting, factorize
-from vci_jax.moments import ClassMoments, merge
+from vci_jax.geometry import Geometry, Weighting, factorize
+from vci_jax.moments import ClassMoments, merge, merge_axis
 
 # Estimates of the population: those whose difference between two sets of features means something.
 ESTIMATES = {
@@ -126,20 +126,47 @@ def interval_of(estimates: LeaveOneOut, confidence: float) -> tuple[float, float
     return whole / reach, whole * reach
 
 
+class Options(TypedDict):
+    """What ``factorize`` is told, with all programs alike."""
+
+    weighting: Weighting
+    data_eps: float
+
+
+class OfAll(NamedTuple):
+    """What ``leave_one_out`` takes from a geometry of all blocks: see ``of_all``."""
+
+    values: dict[str, Float[Array, ""]]
+    inflation: Float[Array, ""]
+    whole: _downdate.Whole
+
+
+def of_all(geometry: Geometry, names: Sequence[str], data_eps: float) -> OfAll:
+    """The part of ``leave_one_out`` that is of all the data, for the program that factored them."""
+    adjusted = metrics.vci_adjusted(geometry)
+    return OfAll(
+        values={name: ESTIMATES[name](geometry) for name in names},
+        inflation=jackknife_inflation(metrics.sample(geometry), geometry.moments.count, adjusted),
+        whole=_downdate.whole(geometry, data_eps),
+    )
+
+
 def leave_one_out(
     blocks: ClassMoments,
     names: Sequence[str] = ("vci_adjusted",),
     *,
     weighting: Weighting = "sample",
     data_eps: float | None = None,
+    known: OfAll | None = None,
 ) -> LeaveOneOut:
-    """Computes estimates of all blocks, and of all but each.
+    """Computes estimates of all blocks, and of all but each, in float64 on the host.
 
     Args:
       blocks: partial states with a leading axis of B >= 2.
       names: of metrics among ``ESTIMATES``.
       weighting: see ``factorize``.
       data_eps: see ``factorize``.
+      known: ``of_all`` of the blocks, where a program has factored them already.
 
     Raises:
       VCIError: for fewer than two blocks.
@@ -148,29 +175,43 @@ def leave_one_out(
         raise VCIError(f"The jackknife needs two blocks or more, got count {blocks.count.shape}.")
     if data_eps is None:
         data_eps = float(np.finfo(blocks.mean.dtype).eps)
-    inflation, whole, parts = jax.device_get(
-        _jackknife(blocks, tuple(names), weighting=weighting, data_eps=data_eps)
-    )
+    blocks, names = jax.device_get(blocks), tuple(names)
+    options: Options = {"weighting": weighting, "data_eps": data_eps}
+    with jax.enable_x64(True), jax.default_device(linalg.host()):
+        if known is None:
+            known = jax.device_get(_of_all(blocks, names, **options))
+        parts = {}
+        if "vci_adjusted" in names:
+            adjusted = _downdate.without_each(blocks, known.whole, **options)
+            parts = {} if adjusted is None else {"vci_adjusted": adjusted}
+        if others := tuple(name for name in names if name not in parts):
+            parts |= jax.device_get(_without_each(blocks, others, **options))
     counts = np.asarray(blocks.count).astype(np.int64)
     full = counts.sum(axis=1) > 0
     return LeaveOneOut(
         counts=counts[full],
-        whole={name: float(value) for name, value in whole.items()},
-        parts={name: values[full] for name, values in parts.items()},
-        inflation=float(inflation),
+        whole={name: float(value) for name, value in known.values.items()},
+        parts={name: parts[name][full] for name in names},
+        inflation=float(known.inflation),
         data_eps=data_eps,
     )
 
 
-def jackknife_estimates(
+@quick_jit(static_argnames=("names", "weighting", "data_eps"))
+def _of_all(
     blocks: ClassMoments, names: tuple[str, ...], *, weighting: Weighting, data_eps: float
-) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]], dict[str, Float[Array, " B"]]]:
-    """The jackknife's inflation, the estimates of all blocks, and those without each.
+) -> OfAll:
+    geometry = factorize(merge_axis(linalg.widen(blocks)), weighting=weighting, data_eps=data_eps)
+    return of_all(geometry, names, data_eps)
 
-    It takes 3 B merges in all.
-    """
 
-    def without(ends: tuple[ClassMoments, ClassMoments]) -> dict[str, Array]:
+def without_each(
+    blocks: ClassMoments, names: tuple[str, ...], *, weighting: Weighting, data_eps: float
+) -> dict[str, Float[Array, " B"]]:
+    """The estimates of all blocks but each, by 3 B merges in all: what any data can take."""
+    blocks = linalg.widen(blocks)
+
+    def of_rest(ends: tuple[ClassMoments, ClassMoments]) -> dict[str, Array]:
         rest = factorize(merge(*ends), weighting=weighting, data_eps=data_eps, part=True)
         return {name: ESTIMATES[name](rest) for name in names}
 
@@ -180,16 +221,13 @@ def jackknife_estimates(
     def accumulate(total: ClassMoments, block: ClassMoments) -> tuple[ClassMoments, ClassMoments]:
         return merge(total, block), total  # the total before this block
 
-    whole, before = jax.lax.scan(accumulate, empty, blocks)
+    _, before = jax.lax.scan(accumulate, empty, blocks)
     _, after = jax.lax.scan(accumulate, empty, blocks, reverse=True)
-    geometry = factorize(whole, weighting=weighting, data_eps=data_eps)
-    values = {name: ESTIMATES[name](geometry) for name in names}
-    adjusted = metrics.vci_adjusted(geometry)
-    inflation = jackknife_inflation(metrics.sample(geometry), whole.count, adjusted)
-    return inflation, values, jax.lax.map(without, (before, after))
+    parts: dict[str, Array] = jax.lax.map(of_rest, (before, after))
+    return parts
 
 
-_jackknife = quick_jit(static_argnames=("names", "weighting", "data_eps"))(jackknife_estimates)
+_without_each = quick_jit(static_argnames=("names", "weighting", "data_eps"))(without_each)
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ Legend: D feature dimension, R rows, r largest number of directions asked for.
 
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 _HIGHEST = jax.lax.Precision.HIGHEST
+_Tree = TypeVar("_Tree")
 _Solver = Callable[[Array], tuple[Array, Array]]
 
 
@@ -72,6 +73,17 @@ def host() -> jax.Device:
             f'JAX_PLATFORMS="{platforms},cpu".'
         )
     return device
+
+
+def widen(tree: _Tree) -> _Tree:
+    """The arrays of a tree with floats in float64; needs ``jax.enable_x64``."""
+
+    def wide(leaf: Any) -> Array:
+        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return jnp.asarray(leaf, jnp.float64 if floating else leaf.dtype)
+
+    widened: _Tree = jax.tree.map(wide, tree)
+    return widened
 
 
 def eigh(matrix: Float[Array, "D D"]) -> tuple[Float[Array, " D"], Float[Array, "D D"]]:

@@ -107,6 +107,27 @@ def test_a_torch_loop_that_is_watched(example, tmp_path, monkeypatch):
     assert rows[-1]["accuracy"] > 0.9
 
 
+@pytest.mark.parametrize(
+    ("framework", "epochs"), [("lightning", [5, 10]), ("transformers", [4, 8])]
+)
+def test_a_callback(example, tmp_path, monkeypatch, framework, epochs):
+    """Its directory has a row of every measurement, of all the test images, and is what it says."""
+    for package in (framework, "torch"):
+        reason = f"needs {package}, which the project does not install"
+        pytest.importorskip(package, reason=reason)
+    monkeypatch.chdir(tmp_path)
+    name = {"lightning": "lightning", "transformers": "huggingface"}[framework]
+    _, reports = example(f"monitor_{name}.py")
+    lines = (tmp_path / "runs" / name / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [(row["epoch"], row["split"]) for row in rows] == [(e, "test") for e in epochs]
+    steps = [row["step"] for row in rows]
+    assert steps[1] == 2 * steps[0] > 0
+    assert rows[-1]["vci"] == reports["test"].vci < rows[0]["vci"]
+    assert reports["test"].samples in (359, 389)
+    assert rows[-1]["accuracy"] > 0.8
+
+
 def test_a_plain_function(example):
     """Any callable will do, and padded rows do not count."""
     _, reports = example("measure_function.py")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from vci_jax import probe
 from vci_jax.probe import _paired, baselines
+from vci_jax.probe import ranking as ranking_module
 
 
 def answers(rng, size, right, shared, gap=0.0):
@@ -236,6 +238,30 @@ def test_a_ranking_goes_on_with_the_models_that_are_not_done(tmp_path, monkeypat
     cut = probe.rank(sets, labels, resume=tmp_path, **options)
     assert set(fitted) == {"one", "two"}
     assert cut.models[0].accuracy == first.models[0].accuracy
+
+
+def test_blas_leaves_half_of_the_processors_to_the_probe(monkeypatch):
+    """Its idle threads wait in a loop, which takes time from what runs beside it."""
+    threadpoolctl = pytest.importorskip("threadpoolctl", reason="needs threadpoolctl")
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], 20)
+    sets = {"a": rng.standard_normal((60, 4)), "b": rng.standard_normal((60, 4))}
+    plain, seen = ranking_module._cheap_scores, []
+
+    def threads():
+        found = threadpoolctl.threadpool_info()
+        return {pool["num_threads"] for pool in found if pool["user_api"] == "blas"}
+
+    def watched(*given):
+        seen.append(threads())
+        return plain(*given)
+
+    monkeypatch.setattr(ranking_module, "_cheap_scores", watched)
+    before = threads()
+    probe.rank(sets, labels, values=np.geomspace(1e-2, 1e2, 3))
+    half = max(1, len(os.sched_getaffinity(0)) // 2)
+    assert seen == [{half}, {half}]
+    assert threads() == before
 
 
 def test_confidence_is_the_level_at_which_models_are_told_apart():

@@ -75,6 +75,8 @@ def test_the_page_says_what_was_found(written):
     assert "0.000" not in text
     assert "<b>seed</b>" not in text
     assert "resnet18=a.pth has no score: no such file" in text
+    # Below the table, whose first column it would make a column of single words.
+    assert text.index("at an end of the grid.") > text.index("</table>", text.index("LogME"))
     assert "test images it would take" in text
 
 

@@ -114,6 +114,19 @@ class Ranking:
         """Which models are best, which cannot be told apart, and what it would take."""
         return _verdict(self)
 
+    @property
+    def warnings(self) -> list[str]:
+        """Each warning once, after the models that it is of."""
+        of: dict[str, list[str]] = {}
+        for model in self.models:
+            for warning in model.warnings:
+                of.setdefault(warning, []).append(model.model)
+        everyone = len(self.models)
+        return [
+            f"{'All models' if len(names) == everyone else ', '.join(names)}: {warning}"
+            for warning, names in of.items()
+        ]
+
     def __repr__(self) -> str:
         return _table(self)
 
@@ -212,7 +225,7 @@ def _table(ranking: Ranking) -> str:
                 + [cell.rjust(width) for cell, width in zip(rest, widths[2:], strict=True)]
             )
         )
-    said = [ranking.protocol, *_legend(ranking), *_warnings(ranking)]
+    said = [ranking.protocol, *_legend(ranking), *ranking.warnings]
     return "\n".join([*lines, "", *said, "", ranking.verdict])
 
 
@@ -223,7 +236,7 @@ def _html(ranking: Ranking) -> str:
         "<tr>" + "".join(f"<td>{escaping.escape(cell)}</td>" for cell in _row(model)) + "</tr>"
         for model in ranking.models
     )
-    notes = escaping.escape(" ".join([ranking.protocol, *_legend(ranking), *_warnings(ranking)]))
+    notes = escaping.escape(" ".join([ranking.protocol, *_legend(ranking), *ranking.warnings]))
     return (
         f"<p><b>{escaping.escape(ranking.verdict)}</b></p>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><p>{notes}</p>"
@@ -253,19 +266,6 @@ def _legend(ranking: Ranking) -> list[str]:
         "intervals are not.",
         "On the labels of this task a smaller adjusted VCI, a larger H-score and a larger LogME "
         "mean classes that are easier to separate.",
-    ]
-
-
-def _warnings(ranking: Ranking) -> list[str]:
-    """Each warning once, after the models that it is of."""
-    of: dict[str, list[str]] = {}
-    for model in ranking.models:
-        for warning in model.warnings:
-            of.setdefault(warning, []).append(model.model)
-    everyone = len(ranking.models)
-    return [
-        f"{'All models' if len(names) == everyone else ', '.join(names)}: {warning}"
-        for warning, names in of.items()
     ]
 
 

@@ -14,10 +14,12 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
+from vci_jax import _threads
 from vci_jax.errors import VCIError
 from vci_jax.interval import holm
 from vci_jax.probe import _kept, _paired, _protocol, baselines, selection
@@ -98,18 +100,21 @@ def rank(
             scored[name] = there
             continue
         note = _protocol.counter(progress, name, len(splits) * (1 + len(curve)))
-        try:
-            answers = _protocol.answer(
-                rows, outside, held, splits, per_class, values, neighbours, note
-            )
-            learned = _protocol.learning_curve(
-                rows, outside, held, splits, per_class, values, curve, note
-            )
-            cheap = _cheap_scores(rows, held.labels, own)
-        except ValueError as error:
-            raise VCIError(f"{name}: {error}") from error
+        # Beside the probe, whose compilation leaves processors idle.
+        with _threads.half_of_the_processors(), ThreadPoolExecutor(1) as pool:
+            try:
+                cheap = pool.submit(_cheap_scores, rows, held.labels, own)
+                answers = _protocol.answer(
+                    rows, outside, held, splits, per_class, values, neighbours, note
+                )
+                learned = _protocol.learning_curve(
+                    rows, outside, held, splits, per_class, values, curve, note
+                )
+                without_probe = cheap.result()
+            except ValueError as error:
+                raise VCIError(f"{name}: {error}") from error
         seconds = time.perf_counter() - start
-        scored[name] = Scored(answers, learned, cheap, rows.shape[1], seconds)
+        scored[name] = Scored(answers, learned, without_probe, rows.shape[1], seconds)
         if kept is not None:
             kept.save(scored[name])
     return _compare(scored, held, protocol, per_class, confidence)

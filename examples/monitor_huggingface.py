@@ -1,0 +1,85 @@
+"""Follow collapse in a training of Hugging Face; the directory is a run to the report page.
+
+pip install torch transformers accelerate scikit-learn
+"""
+
+import torch
+from sklearn.datasets import load_digits
+from transformers import (
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    ViTConfig,
+    ViTForImageClassification,
+)
+
+import vci_jax
+
+
+class Collapse(TrainerCallback):
+    """Measures a ViT's class token on some images, after every epoch that is due."""
+
+    def __init__(self, monitor, images, batch_size=64):
+        """Takes the monitor, and images as the trainer takes them."""
+        self.monitor, self.reports = monitor, {}
+        self.batches = torch.utils.data.DataLoader(images, batch_size)
+
+    @torch.no_grad()
+    def on_epoch_end(self, args, state, control, model=None, **kwargs):
+        """Adds all the images and logs the epoch."""
+        epoch = round(state.epoch)
+        if not self.monitor.due(epoch):
+            return
+        training = model.training
+        model.eval()
+        for batch in self.batches:
+            tokens = model.vit(batch["pixel_values"].to(model.device)).last_hidden_state
+            features = tokens[:, 0]  # the class token, which the classifier reads
+            self.monitor.add("test", features, batch["labels"], logits=model.classifier(features))
+        model.train(training)
+        self.reports = self.monitor.log(epoch, step=state.global_step)
+        print(f"epoch {epoch:>2}   VCI {self.reports['test'].vci:.4f}")
+
+
+def main(directory="runs/huggingface", epochs=8):
+    """Trains a small ViT and returns the reports of the last measurement."""
+    images, labels = load_digits(return_X_y=True)
+    pixels = torch.tensor(images.reshape(-1, 1, 8, 8) / 16, dtype=torch.float32)
+    rows = [{"pixel_values": x, "labels": int(y)} for x, y in zip(pixels, labels, strict=True)]
+    torch.manual_seed(0)
+    config = ViTConfig(
+        image_size=8,
+        patch_size=4,
+        num_channels=1,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        num_labels=10,
+    )
+    settings = TrainingArguments(
+        output_dir=directory,
+        num_train_epochs=epochs,
+        per_device_train_batch_size=64,
+        learning_rate=3e-3,
+        report_to=[],
+        save_strategy="no",
+        logging_strategy="no",
+        use_cpu=True,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
+    monitor = vci_jax.Monitor(num_classes=10, every=4, write=directory)
+    collapse = Collapse(monitor, rows[1408:])
+    trainer = Trainer(
+        ViTForImageClassification(config),
+        settings,
+        train_dataset=rows[:1408],
+        callbacks=[collapse],
+    )
+    trainer.train()
+    return collapse.reports
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """What a run costs on a TPU, from its compiler alone; no TPU and no data are needed.
 
-``python -m train.compile CONFIG [option ...] [--section.field value ...]``
+``python -m tools.compile CONFIG [option ...] [--section.field value ...]``
 
 --topology v5e:2x4   the chips (this is the default)
 --step train         one of the two programs, train or metrics
@@ -26,9 +26,9 @@ import jax
 from rich.console import Console
 
 import configs
+from tools.compile import check, facts, table, topology
 from train import config as config_lib
 from train import log
-from train.compile import check, facts, table, topology
 
 _STEPS = {"train": ["train step"], "metrics": ["metrics step"]}
 
@@ -63,7 +63,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, config_lib.Con
     if run and run not in configs.runs(group):
         raise config_lib.ConfigError(f"{group} has the runs {', '.join(configs.runs(group))}.")
     config = configs.runs(group)[run] if run else configs.get(group)
-    return options, config_lib.override(config, options.overrides, "python -m train.compile {}")
+    return options, config_lib.override(config, options.overrides, "python -m tools.compile {}")
 
 
 def _run(options: argparse.Namespace, config: config_lib.Config) -> int:

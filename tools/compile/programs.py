@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from tools.compile.facts import Facts
 from train import loop, program
 from train import mesh as meshes
-from train.compile.facts import Facts
 from train.config import Config
 
 

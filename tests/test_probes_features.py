@@ -17,13 +17,14 @@ from probes.encoders import run as encoder_of_run
 from probes.encoders.config import TransferConfig
 from probes.transfer import features, saved, task_features
 from probes.transfer.tasks import Task
-from train import data, loop, provenance
+from train import data, loop
 from train import mesh as meshes
 from train.config import ConfigError, DataConfig, EvalConfig
 from train.data import digest
 from train.data.arrays import Arrays
 from train.data.unreadable import Unreadable
 from train.step import predict
+from train.workdir import record_start
 from vci_jax.probe import selection
 from vci_jax.probe.saved import renumber
 
@@ -340,7 +341,7 @@ def test_mistakes_are_said(run, tmp_path):
     with pytest.raises(ConfigError, match=r"(?s)kept their size, .* Say the side .* --image-size"):
         encoder_of_run.load(tmp_path, TransferConfig(data_dir=str(tmp_path)))
     digits = digest.describe(data.load(configs.get("digits").data))
-    provenance.note_start(tmp_path, step=0, images=digits)
+    record_start(tmp_path, step=0, images=digits)
     with pytest.raises(ConfigError, match="has no checkpoints; train it first"):
         encoder_of_run.load(tmp_path, TransferConfig(data_dir=str(tmp_path)))
     (tmp_path / "config.json").write_text(json.dumps(config | {"colour": "red"}))

@@ -14,7 +14,7 @@ from PIL import Image
 from train import __main__ as entry
 from train import check
 from train.config import CheckpointConfig, Config, ConfigError, LogConfig, OptimConfig
-from train.owner import owned
+from train.workdir import owned
 
 ROOT = Path(__file__).parent.parent
 

@@ -7,9 +7,9 @@ import pytest
 
 import configs
 from train import losses, models, optim
-from train.claim import claim
 from train.config import Config, ConfigError, OptimConfig, flatten, override, validate
 from train.data import augment, mix
+from train.workdir import claim
 
 
 def test_override_changes_that_field_alone():

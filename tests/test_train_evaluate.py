@@ -12,7 +12,8 @@ import tiny_run
 from tensorboardX.proto.event_pb2 import Event
 
 import vci_jax
-from train import evaluate, log, loop, picture, provenance
+from train import evaluate, log, loop, picture
+from train.workdir import record_start
 from vci_jax.monitor import deal
 
 K, D, N = 4, 6, 200
@@ -136,15 +137,15 @@ def test_tensorboard_has_the_curves_of_the_rows(tmp_path):
 
 def test_each_start_is_noted(tmp_path):
     """With the machine and the versions, but no name of a host; a damaged file begins anew."""
-    provenance.note_start(tmp_path, step=0)
-    provenance.note_start(tmp_path, step=18)
+    record_start(tmp_path, step=0)
+    record_start(tmp_path, step=18)
     entries = json.loads((tmp_path / "run.json").read_text())
     assert [entry["step"] for entry in entries] == [0, 18]
     assert entries[0]["versions"]["jax"] == jax.__version__
     assert (entries[0]["platform"], entries[0]["devices"]) == ("cpu", jax.device_count())
     assert platform.node() not in {str(v) for entry in entries for v in entry.values()}
     (tmp_path / "run.json").write_text("[{")
-    provenance.note_start(tmp_path, step=4)
+    record_start(tmp_path, step=4)
     assert len(json.loads((tmp_path / "run.json").read_text())) == 1
 
 

@@ -19,7 +19,6 @@ from train import (
     checkpoint,
     data,
     evaluate,
-    local,
     log,
     losses,
     models,
@@ -29,14 +28,12 @@ from train import (
     program,
 )
 from train import mesh as meshes
-from train.claim import claim
 from train.config import Config
 from train.data import digest, mix
 from train.display import Display, print_facts
-from train.owner import owned
-from train.provenance import note_start, refuse_other_images
 from train.step import Task, TrainState
 from train.stop import Guard, Preempted, Stopping
+from train.workdir import check_images, claim, owned, record_start, work_directory
 
 
 class Run(NamedTuple):
@@ -107,7 +104,7 @@ def train(config: Config, workdir: Path, console: Console) -> list[log.Row]:
       Preempted: the process was asked to end, and the run is saved.
       Diverged: the loss or the weights are beyond repair.
     """
-    workdir = local.work_directory(workdir)
+    workdir = work_directory(workdir)
     meshes.join(config.mesh)
     console.quiet = jax.process_index() > 0
     with Stopping() as stopping:
@@ -148,7 +145,7 @@ def inspect(config: Config, workdir: Path, console: Console) -> None:
     Raises:
       ConfigError: as ``train`` does before its first step.
     """
-    workdir = local.work_directory(workdir)
+    workdir = work_directory(workdir)
     meshes.join(config.mesh)
     console.quiet = jax.process_index() > 0
     run = prepare(config)
@@ -274,7 +271,7 @@ def _claim(config: Config, workdir: Path) -> None:
 def _same_images(run: Run, workdir: Path) -> digest.Description:
     """Returns the description of the images, which must be those that the run began with."""
     images = digest.describe(run.dataset)
-    refuse_other_images(workdir, images, allowed=run.config.data.allow_changes)
+    check_images(workdir, images, allowed=run.config.data.allow_changes)
     return images
 
 
@@ -289,7 +286,7 @@ def _journal(
     config = run.config
     last = -1 if saved is None else saved[2]
     if last < run.steps:
-        note_start(workdir, step=max(last, 0), images=images)
+        record_start(workdir, step=max(last, 0), images=images)
     wandb = log.open_wandb(config.log.wandb, workdir, dataclasses.asdict(config))
     return log.Journal(workdir, last_step=last, wandb=wandb)
 

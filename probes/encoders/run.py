@@ -17,12 +17,13 @@ import orbax.checkpoint as ocp
 from probes.encoders import identity
 from probes.encoders.config import TransferConfig
 from probes.encoders.encoder import Encoder, Outputs, describe_transform
-from train import checkpoint, claim, loop, program, provenance
+from train import checkpoint, loop, program
 from train import mesh as meshes
 from train.config import Config, ConfigError, DataConfig
 from train.data.arrays import DIGITS_PEAK
 from train.data.sources import stored_side
 from train.step import predict
+from train.workdir import image_shape, read_config
 
 
 def load(workdir: Path, options: TransferConfig) -> Encoder:
@@ -33,7 +34,7 @@ def load(workdir: Path, options: TransferConfig) -> Encoder:
     """
     if jax.process_count() > 1:
         raise ConfigError("the probes run in one process, on all of its devices.")
-    config = claim.read(workdir)
+    config = read_config(workdir)
     data = _transform(workdir, config.data, options)
     mesh = meshes.make_mesh()
     if not (workdir / "checkpoints").is_dir():
@@ -109,7 +110,7 @@ def _transform(workdir: Path, data: DataConfig, options: TransferConfig) -> Data
 
 def _own_side(workdir: Path, data: DataConfig, options: TransferConfig) -> int:
     """Returns the side of the images of a run that kept their size: as noted, or from its data."""
-    shape = provenance.image_shape(workdir)
+    shape = image_shape(workdir)
     if shape and shape[0] == shape[1]:
         return shape[0]
     problem: ConfigError | None = None

@@ -31,7 +31,7 @@ from train import mesh as meshes
 from train.config import DataConfig
 from train.data.arrays import Arrays
 from train.data.sources import Records
-from train.owner import owned
+from train.workdir import owned
 
 # Of the files; those of another number are never reused.
 _FORMAT = 2

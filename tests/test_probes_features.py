@@ -22,7 +22,7 @@ from train import mesh as meshes
 from train.config import ConfigError, DataConfig, EvalConfig
 from train.data import digest
 from train.data.arrays import Arrays
-from train.data.unreadable import Unreadable
+from train.data.sources import Unreadable
 from train.step import predict
 from train.workdir import record_start
 from vci_jax.probe import selection

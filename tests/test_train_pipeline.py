@@ -25,7 +25,7 @@ from train.data import pipeline, together
 from train.data.arrays import Arrays
 from train.data.augment import training_transform
 from train.data.order import Order
-from train.data.unreadable import Unreadable
+from train.data.sources import Unreadable
 
 ROOT = pathlib.Path(__file__).parents[1]
 

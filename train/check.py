@@ -20,7 +20,7 @@ from train import data, profile
 from train.config import Config, ConfigError, DataConfig
 from train.data.augment import test_transform
 from train.data.decode import UnreadableImage
-from train.data.unreadable import reason
+from train.data.sources import unreadable_reason
 from vci_jax import METRICS
 
 _SPARE = 1.1  # A checkpoint is a little larger than its arrays.
@@ -132,7 +132,7 @@ def images(split: data.Split, config: DataConfig, count: int) -> None:
         try:
             transform(split.records.read(index)[0])
         except (UnreadableImage, OSError) as error:
-            split.unreadable.add({split.records.name_of(index): reason(error)})
+            split.unreadable.add({split.records.name_of(index): unreadable_reason(error)})
 
 
 def size_of(tree: Any) -> int:

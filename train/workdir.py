@@ -1,7 +1,8 @@
 """The work directory of a run: its settings, its owner, and what has computed in it.
 
 - ``config.json``: the settings that the directory was made with; a run continues under no others.
-- ``lock``: held by the one process at work here. The lock is the kernel's and ends with its process.
+- ``lock``: held by the one process at work here. The lock is the kernel's: it ends
+  with the process.
 - ``run.json``: a list with an entry for each start of the training, since a run may be stopped on
   one machine and continued on another: versions, devices, and a description of the images, which
   is compared at the next start.

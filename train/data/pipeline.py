@@ -14,7 +14,11 @@ order that can be, under the random numbers of the place; in evaluation the plac
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Generator
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple, Self
 
 import grain
@@ -28,9 +32,8 @@ from train.data.arrays import Arrays
 from train.data.augment import Stored, test_transform, training_transform
 from train.data.decode import UnreadableImage
 from train.data.order import Order
-from train.data.sources import Split
-from train.data.unreadable import check, reason
-from train.data.workers import spared, start_worker, translate_death
+from train.data.sources import Split, check_unreadable, unreadable_reason
+from train.stop import REQUESTS
 
 Batch = dict[str, np.ndarray]
 
@@ -303,8 +306,8 @@ class _Reader:
             stored, label = self._records.read(index)
             image = transform(stored)
         except (UnreadableImage, OSError) as error:
-            found[self._records.name_of(index)] = reason(error)
-            check(found, self._limit)
+            found[self._records.name_of(index)] = unreadable_reason(error)
+            check_unreadable(found, self._limit)
             return None
         if image.shape != self._shape:
             raise ConfigError(
@@ -313,3 +316,57 @@ class _Reader:
                 "size: set --data.image_size."
             )
         return image, label
+
+
+_LOOK_EVERY_SECONDS = 1.0
+_GRAIN_SAYS = "Worker process was terminated unexpectedly"
+
+
+def start_worker(index: int, count: int) -> None:
+    """Runs first in each worker process: lets it end when the training process is gone, only then.
+
+    Killed with SIGKILL, that process cannot stop its workers, and they would wait forever for it to
+    take their batches. Signals that reach the whole group, Ctrl-C and requests to end, are its own
+    affair: it needs its workers until it has saved, and stops them itself.
+    """
+    del index, count
+    for request in (signal.SIGINT, *REQUESTS):
+        signal.signal(request, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, REQUESTS)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_EVERY_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="parent-watch").start()
+
+
+@contextlib.contextmanager
+def spared() -> Iterator[None]:
+    """Holds requests to end back while workers start, until they can ignore them.
+
+    A process begins with the signal mask of the thread that starts it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def translate_death() -> Iterator[None]:
+    """Turns Grain's report of a dead worker into a ConfigError that says what to do."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith(_GRAIN_SAYS):
+            raise
+        code = str(error).removeprefix(_GRAIN_SAYS).strip().partition(".")[0]
+        raise ConfigError(
+            f"a worker process that reads images died {code}. Often -9 means that memory was short "
+            "(lower --data.workers, which a run that goes on may change), and -7 that /dev/shm was "
+            "(docker run --shm-size=16g). The same command goes on from the last checkpoint."
+        ) from error

@@ -6,7 +6,7 @@ import made_runs
 import pytest
 
 from probes.page import command
-from probes.transfer.ledger import Ledger
+from probes.transfer.score_log import ScoreLog
 from train.config import ConfigError
 
 FILES = (
@@ -38,4 +38,4 @@ def test_a_row_that_is_none_is_named(content, tmp_path):
     path = tmp_path / "transfer.jsonl"
     path.write_bytes(content + json.dumps({"task": "a", "score": 0.5}).encode() + b"\n")
     with pytest.raises(ConfigError, match=r"transfer.jsonl, line 1"):
-        Ledger(path)
+        ScoreLog(path)

@@ -257,7 +257,7 @@ def test_features_of_a_checkpoint_are_those_of_the_network(run, tmp_path):
     state = state._replace(batch_stats=jax.tree.map(moved, state.batch_stats))
     config = trained.config
     step = jax.jit(
-        lambda s, x: predict(loop.build_task(config, 10, 9), s, x)[1],
+        lambda s, x: predict(loop.build_spec(config, 10, 9), s, x)[1],
         device=None,
     )
     records = trained.dataset.test.records

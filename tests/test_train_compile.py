@@ -182,7 +182,7 @@ def test_a_run_takes_the_steps_that_the_loop_takes(epochs, every):
         data=DataConfig(batch_size=64),
         eval=EvalConfig(batch_size=100, every_epochs=every),
     )
-    run = loop.Run(config, None, None, None, 1000 // 64)
+    run = loop.TrainRun(config, None, None, None, 1000 // 64)
     passes = sum(run.is_recorded(step) for step in range(run.steps + 1))
     report = _report(_cost(), _cost(program="metrics step", images=100), config=config)
     counts = check.steps(report)

@@ -12,8 +12,9 @@ import tiny_run
 from tensorboardX.proto.event_pb2 import Event
 
 import vci_jax
-from train import evaluate, log, loop, picture
+from train import evaluate, loop, writer
 from train.workdir import record_start
+from vci_jax import picture
 from vci_jax.monitor import deal
 
 K, D, N = 4, 6, 200
@@ -88,7 +89,7 @@ ROW = {"step": 3, "epoch": 1, "split": "train", "accuracy": 0.5, "vci": 0.25, "s
 
 def test_classes_go_to_a_file_of_their_own(tmp_path):
     """The last record's, with null for what is not finite; the rows do not have them."""
-    with log.Journal(tmp_path, last_step=-1) as journal:
+    with writer.MetricWriter(tmp_path, last_step=-1) as journal:
         for step in (3, 6):
             row = ROW | {"step": step, "per_class": {"count": [step, 0], "variance": [0.1, np.nan]}}
             journal.write([row, row | {"split": "test"}])
@@ -118,7 +119,7 @@ def test_tensorboard_has_the_curves_of_the_rows(tmp_path):
         for split in ("train", "test")
     ]
     rows[-1] |= {"vci_interval": [None, None], "vci": None}
-    with log.Journal(tmp_path, last_step=-1) as journal:
+    with writer.MetricWriter(tmp_path, last_step=-1) as journal:
         journal.write(rows[:2])
         journal.write(rows[2:])
     expected = {

@@ -328,7 +328,7 @@ class Counter:
 def test_the_position_is_that_of_the_step_not_of_the_transfer():
     """A batch that is under way but not handed out comes again after a restart."""
     counter = Counter()
-    ahead = data.Ahead(counter, lambda batch: -batch)
+    ahead = data.DevicePrefetcher(counter, lambda batch: -batch)
     assert ahead.get_state() == {"taken": 0}
     assert [next(ahead) for _ in range(3)] == [-1, -2, -3]
     assert ahead.get_state() == {"taken": 3}
@@ -337,7 +337,7 @@ def test_the_position_is_that_of_the_step_not_of_the_transfer():
 
 def test_an_error_waits_until_its_batch_is_due():
     """The steps before it are taken, and their position can be saved."""
-    ahead = data.Ahead(Counter(fails_at=2), lambda batch: batch)
+    ahead = data.DevicePrefetcher(Counter(fails_at=2), lambda batch: batch)
     assert [next(ahead), next(ahead)] == [1, 2]
     assert ahead.get_state() == {"taken": 2}
     with pytest.raises(ValueError, match="broken"):
@@ -350,7 +350,7 @@ def test_a_batch_may_be_donated(numbered):
     config = config_of(batch_size=2 * jax.device_count())
     batches = data.training_batches(numbered, config, seed=0)
     expected = data.training_batches(numbered, config, seed=0)
-    ahead = data.Ahead(batches, lambda batch: meshes.put_batch(batch, mesh))
+    ahead = data.DevicePrefetcher(batches, lambda batch: meshes.put_batch(batch, mesh))
     total = jax.jit(lambda batch: jax.tree.map(lambda x: x + 0, batch), donate_argnums=0)
     for _ in range(4):
         batch = next(ahead)
@@ -370,7 +370,7 @@ def read_together(rank, port, processes, folder):
     mesh, config = meshes.make_mesh(), configs.get("digits").data
     dataset = data.load(config)
     batches = data.training_batches(dataset.train, config, seed=0)
-    ahead = data.Ahead(batches, lambda batch: meshes.put_batch(batch, mesh))
+    ahead = data.DevicePrefetcher(batches, lambda batch: meshes.put_batch(batch, mesh))
     seen = collections.defaultdict(list)
     for _ in range(2 * DIGITS_STEPS):
         collect(seen, "train", next(ahead))

@@ -21,6 +21,7 @@ from train.config import Config, ConfigError, DataConfig
 from train.data.augment import test_transform
 from train.data.decode import UnreadableImage
 from train.data.sources import unreadable_reason
+from train.errors import RunError
 from vci_jax import METRICS
 
 _SPARE = 1.1  # A checkpoint is a little larger than its arrays.
@@ -31,7 +32,7 @@ def explained(what: str) -> Iterator[None]:
     """Turns what a library says of impossible shapes into a mistake in the settings."""
     try:
         yield
-    except ConfigError:
+    except RunError:
         raise
     except (TypeError, ValueError) as error:
         first = str(error).strip().split("\n", 1)[0]
@@ -125,7 +126,7 @@ def images(split: data.Split, config: DataConfig, count: int) -> None:
     """Reads and decodes so many evenly spaced images of a split.
 
     Raises:
-      ConfigError: more images are broken than the run may leave out; names them.
+      DataError: more images are broken than the run may leave out; names them.
     """
     size, transform = split.records.size, test_transform(config)
     for index in np.unique(np.linspace(0, size - 1, min(size, count)).astype(int)).tolist():

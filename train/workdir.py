@@ -27,7 +27,9 @@ import jax
 from train import local
 from train.config import FREE, Config, ConfigError, flatten
 from train.data import digest
-from vci_jax.written import replace_text
+from train.errors import DamagedRunError, LockedError
+from vci_jax.errors import VCIError
+from vci_jax.written import read_json_lines, write_json
 
 
 def work_directory(text: str | Path) -> Path:
@@ -70,7 +72,7 @@ def claim(config: Config, workdir: Path) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{workdir} cannot be made a work directory: {error}.") from error
-    replace_text(path, json.dumps(ours, indent=2) + "\n")
+    write_json(path, ours)
 
 
 def read_config(workdir: Path) -> Config:
@@ -107,10 +109,22 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise ConfigError(
+        raise DamagedRunError(
             f"{path} is not valid JSON ({error}); choose another work directory, or delete this "
             "one to start again."
         ) from error
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Returns the rows of a JSON-lines file; a last line that is cut off is left out.
+
+    Raises:
+      DamagedRunError: another line is not JSON; names it.
+    """
+    try:
+        return list(read_json_lines(path)[0].values())
+    except VCIError as error:
+        raise DamagedRunError(str(error)) from error
 
 
 def _refuse_differences(ours: dict[str, Any], theirs: dict[str, Any], workdir: Path) -> None:
@@ -141,7 +155,7 @@ def owned(directory: Path, doing: str) -> Iterator[None]:
       doing: what the owner does there, for the message: "training in".
 
     Raises:
-      ConfigError: another process has it; says which, and on which host.
+      LockedError: another process has it; says which, and on which host.
     """
     with _opened(directory / "lock") as file:
         try:
@@ -149,7 +163,7 @@ def owned(directory: Path, doing: str) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             owner = file.read().strip() or "another process"
-            raise ConfigError(
+            raise LockedError(
                 f"{owner} is {doing} {directory}: wait for it, or choose another directory."
             ) from error
         except OSError as error:  # Some network file systems have no locks.
@@ -181,7 +195,7 @@ def record_start(workdir: Path, *, step: int, images: digest.Description | None 
       images: the description of its data set.
     """
     entry = describe() | {"step": step} | ({"images": images} if images else {})
-    replace_text(workdir / "run.json", json.dumps([*_starts(workdir), entry], indent=2) + "\n")
+    write_json(workdir / "run.json", [*_starts(workdir), entry])
 
 
 def check_images(workdir: Path, images: digest.Description, *, allowed: bool) -> None:

@@ -6,7 +6,6 @@ description of that data set says which it is.
 """
 
 import dataclasses
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,9 @@ from train import mesh as meshes
 from train.config import Config, ConfigError, DataConfig
 from train.data.arrays import DIGITS_PEAK
 from train.data.sources import stored_side
+from train.errors import DataError, RunError
 from train.step import predict
-from train.workdir import image_shape, read_config
+from train.workdir import image_shape, read_config, read_rows
 
 
 def load(workdir: Path, options: TransferConfig) -> Encoder:
@@ -42,7 +42,7 @@ def load(workdir: Path, options: TransferConfig) -> Encoder:
     with checkpoint.open_reader(workdir / "checkpoints") as reader:
         step = _step(reader, workdir, config, options)
         classes = checkpoint.saved_classes(reader, step)
-        task = loop.build_task(config, classes, steps_per_epoch=1)
+        task = loop.build_spec(config, classes, steps_per_epoch=1)
         shape = (data.image_size, data.image_size, len(data.mean))
         built = program.build(
             task, mesh, image_shape=shape, num_classes=classes, layers=False, blocks=1
@@ -113,11 +113,11 @@ def _own_side(workdir: Path, data: DataConfig, options: TransferConfig) -> int:
     shape = image_shape(workdir)
     if shape and shape[0] == shape[1]:
         return shape[0]
-    problem: ConfigError | None = None
+    problem: RunError | None = None
     for place in dict.fromkeys((data.data_dir, options.data_dir or data.data_dir)):
         try:
             return stored_side(dataclasses.replace(data, data_dir=place))
-        except ConfigError as error:
+        except (ConfigError, DataError) as error:
             problem = error
     raise ConfigError(
         f"the run's images kept their size, and it is not known ({problem}) Say the side of "
@@ -147,14 +147,6 @@ def _step(
 
 
 def _test_rows(workdir: Path) -> list[dict[str, Any]]:
-    """Returns the rows of the test split; the last line may be cut off by a run that goes on."""
-    path = workdir / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise ConfigError(f"{path}, line {number}, is not valid JSON: {error}.") from error
+    """Returns the rows of the test split."""
+    rows = read_rows(workdir / "metrics.jsonl")
     return [row for row in rows if row["split"] == "test"]

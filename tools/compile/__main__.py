@@ -28,7 +28,8 @@ from rich.console import Console
 import configs
 from tools.compile import check, facts, table, topology
 from train import config as config_lib
-from train import log
+from train import runtime
+from train.errors import RunError
 
 _STEPS = {"train": ["train step"], "metrics": ["metrics step"]}
 
@@ -40,9 +41,9 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
     try:
         return _run(*_parse(arguments))
-    except config_lib.ConfigError as error:
+    except RunError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except KeyboardInterrupt:
         return 130
 
@@ -67,7 +68,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, config_lib.Con
 
 
 def _run(options: argparse.Namespace, config: config_lib.Config) -> int:
-    log.quiet()
+    runtime.quiet()
     # A stored program would say nothing of how long it takes, and is of no use to a TPU.
     jax.config.update("jax_enable_compilation_cache", False)
     console = Console(width=None if sys.stdout.isatty() else 200)

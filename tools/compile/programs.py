@@ -15,7 +15,7 @@ from train.config import Config
 def lower(config: Config, mesh: Any, facts: Facts) -> dict[str, Callable[[], jax.stages.Lowered]]:
     """Returns the train step and the metrics step by name; each is lowered when it is called."""
     shape = (facts.side, facts.side, facts.channels)
-    task = loop.build_task(config, facts.classes, facts.train // config.data.batch_size)
+    task = loop.build_spec(config, facts.classes, facts.train // config.data.batch_size)
     built = program.build(
         task,
         mesh,

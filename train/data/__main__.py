@@ -16,8 +16,9 @@ from rich.table import Table
 
 import configs
 from train import config as config_lib
-from train import data, log, mesh
+from train import data, mesh, runtime
 from train.data import preview
+from train.errors import RunError
 
 _USAGE = "usage: python -m train.data CONFIG [SHEET.png] [--section.field value ...]"
 _IMAGES = 48
@@ -30,9 +31,9 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
     try:
         _show(*_parse(arguments))
-    except config_lib.ConfigError as error:
+    except RunError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except KeyboardInterrupt:
         return 130
     return 0
@@ -51,7 +52,7 @@ def _parse(arguments: Sequence[str]) -> tuple[config_lib.Config, Path]:
 
 
 def _show(config: config_lib.Config, path: Path) -> None:
-    log.quiet()
+    runtime.quiet()
     console, dataset = Console(), data.load(config.data)
     images, labels = _first_images(config, dataset)
     names = [dataset.classes[label] for label in labels]

@@ -32,6 +32,7 @@ import numpy as np
 from train.config import ConfigError, DataConfig
 from train.data import decode, splits
 from train.data.folder import Files, take
+from train.errors import DataError
 
 _BANNER = 20
 _SPLITS = ("train", "val", "test")
@@ -82,7 +83,8 @@ def load_aircraft(root: Path, config: DataConfig) -> tuple[Aircraft, Aircraft, t
     """Returns the images to train on, those to measure, and the variants.
 
     Raises:
-      ConfigError: the archive is not there, or its lists do not fit each other.
+      ConfigError: the archive is not there.
+      DataError: a list cannot be read, or does not fit the others.
     """
     folder = next((p for p in (root / "data", root) if (p / "variants.txt").is_file()), None)
     if folder is None:
@@ -112,7 +114,7 @@ def _aircraft_images(folder: Path, split: str, classes: tuple[str, ...]) -> File
     for line in _lines(path):
         image, _, variant = line.strip().partition(" ")
         if variant.strip() not in numbers:
-            raise ConfigError(f"{path}: {variant!r} of image {image} is not in variants.txt.")
+            raise DataError(f"{path}: {variant!r} of image {image} is not in variants.txt.")
         names.append(f"{image}.jpg".encode())
         labels.append(numbers[variant.strip()])
     places = np.zeros(len(names), np.int32)
@@ -123,7 +125,7 @@ def _lines(path: Path) -> list[str]:
     try:
         return [line for line in path.read_text().splitlines() if line.strip()]
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}. {_AIRCRAFT_REMEDY}") from error
+        raise DataError(f"{path} cannot be read: {error.strerror}. {_AIRCRAFT_REMEDY}") from error
 
 
 _CARS_REMEDY = (
@@ -137,7 +139,8 @@ def load_cars(root: Path, config: DataConfig) -> tuple[Files, Files, tuple[str, 
     """Returns the images to train on, those to measure, and the names of the cars.
 
     Raises:
-      ConfigError: a part of the data set is not there, or cannot be read.
+      ConfigError: a part of the data set is not there.
+      DataError: a list cannot be read.
     """
     if not root.is_dir():
         raise ConfigError(
@@ -170,12 +173,12 @@ def load_cars(root: Path, config: DataConfig) -> tuple[Files, Files, tuple[str, 
 def _cars_images(path: Path, folders: tuple[Path, ...], place: int, num_classes: int) -> Files:
     table = np.atleast_1d(_read(path)["annotations"])
     if not {"fname", "class"} <= set(table.dtype.names or ()):
-        raise ConfigError(
+        raise DataError(
             f"{path} names no classes, only {', '.join(table.dtype.names or ())}. {_CARS_REMEDY}"
         )
     labels = table["class"].astype(np.int32) - 1  # MATLAB counts from one.
     if not np.all((labels >= 0) & (labels < num_classes)):
-        raise ConfigError(f"{path} has classes outside 1 .. {num_classes}. {_CARS_REMEDY}")
+        raise DataError(f"{path} has classes outside 1 .. {num_classes}. {_CARS_REMEDY}")
     names = np.array([str(name).encode() for name in table["fname"]])
     return Files(folders, np.full(len(names), place, np.int32), names, labels)
 
@@ -186,4 +189,4 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return loadmat(path, squeeze_me=True)
     except Exception as error:  # SciPy's reader raises what it likes on broken bytes.
-        raise ConfigError(f"{path} cannot be read: {error}. {_CARS_REMEDY}") from error
+        raise DataError(f"{path} cannot be read: {error}. {_CARS_REMEDY}") from error

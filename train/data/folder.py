@@ -28,6 +28,7 @@ from PIL import features
 
 from train.config import ConfigError, DataConfig
 from train.data import splits
+from train.errors import DataError
 
 # Those of torchvision's ImageFolder, and two more that the decoder knows.
 SUFFIXES: tuple[str, ...] = (
@@ -207,7 +208,7 @@ def _readable(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
     except OSError as error:
-        raise ConfigError(f"the folder {folder} cannot be read: {error.strerror}.") from error
+        raise DataError(f"the folder {folder} cannot be read: {error.strerror}.") from error
 
 
 def _words(spec: str) -> set[str]:
@@ -304,13 +305,14 @@ def list_images(folder: Path) -> Listing:
     an image, so that it counts as one that cannot be read.
 
     Raises:
-      ConfigError: a folder cannot be read, or two have one name in different forms of Unicode.
+      DataError: a folder cannot be read.
+      ConfigError: two have one name in different forms of Unicode.
     """
     classes, others = [], 0
     for entry in _entries(folder):
         lost = _leads_nowhere(entry)
         if lost and not is_image(entry.name):
-            raise ConfigError(f"{entry.path} is a link that leads nowhere; mend or remove it.")
+            raise DataError(f"{entry.path} is a link that leads nowhere; mend or remove it.")
         if not lost and entry.is_dir():
             classes.append(entry.name)
         else:
@@ -339,7 +341,7 @@ def _entries(folder: Path) -> Iterator[os.DirEntry]:
         with os.scandir(folder) as entries:
             yield from (entry for entry in entries if not entry.name.startswith("."))
     except OSError as error:
-        raise ConfigError(f"the folder {folder} cannot be read: {error.strerror}.") from error
+        raise DataError(f"the folder {folder} cannot be read: {error.strerror}.") from error
 
 
 def _leads_nowhere(entry: os.DirEntry) -> bool:

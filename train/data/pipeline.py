@@ -33,7 +33,8 @@ from train.data.augment import Stored, test_transform, training_transform
 from train.data.decode import UnreadableImage
 from train.data.order import Order
 from train.data.sources import Split, check_unreadable, unreadable_reason
-from train.stop import REQUESTS
+from train.errors import DataError, WorkerError
+from train.preemption import REQUESTS
 
 Batch = dict[str, np.ndarray]
 
@@ -80,7 +81,8 @@ class TrainingBatches:
         """Returns the next batch.
 
         Raises:
-          ConfigError: too many images cannot be read, or a worker process died.
+          DataError: too many images cannot be read.
+        WorkerError: a worker process died.
         """
         first = self._stream is None
         if self._stream is None:
@@ -255,7 +257,7 @@ class _Training:
             read = self._reader.read(index, transform, found)
             if read is not None:
                 return read
-        raise ConfigError("not one of the training images can be read.")
+        raise DataError("not one of the training images can be read.")
 
 
 class _Evaluation:
@@ -300,7 +302,8 @@ class _Reader:
         """Returns a transformed image and its label; None, with a note in ``found``, if broken.
 
         Raises:
-          ConfigError: the image is of another size than the rest, or too many are broken.
+          ConfigError: the image is of another size than the rest.
+        DataError: too many are broken.
         """
         try:
             stored, label = self._records.read(index)
@@ -358,15 +361,15 @@ def spared() -> Iterator[None]:
 
 @contextlib.contextmanager
 def translate_death() -> Iterator[None]:
-    """Turns Grain's report of a dead worker into a ConfigError that says what to do."""
+    """Turns Grain's report of a dead worker into a WorkerError that says what to do."""
     try:
         yield
     except RuntimeError as error:
         if not str(error).startswith(_GRAIN_SAYS):
             raise
         code = str(error).removeprefix(_GRAIN_SAYS).strip().partition(".")[0]
-        raise ConfigError(
+        raise WorkerError(
             f"a worker process that reads images died {code}. Often -9 means that memory was short "
-            "(lower --data.workers, which a run that goes on may change), and -7 that /dev/shm was "
-            "(docker run --shm-size=16g). The same command goes on from the last checkpoint."
+            "(lower --data.workers, which a resumed run may change), and -7 that /dev/shm was "
+            "(docker run --shm-size=16g). The same command resumes from the last checkpoint."
         ) from error

@@ -20,6 +20,7 @@ from train import local
 from train.config import ConfigError, DataConfig
 from train.data import decode, splits
 from train.data.arrays import Arrays
+from train.errors import DataError
 
 # Images of one fixed size are decoded once, into memory, up to this many bytes a split: CIFAR-10
 # has 154 MB. Reading and decoding a record takes 50 times as long as looking it up.
@@ -201,7 +202,7 @@ def _described(place: Path, name: str, data_dir: Path) -> Any:
     """Returns the builder of a version.
 
     Raises:
-      ConfigError: its description is damaged; names the file.
+      DataError: its description is damaged; names the file.
     """
     tfds = package()
     info, features = place / "dataset_info.json", place / "features.json"
@@ -225,7 +226,7 @@ def _described(place: Path, name: str, data_dir: Path) -> Any:
                     )
     except Exception as error:  # TFDS, protobuf and JSON raise what they like.
         said = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
-        raise ConfigError(
+        raise DataError(
             f"{path} is damaged: {said.rstrip('.')}. {_mend(name, data_dir)}"
         ) from error
     return builder
@@ -338,7 +339,7 @@ def _check_shards(splits: Iterable[Any], remedy: str) -> None:
       remedy: a sentence for the message.
 
     Raises:
-      ConfigError: a file is missing, cut or damaged; names it.
+      DataError: a file is missing, cut or damaged; names it.
     """
     expected = [
         (Path(path), length)
@@ -354,7 +355,7 @@ def _check_shards(splits: Iterable[Any], remedy: str) -> None:
     ]
     if damaged:
         more = f" (and {len(damaged) - 1} more files)" if damaged[1:] else ""
-        raise ConfigError(f"{damaged[0]}{more}. {remedy}")
+        raise DataError(f"{damaged[0]}{more}. {remedy}")
 
 
 def _problem(path: Path, length: int) -> str:

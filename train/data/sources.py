@@ -17,6 +17,7 @@ from train.config import ConfigError, DataConfig
 from train.data import archives, arrays, folder, prepared
 from train.data.augment import Stored, test_transform, training_transform
 from train.data.decode import UnreadableImage
+from train.errors import DataError
 
 _KINDS = (
     "digits, synthetic[:IMAGESxSIDExCLASSES], tfds:NAME[:VERSION], aircraft:PATH, cars:PATH, "
@@ -58,7 +59,7 @@ class Unreadable:
         """Counts the images that are new, and says which they are.
 
         Raises:
-          ConfigError: they are now more than the limit; names them.
+          DataError: they are now more than the limit; names them.
         """
         for name, why in found.items():
             if name not in self.reasons and len(self.reasons) < self._limit:
@@ -68,14 +69,14 @@ class Unreadable:
 
 
 def check_unreadable(reasons: Mapping[str, str], limit: int) -> None:
-    """Raises ConfigError, with names and reasons, if there are more of them than the limit."""
+    """Raises DataError, with names and reasons, if there are more of them than the limit."""
     if len(reasons) <= limit:
         return
     lines = [f"  {name}: {reason}" for name, reason in reasons.items()]
     if len(lines) > _SHOWN:
         lines[_SHOWN:] = [f"  and {len(lines) - _SHOWN} more"]
     listing = "\n".join(lines)
-    raise ConfigError(
+    raise DataError(
         f"{len(reasons)} image(s) cannot be read, more than --data.max_unreadable, which is "
         f"{limit}:\n{listing}\nRepair or remove them, or raise the limit to go on without them."
     )
@@ -184,4 +185,4 @@ def _image_shape(
             return transform(stored).shape
         except (UnreadableImage, OSError) as error:
             unreadable.add({records.name_of(index): unreadable_reason(error)})
-    raise ConfigError("not one of the training images can be read.")
+    raise DataError("not one of the training images can be read.")

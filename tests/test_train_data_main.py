@@ -113,7 +113,7 @@ def test_black_images_do_not_divide_by_zero():
 @pytest.mark.parametrize(
     ("changes", "decoded", "augmented"),
     [
-        ({}, "was decoded before", "a whole batch at once"),
+        ({}, "was decoded before", "of decoded images"),
         ({"policy": "randaugment"}, "was decoded before", "of decoded images"),
     ],
 )

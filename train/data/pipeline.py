@@ -3,6 +3,11 @@
 A batch is a function of its number alone: see ``order`` for which images it holds and what is drawn
 for them. Grain calls that function for the numbers to come, in threads or in worker processes, and
 hands the batches over in order; how many of them were taken is the whole state of a stream.
+Grain's own shuffling and sharding would give each process a part of the epoch, and so another order
+for another number of processes.
+
+Images in memory are augmented one by one like all others: of 32 x 32 pixels, 23,000 to 29,000 a
+second with two threads on two busy cores, which no training on that machine waits for.
 
 Several processes divide each batch: process p of P makes the rows from ``p / P`` to ``(p + 1) / P``
 of it, so their shares, put together in the order of the processes, are the batch that one process
@@ -27,7 +32,6 @@ import numpy as np
 from absl import flags
 
 from train.config import ConfigError, DataConfig
-from train.data import together
 from train.data.arrays import Arrays
 from train.data.augment import Stored, test_transform, training_transform
 from train.data.decode import UnreadableImage
@@ -217,26 +221,12 @@ class _Training:
         self._order = Order(split.size, seed)
         self._reader = _Reader(split, config)
         self._transform = training_transform(config)
-        self._together: Arrays | None = None
-        if isinstance(split.records, Arrays) and together.applies(
-            config, split.records.images.shape[1:]
-        ):
-            self._together = split.records
 
     def __call__(self, number: int) -> tuple[Batch, dict[str, str]]:
-        size, repeats = self._config.batch_size, self._config.repeats
+        size = self._config.batch_size
         epoch, batch = divmod(number, self._records.size // size)
         places = [batch * size + row for row in self._share.of(size)]
         numbers = [self._order.number(epoch, place) for place in places]
-        if self._together is not None:
-            chosen = [self._order.image(epoch, place // repeats) for place in places]
-            images = together.augmented(
-                self._together.images[chosen],
-                self._config,
-                self._order.key,
-                np.array(numbers, np.uint64),
-            )
-            return {"image": images, "label": self._together.labels[chosen]}, {}
         images, labels = self._reader.space(len(places))
         found: dict[str, str] = {}
         for row, (place, number) in enumerate(zip(places, numbers, strict=True)):

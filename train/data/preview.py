@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from train.config import Config
-from train.data import decode, together
+from train.data import decode
 from train.data.arrays import Arrays
 from train.data.augment import training_transform
 from train.data.order import Order
@@ -69,11 +69,6 @@ def _transforms(
 
         decoded = [pixels(data) for data in stored]
         decoding = Stage("decode", _rate(pixels, stored), "the whole image")
-    if isinstance(records, Arrays) and together.applies(config.data, records.images.shape[1:]):
-        batch = np.stack([decoded[row % len(decoded)] for row in range(_BATCH)])
-        numbers = np.arange(_BATCH, dtype=np.uint64)
-        rate = _rate(lambda _: together.augmented(batch, config.data, order.key, numbers), [0])
-        return decoding, Stage("augment", rate * _BATCH, "a whole batch at once")
     transform, places = training_transform(config.data), itertools.count()
     rate = _rate(lambda image: transform(image, order.generator(next(places))), decoded)
     return decoding, Stage("augment", rate, "of decoded images")

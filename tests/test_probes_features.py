@@ -23,6 +23,7 @@ from train.config import ConfigError, DataConfig, EvalConfig
 from train.data import digest
 from train.data.arrays import Arrays
 from train.data.sources import Unreadable
+from train.errors import LockedError
 from train.step import predict
 from train.workdir import record_start
 from vci_jax.probe import selection
@@ -144,7 +145,7 @@ def test_two_processes_do_not_fill_one_directory(tmp_path):
     directory = keep(tmp_path, Counted()).directory
     with (directory / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(ConfigError, match="another process is computing the features in"):
+        with pytest.raises(LockedError, match="another process is computing the features in"):
             keep(tmp_path, Counted())
     assert same(keep(tmp_path, Counted()))
 

@@ -115,14 +115,14 @@ def _read(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a JSON-lines file; a last line that is cut off is left out.
+def read_rows(path: Path) -> dict[int, dict[str, Any]]:
+    """Returns the rows of a JSON-lines file by line; a last line that is cut off is left out.
 
     Raises:
       DamagedRunError: another line is not JSON; names it.
     """
     try:
-        return list(read_json_lines(path)[0].values())
+        return read_json_lines(path)[0]
     except VCIError as error:
         raise DamagedRunError(str(error)) from error
 

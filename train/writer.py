@@ -186,7 +186,7 @@ def _write_per_class(path: Path, rows: list[Row]) -> None:
 
 def _rewind(path: Path, last_step: int) -> list[Row]:
     """Returns the rows up to a step, and leaves the file with these alone."""
-    rows = [row for row in read_rows(path) if row["step"] <= last_step]
+    rows = [row for row in read_rows(path).values() if row["step"] <= last_step]
     if rows and rows[-1].get("split") == "train":
         rows.pop()  # The process was killed between the two splits of this step.
     replace_text(path, json_lines(rows))

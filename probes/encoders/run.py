@@ -148,5 +148,5 @@ def _step(
 
 def _test_rows(workdir: Path) -> list[dict[str, Any]]:
     """Returns the rows of the test split."""
-    rows = read_rows(workdir / "metrics.jsonl")
+    rows = read_rows(workdir / "metrics.jsonl").values()
     return [row for row in rows if row["split"] == "test"]

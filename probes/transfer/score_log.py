@@ -26,14 +26,14 @@ class ScoreLog:
         """
         self._path = path
         rows = read_rows(path)
-        for number, row in enumerate(rows, start=1):
+        for number, row in rows.items():
             if not isinstance(row, dict) or not isinstance(row.get("task"), str):
                 raise ConfigError(
                     f"{path}, line {number}, is not a row of a task; delete the line."
                 )
-        self._rows: dict[str, Row] = {row["task"]: row for row in rows}
+        self._rows: dict[str, Row] = {row["task"]: row for row in rows.values()}
         if path.exists() and not path.read_text(errors="replace").endswith("\n"):
-            replace_text(path, json_lines(rows))
+            replace_text(path, json_lines(rows.values()))
 
     @property
     def rows(self) -> dict[str, Row]:

@@ -86,7 +86,7 @@ def small_contestants(images):
     from train import data
     from train.config import DataConfig
     from train.data.arrays import Arrays
-    from train.data.unreadable import Unreadable
+    from train.data.sources import Unreadable
 
     config = DataConfig(batch_size=SMALL, crop="pad", crop_padding=4, flip=True, threads=0)
     records = Arrays(images, np.zeros(len(images), np.int32), "cifar10")

@@ -2,12 +2,12 @@
 
 from train import losses, models, optim
 from train.config import LossConfig, ModelConfig, OptimConfig
-from train.step import Task
+from train.step import TrainSpec
 
 
-def plain_task(model: ModelConfig, recipe: OptimConfig, classes: int) -> Task:
+def plain_task(model: ModelConfig, recipe: OptimConfig, classes: int) -> TrainSpec:
     """Cross-entropy of images that are normalised already, at one learning rate."""
-    return Task(
+    return TrainSpec(
         model=models.build(model, classes),
         optimizer=optim.build(recipe, lambda step: 1e-3),
         average=optim.build_average(recipe),

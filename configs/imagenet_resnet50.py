@@ -9,7 +9,7 @@ Data: ImageNet prepared by TFDS (``imagenet2012``), or ``--data.source folder:PA
 folders of the original archives (``train/<wnid>``, ``val/<wnid>``).
 
 Expected: 77.9 % top-1, the paper's accuracy at temperature 1. Learning rate (0.1 per 256 images)
-and weight decay are inferred. Not run by us: an accelerator's job; ``python -m train.compile``
+and weight decay are inferred. Not run by us: an accelerator's job; ``python -m tools.compile``
 says what it takes on a TPU.
 """
 

@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from train.config import ConfigError
+from train.errors import RunError
 from vci_jax import interrupt
 
 # Command -> (what runs it, what it does). Each is imported when it is asked for.
@@ -40,7 +40,7 @@ _USAGE = "usage: python -m probes COMMAND ...\ncommands:\n" + "\n".join(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs a command and returns its exit code; 2 for a mistake in the settings, 130 for Ctrl-C."""
+    """Runs a command and returns its exit code: those of ``train.errors``, or 130 for Ctrl-C."""
     if arguments and arguments[0] in ("-h", "--help"):
         print(_USAGE)
         return 0
@@ -52,12 +52,12 @@ def main(arguments: Sequence[str]) -> int:
     interrupt.as_exception()
     try:
         return run(list(arguments[1:]))
-    except ConfigError as error:
+    except RunError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except KeyboardInterrupt:
         interrupt.at_once()
-        print("interrupted; the same command goes on where it was.", file=sys.stderr)
+        print("interrupted; the same command resumes.", file=sys.stderr)
         return 130
 
 

@@ -566,7 +566,7 @@ EXEMPT_MODULES = {
         _IMAGES),
     "probes.encoders.identity": "digests of bytes, which must change with byte order and type",
     "vci_jax.probe._progress": "files of bytes; tests/test_probes_logistic.py interrupts a path",
-    "probes.transfer.ledger": "writes files; tests/test_probes_transfer.py has its cases",
+    "probes.transfer.score_log": "writes files; tests/test_probes_transfer.py has its cases",
     "vci_jax._compile": "compiles functions that have laws of their own; tests/test_report.py",
     "studies.cifar10": "scores and writes up the study; tests/test_study.py",
     "probes.transfer.commands": "parses command lines and calls one function",

@@ -6,8 +6,9 @@ import json
 import jax
 from tiny_run import tiny_config
 
-from train import checkpoint, claim, loop
+from train import checkpoint, loop
 from train.config import OptimConfig
+from train.workdir import claim
 
 
 def moved(stats):
@@ -23,7 +24,7 @@ def make_run(workdir, *, seed=0, steps=(0,), accuracy=0.75, **changes):
     config = tiny_config(seed=seed, optim=OptimConfig(warmup_epochs=1, ema=0.9))
     config = dataclasses.replace(config, **changes)
     run = loop.prepare(config)
-    claim.claim(config, workdir)
+    claim(config, workdir)
     with checkpoint.open_manager(workdir / "checkpoints", config.checkpoint, 1) as manager:
         for step in steps:
             state = run.program.init_state(jax.random.key(seed + step))

@@ -9,7 +9,7 @@ from probes.encoders.config import TransferConfig
 from probes.encoders.encoder import bicubic
 from train import mesh as meshes
 from train.config import ConfigError
-from train.models.state_dict import StateDictError
+from train.models.weights import StateDictError
 
 torch = pytest.importorskip("torch", reason="needs torch, which the project does not install")
 timm = pytest.importorskip("timm", reason="needs timm (extra torch)")

@@ -20,8 +20,8 @@ from probes.transfer import runner, task_features
 from probes.transfer.tasks import Task
 from train import models
 from train.config import ConfigError, ModelConfig
-from train.models import state_dict, weights
-from train.models.state_dict import StateDictError
+from train.models import weights
+from train.models.weights import StateDictError
 from vci_jax.probe import selection
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (8, 32, 32, 3)).astype(np.uint8)
@@ -36,7 +36,7 @@ def _small_networks(monkeypatch):
         "resnet6": (checkpoint._RESNET, "_resnet6", 128, (1, 1)),
     }
     monkeypatch.setattr(checkpoint, "NETWORKS", networks)
-    monkeypatch.setattr(state_dict.files, "read_tree", read_tree)
+    monkeypatch.setattr(weights.files, "read_tree", read_tree)
 
 
 def drawn(word, classes=5, side=32):

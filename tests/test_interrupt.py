@@ -81,6 +81,6 @@ def test_ctrl_c_in_a_training_is_one_line(tmp_path):
         said = running.stderr.readline()
         running.send_signal(signal.SIGINT)
         rest = running.stderr.read()
-    assert said == "interrupted; the same command goes on from the last checkpoint.\n"
+    assert said == "interrupted; the same command resumes from the last checkpoint.\n"
     assert rest in ("", "interrupted.\n")
     assert running.returncode == 130

@@ -75,7 +75,7 @@ MAY_IMPORT = {
     "studies": (),
 }
 # Programs that take a config by its name.
-TAKE_CONFIGS = (*("train/__main__.py", "train/data/__main__.py", "train/compile/__main__.py"),)
+TAKE_CONFIGS = ("train/__main__.py", "train/data/__main__.py")
 
 
 def module(path):

@@ -6,8 +6,8 @@ import made_runs
 import pytest
 
 from probes.page import command
-from probes.transfer.ledger import Ledger
-from train.config import ConfigError
+from probes.transfer.score_log import ScoreLog
+from train.errors import RunError
 
 FILES = (
     "per_class.json", "metrics.jsonl", "transfer.jsonl", "pictures.jsonl", "run.json",
@@ -37,5 +37,5 @@ def test_a_damaged_file_ends_no_page_with_a_traceback(name, tmp_path, capsys):
 def test_a_row_that_is_none_is_named(content, tmp_path):
     path = tmp_path / "transfer.jsonl"
     path.write_bytes(content + json.dumps({"task": "a", "score": 0.5}).encode() + b"\n")
-    with pytest.raises(ConfigError, match=r"transfer.jsonl, line 1"):
-        Ledger(path)
+    with pytest.raises(RunError, match=r"transfer.jsonl, line 1"):
+        ScoreLog(path)

@@ -17,13 +17,15 @@ from probes.encoders import run as encoder_of_run
 from probes.encoders.config import TransferConfig
 from probes.transfer import features, saved, task_features
 from probes.transfer.tasks import Task
-from train import data, loop, provenance
+from train import data, loop
 from train import mesh as meshes
 from train.config import ConfigError, DataConfig, EvalConfig
 from train.data import digest
 from train.data.arrays import Arrays
-from train.data.unreadable import Unreadable
+from train.data.sources import Unreadable
+from train.errors import LockedError
 from train.step import predict
+from train.workdir import record_start
 from vci_jax.probe import selection
 from vci_jax.probe.saved import renumber
 
@@ -143,7 +145,7 @@ def test_two_processes_do_not_fill_one_directory(tmp_path):
     directory = keep(tmp_path, Counted()).directory
     with (directory / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(ConfigError, match="another process is computing the features in"):
+        with pytest.raises(LockedError, match="another process is computing the features in"):
             keep(tmp_path, Counted())
     assert same(keep(tmp_path, Counted()))
 
@@ -256,7 +258,7 @@ def test_features_of_a_checkpoint_are_those_of_the_network(run, tmp_path):
     state = state._replace(batch_stats=jax.tree.map(moved, state.batch_stats))
     config = trained.config
     step = jax.jit(
-        lambda s, x: predict(loop.build_task(config, 10, 9), s, x)[1],
+        lambda s, x: predict(loop.build_spec(config, 10, 9), s, x)[1],
         device=None,
     )
     records = trained.dataset.test.records
@@ -340,7 +342,7 @@ def test_mistakes_are_said(run, tmp_path):
     with pytest.raises(ConfigError, match=r"(?s)kept their size, .* Say the side .* --image-size"):
         encoder_of_run.load(tmp_path, TransferConfig(data_dir=str(tmp_path)))
     digits = digest.describe(data.load(configs.get("digits").data))
-    provenance.note_start(tmp_path, step=0, images=digits)
+    record_start(tmp_path, step=0, images=digits)
     with pytest.raises(ConfigError, match="has no checkpoints; train it first"):
         encoder_of_run.load(tmp_path, TransferConfig(data_dir=str(tmp_path)))
     (tmp_path / "config.json").write_text(json.dumps(config | {"colour": "red"}))

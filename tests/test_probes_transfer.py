@@ -13,8 +13,9 @@ from rich.console import Console
 
 from probes import __main__ as entry
 from probes.encoders.config import TransferConfig
-from probes.transfer import display, ledger, odds, runner, summary
+from probes.transfer import display, odds, runner, score_log, summary
 from train.config import ConfigError
+from train.errors import DamagedRunError
 from vci_jax.probe import _solver, selection
 
 FIELDS = {"run", "task", "score", "score_name", "l2", "validation_score"}
@@ -250,7 +251,7 @@ def test_a_perfect_score_of_unknown_images_leaves_the_mean_out_and_says_why(tmp_
 
 
 def test_a_score_that_is_null_is_none(tmp_path):
-    """As a ledger writes what is not finite."""
+    """As a score log writes what is not finite."""
     one, two = (result(tmp_path, {"a": score, "b": 0.5}) for score in (None, 0.5))
     found = summary.summarise([one, two], ["a", "b"])
     assert [row["tasks"] for row in found] == [["b"], ["b"]]
@@ -285,25 +286,25 @@ def test_the_table_marks_the_best_of_a_row(tmp_path):
     assert said.count("0.6000*") == 2
 
 
-def test_a_ledger_survives_a_kill(tmp_path):
+def test_a_score_log_survives_a_kill(tmp_path):
     """Half a line at the end is dropped, and the next row begins on a line of its own."""
     path = tmp_path / "transfer.jsonl"
     first = {"task": "a", "key": "1", "score": 0.5}
     path.write_text(json.dumps(first) + '\n{"task": "b", "sco')
-    book = ledger.Ledger(path)
+    book = score_log.ScoreLog(path)
     assert book.rows == {"a": first}
     book.add({"task": "a", "key": "2", "score": math.nan, "curve": [1.0, math.inf]})
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert rows == [first, {"task": "a", "key": "2", "score": None, "curve": [1.0, None]}]
-    reopened = ledger.Ledger(path)
+    reopened = score_log.ScoreLog(path)
     assert reopened.has("a", "2")
     assert not reopened.has("a", "1")
     path.write_text("{\n" + json.dumps(first) + "\n")
-    with pytest.raises(ConfigError, match="line 1, is not valid JSON"):
-        ledger.Ledger(path)
+    with pytest.raises(DamagedRunError, match="line 1, is not valid JSON"):
+        score_log.ScoreLog(path)
     path.write_text(json.dumps(first) + "\nnull\n")
     with pytest.raises(ConfigError, match="line 2, is not a row"):
-        ledger.Ledger(path)
+        score_log.ScoreLog(path)
 
 
 @pytest.mark.parametrize(
@@ -317,7 +318,7 @@ def test_a_ledger_survives_a_kill(tmp_path):
     ],
 )
 def test_mistakes_cost_a_message_and_exit_code_2(arguments, message, capsys, monkeypatch):
-    monkeypatch.setattr("train.log.quiet", lambda: None)
+    monkeypatch.setattr("train.runtime.quiet", lambda: None)
     assert entry.main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -327,7 +328,7 @@ def test_mistakes_cost_a_message_and_exit_code_2(arguments, message, capsys, mon
 
 def test_a_missing_data_set_costs_exit_code_1(run, tmp_path, capsys, monkeypatch):
     """What is missing and the command that gets it, at the end, on stderr."""
-    monkeypatch.setattr("train.log.quiet", lambda: None)
+    monkeypatch.setattr("train.runtime.quiet", lambda: None)
     where = ["--data-dir", str(tmp_path)]
     assert entry.main(["transfer", str(run), "--task", "dtd", "aircraft", *where]) == 1
     error = capsys.readouterr().err
@@ -337,7 +338,7 @@ def test_a_missing_data_set_costs_exit_code_1(run, tmp_path, capsys, monkeypatch
 
 
 def test_features_are_made_without_a_probe(run, photos, capsys, monkeypatch, few_penalties):
-    monkeypatch.setattr("train.log.quiet", lambda: None)
+    monkeypatch.setattr("train.runtime.quiet", lambda: None)
     assert entry.main(["features", str(run), "--task", f"folder:{photos}"]) == 0
     said = capsys.readouterr().out
     assert not few_penalties

@@ -9,6 +9,7 @@ from scipy.io import savemat
 
 from train import data
 from train.config import ConfigError, DataConfig
+from train.errors import DataError
 
 VARIANTS = ("707-320", "Challenger 600", "F/A-18")
 
@@ -69,10 +70,10 @@ def test_aircraft_says_what_is_missing(aircraft, tmp_path):
         load(f"aircraft:{tmp_path / 'nowhere'}")
     lists = aircraft / "data" / "images_variant_val.txt"
     lists.write_text("0001000 Concorde\n")
-    with pytest.raises(ConfigError, match=r"'Concorde' of image 0001000 is not in variants.txt"):
+    with pytest.raises(DataError, match=r"'Concorde' of image 0001000 is not in variants.txt"):
         load(f"aircraft:{aircraft}")
     lists.unlink()
-    with pytest.raises(ConfigError, match=r"images_variant_val.txt cannot be read"):
+    with pytest.raises(DataError, match=r"images_variant_val.txt cannot be read"):
         load(f"aircraft:{aircraft}")
 
 
@@ -120,13 +121,13 @@ def test_cars_says_what_is_missing(cars, tmp_path):
         load(f"cars:{tmp_path / 'nowhere'}")
     labelled = cars / "cars_test_annos_withlabels.mat"
     labelled.write_bytes((cars / "devkit" / "cars_test_annos.mat").read_bytes())
-    with pytest.raises(ConfigError, match="names no classes, only bbox_x1, bbox_y1, fname"):
+    with pytest.raises(DataError, match="names no classes, only bbox_x1, bbox_y1, fname"):
         load(f"cars:{cars}")
     labelled.write_bytes(b"torn")
-    with pytest.raises(ConfigError, match=r"withlabels.mat cannot be read"):
+    with pytest.raises(DataError, match=r"withlabels.mat cannot be read"):
         load(f"cars:{cars}")
     labelled.unlink()
-    with pytest.raises(ConfigError, match=r"withlabels.mat cannot be read"):
+    with pytest.raises(DataError, match=r"withlabels.mat cannot be read"):
         load(f"cars:{cars}")
 
 

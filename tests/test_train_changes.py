@@ -8,10 +8,10 @@ import pytest
 import tiny_run
 from test_train_sources import picture, write_images
 
-from train import data, loop, provenance
+from train import data, loop
 from train.config import ConfigError, DataConfig
 from train.data import digest
-from train.provenance import refuse_other_images
+from train.workdir import check_images, record_start
 
 OTHER = "the images to measure have other content"
 
@@ -55,11 +55,11 @@ def rename_class(root):
 )  # fmt: skip
 def test_what_differs_is_said(change, said, folder, tmp_path):
     before = json.loads(json.dumps(describe(folder)))
-    provenance.note_start(tmp_path, step=0, images=before)
-    refuse_other_images(tmp_path, describe(folder), allowed=False)
+    record_start(tmp_path, step=0, images=before)
+    check_images(tmp_path, describe(folder), allowed=False)
     change(folder)
     with pytest.raises(ConfigError, match=said):
-        refuse_other_images(tmp_path, describe(folder), allowed=False)
+        check_images(tmp_path, describe(folder), allowed=False)
 
 
 def test_data_may_be_moved(folder, tmp_path):
@@ -72,7 +72,7 @@ def test_data_may_be_moved(folder, tmp_path):
 def test_a_run_that_noted_nothing_is_not_held_to_it(content, folder, tmp_path):
     """Older runs, and those whose run.json is damaged."""
     (tmp_path / "run.json").write_text(content)
-    refuse_other_images(tmp_path, describe(folder), allowed=False)
+    check_images(tmp_path, describe(folder), allowed=False)
 
 
 def test_pixels_in_memory_count_to_the_last(tmp_path):

@@ -14,7 +14,8 @@ from PIL import Image
 from train import __main__ as entry
 from train import check
 from train.config import CheckpointConfig, Config, ConfigError, LogConfig, OptimConfig
-from train.owner import owned
+from train.errors import LockedError
+from train.workdir import owned
 
 ROOT = Path(__file__).parent.parent
 
@@ -60,7 +61,7 @@ def test_a_check_decodes_images_of_every_split(tmp_path, capsys):
     arguments = ["check", "digits", str(tmp_path / "run"), f"--data.source=folder:{tmp_path}/data"]
     arguments += ["--data.mean", "0", "0", "0", "--data.std", "1", "1", "1"]
     arguments += ["--data.batch_size", "8", "--data.image_size", "8"]
-    assert entry.main(arguments) == 2
+    assert entry.main(arguments) == 1
     assert "dog/2.png" in capsys.readouterr().err
 
 
@@ -93,7 +94,7 @@ def test_a_directory_has_one_owner(tmp_path):
     """The second is told who the first is; the first is unharmed."""
     with (
         owned(tmp_path, "training in"),
-        pytest.raises(ConfigError, match=rf"process {os.getpid()} on .* is training in {tmp_path}"),
+        pytest.raises(LockedError, match=rf"process {os.getpid()} on .* is training in {tmp_path}"),
         owned(tmp_path, "training in"),
     ):
         pass
@@ -123,8 +124,8 @@ def test_a_second_process_leaves_the_first_alone(tmp_path):
     while first.poll() is None:
         second = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         # The first may have ended in between: then the second has a finished run before it.
-        assert second.returncode == 2 or first.poll() is not None
-        if second.returncode == 2:
+        assert second.returncode == 1 or first.poll() is not None
+        if second.returncode == 1:
             assert "is training in" in second.stderr
             assert "Traceback" not in second.stderr
     assert first.returncode == 0

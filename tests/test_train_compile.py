@@ -14,14 +14,14 @@ import jax.numpy as jnp
 import pytest
 
 import configs
+from tools.compile import __main__ as command
+from tools.compile import check, facts, hlo, programs, table, topology
+from tools.compile.check import Report
+from tools.compile.cost import Cost
+from tools.compile.facts import Facts
 from train import config as config_lib
 from train import data, loop
 from train import mesh as meshes
-from train.compile import __main__ as command
-from train.compile import check, facts, hlo, programs, table, topology
-from train.compile.check import Report
-from train.compile.cost import Cost
-from train.compile.facts import Facts
 from train.config import Config, ConfigError, DataConfig, EvalConfig
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -182,7 +182,7 @@ def test_a_run_takes_the_steps_that_the_loop_takes(epochs, every):
         data=DataConfig(batch_size=64),
         eval=EvalConfig(batch_size=100, every_epochs=every),
     )
-    run = loop.Run(config, None, None, None, 1000 // 64)
+    run = loop.TrainRun(config, None, None, None, 1000 // 64)
     passes = sum(run.is_recorded(step) for step in range(run.steps + 1))
     report = _report(_cost(), _cost(program="metrics step", images=100), config=config)
     counts = check.steps(report)
@@ -318,7 +318,7 @@ def test_stored_results_are_of_the_configs_and_the_document(stored):
 def _compile(*arguments):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     return subprocess.run(
-        [sys.executable, "-m", "train.compile", *arguments],
+        [sys.executable, "-m", "tools.compile", *arguments],
         env=environment,
         capture_output=True,
         text=True,

@@ -7,9 +7,10 @@ import pytest
 
 import configs
 from train import losses, models, optim
-from train.claim import claim
 from train.config import Config, ConfigError, OptimConfig, flatten, override, validate
 from train.data import augment, mix
+from train.errors import DamagedRunError
+from train.workdir import claim
 
 
 def test_override_changes_that_field_alone():
@@ -115,7 +116,7 @@ def test_claim_accepts_the_same_and_names_what_differs(tmp_path):
 def test_claim_refuses_a_broken_file(tmp_path):
     """A config.json that is no JSON is an error that names it, not a traceback."""
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"config\.json is not valid JSON"):
+    with pytest.raises(DamagedRunError, match=r"config\.json is not valid JSON"):
         claim(Config(), tmp_path)
 
 

@@ -15,9 +15,10 @@ from PIL import Image, PngImagePlugin
 from test_train_sources import make_tfds, numbers, picture, write_images
 
 from train import data
-from train.config import ConfigError, DataConfig
+from train.config import DataConfig
 from train.data.prepared import Prepared
 from train.data.sources import Dataset
+from train.errors import RunError
 
 
 def outcome(config):
@@ -28,7 +29,7 @@ def outcome(config):
             for batch in data.evaluation_batches(split, config, 8, 8):
                 assert batch["image"].dtype == np.uint8
         return dataset
-    except ConfigError as error:
+    except RunError as error:
         return str(error)
 
 

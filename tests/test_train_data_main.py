@@ -8,7 +8,8 @@ from PIL import Image
 
 from train.config import Config, DataConfig
 from train.data import __main__ as entry
-from train.data import load, sheet, stages
+from train.data import load, preview
+from train.data.preview import contact_sheet
 
 SHORT = ("--data.batch-size=32", "--data.threads=0")
 
@@ -16,7 +17,7 @@ SHORT = ("--data.batch-size=32", "--data.threads=0")
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch, tmp_path):
     """A few calls a stage rather than seconds; files go to a directory of the test."""
-    monkeypatch.setattr(stages, "_SECONDS", 0.01)
+    monkeypatch.setattr(preview, "_SECONDS", 0.01)
     monkeypatch.chdir(tmp_path)
 
 
@@ -72,9 +73,9 @@ def test_mixing_on_the_device_is_said_to_be_missing_from_the_sheet(capsys):
 
 def cell(image, number, side):
     """The pixels of one image on a sheet."""
-    width, height = side + sheet._GAP, side + 2 * sheet._GAP + sheet._TEXT
-    left = number % sheet._COLUMNS * width + sheet._GAP
-    top = number // sheet._COLUMNS * height + 2 * sheet._GAP + sheet._TEXT
+    width, height = side + preview._GAP, side + 2 * preview._GAP + preview._TEXT
+    left = number % preview._COLUMNS * width + preview._GAP
+    top = number // preview._COLUMNS * height + 2 * preview._GAP + preview._TEXT
     return np.asarray(image)[top : top + side, left : left + side]
 
 
@@ -82,7 +83,7 @@ def test_small_images_are_enlarged_pixel_by_pixel():
     """Each pixel becomes a square; the brightest of the sheet becomes white."""
     images = np.random.default_rng(0).integers(0, 17, (11, 8, 8, 1), np.uint8)
     images[0, 0, 0] = 16
-    drawn = sheet.draw(images, ["x"] * 11, "title")
+    drawn = contact_sheet(images, ["x"] * 11, "title")
     for number, image in enumerate(images):
         expected = np.rint(image.astype(np.float32) * (255 / 16)).astype(np.uint8)
         squares = expected.repeat(12, axis=0).repeat(12, axis=1).repeat(3, axis=2)
@@ -92,10 +93,10 @@ def test_small_images_are_enlarged_pixel_by_pixel():
 def test_large_images_are_reduced_and_names_shortened():
     """A name that is too long ends in dots, within the width of its image."""
     images = np.full((2, 500, 500, 3), 200, np.uint8)
-    drawn = sheet.draw(images, ["a name that is far too long for any image " * 3, "b"], "title")
-    assert drawn.width == 8 * (224 + sheet._GAP) + sheet._GAP
+    drawn = contact_sheet(images, ["a name that is far too long for any image " * 3, "b"], "title")
+    assert drawn.width == 8 * (224 + preview._GAP) + preview._GAP
     assert np.all(cell(drawn, 1, 224) == 255)
-    below = np.asarray(drawn)[-sheet._TEXT - sheet._GAP :]
+    below = np.asarray(drawn)[-preview._TEXT - preview._GAP :]
     written = np.flatnonzero((below < 128).any(axis=(0, 2)))
     assert written.size
     gap = written[(written > 224) & (written < 230)]
@@ -103,7 +104,7 @@ def test_large_images_are_reduced_and_names_shortened():
 
 
 def test_black_images_do_not_divide_by_zero():
-    assert not cell(sheet.draw(np.zeros((1, 96, 96, 3), np.uint8), ["x"], ""), 0, 96).any()
+    assert not cell(contact_sheet(np.zeros((1, 96, 96, 3), np.uint8), ["x"], ""), 0, 96).any()
 
 
 # --- the stages -------------------------------------------------------------------------------
@@ -112,14 +113,14 @@ def test_black_images_do_not_divide_by_zero():
 @pytest.mark.parametrize(
     ("changes", "decoded", "augmented"),
     [
-        ({}, "was decoded before", "a whole batch at once"),
+        ({}, "was decoded before", "of decoded images"),
         ({"policy": "randaugment"}, "was decoded before", "of decoded images"),
     ],
 )
 def test_stages_say_what_was_measured(changes, decoded, augmented):
     """Images in memory need no decoding, and shift and flip alone are done by the batch."""
     config = Config(data=DataConfig(source="synthetic:64x8x4", batch_size=16, **changes))
-    found = {stage.name: stage for stage in stages.measure(config, load(config.data), dict)}
+    found = {stage.name: stage for stage in preview.measure(config, load(config.data), dict)}
     assert found["read"].what == "from memory"
     assert found["decode"] == ("decode", None, decoded)
     assert found["augment"].what == augmented
@@ -134,7 +135,7 @@ def test_stages_of_files(tmp_path):
         for number in range(4):
             Image.new("RGB", (9, 9), (number, 0, 0)).save(tmp_path / name / f"{number}.png")
     data = DataConfig(source=f"folder:{tmp_path}", test_split="train", batch_size=4, threads=0)
-    found = {s.name: s for s in stages.measure(Config(data=data), load(data), dict)}
+    found = {s.name: s for s in preview.measure(Config(data=data), load(data), dict)}
     assert found["read"].what == "from disk"
     assert found["decode"].images_per_second > 0
     assert found["batch"].what == "all of the above, no worker process(es), no thread ahead"

@@ -21,7 +21,7 @@ def test_a_record_is_one_line_that_fits():
     """A header once, then a line for both splits within 80 columns, warnings below it."""
     out = io.StringIO()
     console = Console(file=out, width=80)
-    with display.Display(steps=300, steps_per_epoch=100, console=console) as shown:
+    with display.TrainDisplay(steps=300, steps_per_epoch=100, console=console) as shown:
         for _ in range(2):
             shown.step(150, {"loss": 1.0, "accuracy": 0.5})
             shown.record(_row("train", 0.25), _row("test", float("nan"), warnings=["few [rows]"]))
@@ -39,7 +39,7 @@ def test_without_a_terminal_there_is_a_line_a_minute(monkeypatch):
     scalars = {"loss": 1.0, "accuracy": 0.5, "images_per_second": 640.0, "data_wait": 0.125}
     monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
     console = Console(file=out, width=120)
-    with display.Display(steps=300, steps_per_epoch=100, console=console) as shown:
+    with display.TrainDisplay(steps=300, steps_per_epoch=100, console=console) as shown:
         for step in range(1, 151):
             clock[0] += 1.0
             shown.step(step, scalars)

@@ -12,7 +12,9 @@ import tiny_run
 from tensorboardX.proto.event_pb2 import Event
 
 import vci_jax
-from train import evaluate, log, loop, picture, provenance
+from train import evaluate, loop, writer
+from train.workdir import record_start
+from vci_jax import picture
 from vci_jax.monitor import deal
 
 K, D, N = 4, 6, 200
@@ -87,7 +89,7 @@ ROW = {"step": 3, "epoch": 1, "split": "train", "accuracy": 0.5, "vci": 0.25, "s
 
 def test_classes_go_to_a_file_of_their_own(tmp_path):
     """The last record's, with null for what is not finite; the rows do not have them."""
-    with log.Journal(tmp_path, last_step=-1) as journal:
+    with writer.MetricWriter(tmp_path, last_step=-1) as journal:
         for step in (3, 6):
             row = ROW | {"step": step, "per_class": {"count": [step, 0], "variance": [0.1, np.nan]}}
             journal.write([row, row | {"split": "test"}])
@@ -117,7 +119,7 @@ def test_tensorboard_has_the_curves_of_the_rows(tmp_path):
         for split in ("train", "test")
     ]
     rows[-1] |= {"vci_interval": [None, None], "vci": None}
-    with log.Journal(tmp_path, last_step=-1) as journal:
+    with writer.MetricWriter(tmp_path, last_step=-1) as journal:
         journal.write(rows[:2])
         journal.write(rows[2:])
     expected = {
@@ -136,15 +138,15 @@ def test_tensorboard_has_the_curves_of_the_rows(tmp_path):
 
 def test_each_start_is_noted(tmp_path):
     """With the machine and the versions, but no name of a host; a damaged file begins anew."""
-    provenance.note_start(tmp_path, step=0)
-    provenance.note_start(tmp_path, step=18)
+    record_start(tmp_path, step=0)
+    record_start(tmp_path, step=18)
     entries = json.loads((tmp_path / "run.json").read_text())
     assert [entry["step"] for entry in entries] == [0, 18]
     assert entries[0]["versions"]["jax"] == jax.__version__
     assert (entries[0]["platform"], entries[0]["devices"]) == ("cpu", jax.device_count())
     assert platform.node() not in {str(v) for entry in entries for v in entry.values()}
     (tmp_path / "run.json").write_text("[{")
-    provenance.note_start(tmp_path, step=4)
+    record_start(tmp_path, step=4)
     assert len(json.loads((tmp_path / "run.json").read_text())) == 1
 
 

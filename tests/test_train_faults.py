@@ -17,6 +17,7 @@ from PIL import Image
 
 from train import data
 from train.config import ConfigError, DataConfig
+from train.errors import DataError, WorkerError
 
 ROOT = pathlib.Path(__file__).parents[1]
 SECONDS = 60
@@ -131,7 +132,7 @@ def test_a_broken_image_stops_the_run_with_its_name(folder, spoil, threads):
     spoil(broken)
     stream = data.training_batches(dataset.train, config, seed=0)
     for batches in (stream, data.evaluation_batches(dataset.test, config, 4, 4)):
-        with pytest.raises(ConfigError, match=r"1 image.* cannot be read") as caught:
+        with pytest.raises(DataError, match=r"1 image.* cannot be read") as caught:
             list(itertools.islice(batches, 3))
         assert str(broken) in str(caught.value)
         assert "--data.max_unreadable, which is 0" in str(caught.value)
@@ -189,7 +190,7 @@ def test_the_count_survives_a_restart(folder):
     resumed.set_state(position)
     np.testing.assert_equal(next(resumed), expected)
     empty(folder / "b" / "5.JPEG")
-    with pytest.raises(ConfigError, match=r"3 image.*which is 2"):
+    with pytest.raises(DataError, match=r"3 image.*which is 2"):
         list(itertools.islice(resumed, 6))
     for batches in (stream, resumed):
         batches.close()
@@ -201,9 +202,9 @@ def test_all_images_broken(folder):
     dataset = data.load(config)
     for path in folder.rglob("*.JPEG"):
         empty(path)
-    with pytest.raises(ConfigError, match="not one of the training images"):
+    with pytest.raises(DataError, match="not one of the training images"):
         next(data.training_batches(dataset.train, config, seed=0))
-    with pytest.raises(ConfigError, match="not one of the training images"):
+    with pytest.raises(DataError, match="not one of the training images"):
         data.load(config)
 
 
@@ -284,7 +285,7 @@ def test_a_killed_worker_ends_the_run_and_resuming_loses_nothing(folder):
     assert len(workers) == 2
     for worker in workers:
         os.kill(worker, signal.SIGKILL)
-    with pytest.raises(ConfigError, match=r"worker process .* died .*-9.*--data.workers"):
+    with pytest.raises(WorkerError, match=r"worker process .* died .*-9.*--data.workers"):
         follow(stream, expected[5:])
     position = stream.get_state()
     taken = position["taken"]
@@ -293,7 +294,7 @@ def test_a_killed_worker_ends_the_run_and_resuming_loses_nothing(folder):
     stream.set_state(position)
     follow(stream, expected[taken : taken + 2])
     truncate(folder / "a" / "2.JPEG")
-    with pytest.raises(ConfigError, match=r"a/2.JPEG: "):
+    with pytest.raises(DataError, match=r"a/2.JPEG: "):
         list(itertools.islice(stream, 60))
     stream.close()
 

@@ -19,11 +19,13 @@ from test_processes import free_port
 
 from train import checkpoint, loop
 from train.config import CheckpointConfig, EvalConfig
+from train.errors import Preempted
 from train.mesh import MeshConfig
-from train.stop import PREEMPTED
 
 ROOT = pathlib.Path(__file__).parents[1]
 KILLS = 20
+
+PREEMPTED = Preempted.exit_code
 
 
 def config(distributed=False, workers=0):

@@ -12,7 +12,7 @@ from tiny_run import EPOCHS, STEPS_PER_EPOCH
 
 from train import checkpoint, loop
 from train.config import ConfigError, EvalConfig, LogConfig, OptimConfig
-from train.stop import Diverged
+from train.errors import Diverged
 
 _console, _rows = tiny_run.console, tiny_run.rows
 

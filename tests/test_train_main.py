@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from train import __main__ as entry
-from train.log import TIMING_FIELDS
+from train import errors
+from train.writer import TIMING_FIELDS
 
 ROOT = Path(__file__).parent.parent
 SHORT = ("--epochs=8", "--optim.warmup-epochs=1", "--eval.every-epochs=2")
@@ -128,18 +129,20 @@ def test_a_group_runs_its_members_in_their_own_directories(monkeypatch, tmp_path
     assert f"{group}/tau_0.1: the loss is nan" in error
 
 
-@pytest.mark.parametrize(("kind", "code"), [("Diverged", 3), ("Preempted", 75)])
+@pytest.mark.parametrize(
+    ("kind", "code"), [("Diverged", 3), ("WorkerError", 75), ("Preempted", 75)]
+)
 def test_a_group_ends_with_the_code_of_its_runs(monkeypatch, tmp_path, capsys, kind, code):
     """One that diverged does not stop the next; being asked to end is meant for all."""
     begun = []
 
     def run(config, workdir):
         begun.append(config.name)
-        raise getattr(entry.stop, kind)("why")
+        raise getattr(errors, kind)("why")
 
     monkeypatch.setattr(entry, "_run", run)
     assert entry.main(["cifar10_small_temperature", str(tmp_path)]) == code
-    assert len(begun) == (6 if kind == "Diverged" else 1)
+    assert len(begun) == (1 if kind == "Preempted" else 6)
     assert "why" in capsys.readouterr().err
 
 

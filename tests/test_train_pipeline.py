@@ -21,11 +21,10 @@ import configs
 from train import data
 from train import mesh as meshes
 from train.config import ConfigError, DataConfig
-from train.data import pipeline, together
+from train.data import pipeline
 from train.data.arrays import Arrays
-from train.data.augment import training_transform
 from train.data.order import Order
-from train.data.unreadable import Unreadable
+from train.data.sources import Unreadable
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -153,77 +152,6 @@ def test_the_random_shift_moves_within_the_padding():
     assert seen == windows
 
 
-# --- whole batches at once --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize(("crop", "padding"), [("none", 0), ("pad", 1), ("pad", 4), ("pad", 9)])
-def test_a_whole_batch_is_what_single_images_are(channels, flip, crop, padding):
-    """Bit for bit, from the same generators: the fast way is the same function."""
-    images = np.random.default_rng(0).integers(0, 256, (64, 8, 6, channels), np.uint8)
-    grey = {"mean": (0.0,) * channels, "std": (1.0,) * channels}
-    config = config_of(crop=crop, crop_padding=padding, flip=flip, **grey)
-    order, numbers = Order(1000, seed=4), np.arange(64, dtype=np.uint64) * np.uint64(10**15 + 7)
-    before = images.copy()
-    batch = together.augmented(images, config, order.key, numbers)
-    transform = training_transform(config)
-    for row, image in enumerate(images):
-        expected = transform(image, order.generator(int(numbers[row])))
-        assert np.array_equal(batch[row], expected)
-    assert np.array_equal(images, before)
-    assert batch.flags.c_contiguous
-
-
-def test_first_words_are_those_of_numpy():
-    order, numbers = Order(7, seed=1), np.array([0, 1, 2**40, 2**64 - 1], np.uint64)
-    words = np.stack(together.first_words(order.key, numbers), axis=1)
-    for row, number in zip(words, numbers, strict=True):
-        bits = np.random.Philox(key=order.key, counter=np.array([0, 0, 0, number], np.uint64))
-        assert np.array_equal(row, bits.random_raw(4))
-
-
-@pytest.mark.parametrize("below", [1, 2, 3, 9, 65, 3 * 2**29, 2**31 + 1])
-def test_integers_are_those_of_numpy_or_not_sure(below):
-    """For wide intervals NumPy often rejects and draws again, and these rows are marked."""
-    order, numbers = Order(7, seed=1), np.arange(300, dtype=np.uint64)
-    values, sure = together.two_integers(together.first_words(order.key, numbers)[0], below)
-    expected = [order.generator(n).integers(0, below, size=2) for n in range(300)]
-    assert np.array_equal(values[sure], np.array(expected)[sure])
-    assert sure.all() if below < 100 else not sure.all()
-
-
-def test_rows_that_are_not_sure_are_drawn_one_by_one(monkeypatch):
-    """Rejections are rare (one in 10**8): here every third row is taken for one."""
-    images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1), np.uint8)
-    config, order = config_of(crop="pad", crop_padding=3, flip=True), Order(50, seed=0)
-    numbers = np.arange(30, dtype=np.uint64)
-    expected = together.augmented(images, config, order.key, numbers)
-    certain = together.two_integers
-
-    def doubtful(word, below):
-        values, sure = certain(word, below)
-        sure[::3], values[::3] = False, -1
-        return values, sure
-
-    monkeypatch.setattr(together, "two_integers", doubtful)
-    assert np.array_equal(together.augmented(images, config, order.key, numbers), expected)
-
-
-def test_only_shift_and_flip_are_done_at_once():
-    """Any other operation, and any change of size, goes image by image."""
-    assert together.applies(config_of(crop="pad", crop_padding=2, flip=True), (8, 8, 1))
-    assert together.applies(config_of(image_size=8), (8, 8, 1))
-    others = (
-        {"crop": "random_resized", "image_size": 8},
-        {"policy": "randaugment"},
-        {"erasing": 0.1},
-        {"image_size": 9},
-    )
-    for changes in others:
-        assert not together.applies(config_of(**changes), (8, 8, 1))
-
-
 # --- resume -----------------------------------------------------------------------------------
 
 
@@ -328,7 +256,7 @@ class Counter:
 def test_the_position_is_that_of_the_step_not_of_the_transfer():
     """A batch that is under way but not handed out comes again after a restart."""
     counter = Counter()
-    ahead = data.Ahead(counter, lambda batch: -batch)
+    ahead = data.DevicePrefetcher(counter, lambda batch: -batch)
     assert ahead.get_state() == {"taken": 0}
     assert [next(ahead) for _ in range(3)] == [-1, -2, -3]
     assert ahead.get_state() == {"taken": 3}
@@ -337,7 +265,7 @@ def test_the_position_is_that_of_the_step_not_of_the_transfer():
 
 def test_an_error_waits_until_its_batch_is_due():
     """The steps before it are taken, and their position can be saved."""
-    ahead = data.Ahead(Counter(fails_at=2), lambda batch: batch)
+    ahead = data.DevicePrefetcher(Counter(fails_at=2), lambda batch: batch)
     assert [next(ahead), next(ahead)] == [1, 2]
     assert ahead.get_state() == {"taken": 2}
     with pytest.raises(ValueError, match="broken"):
@@ -350,7 +278,7 @@ def test_a_batch_may_be_donated(numbered):
     config = config_of(batch_size=2 * jax.device_count())
     batches = data.training_batches(numbered, config, seed=0)
     expected = data.training_batches(numbered, config, seed=0)
-    ahead = data.Ahead(batches, lambda batch: meshes.put_batch(batch, mesh))
+    ahead = data.DevicePrefetcher(batches, lambda batch: meshes.put_batch(batch, mesh))
     total = jax.jit(lambda batch: jax.tree.map(lambda x: x + 0, batch), donate_argnums=0)
     for _ in range(4):
         batch = next(ahead)
@@ -370,7 +298,7 @@ def read_together(rank, port, processes, folder):
     mesh, config = meshes.make_mesh(), configs.get("digits").data
     dataset = data.load(config)
     batches = data.training_batches(dataset.train, config, seed=0)
-    ahead = data.Ahead(batches, lambda batch: meshes.put_batch(batch, mesh))
+    ahead = data.DevicePrefetcher(batches, lambda batch: meshes.put_batch(batch, mesh))
     seen = collections.defaultdict(list)
     for _ in range(2 * DIGITS_STEPS):
         collect(seen, "train", next(ahead))

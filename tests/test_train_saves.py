@@ -13,7 +13,7 @@ import tiny_run
 
 from train import checkpoint, loop, models
 from train.config import CheckpointConfig, EvalConfig, LogConfig, OptimConfig
-from train.step import Task, init_state, train_step
+from train.step import TrainSpec, init_state, train_step
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_the_gradient_norm_is_that_of_plain_descent():
     """With a rate of 1 and no decay, the length of the step."""
     model = models.build(tiny_run.tiny_config().model, 10)
     optimizer = optax.sgd(1.0)
-    task = Task(model, optimizer, None, optax.softmax_cross_entropy_with_integer_labels, None,
+    task = TrainSpec(model, optimizer, None, optax.softmax_cross_entropy_with_integer_labels, None,
                 None, (0.0,), (1.0,), 0)  # fmt: skip
     before = jax.jit(lambda: init_state(task, jax.random.key(0), (8, 8, 1)))()
     rng = np.random.default_rng(0)

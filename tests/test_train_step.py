@@ -13,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from train import losses, models, optim
 from train.config import LossConfig, MixConfig, ModelConfig, OptimConfig
 from train.data import mix
-from train.step import Task, init_state, predict, predict_layers, train_step
+from train.step import TrainSpec, init_state, predict, predict_layers, train_step
 
 RESNET = ModelConfig(name="_resnet6", width=4, stem="cifar", bn_group=6)
 VIT = ModelConfig(name="_vit_nano", patch=4, drop_path=0.4)
@@ -21,7 +21,7 @@ LOSS, SGD = LossConfig(), OptimConfig()
 
 
 def _task(model=RESNET, loss=LOSS, optimizer=SGD, mixing=None, rate=0.1):
-    return Task(
+    return TrainSpec(
         model=models.build(model, 3),
         optimizer=optim.build(optimizer, lambda step: rate),
         average=optim.build_average(optimizer),

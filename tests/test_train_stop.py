@@ -16,8 +16,9 @@ from tiny_run import STEPS_PER_EPOCH
 from train import checkpoint, loop, program
 from train import mesh as meshes
 from train.config import CheckpointConfig, ConfigError, EvalConfig, LogConfig, MeshConfig
+from train.errors import DamagedRunError, Diverged, Preempted
+from train.preemption import Guard, PreemptionHandler
 from train.step import TrainState
-from train.stop import Diverged, Guard, Preempted, Stopping
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def terminate_at(monkeypatch, module, name, call):
         (loop, "_record", 1, 0, 0),  # in the metrics pass before the first step
         (loop, "_follow", 5, 6, 1),  # while it trains
         (loop, "_record", 2, STEPS_PER_EPOCH, 1),  # in a metrics pass
-        (loop.log.Journal, "write", 2, STEPS_PER_EPOCH, 2),  # behind it
+        (loop.MetricWriter, "write", 2, STEPS_PER_EPOCH, 2),  # behind it
         (checkpoint, "save", 1, STEPS_PER_EPOCH + 1, 2),  # while it saves
         (loop, "_record", 4, 3 * STEPS_PER_EPOCH, 3),  # in the very last pass
     ],
@@ -84,7 +85,7 @@ def test_a_run_that_is_asked_to_end_saves_and_goes_on(
 
 
 def test_being_asked_twice_is_being_asked_once():
-    with Stopping() as stopping:
+    with PreemptionHandler() as stopping:
         assert not stopping.now()
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -147,7 +148,9 @@ def test_if_no_checkpoint_is_whole_nothing_is_touched(config, whole, tmp_path):
     steps = steps_of(workdir)
     for step in steps:
         tear(workdir / "checkpoints" / str(step))
-    with pytest.raises(ConfigError, match=r"no checkpoint .* can be read:\n  step 27: .*\n  step"):
+    with pytest.raises(
+        DamagedRunError, match=r"no checkpoint .* can be read:\n  step 27: .*\n  step"
+    ):
         loop.train(config, workdir, tiny_run.console())
     assert steps_of(workdir) == steps
     assert tiny_run.rows(workdir) == tiny_run.rows(whole)
@@ -334,7 +337,7 @@ def test_layers_a_profile_and_weights_and_biases(config, tmp_path, monkeypatch):
     assert begun[0]["id"] == begun[1]["id"], "a resumed run goes on with its curves"
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match=r"pip install 'vci_jax\[wandb\]'"):
-        loop.log.open_wandb("project", tmp_path, {})
+        loop.open_wandb("project", tmp_path, {})
 
 
 def test_where_a_run_is_computed_may_change(config, whole):

@@ -11,8 +11,8 @@ from weight_files import write_safetensors
 
 from train import models
 from train.config import ModelConfig
-from train.models import state_dict, weights
-from train.models.state_dict import StateDictError
+from train.models import weights
+from train.models.weights import StateDictError
 
 SIDE = 64
 
@@ -151,18 +151,18 @@ def test_counters_of_batchnorm_are_not_unexpected(tmp_path):
 )
 def test_trees_without_weights_are_refused(tmp_path, monkeypatch, tree, message):
     """Each with what it is."""
-    monkeypatch.setattr(state_dict.files, "read_tree", lambda path: tree)
+    monkeypatch.setattr(weights.files, "read_tree", lambda path: tree)
     with pytest.raises(StateDictError, match=message):
-        state_dict.read(tmp_path / "weights.pth")
+        weights.read(tmp_path / "weights.pth")
 
 
 def test_a_tree_that_holds_itself_is_refused(tmp_path, monkeypatch):
     """A few bytes of a pickle make one, in which the model is under ``model`` without end."""
     tree = {}
     tree["model"] = tree
-    monkeypatch.setattr(state_dict.files, "read_tree", lambda path: tree)
+    monkeypatch.setattr(weights.files, "read_tree", lambda path: tree)
     with pytest.raises(StateDictError, match="holds no state dict"):
-        state_dict.read(tmp_path / "weights.pth")
+        weights.read(tmp_path / "weights.pth")
 
 
 def test_a_file_cut_short_is_refused(vit, tmp_path):
@@ -173,7 +173,7 @@ def test_a_file_cut_short_is_refused(vit, tmp_path):
     for cut in np.linspace(20, len(data) - 1, 12, dtype=int):
         path.write_bytes(data[:cut])
         with pytest.raises(StateDictError, match="not a readable safetensors file"):
-            state_dict.read(path)
+            weights.read(path)
 
 
 def test_only_known_models_have_public_weights(tmp_path):

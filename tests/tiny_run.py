@@ -8,7 +8,7 @@ from rich.console import Console
 
 import configs
 from train.config import CheckpointConfig, EvalConfig, ModelConfig, OptimConfig
-from train.log import TIMING_FIELDS
+from train.writer import TIMING_FIELDS
 
 EPOCHS, STEPS_PER_EPOCH = 5, 9
 

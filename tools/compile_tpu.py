@@ -24,7 +24,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import vci_jax
-from train.compile import hlo, topology
+from tools.compile import hlo, topology
 
 
 class Cost(NamedTuple):

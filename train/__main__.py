@@ -18,8 +18,9 @@ from typing import NoReturn
 from rich.console import Console
 
 import configs
-from train import compilation, display, local, log, loop, stop
 from train import config as config_lib
+from train import display, local, loop, preemption, runtime
+from train.errors import Preempted, RunError
 from vci_jax import interrupt
 
 _USAGE = "usage: python -m train [check] CONFIG WORKDIR [--run NAME] [--section.field value ...]"
@@ -28,8 +29,7 @@ _USAGE = "usage: python -m train [check] CONFIG WORKDIR [--run NAME] [--section.
 def main(arguments: Sequence[str]) -> int:
     """Runs one training and returns the exit code.
 
-    2 stands for a mistake in the settings, 3 for a training that diverged, 75 for one that was
-    asked to end (SIGTERM) and has saved, 130 for Ctrl-C.
+    The codes are those of ``train.errors``, and 130 for Ctrl-C.
     """
     if arguments and arguments[0] in ("-h", "--help"):
         print(_help())
@@ -37,18 +37,15 @@ def main(arguments: Sequence[str]) -> int:
     interrupt.as_exception()
     try:
         _train(arguments)
-    except config_lib.ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except stop.Diverged as error:
-        print(f"error: {error}", file=sys.stderr)
-        return stop.DIVERGED
-    except stop.Preempted as error:
+    except Preempted as error:
         print(error, file=sys.stderr)
-        return stop.PREEMPTED
+        return error.exit_code
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     except KeyboardInterrupt:
         interrupt.at_once()
-        print("interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
+        print("interrupted; the same command resumes from the last checkpoint.", file=sys.stderr)
         return 130
     return 0
 
@@ -56,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
 def program(arguments: Sequence[str]) -> NoReturn:
     """Runs one training and ends the process with the exit code of ``main``."""
     code = main(arguments)
-    stop.ignore_requests()
+    preemption.ignore_requests()
     sys.exit(code)
 
 
@@ -75,12 +72,14 @@ def _train(arguments: Sequence[str]) -> None:
         print(f"{config.name}:", flush=True)
         try:
             run_one(config, directory / run)
-        except (config_lib.ConfigError, stop.Diverged) as error:
+        except Preempted:
+            raise
+        except RunError as error:
             failures.append(f"{config.name}: {error}")
             kinds.add(type(error))
     if failures:
         listing = "\n".join(failures)
-        kind = kinds.pop() if len(kinds) == 1 else config_lib.ConfigError
+        kind = kinds.pop() if len(kinds) == 1 else RunError
         raise kind(f"{len(failures)} of {len(runs)} run(s) failed:\n{listing}")
 
 
@@ -104,8 +103,8 @@ def _given(workdir: Path | None) -> Path:
 
 
 def _run(config: config_lib.Config, workdir: Path) -> None:
-    log.quiet()
-    compilation.cache()
+    runtime.quiet()
+    runtime.cache_programs()
     console = Console()
     rows = loop.train(config, workdir, console)
     if not rows:  # Of several processes, the first one tells.
@@ -114,7 +113,7 @@ def _run(config: config_lib.Config, workdir: Path) -> None:
 
 
 def _check(config: config_lib.Config, workdir: Path) -> None:
-    log.quiet()
+    runtime.quiet()
     console = Console()
     loop.inspect(config, workdir, console)
     console.print("No mistake was found; nothing was written.")

@@ -20,7 +20,8 @@ from train import data, profile
 from train.config import Config, ConfigError, DataConfig
 from train.data.augment import test_transform
 from train.data.decode import UnreadableImage
-from train.data.unreadable import reason
+from train.data.sources import unreadable_reason
+from train.errors import RunError
 from vci_jax import METRICS
 
 _SPARE = 1.1  # A checkpoint is a little larger than its arrays.
@@ -31,7 +32,7 @@ def explained(what: str) -> Iterator[None]:
     """Turns what a library says of impossible shapes into a mistake in the settings."""
     try:
         yield
-    except ConfigError:
+    except RunError:
         raise
     except (TypeError, ValueError) as error:
         first = str(error).strip().split("\n", 1)[0]
@@ -125,14 +126,14 @@ def images(split: data.Split, config: DataConfig, count: int) -> None:
     """Reads and decodes so many evenly spaced images of a split.
 
     Raises:
-      ConfigError: more images are broken than the run may leave out; names them.
+      DataError: more images are broken than the run may leave out; names them.
     """
     size, transform = split.records.size, test_transform(config)
     for index in np.unique(np.linspace(0, size - 1, min(size, count)).astype(int)).tolist():
         try:
             transform(split.records.read(index)[0])
         except (UnreadableImage, OSError) as error:
-            split.unreadable.add({split.records.name_of(index): reason(error)})
+            split.unreadable.add({split.records.name_of(index): unreadable_reason(error)})
 
 
 def size_of(tree: Any) -> int:

@@ -3,9 +3,9 @@
 A checkpoint is the train state, the position of the data iterator, and a fingerprint of the state.
 Orbax copies the arrays before ``save`` returns, writes them in a thread, and renames the finished
 directory into place, so a process killed at any moment leaves complete checkpoints only. The rows
-of ``metrics.jsonl`` are written before the checkpoint of the same step, ``Journal`` drops the rows
-after the restored one, and a run that was asked to end while it measured measures that step first:
-no row is lost or doubled.
+of ``metrics.jsonl`` are written before the checkpoint of the same step, ``MetricWriter`` drops the
+rows after the restored one, and a run that was asked to end while it measured measures that step
+first: no row is lost or doubled.
 
 What disks do to files later is met by the fingerprint, and by going back to the checkpoint before.
 """
@@ -25,6 +25,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from train.config import CheckpointConfig, ConfigError
+from train.errors import DamagedRunError
 from train.step import TrainState
 
 _log = logging.getLogger(__name__)
@@ -167,7 +168,7 @@ def restore(
       None if nothing was saved yet.
 
     Raises:
-      ConfigError: there are checkpoints, and none can be read.
+      DamagedRunError: there are checkpoints, and none can be read.
     """
     broken: dict[int, str] = {}
     for step in sorted(manager.all_steps(), reverse=True):
@@ -185,7 +186,7 @@ def restore(
         broken[step] = why
     if broken:
         listing = "\n".join(f"  step {step}: {reason}" for step, reason in broken.items())
-        raise ConfigError(
+        raise DamagedRunError(
             f"no checkpoint in {manager.directory} can be read:\n{listing}\n"
             "Put back a copy, or delete that folder to begin again with the same settings."
         )
@@ -202,7 +203,7 @@ def saved_classes(reader: ocp.CheckpointManager, step: int) -> int:
     """Returns how many classes the network of a checkpoint tells apart.
 
     Raises:
-      ConfigError: the checkpoint cannot be read.
+      DamagedRunError: the checkpoint cannot be read.
     """
     place = Path(reader.directory) / str(step) / "state"
     try:
@@ -210,7 +211,7 @@ def saved_classes(reader: ocp.CheckpointManager, step: int) -> int:
             tree = checkpointer.metadata(place).item_metadata.tree
         return tree["params"]["head"]["bias"].shape[0]
     except Exception as error:  # Whatever a damaged file makes of the reader.
-        raise ConfigError(f"the checkpoint {place.parent} cannot be read: {error}.") from error
+        raise DamagedRunError(f"the checkpoint {place.parent} cannot be read: {error}.") from error
 
 
 def read(
@@ -222,12 +223,12 @@ def read(
     """Returns the state of a step, on devices that need not be those it was saved from.
 
     Raises:
-      ConfigError: the checkpoint is damaged; nothing older is taken in its place.
+      DamagedRunError: the checkpoint is damaged; nothing older is taken in its place.
     """
     found, why = _attempt(reader, step, shapes, inspect)
     if found is None:
         others = ", ".join(str(other) for other in reader.all_steps() if other != step)
-        raise ConfigError(
+        raise DamagedRunError(
             f"the checkpoint of step {step} in {reader.directory} is damaged ({why}). Others there "
             f"are those of steps {others or '(none)'}."
         )

@@ -13,9 +13,7 @@ from typing import Any, Literal
 
 import tyro
 
-
-class ConfigError(ValueError):
-    """A mistake in the settings of a run, which the command line reports without a traceback."""
+from train.errors import ConfigError as ConfigError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,7 +36,7 @@ _ADJUSTED = (
 )
 
 
-class Display:
+class TrainDisplay:
     """The progress of one run; a context manager that leaves the terminal as it was."""
 
     def __init__(self, *, steps: int, steps_per_epoch: int, console: Console) -> None:

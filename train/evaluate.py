@@ -17,9 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import vci_jax
-from train import picture
-from train.step import Task, TrainState, predict_layers
+from train import data
+from train.data.augment import Stored
+from train.step import TrainSpec, TrainState, predict_layers
+from vci_jax import picture
 from vci_jax.monitor import LAYER_METRICS, deal
+
+_SHOWN = 256
 
 
 class Tally(NamedTuple):
@@ -54,12 +58,14 @@ def init_tally(num_classes: int, dims: Mapping[str, int], blocks: int) -> Tally:
     )
 
 
-def add_batch(task: Task, tally: Tally, state: TrainState, batch: dict[str, jax.Array]) -> Tally:
+def add_batch(
+    spec: TrainSpec, tally: Tally, state: TrainState, batch: dict[str, jax.Array]
+) -> Tally:
     """Returns the tally with the rows of a batch whose ``mask`` is not zero."""
-    layers = predict_layers(task, state, batch["image"])
+    layers = predict_layers(spec, state, batch["image"])
     logits, labels, mask = layers["logits"], batch["label"], batch["mask"]
     present = mask > 0
-    loss = jnp.where(present, task.loss(logits, labels), 0.0)
+    loss = jnp.where(present, spec.loss(logits, labels), 0.0)
     # The argmax of NaN is class 0.
     sound = jnp.all(jnp.isfinite(logits), axis=-1)
     correct = present & sound & (jnp.argmax(logits, axis=-1) == labels)
@@ -111,7 +117,7 @@ def evaluate(
       tallies: an empty one per device, given up to the pass.
       state: whose network is measured; whole on every device.
       batches: on the devices, with ``mask``.
-      step: ``add_batch`` with its task, for every device by itself, compiled.
+      step: ``add_batch`` with its spec, for every device by itself, compiled.
       merge: of the tallies, compiled.
       stop: asked after each batch; if it is true the pass ends with None.
     """
@@ -144,3 +150,26 @@ def evaluate(
 @jax.jit
 def _per_class(blocks: vci_jax.ClassMoments) -> dict[str, jax.Array]:
     return vci_jax.per_class(vci_jax.merge_axis(blocks))
+
+
+class EvenlySpaced(NamedTuple):
+    """Evenly spaced records of a split: those whose features are drawn."""
+
+    records: data.Records
+    size: int
+
+    def read(self, index: int) -> tuple[Stored, int]:
+        """Returns an image and its label."""
+        return self.records.read(self._place(index))
+
+    def name_of(self, index: int) -> str:
+        """Returns what to call the image in a message."""
+        return self.records.name_of(self._place(index))
+
+    def _place(self, index: int) -> int:
+        return index * self.records.size // self.size
+
+
+def sample(records: data.Records) -> EvenlySpaced:
+    """Returns the images of a split whose features are drawn, the same ones each time."""
+    return EvenlySpaced(records, min(_SHOWN, records.size))

@@ -5,7 +5,6 @@ directory and the appending of rows could not follow it there. A bucket that is 
 Storage FUSE, Mountpoint for S3) serves as data.
 """
 
-import os
 import re
 from pathlib import Path
 
@@ -36,25 +35,3 @@ def path(text: str | Path, what: str) -> Path:
             "when the run has ended."
         )
     return Path(text).expanduser()
-
-
-def work_directory(text: str | Path) -> Path:
-    """Returns the path of a work directory that exists or can be made; makes nothing.
-
-    Raises:
-      ConfigError: it cannot.
-    """
-    workdir = path(text, "the work directory")
-    whole = workdir.absolute()
-    there = next(parent for parent in (whole, *whole.parents) if os.path.lexists(parent))
-    if not there.is_dir():
-        raise ConfigError(
-            f"the work directory is {workdir}, and {there} is a file, or a link that leads "
-            "nowhere; choose another."
-        )
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ConfigError(
-            f"the work directory is {workdir}, and {there} cannot be written by this user; choose "
-            "another."
-        )
-    return workdir

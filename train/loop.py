@@ -19,27 +19,25 @@ from train import (
     checkpoint,
     data,
     evaluate,
-    local,
-    log,
     losses,
     models,
     optim,
-    picture,
     profile,
     program,
 )
 from train import mesh as meshes
-from train.claim import claim
 from train.config import Config
 from train.data import digest, mix
-from train.display import Display, print_facts
-from train.owner import owned
-from train.provenance import note_start, refuse_other_images
-from train.step import Task, TrainState
-from train.stop import Guard, Preempted, Stopping
+from train.display import TrainDisplay, print_facts
+from train.errors import Preempted
+from train.preemption import Guard, PreemptionHandler
+from train.step import TrainSpec, TrainState
+from train.workdir import check_images, claim, owned, record_start, work_directory
+from train.writer import MetricWriter, NullWriter, Row, open_wandb, to_floats
+from vci_jax import picture
 
 
-class Run(NamedTuple):
+class TrainRun(NamedTuple):
     """What stays the same from the first step to the last."""
 
     config: Config
@@ -80,18 +78,18 @@ class Run(NamedTuple):
         return float(rate((step - 1) // every * every))
 
 
-class Outputs(NamedTuple):
+class RunContext(NamedTuple):
     """Where the results of a run go, and what may end it."""
 
     checkpoints: ocp.CheckpointManager
-    journal: log.Journal | log.NoJournal
-    display: Display
-    stopping: Stopping
+    writer: MetricWriter | NullWriter
+    display: TrainDisplay
+    preemption: PreemptionHandler
     guard: Guard
     clock: checkpoint.Clock
 
 
-def train(config: Config, workdir: Path, console: Console) -> list[log.Row]:
+def train(config: Config, workdir: Path, console: Console) -> list[Row]:
     """Trains to the end, or from the last checkpoint to the end.
 
     Args:
@@ -107,10 +105,10 @@ def train(config: Config, workdir: Path, console: Console) -> list[log.Row]:
       Preempted: the process was asked to end, and the run is saved.
       Diverged: the loss or the weights are beyond repair.
     """
-    workdir = local.work_directory(workdir)
+    workdir = work_directory(workdir)
     meshes.join(config.mesh)
     console.quiet = jax.process_index() > 0
-    with Stopping() as stopping:
+    with PreemptionHandler() as preemption:
         run = prepare(config)
         print_facts(console, _inspected(run, workdir))
         _claim(config, workdir)
@@ -125,21 +123,23 @@ def train(config: Config, workdir: Path, console: Console) -> list[log.Row]:
                 workdir / "checkpoints", config.checkpoint, run.steps_per_epoch
             ) as manager,
         ):
-            display = Display(steps=run.steps, steps_per_epoch=run.steps_per_epoch, console=console)
+            display = TrainDisplay(
+                steps=run.steps, steps_per_epoch=run.steps_per_epoch, console=console
+            )
             saved = checkpoint.restore(
                 manager, run.program.shapes, run.program.inspect, display.say
             )
             guard = Guard(config.log.max_loss, config.optim.lr, saved and saved[1].first_loss)
-            with _journal(run, workdir, saved, images) as journal, display:
+            with _open_writer(run, workdir, saved, images) as writer, display:
                 clock = checkpoint.Clock(config.checkpoint.every_minutes, config.log.every_steps)
-                outputs = Outputs(manager, journal, display, stopping, guard, clock)
+                context = RunContext(manager, writer, display, preemption, guard, clock)
                 if saved and saved[2] < run.steps:
                     display.say(f"Going on from step {saved[2]} of {run.steps}.")
                 elif saved:
                     display.say(f"{workdir} holds a finished run.")
                 with profile.Trace(workdir / "profile", config.log.profile_steps) as tracing:
-                    _advance(run, outputs, batches, saved, tracing)
-                return list(journal.rows)
+                    _advance(run, context, batches, saved, tracing)
+                return list(writer.rows)
 
 
 def inspect(config: Config, workdir: Path, console: Console) -> None:
@@ -148,7 +148,7 @@ def inspect(config: Config, workdir: Path, console: Console) -> None:
     Raises:
       ConfigError: as ``train`` does before its first step.
     """
-    workdir = local.work_directory(workdir)
+    workdir = work_directory(workdir)
     meshes.join(config.mesh)
     console.quiet = jax.process_index() > 0
     run = prepare(config)
@@ -161,7 +161,7 @@ def inspect(config: Config, workdir: Path, console: Console) -> None:
     print_facts(console, facts)
 
 
-def _inspected(run: Run, workdir: Path, images: int = 64) -> list[tuple[str, str]]:
+def _inspected(run: TrainRun, workdir: Path, images: int = 64) -> list[tuple[str, str]]:
     """Returns the facts of a run, or raises ConfigError for what cannot work."""
     config, dataset, built = run.config, run.dataset, run.program
     size = check.size_of(built.shapes)
@@ -191,31 +191,31 @@ def _inspected(run: Run, workdir: Path, images: int = 64) -> list[tuple[str, str
     return list(check.facts(config, dataset, run.steps_per_epoch, size, run.mesh.size))
 
 
-def prepare(config: Config) -> Run:
+def prepare(config: Config) -> TrainRun:
     """Loads the data and builds the program; nothing is computed or written yet."""
     mesh = meshes.make_mesh(config.mesh)
     meshes.check_divisible(config.data.batch_size, mesh)
     dataset = data.load(config.data)
     steps_per_epoch = data.steps_per_epoch(dataset.train, config.data)
-    task = build_task(config, dataset.num_classes, steps_per_epoch)
+    spec = build_spec(config, dataset.num_classes, steps_per_epoch)
     with check.explained(f"{config.model.name} cannot take these images"):
         built = program.build(
-            task,
+            spec,
             mesh,
             image_shape=dataset.image_shape,
             num_classes=dataset.num_classes,
             layers=config.eval.layers,
             blocks=config.eval.blocks,
         )
-    return Run(config, dataset, mesh, built, steps_per_epoch)
+    return TrainRun(config, dataset, mesh, built, steps_per_epoch)
 
 
-def build_task(config: Config, num_classes: int, steps_per_epoch: int) -> Task:
+def build_spec(config: Config, num_classes: int, steps_per_epoch: int) -> TrainSpec:
     """Returns what the steps of a run have in common; of the data it takes two numbers."""
     rate = optim.schedule(config.optim, epochs=config.epochs, steps_per_epoch=steps_per_epoch)
     settings = config.data.mix
     mixes = settings.mixup or settings.cutmix or settings.label_smoothing
-    return Task(
+    return TrainSpec(
         model=models.build(config.model, num_classes),
         optimizer=optim.build(config.optim, rate),
         average=optim.build_average(config.optim),
@@ -229,8 +229,8 @@ def build_task(config: Config, num_classes: int, steps_per_epoch: int) -> Task:
 
 
 def measure(
-    run: Run, state: TrainState, split: data.Split, stopping: Stopping | None = None
-) -> log.Row | None:
+    run: TrainRun, state: TrainState, split: data.Split, preemption: PreemptionHandler | None = None
+) -> Row | None:
     """Returns the accuracy, the loss and every metric of a split under the test transform.
 
     Returns None if the run is asked to end meanwhile.
@@ -243,13 +243,15 @@ def measure(
             batches,
             step=run.program.add_batch,
             merge=run.program.merge,
-            stop=stopping.now if stopping else lambda: False,
+            stop=preemption.now if preemption else lambda: False,
         )
 
 
-def draw(run: Run, state: TrainState, split: data.Split, plane: picture.Plane) -> dict[str, Any]:
+def draw(
+    run: TrainRun, state: TrainState, split: data.Split, plane: picture.Plane
+) -> dict[str, Any]:
     """Returns where a few images of a split lie in a plane."""
-    shown = picture.sample(split.records)
+    shown = evaluate.sample(split.records)
     few = dataclasses.replace(split, records=shown)
     settings = dataclasses.replace(run.config.data, workers=0)  # One batch is not worth a process.
     padded = meshes.round_up(shown.size, run.mesh)
@@ -258,7 +260,7 @@ def draw(run: Run, state: TrainState, split: data.Split, plane: picture.Plane) -
     return picture.draw(plane, *run.program.features(_measured(run, state), batch))
 
 
-def _measured(run: Run, state: TrainState) -> TrainState:
+def _measured(run: TrainRun, state: TrainState) -> TrainState:
     """Returns the weights that are measured, whole on every device."""
     return run.program.gather(state.averaged if run.config.eval.averaged else state)
 
@@ -271,32 +273,32 @@ def _claim(config: Config, workdir: Path) -> None:
         claim(config, workdir)  # Now it is there, and must be the same.
 
 
-def _same_images(run: Run, workdir: Path) -> digest.Description:
+def _same_images(run: TrainRun, workdir: Path) -> digest.Description:
     """Returns the description of the images, which must be those that the run began with."""
     images = digest.describe(run.dataset)
-    refuse_other_images(workdir, images, allowed=run.config.data.allow_changes)
+    check_images(workdir, images, allowed=run.config.data.allow_changes)
     return images
 
 
-def _journal(
-    run: Run,
+def _open_writer(
+    run: TrainRun,
     workdir: Path,
     saved: tuple[TrainState, checkpoint.Notes, int] | None,
     images: digest.Description,
-) -> log.Journal | log.NoJournal:
+) -> MetricWriter | NullWriter:
     if jax.process_index():
-        return log.NoJournal()
+        return NullWriter()
     config = run.config
     last = -1 if saved is None else saved[2]
     if last < run.steps:
-        note_start(workdir, step=max(last, 0), images=images)
-    wandb = log.open_wandb(config.log.wandb, workdir, dataclasses.asdict(config))
-    return log.Journal(workdir, last_step=last, wandb=wandb)
+        record_start(workdir, step=max(last, 0), images=images)
+    wandb = open_wandb(config.log.wandb, workdir, dataclasses.asdict(config))
+    return MetricWriter(workdir, last_step=last, wandb=wandb)
 
 
 def _advance(
-    run: Run,
-    outputs: Outputs,
+    run: TrainRun,
+    context: RunContext,
     batches: data.TrainingBatches,
     saved: tuple[TrainState, checkpoint.Notes, int] | None,
     tracing: profile.Trace,
@@ -307,13 +309,13 @@ def _advance(
     else:
         state, notes, start = saved
         batches.set_state(notes.data)
-    arriving = data.Ahead(batches, partial(meshes.put_batch, mesh=run.mesh))
+    arriving = data.DevicePrefetcher(batches, partial(meshes.put_batch, mesh=run.mesh))
     # Rows that are missing: the run was asked to end while they were being measured.
-    recorded = multihost_utils.broadcast_one_to_all(np.array(outputs.journal.has(start)))
+    recorded = multihost_utils.broadcast_one_to_all(np.array(context.writer.has(start)))
     if run.is_recorded(start) and not recorded:
-        _conclude(run, outputs, state, arriving, step=start, save=False)
+        _conclude(run, context, state, arriving, step=start, save=False)
     late: tuple[int, dict[str, jax.Array]] | None = None
-    watch = log.Stopwatch()
+    watch = profile.Stopwatch()
     for step in range(start + 1, run.steps + 1):
         tracing.before(step - start)
         with watch.waiting():
@@ -322,24 +324,24 @@ def _advance(
         del batch  # It was donated, or is not needed any more.
         # The host looks at a step only once the next one is under way, so it never holds it up.
         if late is not None:
-            _follow(run, outputs, *late, watch=watch)
+            _follow(run, context, *late, watch=watch)
         late = (step, scalars)
-        stop = outputs.stopping.now()
-        save = run.is_saved(step) or outputs.clock.is_due(step)
+        stop = context.preemption.now()
+        save = run.is_saved(step) or context.clock.is_due(step)
         if not (stop or run.is_recorded(step) or save):
             continue
-        _follow(run, outputs, *late, watch=watch)
+        _follow(run, context, *late, watch=watch)
         late = None
-        _conclude(run, outputs, state, arriving, step=step, save=save, rate=watch.rate())
+        _conclude(run, context, state, arriving, step=step, save=save, rate=watch.rate())
         if run.is_recorded(step):
             watch.begin()
 
 
 def _conclude(
-    run: Run,
-    outputs: Outputs,
+    run: TrainRun,
+    context: RunContext,
     state: TrainState,
-    batches: data.Ahead,
+    batches: data.DevicePrefetcher,
     *,
     step: int,
     save: bool,
@@ -347,46 +349,46 @@ def _conclude(
 ) -> None:
     """Does what is due after a step: records, saves, and ends the run if that is asked for."""
     rows, due = None, run.is_recorded(step)
-    if due and not outputs.stopping.noted:
-        rows = _record(run, outputs, state, step=step, rate=rate)
-    stop = outputs.stopping.now()
-    if (save or stop) and outputs.checkpoints.latest_step() != step:
-        _save(run, outputs, state, batches, step=step, rows=rows)
+    if due and not context.preemption.noted:
+        rows = _record(run, context, state, step=step, rate=rate)
+    stop = context.preemption.now()
+    if (save or stop) and context.checkpoints.latest_step() != step:
+        _save(run, context, state, batches, step=step, rows=rows)
     if stop and (step < run.steps or (due and not rows)):
-        outputs.checkpoints.wait_until_finished()
+        context.checkpoints.wait_until_finished()
         raise Preempted(
             f"asked to end, and saved at step {step} of {run.steps}; the same command goes on."
         )
 
 
 def _follow(
-    run: Run,
-    outputs: Outputs,
+    run: TrainRun,
+    context: RunContext,
     step: int,
     scalars: dict[str, jax.Array],
     *,
-    watch: log.Stopwatch,
+    watch: profile.Stopwatch,
 ) -> None:
     """Shows a finished step, and puts some of them on the TensorBoard curves."""
-    values = log.to_floats(scalars)
-    outputs.guard.check(step, values["loss"])
+    values = to_floats(scalars)
+    context.guard.check(step, values["loss"])
     watch.add(run.config.data.batch_size)
     speed = {"images_per_second": watch.rate(), "data_wait": watch.wait_share()}
-    outputs.display.step(step, values | speed)
+    context.display.step(step, values | speed)
     if step % run.config.log.every_steps == 0:
-        about = {"learning_rate": run.learning_rate(step), "device_memory": log.device_memory()}
-        outputs.journal.scalars(step, values | about | speed)
+        about = {"learning_rate": run.learning_rate(step), "device_memory": profile.device_memory()}
+        context.writer.scalars(step, values | about | speed)
 
 
 def _record(
-    run: Run, outputs: Outputs, state: TrainState, *, step: int, rate: float | None = None
-) -> list[log.Row] | None:
+    run: TrainRun, context: RunContext, state: TrainState, *, step: int, rate: float | None = None
+) -> list[Row] | None:
     """Measures both splits and writes a row for each; None if the run is asked to end meanwhile."""
-    rows: list[log.Row] = []
+    rows: list[Row] = []
     plane = None
     for name, split in (("train", run.dataset.train), ("test", run.dataset.test)):
         start = time.perf_counter()
-        measured = measure(run, state, split, outputs.stopping)
+        measured = measure(run, state, split, context.preemption)
         if measured is None:
             return None
         own = measured.pop("plane")
@@ -395,29 +397,29 @@ def _record(
         measured["picture"] = draw(run, state, split, plane)
         row = {"step": step, "epoch": step // run.steps_per_epoch, "split": name, **measured}
         rows.append(row | {"seconds": time.perf_counter() - start, "images_per_second": rate})
-    outputs.journal.write(rows)
-    outputs.display.record(*rows)
+    context.writer.write(rows)
+    context.display.record(*rows)
     return rows
 
 
 def _save(
-    run: Run,
-    outputs: Outputs,
+    run: TrainRun,
+    context: RunContext,
     state: TrainState,
-    batches: data.Ahead,
+    batches: data.DevicePrefetcher,
     *,
     step: int,
-    rows: list[log.Row] | None,
+    rows: list[Row] | None,
 ) -> None:
     """Begins a checkpoint, with the numbers of the test split to choose the best by."""
-    outputs.clock.begin()
+    context.clock.begin()
     fingerprint, finite = run.program.inspect(state)
     if not finite:
-        outputs.guard.give_up(step, "the weights are no longer finite")
+        context.guard.give_up(step, "the weights are no longer finite")
     metrics = None if rows is None else checkpoint.to_choose_by(rows[1], run.config.checkpoint)
-    notes = checkpoint.Notes(data=batches.get_state(), first_loss=outputs.guard.first)
+    notes = checkpoint.Notes(data=batches.get_state(), first_loss=context.guard.first)
     checkpoint.save(
-        outputs.checkpoints,
+        context.checkpoints,
         state,
         notes,
         step=step,
@@ -426,7 +428,9 @@ def _save(
     )
 
 
-def _evaluation_batches(run: Run, split: data.Split) -> Generator[dict[str, jax.Array], None, None]:
+def _evaluation_batches(
+    run: TrainRun, split: data.Split
+) -> Generator[dict[str, jax.Array], None, None]:
     size = run.config.eval.batch_size
     padded = meshes.round_up(size, run.mesh)
     for batch in data.evaluation_batches(split, run.config.data, size, padded):

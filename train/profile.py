@@ -1,5 +1,8 @@
-"""A trace of some training steps, for XProf or TensorBoard's profile tab."""
+"""How fast a run is: a stopwatch, the memory of a device, and a trace for XProf or TensorBoard."""
 
+import contextlib
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -36,3 +39,48 @@ class Trace:
         if self._on:
             jax.profiler.stop_trace()
             self._on = False
+
+
+class Stopwatch:
+    """Images per second of training, without the metrics passes and the compilation."""
+
+    def __init__(self) -> None:
+        """Starts at rest."""
+        self._start: float | None = None
+        self._images, self._waited = 0, 0.0
+
+    def begin(self) -> None:
+        """Starts counting from zero."""
+        self._start, self._images, self._waited = time.perf_counter(), 0, 0.0
+
+    def add(self, images: int) -> None:
+        """Counts the images of a finished step; the very first one, which compiles, only begins."""
+        if self._start is None:
+            self.begin()
+        else:
+            self._images += images
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time in the context as time that is spent waiting for data."""
+        start = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - start
+
+    def rate(self) -> float | None:
+        """Returns images per second since ``begin``, or None if there were none."""
+        return self._images / self._seconds() if self._images else None
+
+    def wait_share(self) -> float | None:
+        """Returns which part of the time since ``begin`` was spent waiting for data."""
+        return self._waited / self._seconds() if self._images else None
+
+    def _seconds(self) -> float:
+        assert self._start is not None, "images are counted from begin on"
+        return max(time.perf_counter() - self._start, 1e-9)
+
+
+def device_memory() -> float | None:
+    """Returns the most bytes of the first device that were in use, if the device says so."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("peak_bytes_in_use")

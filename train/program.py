@@ -13,7 +13,7 @@ import jax
 
 from train import checkpoint, evaluate
 from train import mesh as meshes
-from train.step import Task, TrainState, init_state, predict, predict_layers, train_step
+from train.step import TrainSpec, TrainState, init_state, predict, predict_layers, train_step
 
 
 class Program(NamedTuple):
@@ -31,7 +31,7 @@ class Program(NamedTuple):
 
 
 def build(
-    task: Task,
+    spec: TrainSpec,
     mesh: Any,
     *,
     image_shape: tuple[int, ...],
@@ -39,24 +39,24 @@ def build(
     layers: bool,
     blocks: int,
 ) -> Program:
-    """Returns the functions of a task on a mesh; each compiles when it is first called.
+    """Returns the functions of a spec on a mesh; each compiles when it is first called.
 
     Args:
-      task: what to do.
+      spec: what to do.
       mesh: the devices.
       image_shape: of a stored image.
       num_classes: K.
       layers: whether every depth is measured, or the features alone.
       blocks: states of a metrics pass, for the interval of VCI.
     """
-    init = partial(init_state, task, image_shape=image_shape)
+    init = partial(init_state, spec, image_shape=image_shape)
     bare = jax.eval_shape(init, jax.random.key(0))
     shardings = meshes.divided(mesh, bare)
     whole, parts = meshes.replicated(mesh), meshes.split(mesh)
     shared = mesh.shape["model"] > 1
     gather = partial(jax.lax.with_sharding_constraint, shardings=whole)
-    step = partial(train_step, task, gather=gather) if shared else partial(train_step, task)
-    dims = _dims(task, bare, image_shape, layers)
+    step = partial(train_step, spec, gather=gather) if shared else partial(train_step, spec)
+    dims = _dims(spec, bare, image_shape, layers)
     tally = partial(evaluate.init_tally, num_classes, dims, blocks)
     return Program(
         shapes=jax.tree.map(
@@ -75,27 +75,29 @@ def build(
         inspect=jax.jit(checkpoint.inspect, in_shardings=(shardings,), out_shardings=whole),
         init_tally=jax.jit(lambda: _stacked(tally(), mesh.size), out_shardings=parts),
         add_batch=jax.jit(
-            meshes.per_device(partial(evaluate.add_batch, task), mesh),
+            meshes.per_device(partial(evaluate.add_batch, spec), mesh),
             in_shardings=(parts, whole, parts),
             out_shardings=parts,
             donate_argnums=0,
         ),
         merge=jax.jit(evaluate.merge, out_shardings=whole),
         features=jax.jit(
-            partial(_features, task), in_shardings=(whole, parts), out_shardings=whole
+            partial(_features, spec), in_shardings=(whole, parts), out_shardings=whole
         ),
     )
 
 
-def _features(task: Task, state: TrainState, batch: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
-    return predict(task, state, batch["image"])[1], batch["label"], batch["mask"]
+def _features(
+    spec: TrainSpec, state: TrainState, batch: dict[str, jax.Array]
+) -> tuple[jax.Array, ...]:
+    return predict(spec, state, batch["image"])[1], batch["label"], batch["mask"]
 
 
 def _dims(
-    task: Task, state: TrainState, image_shape: tuple[int, ...], layers: bool
+    spec: TrainSpec, state: TrainState, image_shape: tuple[int, ...], layers: bool
 ) -> dict[str, int]:
     images = jax.ShapeDtypeStruct((1, *image_shape), "uint8")
-    found = jax.eval_shape(partial(predict_layers, task), state, images)
+    found = jax.eval_shape(partial(predict_layers, spec), state, images)
     names = [name for name in found if name != "logits"] if layers else ["features"]
     return {name: found[name].shape[-1] for name in names}
 

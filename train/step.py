@@ -20,7 +20,7 @@ from train.optim import Average
 Batch = dict[str, jax.Array]
 
 
-class Task(NamedTuple):
+class TrainSpec(NamedTuple):
     """What does not change during a run: a static argument of the functions below.
 
     Attributes:
@@ -55,7 +55,7 @@ class TrainState(NamedTuple):
       params: of the network.
       batch_stats: running averages of its BatchNorms; empty if it has none.
       opt_state: of the optimiser.
-      ema: the moving averages of ``params`` and ``batch_stats``; empty if the task keeps none.
+      ema: the moving averages of ``params`` and ``batch_stats``; empty if the spec keeps none.
     """
 
     step: jax.Array
@@ -80,20 +80,20 @@ class TrainState(NamedTuple):
         return self._replace(**self.ema)
 
 
-def init_state(task: Task, key: jax.Array, image_shape: tuple[int, ...]) -> TrainState:
+def init_state(spec: TrainSpec, key: jax.Array, image_shape: tuple[int, ...]) -> TrainState:
     """Returns the state before the first step."""
     images = jnp.zeros((1, *image_shape), jnp.float32)
-    variables = {"batch_stats": {}, **task.model.init(key, images, train=False)}
+    variables = {"batch_stats": {}, **spec.model.init(key, images, train=False)}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         **variables,
-        opt_state=task.optimizer.init(variables["params"]),
-        ema=variables if task.average else {},
+        opt_state=spec.optimizer.init(variables["params"]),
+        ema=variables if spec.average else {},
     )
 
 
 def train_step(
-    task: Task,
+    spec: TrainSpec,
     state: TrainState,
     batch: Batch,
     *,
@@ -102,79 +102,83 @@ def train_step(
     """Returns the state after one step, and scalars of the batch before it.
 
     These are ``loss``, ``accuracy`` (against ``label``, which mixing leaves alone),
-    ``gradient_norm`` (of all parameters together, before it is clipped) and, if the task has one,
+    ``gradient_norm`` (of all parameters together, before it is clipped) and, if the spec has one,
     ``regulariser``, which ``loss`` does not include.
 
     Args:
-      task: what to do.
+      spec: what to do.
       state: before the step.
       batch: stored images, and their labels.
       gather: brings parameters that devices share to where they are used, and so divides their
         gradient again; the identity on values.
     """
-    mix_key, model_key = jax.random.split(_key(task, state))
-    if task.mix:
-        batch = task.mix(mix_key, batch)
-    images = normalise(task, batch["image"])
-    targets = batch["target"] if task.mix else batch["label"]
+    mix_key, model_key = jax.random.split(_key(spec, state))
+    if spec.mix:
+        batch = spec.mix(mix_key, batch)
+    images = normalise(spec, batch["image"])
+    targets = batch["target"] if spec.mix else batch["label"]
 
     def objective(params: Any) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
-        (logits, features), changed = task.model.apply(
+        (logits, features), changed = spec.model.apply(
             {**state.variables, "params": gather(params)},
             images,
             train=True,
             mutable=["batch_stats"],
             rngs={"drop_path": model_key, "dropout": model_key},
         )
-        total = loss = jnp.mean(task.loss(logits, targets))
+        total = loss = jnp.mean(spec.loss(logits, targets))
         correct = jnp.argmax(logits, axis=-1) == batch["label"]
         scalars = {"loss": loss, "accuracy": jnp.mean(correct.astype(jnp.float32))}
-        if task.regulariser:
-            scalars["regulariser"] = task.regulariser(features, batch["label"])
+        if spec.regulariser:
+            scalars["regulariser"] = spec.regulariser(features, batch["label"])
             total = loss + scalars["regulariser"]
         return total, (scalars, changed)
 
     gradient, (scalars, changed) = jax.grad(objective, has_aux=True)(state.params)
     scalars["gradient_norm"] = optax.tree.norm(gradient)
-    return _update(task, state, gradient, changed), scalars
+    return _update(spec, state, gradient, changed), scalars
 
 
-def predict(task: Task, state: TrainState, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+def predict(spec: TrainSpec, state: TrainState, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the logits ``[B K]`` and features ``[B D]`` in evaluation mode."""
     # Flax's type leaves open whether collections come with what the method returns; none do.
-    return task.model.apply(  # type: ignore[return-value]
-        state.variables, normalise(task, images), train=False
+    return spec.model.apply(  # type: ignore[return-value]
+        state.variables, normalise(spec, images), train=False
     )
 
 
-def predict_layers(task: Task, state: TrainState, images: jax.Array) -> OrderedDict[str, jax.Array]:
+def predict_layers(
+    spec: TrainSpec, state: TrainState, images: jax.Array
+) -> OrderedDict[str, jax.Array]:
     """Returns pooled features of every depth by name, ``features`` and ``logits`` last."""
-    inputs = normalise(task, images)
+    inputs = normalise(spec, images)
     # Flax's type leaves open whether collections come with what the method returns; none do.
-    return task.model.apply(  # type: ignore[return-value]
+    return spec.model.apply(  # type: ignore[return-value]
         state.variables, inputs, train=False, method="layers"
     )
 
 
-def normalise(task: Task, images: jax.Array) -> jax.Array:
+def normalise(spec: TrainSpec, images: jax.Array) -> jax.Array:
     """Returns stored pixels as float32 with the mean and deviation of each channel taken out."""
-    mean, std = jnp.asarray(task.mean, jnp.float32), jnp.asarray(task.std, jnp.float32)
+    mean, std = jnp.asarray(spec.mean, jnp.float32), jnp.asarray(spec.std, jnp.float32)
     return (images.astype(jnp.float32) - mean) / std
 
 
-def _key(task: Task, state: TrainState) -> jax.Array:
-    return jax.random.fold_in(jax.random.key(task.seed), state.step)
+def _key(spec: TrainSpec, state: TrainState) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(spec.seed), state.step)
 
 
-def _update(task: Task, state: TrainState, gradient: Any, changed: dict[str, Any]) -> TrainState:
+def _update(
+    spec: TrainSpec, state: TrainState, gradient: Any, changed: dict[str, Any]
+) -> TrainState:
     """Returns the state after a gradient, with the ``changed`` running averages."""
-    updates, opt_state = task.optimizer.update(gradient, state.opt_state, state.params)
+    updates, opt_state = spec.optimizer.update(gradient, state.opt_state, state.params)
     state = state._replace(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
         opt_state=opt_state,
         **changed,
     )
-    if task.average:
-        state = state._replace(ema=task.average(state.ema, state.variables, state.step))
+    if spec.average:
+        state = state._replace(ema=spec.average(state.ema, state.variables, state.step))
     return state

@@ -1,13 +1,16 @@
 """What is written to disk: files that are always whole, and numbers as JSON has them."""
 
 import contextlib
+import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
 
 import numpy as np
+
+from vci_jax.errors import VCIError
 
 
 @contextlib.contextmanager
@@ -37,6 +40,54 @@ def replace_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a text file, whole."""
     with replacing(path) as file:
         file.write(text)
+
+
+def write_json(path: str | os.PathLike[str], content: Any, indent: int | None = 2) -> None:
+    """Writes a JSON file, whole; numbers that are not finite become null."""
+    replace_text(path, json.dumps(json_ready(content), indent=indent, allow_nan=False) + "\n")
+
+
+def json_lines(rows: Iterable[Any]) -> str:
+    """Returns the text of a JSON-lines file; numbers that are not finite become null."""
+    return "".join(json.dumps(json_ready(row), allow_nan=False) + "\n" for row in rows)
+
+
+def append_json_lines(path: str | os.PathLike[str], rows: Iterable[Any]) -> None:
+    """Adds lines to a JSON-lines file, on disk when this returns."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json_lines(rows))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_json_lines(
+    path: str | os.PathLike[str], parse: Callable[[str], Any] = json.loads
+) -> tuple[dict[int, Any], int | None]:
+    """Reads a JSON-lines file that a process may be writing, or may have died writing.
+
+    Args:
+      path: of the file; a missing one has no lines.
+      parse: from a line to its value.
+
+    Returns:
+      The value of each line by its number, from 1, without blank lines; and the number of a last
+      line that is cut off, or None.
+
+    Raises:
+      VCIError: another line is not JSON; names file and line.
+    """
+    path = pathlib.Path(path)
+    text = path.read_text("utf-8", "replace") if path.exists() else ""
+    lines = {n: line for n, line in enumerate(text.splitlines(), start=1) if line.strip()}
+    values = {}
+    for number, line in lines.items():
+        try:
+            values[number] = parse(line)
+        except json.JSONDecodeError as error:
+            if number == max(lines):
+                return values, number
+            raise VCIError(f"{path}, line {number}, is not valid JSON: {error}.") from error
+    return values, None
 
 
 def json_ready(value: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from probes.transfer import escape
 from train.config import FREE, flatten_stored
+from vci_jax.written import read_json_lines
 
 Row = dict[str, Any]
 
@@ -124,17 +125,11 @@ def read_rows(path: Path, notes: list[str], *, required: Sequence[str] = ()) -> 
     if not path.exists():
         notes.append(f"{path.name} is missing.")
         return []
-    text = path.read_text(errors="replace").splitlines()
-    lines = [(number, line) for number, line in enumerate(text, start=1) if line.strip()]
+    lines, torn = read_json_lines(path, _parse)
+    if torn is not None:
+        notes.append(f"{path.name}: line {torn}, the last, is cut off and left out.")
     rows, infinite = [], 0
-    for number, line in lines:
-        try:
-            row, odd = _parse(line)
-        except json.JSONDecodeError as error:
-            if number < lines[-1][0]:
-                raise ValueError(f"{path}, line {number}, is not valid JSON: {error}.") from error
-            notes.append(f"{path.name}: line {number}, the last, is cut off and left out.")
-            break
+    for number, (row, odd) in lines.items():
         missing = [field for field in required if not isinstance(row, dict) or field not in row]
         if missing or not isinstance(row, dict):
             raise ValueError(f"{path}, line {number}, has no {', '.join(missing) or 'fields'}.")

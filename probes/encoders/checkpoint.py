@@ -32,7 +32,7 @@ from train import mesh as meshes
 from train import models
 from train.config import ModelConfig
 from train.models import weights
-from train.models.state_dict import StateDictError, Tensors
+from train.models.weights import StateDictError, Tensors
 
 _HALF = (127.5, 127.5, 127.5)
 _SHOWN = 6

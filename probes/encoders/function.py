@@ -27,6 +27,7 @@ from probes.encoders.encoder import Encoder, Outputs, describe_transform, place,
 from probes.encoders.identity import of_json
 from train import mesh as meshes
 from train.config import ConfigError
+from train.errors import RunError
 
 
 def load(target: str, options: TransferConfig) -> Encoder:
@@ -124,7 +125,7 @@ def of_function(
 
     try:
         tried = outputs(np.zeros((2, data.image_size, data.image_size, 3), np.uint8))
-    except ConfigError:
+    except RunError:
         raise
     except Exception as error:  # Whatever somebody's function raises.
         raise ConfigError(

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from train.data.aircraft import Aircraft
+from train.data.archives import Aircraft
 from train.data.arrays import Arrays
 from train.data.folder import Files
 from train.data.prepared import Prepared

@@ -21,7 +21,7 @@ from probes.encoders.encoder import Encoder, describe_transform, transform
 from probes.encoders.function import of_function
 from probes.encoders.identity import of_arrays
 from train.config import ConfigError
-from train.models.state_dict import StateDictError
+from train.models.weights import StateDictError
 
 RANDOM = "random"
 

@@ -6,7 +6,6 @@ description of that data set says which it is.
 """
 
 import dataclasses
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,14 @@ import orbax.checkpoint as ocp
 from probes.encoders import identity
 from probes.encoders.config import TransferConfig
 from probes.encoders.encoder import Encoder, Outputs, describe_transform
-from train import checkpoint, claim, loop, program, provenance
+from train import checkpoint, loop, program
 from train import mesh as meshes
 from train.config import Config, ConfigError, DataConfig
 from train.data.arrays import DIGITS_PEAK
 from train.data.sources import stored_side
+from train.errors import DataError, RunError
 from train.step import predict
+from train.workdir import image_shape, read_config, read_rows
 
 
 def load(workdir: Path, options: TransferConfig) -> Encoder:
@@ -33,7 +34,7 @@ def load(workdir: Path, options: TransferConfig) -> Encoder:
     """
     if jax.process_count() > 1:
         raise ConfigError("the probes run in one process, on all of its devices.")
-    config = claim.read(workdir)
+    config = read_config(workdir)
     data = _transform(workdir, config.data, options)
     mesh = meshes.make_mesh()
     if not (workdir / "checkpoints").is_dir():
@@ -41,7 +42,7 @@ def load(workdir: Path, options: TransferConfig) -> Encoder:
     with checkpoint.open_reader(workdir / "checkpoints") as reader:
         step = _step(reader, workdir, config, options)
         classes = checkpoint.saved_classes(reader, step)
-        task = loop.build_task(config, classes, steps_per_epoch=1)
+        task = loop.build_spec(config, classes, steps_per_epoch=1)
         shape = (data.image_size, data.image_size, len(data.mean))
         built = program.build(
             task, mesh, image_shape=shape, num_classes=classes, layers=False, blocks=1
@@ -109,14 +110,14 @@ def _transform(workdir: Path, data: DataConfig, options: TransferConfig) -> Data
 
 def _own_side(workdir: Path, data: DataConfig, options: TransferConfig) -> int:
     """Returns the side of the images of a run that kept their size: as noted, or from its data."""
-    shape = provenance.image_shape(workdir)
+    shape = image_shape(workdir)
     if shape and shape[0] == shape[1]:
         return shape[0]
-    problem: ConfigError | None = None
+    problem: RunError | None = None
     for place in dict.fromkeys((data.data_dir, options.data_dir or data.data_dir)):
         try:
             return stored_side(dataclasses.replace(data, data_dir=place))
-        except ConfigError as error:
+        except (ConfigError, DataError) as error:
             problem = error
     raise ConfigError(
         f"the run's images kept their size, and it is not known ({problem}) Say the side of "
@@ -146,14 +147,6 @@ def _step(
 
 
 def _test_rows(workdir: Path) -> list[dict[str, Any]]:
-    """Returns the rows of the test split; the last line may be cut off by a run that goes on."""
-    path = workdir / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise ConfigError(f"{path}, line {number}, is not valid JSON: {error}.") from error
+    """Returns the rows of the test split."""
+    rows = read_rows(workdir / "metrics.jsonl").values()
     return [row for row in rows if row["split"] == "test"]

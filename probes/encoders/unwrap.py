@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from train.models import state_dict
-from train.models.state_dict import StateDictError, Tensors
+from train.models import weights
+from train.models.weights import StateDictError, Tensors
 
 # Wrappers of a network, in whatever order: data-parallel, torch.compile, Lightning and so on.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
@@ -46,7 +46,7 @@ def read(path: Path, wanted: Collection[str]) -> Weights:
       StateDictError: the file cannot be read, holds several such networks, or numbers that are not
         finite.
     """
-    tensors, key = state_dict.read_keyed(path)
+    tensors, key = weights.read_keyed(path)
     notes = [f"the weights are those under {key!r}."] if key else []
     tensors = {k: v for k, v in tensors.items() if k.rpartition(".")[2] not in _COUNTERS}
     prefix = _prefix(tensors, wanted, path)

@@ -20,12 +20,12 @@ from rich.console import Console
 
 from probes.page import ranking as page
 from probes.ranking import runner
-from probes.transfer import escape, ledger
+from probes.transfer import escape
 from probes.transfer.display import Display
-from train import compilation, local, log
+from train import local, runtime
 from train.config import ConfigError
 from train.data import decode
-from vci_jax.written import replace_text
+from vci_jax.written import replace_text, write_json
 
 _MISTAKES, _PLANES = 24, 6
 
@@ -48,8 +48,8 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError("no model given: python -m probes rank MODEL MODEL --data folder:PATH.")
     if not 0 < config.confidence < 1:
         raise ConfigError(f"--confidence is {config.confidence}; it lies between 0 and 1.")
-    log.quiet()
-    compilation.cache()
+    runtime.quiet()
+    runtime.cache_programs()
     console = Console()
     with Display(console) as display:
         outcome = runner.run(parsed.models, config, display)
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     content = outcome.ranking.to_dict()
     content["data"] = config.data
     content["failures"] = [{"model": model, "why": why} for model, why in outcome.failures]
-    ledger.write_json(out / "ranking.json", content)
+    write_json(out / "ranking.json", content)
     text = page.render(
         outcome.ranking,
         data=config.data,

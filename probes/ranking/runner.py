@@ -19,12 +19,13 @@ from probes.transfer.display import Display
 from probes.transfer.tasks import Task, choose
 from train.config import ConfigError
 from train.data import Split
+from train.errors import RunError
 from vci_jax.probe import Ranking, rank
 
 # Below this many images all of them are tested on in turn, by cross-fitting.
 SMALL = 2000
 _CURVE = (0.1, 0.3)
-_FAILURES = (ValueError, OSError, RuntimeError, MemoryError)
+_FAILURES = (RunError, ValueError, OSError, RuntimeError, MemoryError)
 
 
 @dataclasses.dataclass(frozen=True)

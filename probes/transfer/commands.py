@@ -13,7 +13,7 @@ from rich.console import Console
 from probes.encoders.config import TransferConfig
 from probes.encoders.words import list_kinds
 from probes.transfer import runner, saved
-from train import compilation, log
+from train import runtime
 from train.config import ConfigError
 from vci_jax.probe.saved import renumber
 
@@ -65,7 +65,7 @@ def features(arguments: Sequence[str]) -> int:
 def probe(arguments: Sequence[str]) -> int:
     """Probes features that any program has saved."""
     parsed = tyro.cli(_Saved, args=list(arguments), prog="python -m probes probe")
-    compilation.cache()
+    runtime.cache_programs()
     splits = {"train": saved.read(parsed.train), "test": saved.read(parsed.test)}
     if parsed.validation is not None:
         splits["validation"] = saved.read(parsed.validation)
@@ -86,8 +86,8 @@ def probe(arguments: Sequence[str]) -> int:
 def _prepare(models: Sequence[str]) -> None:
     if not models:
         raise ConfigError(f"no model given. {list_kinds()}")
-    log.quiet()
-    compilation.cache()
+    runtime.quiet()
+    runtime.cache_programs()
 
 
 def _conclude(failures: dict[tuple[str, str], str]) -> int:

@@ -25,13 +25,13 @@ import jax
 import numpy as np
 
 from probes.encoders import identity
-from probes.transfer import ledger
 from train import data
 from train import mesh as meshes
 from train.config import DataConfig
 from train.data.arrays import Arrays
 from train.data.sources import Records
-from train.owner import owned
+from train.workdir import owned
+from vci_jax.written import write_json
 
 # Of the files; those of another number are never reused.
 _FORMAT = 2
@@ -162,7 +162,7 @@ def keep(
                 (directory / "progress.json").unlink(missing_ok=True)
         shards = _fill(directory, size, compute, shard_rows, progress)
         content = {"depends_on": depends_on, "shards": shards}
-        ledger.write_json(directory / "meta.json", content)
+        write_json(directory / "meta.json", content)
         (directory / "progress.json").unlink()
         return _verified(directory, depends_on, size)
 
@@ -196,7 +196,7 @@ def _fill(
             _put(directory / f"{name}.npy", size, rows, array)
         shards.append((rows.stop, _digest(arrays)))
         start = rows.stop
-        ledger.write_json(directory / "progress.json", {"shards": shards})
+        write_json(directory / "progress.json", {"shards": shards})
         progress(start)
     return shards
 

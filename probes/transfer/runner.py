@@ -23,18 +23,20 @@ from rich.console import Console
 
 from probes.encoders import Encoder, identity, load
 from probes.encoders.config import TransferConfig
-from probes.transfer import ledger, summary, task_features
+from probes.transfer import score_log, summary, task_features
 from probes.transfer.display import Display, print_table
 from probes.transfer.tasks import SCORES, Task, choose
 from train.config import ConfigError
 from train.data import prepared
+from train.errors import RunError
 from vci_jax.probe import baselines, selection
 from vci_jax.probe.path import Unusable
+from vci_jax.written import write_json
 
 # Of a row: another protocol, other rows.
 _FORMAT = 1
 # What can go wrong with one task and leave the next one whole; RuntimeError is also JAX's.
-_FAILURES = (ValueError, OSError, RuntimeError, MemoryError)
+_FAILURES = (RunError, ValueError, OSError, RuntimeError, MemoryError)
 # The settings on which a score depends, given the features.
 _OF_SCORES = ("seed", "neighbours", "precision", "max_steps")
 
@@ -70,7 +72,7 @@ def transfer(
     if results:
         summaries = summary.summarise(results, names)
         for result, content in zip(results, summaries, strict=True):
-            ledger.write_json(result.run / "transfer_summary.json", content)
+            write_json(result.run / "transfer_summary.json", content)
         print_table(console, results, summaries, names)
     return failures
 
@@ -131,15 +133,15 @@ def _probe_model(
 ) -> summary.Result:
     """Returns the scores of one model, and adds to ``failures`` what has none."""
     root = encoder.directory
-    book = ledger.Ledger(root / "transfer.jsonl")
+    log = score_log.ScoreLog(root / "transfer.jsonl")
     done = {}
     for task in tasks:
         display.begin(f"{encoder.name} {task.name}")
         try:
             planned = task_features.plan(encoder, task)
             key = _key(planned, task, options)
-            if book.has(task.name, key):
-                score = book.rows[task.name]["score"]
+            if log.has(task.name, key):
+                score = log.rows[task.name]["score"]
                 display.say(f"{model} {task.name}: done before, {score:.4f}")
             else:
                 path = root / "features" / f"path-{key}.npz"
@@ -150,10 +152,10 @@ def _probe_model(
                     display.say(f"{model} {task.name}: begun anew, {error}")
                     path.unlink()
                     row = _row(encoder, task, planned, options, display, path)
-                book.add(row | {"key": key})
+                log.add(row | {"key": key})
                 path.unlink(missing_ok=True)
                 display.say(_line(model, row))
-            done[task.name] = book.rows[task.name]
+            done[task.name] = log.rows[task.name]
         except _FAILURES as error:
             failures[model, task.name] = _with_remedy(explain(error), task)
             display.say(f"{model} {task.name}: no score. {failures[model, task.name]}")

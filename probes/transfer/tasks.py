@@ -113,7 +113,7 @@ PAPER = (
         num_classes=102,
         sizes=(1020, 1020, 6149),
     ),
-    # Not in TFDS. See train/data/aircraft.py on the banner of its photographs.
+    # Not in TFDS. See train/data/archives.py on the banner of its photographs.
     Task(
         "aircraft",
         "aircraft:fgvc-aircraft-2013b",

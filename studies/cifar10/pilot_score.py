@@ -17,7 +17,7 @@ from probes.analysis import runs
 from probes.encoders.config import TransferConfig
 from probes.transfer import task_features, tasks
 from studies.cifar10 import pilot, score
-from train import log
+from train import runtime
 from vci_jax.probe.selection import Samples
 from vci_jax.written import replace_text
 
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="file of the rows")
     parser.add_argument("--data-dir", default="", help="where CIFAR is, prepared by TFDS")
     parsed = parser.parse_args(arguments)
-    log.quiet()
+    runtime.quiet()
     found = json.loads(parsed.out.read_text())
     known = {(one["regime"], one["setting"], one["seed"]) for one in found}
     for path in parsed.run:

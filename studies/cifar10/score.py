@@ -28,7 +28,7 @@ from probes.encoders.config import TransferConfig
 from probes.encoders.encoder import Encoder
 from probes.transfer import features, task_features, tasks
 from studies.cifar10.networks import OWN, pack
-from train import compilation, data, log
+from train import data, runtime
 from train.config import DataConfig
 from vci_jax.probe import baselines, selection
 from vci_jax.probe.selection import Samples
@@ -77,8 +77,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--data-dir", default="", help="where CIFAR-100 is, prepared by TFDS")
     parser.add_argument("--sign-digits", default="", help="folder of the photographs of hand signs")
     parsed = parser.parse_args(arguments)
-    log.quiet()
-    compilation.cache()
+    runtime.quiet()
+    runtime.cache_programs()
     sources = {"sign_digits": f"folder:{parsed.sign_digits}"} if parsed.sign_digits else {}
     options = TransferConfig(data_dir=parsed.data_dir, threads=1, sources=sources)
     for path in parsed.run:

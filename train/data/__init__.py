@@ -7,12 +7,12 @@ from train.data.pipeline import (
     steps_per_epoch,
     training_batches,
 )
+from train.data.prefetch import DevicePrefetcher
 from train.data.sources import Dataset, Records, Split, load
-from train.data.transfer import Ahead
 
 __all__ = [
-    "Ahead",
     "Dataset",
+    "DevicePrefetcher",
     "Records",
     "Share",
     "Split",

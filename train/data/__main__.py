@@ -16,8 +16,9 @@ from rich.table import Table
 
 import configs
 from train import config as config_lib
-from train import data, log, mesh
-from train.data import sheet, stages
+from train import data, mesh, runtime
+from train.data import preview
+from train.errors import RunError
 
 _USAGE = "usage: python -m train.data CONFIG [SHEET.png] [--section.field value ...]"
 _IMAGES = 48
@@ -30,9 +31,9 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
     try:
         _show(*_parse(arguments))
-    except config_lib.ConfigError as error:
+    except RunError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except KeyboardInterrupt:
         return 130
     return 0
@@ -51,14 +52,14 @@ def _parse(arguments: Sequence[str]) -> tuple[config_lib.Config, Path]:
 
 
 def _show(config: config_lib.Config, path: Path) -> None:
-    log.quiet()
+    runtime.quiet()
     console, dataset = Console(), data.load(config.data)
     images, labels = _first_images(config, dataset)
     names = [dataset.classes[label] for label in labels]
     height, width = images.shape[1:3]
     title = f"{config.name}: training images of {config.data.source}, {height} x {width}"
     try:
-        sheet.draw(images, names, title).save(path)
+        preview.contact_sheet(images, names, title).save(path)
     except (OSError, ValueError) as error:
         raise config_lib.ConfigError(f"{path} cannot be written: {error}.") from error
     console.print(f"Images: {path}", highlight=False, soft_wrap=True)
@@ -67,7 +68,7 @@ def _show(config: config_lib.Config, path: Path) -> None:
     _print(
         console,
         dataset,
-        stages.measure(config, dataset, partial(mesh.put_batch, mesh=mesh.make_mesh())),
+        preview.measure(config, dataset, partial(mesh.put_batch, mesh=mesh.make_mesh())),
     )
 
 
@@ -84,7 +85,7 @@ def _first_images(
     return images, labels
 
 
-def _print(console: Console, dataset: data.Dataset, measured: list[stages.Stage]) -> None:
+def _print(console: Console, dataset: data.Dataset, measured: list[preview.Stage]) -> None:
     sizes = f"{dataset.train.size:,} to train on, {dataset.test.size:,} to measure"
     table = Table(title=f"{sizes}, {dataset.num_classes:,} classes")
     table.add_column("stage")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from train.data.aircraft import Aircraft
+from train.data.archives import Aircraft
 from train.data.arrays import Arrays
 from train.data.decode import UnreadableImage
 from train.data.folder import Files

@@ -9,7 +9,8 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ import numpy as np
 
 from train import local
 from train.config import ConfigError, DataConfig
-from train.data import decode, shards, splits
+from train.data import decode, splits
 from train.data.arrays import Arrays
+from train.errors import DataError
 
 # Images of one fixed size are decoded once, into memory, up to this many bytes a split: CIFAR-10
 # has 154 MB. Reading and decoding a record takes 50 times as long as looking it up.
@@ -130,7 +132,7 @@ def load(
     used = set()
     for spec, field in ((config.train_split, "train_split"), (test_split, "test_split")):
         used |= {split for split, _ in splits.ranges(spec, sizes, f"--data.{field}")}
-    shards.check([info.splits[split] for split in sorted(used)], _mend(name, data_dir))
+    _check_shards([info.splits[split] for split in sorted(used)], _mend(name, data_dir))
     image, label = (info.features[key] for key in _keys(info))
     train, test = Prepared(place, config.train_split), Prepared(place, test_split)
     names = tuple(label.names)
@@ -200,7 +202,7 @@ def _described(place: Path, name: str, data_dir: Path) -> Any:
     """Returns the builder of a version.
 
     Raises:
-      ConfigError: its description is damaged; names the file.
+      DataError: its description is damaged; names the file.
     """
     tfds = package()
     info, features = place / "dataset_info.json", place / "features.json"
@@ -224,7 +226,7 @@ def _described(place: Path, name: str, data_dir: Path) -> Any:
                     )
     except Exception as error:  # TFDS, protobuf and JSON raise what they like.
         said = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
-        raise ConfigError(
+        raise DataError(
             f"{path} is damaged: {said.rstrip('.')}. {_mend(name, data_dir)}"
         ) from error
     return builder
@@ -324,3 +326,53 @@ def _in_memory(records: Prepared, config: DataConfig) -> Prepared | Arrays:
             images[index], labels[index] = image, label
     assert images is not None, "splits.ranges refuses empty slices"
     return Arrays(images, labels, records.name_of(0).partition("[")[0])
+
+
+_THREADS = 16  # On a network file system, opening is waiting.
+
+
+def _check_shards(splits: Iterable[Any], remedy: str) -> None:
+    """Opens every file of some splits and counts its records against the description.
+
+    Args:
+      splits: of TFDS (``SplitInfo``).
+      remedy: a sentence for the message.
+
+    Raises:
+      DataError: a file is missing, cut or damaged; names it.
+    """
+    expected = [
+        (Path(path), length)
+        for split in splits
+        for path, length in zip(split.filepaths, split.shard_lengths, strict=True)
+    ]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        problems = list(pool.map(_problem, *zip(*expected, strict=True)))
+    damaged = [
+        f"{path} {problem}"
+        for (path, _), problem in zip(expected, problems, strict=True)
+        if problem
+    ]
+    if damaged:
+        more = f" (and {len(damaged) - 1} more files)" if damaged[1:] else ""
+        raise DataError(f"{damaged[0]}{more}. {remedy}")
+
+
+def _problem(path: Path, length: int) -> str:
+    """Returns what is wrong with a file; nothing if it is sound."""
+    from array_record.python.array_record_module import (  # type: ignore[import-untyped]
+        ArrayRecordReader,
+    )
+
+    if not path.exists():
+        return "is missing"
+    if not path.is_file():
+        return "is not a file"
+    try:
+        reader = ArrayRecordReader(str(path))
+        count = reader.num_records()
+        reader.close()
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0]
+        return f"is cut or damaged ({said})"
+    return "" if count == length else f"holds {count} records instead of {length}"

@@ -6,22 +6,27 @@ normalisation is the first operation on the device.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from train import local
 from train.config import ConfigError, DataConfig
-from train.data import aircraft, arrays, cars, folder, prepared
+from train.data import archives, arrays, folder, prepared
 from train.data.augment import Stored, test_transform, training_transform
 from train.data.decode import UnreadableImage
-from train.data.unreadable import Unreadable, reason
+from train.errors import DataError
 
 _KINDS = (
     "digits, synthetic[:IMAGESxSIDExCLASSES], tfds:NAME[:VERSION], aircraft:PATH, cars:PATH, "
     "folder:PATH"
 )
+
+
+_log = logging.getLogger(__name__)
+_SHOWN = 10
 
 
 class Records(Protocol):
@@ -36,6 +41,50 @@ class Records(Protocol):
 
     def name_of(self, index: int) -> str:
         """Returns what to call the image in a message."""
+
+
+class Unreadable:
+    """The images that could not be read so far, by name, with the reason.
+
+    Training and evaluation share it, so an image counts once however often it is met. Of several
+    processes each counts those among its own share.
+    """
+
+    def __init__(self, limit: int) -> None:
+        """Takes the number of images up to which the run goes on."""
+        self._limit = limit
+        self.reasons: dict[str, str] = {}
+
+    def add(self, found: Mapping[str, str]) -> None:
+        """Counts the images that are new, and says which they are.
+
+        Raises:
+          DataError: they are now more than the limit; names them.
+        """
+        for name, why in found.items():
+            if name not in self.reasons and len(self.reasons) < self._limit:
+                _log.warning("skipped, as it cannot be read: %s (%s)", name, why)
+            self.reasons.setdefault(name, why)
+        check_unreadable(self.reasons, self._limit)
+
+
+def check_unreadable(reasons: Mapping[str, str], limit: int) -> None:
+    """Raises DataError, with names and reasons, if there are more of them than the limit."""
+    if len(reasons) <= limit:
+        return
+    lines = [f"  {name}: {reason}" for name, reason in reasons.items()]
+    if len(lines) > _SHOWN:
+        lines[_SHOWN:] = [f"  and {len(lines) - _SHOWN} more"]
+    listing = "\n".join(lines)
+    raise DataError(
+        f"{len(reasons)} image(s) cannot be read, more than --data.max_unreadable, which is "
+        f"{limit}:\n{listing}\nRepair or remove them, or raise the limit to go on without them."
+    )
+
+
+def unreadable_reason(error: Exception) -> str:
+    """Returns why an image could not be read, without its name."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,9 +167,9 @@ def _find(config: DataConfig) -> tuple[Records, Records, Sequence[str]]:
     if kind == "tfds" and rest:
         return prepared.load(rest, config)
     if kind == "aircraft" and rest:
-        return aircraft.load(local.path(rest, "--data.source"), config)
+        return archives.load_aircraft(local.path(rest, "--data.source"), config)
     if kind == "cars" and rest:
-        return cars.load(local.path(rest, "--data.source"), config)
+        return archives.load_cars(local.path(rest, "--data.source"), config)
     if kind == "folder" and rest:
         return folder.load(local.path(rest, "--data.source"), config)
     raise ConfigError(f"--data.source is {config.source!r}; known sources: {_KINDS}.")
@@ -135,5 +184,5 @@ def _image_shape(
             stored, _ = records.read(index)
             return transform(stored).shape
         except (UnreadableImage, OSError) as error:
-            unreadable.add({records.name_of(index): reason(error)})
-    raise ConfigError("not one of the training images can be read.")
+            unreadable.add({records.name_of(index): unreadable_reason(error)})
+    raise DataError("not one of the training images can be read.")

@@ -15,8 +15,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from train.models import widening
-
 # Both as torch has them; its momentum of 0.1 is the weight of the new value.
 _MOMENTUM = 0.9
 _EPSILON = 1e-5
@@ -42,44 +40,27 @@ class BatchNorm(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, inputs: jax.Array, kernel: jax.Array | None = None) -> jax.Array:
-        """Maps ``[B H W C]`` to the same shape, or ``[B H W I]`` to the shape of a convolution.
-
-        Args:
-          inputs: what to normalise; or what to convolve first.
-          kernel: of a 1x1 convolution, ``[I C]``, whose result is normalised, and in training is
-            never stored (see ``widening``); or None.
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Maps ``[B H W C]`` to the same shape.
 
         Raises:
           ValueError: in training, if the batch is not a whole number of groups.
         """
-        shape = (inputs if kernel is None else kernel).shape[-1:]
+        shape = inputs.shape[-1:]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         if self.train:
-            parts = _split(inputs, self.group)
-            if kernel is None:
-                x, mean, var = _normalised(parts, scale, bias)
-            else:
-                x, mean, var = widening.normalised(parts, kernel, scale, bias, _EPSILON)
+            x = _split(inputs, self.group).astype(jnp.float32)
+            mean, var = _moments(x)
             if not self.is_initializing():
                 running_mean.value = _follow(running_mean.value, mean)
                 running_var.value = _follow(running_var.value, var)
         else:
-            x = inputs if kernel is None else inputs @ kernel
-            x = _affine(x, running_mean.value, running_var.value, scale, bias)
-        return x.reshape(*inputs.shape[:-1], *shape).astype(self.dtype)
-
-
-def _normalised(
-    x: jax.Array, scale: jax.Array, bias: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns what is normalised, and the mean and variance of each group."""
-    x = x.astype(jnp.float32)
-    mean, var = _moments(x)
-    return _affine(x, mean, var, scale, bias), mean, var
+            x, mean, var = inputs, running_mean.value, running_var.value
+        x = _affine(x, mean, var, scale, bias)
+        return x.reshape(inputs.shape).astype(self.dtype)
 
 
 def _affine(

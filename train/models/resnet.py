@@ -40,19 +40,6 @@ def _conv(
     )
 
 
-class _Kernel(nn.Module):
-    """The weights of a 1x1 convolution, which whoever calls this applies."""
-
-    channels: int
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Returns ``[I channels]`` for inputs ``[B H W I]``."""
-        shape = (1, 1, inputs.shape[-1], self.channels)
-        return self.param("kernel", _INIT, shape, jnp.float32)[0, 0].astype(self.dtype)
-
-
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions around a shortcut."""
 
@@ -91,16 +78,13 @@ class BottleneckBlock(nn.Module):
         x = nn.relu(self.norm()(x))
         x = self.conv(self.channels, 3, self.stride)(x)
         x = nn.relu(self.norm()(x))
-        x = self._widened(x, conv="Conv_2", norm="BatchNorm_2")
+        x = self.conv(self.channels * self.expansion, 1)(x)
+        x = self.norm()(x)
         if inputs.shape != x.shape:
-            inputs = inputs[:, :: self.stride, :: self.stride]
-            inputs = self._widened(inputs, conv="shortcut_conv", norm="shortcut_norm")
+            channels = self.channels * self.expansion
+            inputs = self.conv(channels, 1, self.stride, name="shortcut_conv")(inputs)
+            inputs = self.norm(name="shortcut_norm")(inputs)
         return nn.relu(x + inputs)
-
-    def _widened(self, x: jax.Array, conv: str, norm: str) -> jax.Array:
-        """Convolution and normalisation in one: what is between them is the widest of arrays."""
-        kernel = _Kernel(self.channels * self.expansion, x.dtype, name=conv)(x)
-        return self.norm(name=norm)(x, kernel)
 
 
 class ResNet(nn.Module):

@@ -6,10 +6,12 @@
 
 Images are RGB, normalised with ImageNet's mean and deviation. Every tensor of the file is used and
 every variable of the model filled, or the file is refused with the names of those that are not.
+Files are read by the formats' own libraries, which run nothing that is in them: safetensors, or
+``torch.load`` with ``weights_only=True``.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,23 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from train.config import ConfigError
 from train.models.resnet import ResNet
-from train.models.state_dict import StateDictError, Tensors, read
 from train.models.vit import ViT
+from vci_jax import files
+from vci_jax.arrays import as_native
+from vci_jax.errors import VCIError
+
+Tensors = dict[str, np.ndarray]
+
+
+class StateDictError(ConfigError):
+    """A file of weights that cannot be read, or must not be."""
+
+
+# Where a training keeps its weights; averaged ones first, as they are those to be tested.
+_KEYS = ("model_ema", "state_dict_ema", "teacher", "state_dict", "model")
+
 
 Names = dict[str, str | Callable[..., str]]
 
@@ -65,11 +81,55 @@ class MisfitError(StateDictError):
         super().__init__(f"{title} does not fit the model:\n{listing}")
 
 
+def read(path: Path) -> Tensors:
+    """Returns the tensors of a state dict by name.
+
+    A dictionary that holds the state dict under a key such as ``model`` beside other things is
+    opened, and the prefix ``module.`` that data-parallel training leaves on every name is removed.
+
+    Raises:
+      StateDictError: the file cannot be read, is of another format, broken, holds no state dict,
+        asks for anything to be called, or needs a package that is missing; says what to do.
+    """
+    return read_keyed(path)[0]
+
+
+def read_keyed(path: Path) -> tuple[Tensors, str]:
+    """Returns what ``read`` does, and the keys under which it was, ``"teacher"``; "" for none.
+
+    Of several, the averaged weights are taken: ``model_ema``, ``state_dict_ema``, ``teacher``, then
+    ``state_dict`` and ``model``.
+    """
+    try:
+        return _unwrap(files.read_tree(path), path)
+    except VCIError as error:
+        raise StateDictError(str(error)) from error
+
+
+def _unwrap(tree: Any, path: Path) -> tuple[Tensors, str]:
+    keys: list[str] = []
+    while isinstance(tree, Mapping) and len(keys) < len(_KEYS):  # It may hold itself.
+        inside = [key for key in _KEYS if isinstance(tree.get(key), Mapping)]
+        if not inside:
+            break
+        keys.append(inside[0])
+        tree = tree[inside[0]]
+    named = isinstance(tree, Mapping) and all(isinstance(key, str) for key in tree)
+    if not named or not tree or not all(hasattr(v, "shape") for v in tree.values()):
+        held = sorted(map(str, tree))[:8] if isinstance(tree, Mapping) else type(tree).__name__
+        raise StateDictError(
+            f"{path} holds no state dict, alone or as one of {', '.join(_KEYS)}, but {held}."
+        )
+    if all(name.startswith("module.") for name in tree):
+        tree = {name.removeprefix("module."): value for name, value in tree.items()}
+    return {name: as_native(name, value) for name, value in tree.items()}, ".".join(keys)
+
+
 def load(path: Path, model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, Any]:
     """Returns the variables of a model as float32, with the values of a file.
 
     Args:
-      path: a state dict, in a format that ``state_dict.read`` knows.
+      path: a state dict, in a format that ``read`` knows.
       model: of the same architecture and number of classes.
       image_shape: ``(height, width, channels)`` that the weights were trained for; a ViT's
         position embedding is made for one.

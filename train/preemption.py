@@ -15,22 +15,13 @@ from typing import Any, Self
 import jax
 from jax.experimental import multihost_utils
 
-PREEMPTED, DIVERGED = 75, 3
-"""Exit codes: try again (EX_TEMPFAIL of sysexits.h); do not, without other settings."""
+from train.errors import Diverged
 
 REQUESTS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 """Signals that ask a run to end."""
 
 
-class Preempted(Exception):
-    """The run was asked to end, and has saved what it needs to go on."""
-
-
-class Diverged(Exception):
-    """The numbers of the run are beyond repair."""
-
-
-class Stopping:
+class PreemptionHandler:
     """Notes a request to end: a context manager that puts the old handlers back.
 
     Python runs a handler between two of its own instructions, so a signal that comes while JAX

@@ -8,7 +8,7 @@ between two runs with one seed. Values that are not finite are written as null.
 ``per_class.json`` beside it has what ``vci_jax.per_class`` says of each split at the last of these
 steps: ``step``, ``epoch``, and for each split a list per column. It is no part of the rows, which
 it would make several times as long where there are a thousand classes. ``pictures.jsonl`` has, for
-each row, where a few images lie in the plane of ``picture.py``: ``label``, ``x``, ``y``.
+each row, where a few images lie in the plane of ``vci_jax.picture``: ``label``, ``x``, ``y``.
 
 ``batches.jsonl`` has a line for every ``log.every_steps``-th training batch: ``step``, ``loss``,
 ``accuracy``, ``gradient_norm``, ``learning_rate``, ``images_per_second``, ``data_wait`` (the part
@@ -16,13 +16,7 @@ of the time that was spent waiting for data) and, where the device tells, ``devi
 the most so far). TensorBoard shows the same under ``batch/``.
 """
 
-import contextlib
-import json
-import logging
-import os
-import time
 import uuid
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -31,14 +25,15 @@ import jax
 from tensorboardX import SummaryWriter
 
 from train.config import ConfigError
-from vci_jax.written import json_ready, replace_text
+from train.workdir import read_rows
+from vci_jax.written import append_json_lines, json_lines, json_ready, replace_text, write_json
 
 Row = dict[str, Any]
 
 TIMING_FIELDS = ("seconds", "images_per_second")
 
 
-class Journal:
+class MetricWriter:
     """Appends rows and curves to a work directory; a context manager that closes its files."""
 
     def __init__(self, workdir: Path, *, last_step: int, wandb: Any = None) -> None:
@@ -56,7 +51,6 @@ class Journal:
         _rewind(self._pictures, last_step)
         self._batches = workdir / "batches.jsonl"
         _rewind(self._batches, last_step)
-        self._file = self._path.open("a")
         self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=last_step + 1)
         self._wandb = wandb
 
@@ -66,7 +60,6 @@ class Journal:
 
     def __exit__(self, *unused: object) -> None:
         """Closes the files."""
-        self._file.close()
         self._writer.close()
         if self._wandb is not None:
             self._wandb.finish()
@@ -82,15 +75,14 @@ class Journal:
         """
         rows = [json_ready(row) for row in rows]
         _write_per_class(self._path.with_name("per_class.json"), rows)
-        with self._pictures.open("a") as file:
-            for row in (row for row in rows if "picture" in row):
-                where = {key: row[key] for key in ("step", "epoch", "split")}
-                file.write(json.dumps(where | row["picture"]) + "\n")
+        places = [{key: row[key] for key in ("step", "epoch", "split")} for row in rows]
+        append_json_lines(
+            self._pictures,
+            [at | row["picture"] for at, row in zip(places, rows, strict=True) if "picture" in row],
+        )
         rows = [{k: row[k] for k in row if k not in ("per_class", "picture")} for row in rows]
         self.rows += rows
-        self._file.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        append_json_lines(self._path, rows)
         for row in rows:
             values = dict(_curves(row))
             for name, value in values.items():
@@ -102,13 +94,13 @@ class Journal:
         """Adds a line to ``batches.jsonl`` and a point to each TensorBoard curve of the batches."""
         values = {key: value for key, value in values.items() if value is not None}
         with self._batches.open("a") as file:
-            file.write(json.dumps({"step": step} | json_ready(values)) + "\n")
+            file.write(json_lines([{"step": step} | values]))
         for key, value in values.items():
             self._writer.add_scalar(f"batch/{key}", value, step)
 
 
-class NoJournal:
-    """That of the processes which are not the first: they all see the same, and one writes it."""
+class NullWriter:
+    """The writer of every process but the first: all see the same rows, and one writes them."""
 
     rows: tuple[Row, ...] = ()
 
@@ -158,61 +150,9 @@ def open_wandb(project: str, workdir: Path, config: dict[str, Any]) -> Any:
     )
 
 
-class Stopwatch:
-    """Images per second of training, without the metrics passes and the compilation."""
-
-    def __init__(self) -> None:
-        """Starts at rest."""
-        self._start: float | None = None
-        self._images, self._waited = 0, 0.0
-
-    def begin(self) -> None:
-        """Starts counting from zero."""
-        self._start, self._images, self._waited = time.perf_counter(), 0, 0.0
-
-    def add(self, images: int) -> None:
-        """Counts the images of a finished step; the very first one, which compiles, only begins."""
-        if self._start is None:
-            self.begin()
-        else:
-            self._images += images
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Counts the time in the context as time that is spent waiting for data."""
-        start = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - start
-
-    def rate(self) -> float | None:
-        """Returns images per second since ``begin``, or None if there were none."""
-        return self._images / self._seconds() if self._images else None
-
-    def wait_share(self) -> float | None:
-        """Returns which part of the time since ``begin`` was spent waiting for data."""
-        return self._waited / self._seconds() if self._images else None
-
-    def _seconds(self) -> float:
-        assert self._start is not None, "images are counted from begin on"
-        return max(time.perf_counter() - self._start, 1e-9)
-
-
-def device_memory() -> float | None:
-    """Returns the most bytes of the first device that were in use, if the device says so."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    return stats.get("peak_bytes_in_use")
-
-
 def to_floats(scalars: dict[str, jax.Array]) -> dict[str, float]:
     """Returns device scalars as Python floats, waiting for the step that computes them."""
     return {key: float(value) for key, value in scalars.items()}
-
-
-def quiet() -> None:
-    """Keeps the bookkeeping of Orbax, Grain and JAX out of the terminal; errors still show."""
-    for name in ("absl", "jax", "orbax", "grain"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 
 def _curves(row: Row, prefix: str = "") -> Iterator[tuple[str, float]]:
@@ -241,22 +181,13 @@ def _write_per_class(path: Path, rows: list[Row]) -> None:
         }
         for split, table in columns.items()
     }
-    replace_text(path, json.dumps({key: rows[0][key] for key in ("step", "epoch")} | short) + "\n")
+    write_json(path, {key: rows[0][key] for key in ("step", "epoch")} | short, indent=None)
 
 
 def _rewind(path: Path, last_step: int) -> list[Row]:
-    lines = path.read_text().splitlines() if path.exists() else []
-    rows: list[Row] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == len(lines):
-                break  # The process was killed within this line.
-            raise ConfigError(f"{path}, line {number}, is not valid JSON: {error}.") from error
-        if row["step"] <= last_step:
-            rows.append(row)
+    """Returns the rows up to a step, and leaves the file with these alone."""
+    rows = [row for row in read_rows(path).values() if row["step"] <= last_step]
     if rows and rows[-1].get("split") == "train":
-        rows.pop()  # It was killed between the two splits of this step.
-    replace_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+        rows.pop()  # The process was killed between the two splits of this step.
+    replace_text(path, json_lines(rows))
     return rows

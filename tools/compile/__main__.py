@@ -1,6 +1,6 @@
 """What a run costs on a TPU, from its compiler alone; no TPU and no data are needed.
 
-``python -m train.compile CONFIG [option ...] [--section.field value ...]``
+``python -m tools.compile CONFIG [option ...] [--section.field value ...]``
 
 --topology v5e:2x4   the chips (this is the default)
 --step train         one of the two programs, train or metrics
@@ -26,9 +26,10 @@ import jax
 from rich.console import Console
 
 import configs
+from tools.compile import check, facts, table, topology
 from train import config as config_lib
-from train import log
-from train.compile import check, facts, table, topology
+from train import runtime
+from train.errors import RunError
 
 _STEPS = {"train": ["train step"], "metrics": ["metrics step"]}
 
@@ -40,9 +41,9 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
     try:
         return _run(*_parse(arguments))
-    except config_lib.ConfigError as error:
+    except RunError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except KeyboardInterrupt:
         return 130
 
@@ -63,11 +64,11 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, config_lib.Con
     if run and run not in configs.runs(group):
         raise config_lib.ConfigError(f"{group} has the runs {', '.join(configs.runs(group))}.")
     config = configs.runs(group)[run] if run else configs.get(group)
-    return options, config_lib.override(config, options.overrides, "python -m train.compile {}")
+    return options, config_lib.override(config, options.overrides, "python -m tools.compile {}")
 
 
 def _run(options: argparse.Namespace, config: config_lib.Config) -> int:
-    log.quiet()
+    runtime.quiet()
     # A stored program would say nothing of how long it takes, and is of no use to a TPU.
     jax.config.update("jax_enable_compilation_cache", False)
     console = Console(width=None if sys.stdout.isatty() else 200)

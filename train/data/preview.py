@@ -1,16 +1,17 @@
-"""How fast each stage of the way to the device is by itself, in images per second."""
+"""A look at the data before a long run: a contact sheet of images, and the speed of each stage."""
 
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from train.config import Config
-from train.data import decode, together
+from train.data import decode
 from train.data.arrays import Arrays
 from train.data.augment import training_transform
 from train.data.order import Order
@@ -68,11 +69,6 @@ def _transforms(
 
         decoded = [pixels(data) for data in stored]
         decoding = Stage("decode", _rate(pixels, stored), "the whole image")
-    if isinstance(records, Arrays) and together.applies(config.data, records.images.shape[1:]):
-        batch = np.stack([decoded[row % len(decoded)] for row in range(_BATCH)])
-        numbers = np.arange(_BATCH, dtype=np.uint64)
-        rate = _rate(lambda _: together.augmented(batch, config.data, order.key, numbers), [0])
-        return decoding, Stage("augment", rate * _BATCH, "a whole batch at once")
     transform, places = training_transform(config.data), itertools.count()
     rate = _rate(lambda image: transform(image, order.generator(next(places))), decoded)
     return decoding, Stage("augment", rate, "of decoded images")
@@ -121,3 +117,57 @@ def _how(config: Config) -> str:
 def _devices() -> str:
     kind = jax.devices()[0].device_kind
     return f"{jax.local_device_count()} device(s), {kind}"
+
+
+_COLUMNS = 8
+_SMALLEST = 96
+_LARGEST = 224
+_GAP = 6
+_TEXT = 13
+_BACKGROUND, _INK = (250, 250, 250), (30, 30, 30)
+
+
+def contact_sheet(images: np.ndarray, names: Sequence[str], title: str) -> Image.Image:
+    """Returns the sheet.
+
+    Small images are enlarged pixel by pixel, large ones reduced. The brightest pixel of the sheet
+    becomes white, since not all data sets use the whole range.
+
+    Args:
+      images: ``uint8 [N H W C]``, of one or three channels.
+      names: N of them, written below the images.
+      title: written above all.
+    """
+    font = ImageFont.load_default(_TEXT)
+    bright = images.astype(np.float32) * (255 / max(1, images.max()))
+    cells = [_cell(image) for image in np.rint(bright).astype(np.uint8)]
+    width, height = cells[0].width + _GAP, cells[0].height + 2 * _GAP + _TEXT
+    rows = -(-len(cells) // _COLUMNS)
+    top = 2 * _GAP + _TEXT
+    sheet = Image.new("RGB", (_COLUMNS * width + _GAP, rows * height + top), _BACKGROUND)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((_GAP, _GAP // 2), title, fill=_INK, font=font)
+    for number, (cell, name) in enumerate(zip(cells, names, strict=True)):
+        left, upper = number % _COLUMNS * width + _GAP, number // _COLUMNS * height + top
+        sheet.paste(cell, (left, upper))
+        pen.text((left, upper + cell.height), _fitting(name, cell.width, font), _INK, font)
+    return sheet
+
+
+def _cell(pixels: np.ndarray) -> Image.Image:
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
+    longest = max(image.size)
+    if longest > _LARGEST:
+        image.thumbnail((_LARGEST, _LARGEST))
+        return image
+    times = max(1, -(-_SMALLEST // longest))
+    return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
+
+
+def _fitting(name: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """Returns as much of a name as there is room for."""
+    if font.getlength(name) <= width:
+        return name
+    while name and font.getlength(name + "...") > width:
+        name = name[:-1]
+    return name + "..."

@@ -10,10 +10,10 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from train.compile import check
-from train.compile.check import Report
-from train.compile.cost import Cost
-from train.compile.topology import Chip
+from tools.compile import check
+from tools.compile.check import Report
+from tools.compile.cost import Cost
+from tools.compile.topology import Chip
 
 COLUMNS = (
     "program",

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tools.compile import cost, programs, topology
+from tools.compile.cost import Cost
+from tools.compile.facts import Facts
+from tools.compile.topology import Chip
 from train import mesh as meshes
-from train.compile import cost, programs, topology
-from train.compile.cost import Cost
-from train.compile.facts import Facts
-from train.compile.topology import Chip
 from train.config import Config, flatten, flatten_stored
 
 # What of a config the programs, and how often each runs, depend on.

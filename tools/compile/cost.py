@@ -2,8 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from train.compile import hlo
-from train.compile.topology import Chip
+from tools.compile import hlo
+from tools.compile.topology import Chip
 
 _MOVES = 20
 

@@ -23,7 +23,7 @@ class Stateful(Protocol[HostBatch]):
         """Moves to a position."""
 
 
-class Ahead(Generic[DeviceBatch]):
+class DevicePrefetcher(Generic[DeviceBatch]):
     """Begins the transfer of the next batch before the step on this one is computed.
 
     The position it reports is that behind the batch it handed out last: those on their way are not

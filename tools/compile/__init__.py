@@ -2,6 +2,6 @@
 
 The TPU compiler runs anywhere. It is given the train step and the metrics step exactly as
 ``train.program`` builds them, on a mesh of described chips, and asked for operations, memory and
-collectives; ``python -m train.compile CONFIG`` prints them with the bound that follows, and fails
+collectives; ``python -m tools.compile CONFIG`` prints them with the bound that follows, and fails
 if a program does not fit or talks where it should not.
 """

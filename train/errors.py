@@ -1,0 +1,51 @@
+"""What can end a run, by cause, with the exit code that tells a scheduler what to do.
+
+| code | meaning |
+| 0 | done |
+| 1 | anything that another try of the same command would meet again |
+| 2 | a mistake of the caller: change the command |
+| 3 | diverged: change the settings, in a new directory |
+| 75 | interrupted (EX_TEMPFAIL of sysexits.h): the same command resumes |
+"""
+
+
+class RunError(Exception):
+    """Ends a command with a sentence and an exit code instead of a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(RunError, ValueError):
+    """A mistake in the settings."""
+
+    exit_code = 2
+
+
+class DataError(RunError):
+    """Images or a description of them that are damaged or cannot be read."""
+
+
+class DamagedRunError(RunError):
+    """A checkpoint or another file of a work directory that is damaged."""
+
+
+class LockedError(RunError):
+    """Another process is at work in the directory."""
+
+
+class Diverged(RunError):
+    """The loss or the weights are beyond repair."""
+
+    exit_code = 3
+
+
+class Preempted(RunError):
+    """The run was asked to end, and has saved what it needs to resume."""
+
+    exit_code = 75
+
+
+class WorkerError(RunError):
+    """A process that reads images died, mostly for want of memory."""
+
+    exit_code = 75

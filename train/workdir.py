@@ -1,0 +1,268 @@
+"""The work directory of a run: its settings, its owner, and what has computed in it.
+
+- ``config.json``: the settings that the directory was made with; a run continues under no others.
+- ``lock``: held by the one process at work here. The lock is the kernel's: it ends
+  with the process.
+- ``run.json``: a list with an entry for each start of the training, since a run may be stopped on
+  one machine and continued on another: versions, devices, and a description of the images, which
+  is compared at the next start.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import jax
+
+from train import local
+from train.config import FREE, Config, ConfigError, flatten
+from train.data import digest
+from train.errors import DamagedRunError, LockedError
+from vci_jax.errors import VCIError
+from vci_jax.written import read_json_lines, write_json
+
+
+def work_directory(text: str | Path) -> Path:
+    """Returns the path of a work directory that exists or can be made; makes nothing.
+
+    Raises:
+      ConfigError: it cannot.
+    """
+    workdir = local.path(text, "the work directory")
+    whole = workdir.absolute()
+    there = next(parent for parent in (whole, *whole.parents) if os.path.lexists(parent))
+    if not there.is_dir():
+        raise ConfigError(
+            f"the work directory is {workdir}, and {there} is a file, or a link that leads "
+            "nowhere; choose another."
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"the work directory is {workdir}, and {there} cannot be written by this user; choose "
+            "another."
+        )
+    return workdir
+
+
+def claim(config: Config, workdir: Path) -> None:
+    """Stores the config in a new work directory, or checks it against the one already there.
+
+    Fields that change none of a run's numbers (``config.FREE``) may differ.
+
+    Raises:
+      ConfigError: the directory belongs to a run with other settings; names each of them.
+    """
+    # Through JSON, so that both sides of the comparison have lost the same types (tuples).
+    ours = json.loads(json.dumps(dataclasses.asdict(config)))
+    path = workdir / "config.json"
+    if path.exists():
+        _refuse_differences(ours, _read(path), workdir)
+        return
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{workdir} cannot be made a work directory: {error}.") from error
+    write_json(path, ours)
+
+
+def read_config(workdir: Path) -> Config:
+    """Returns the config of a work directory; a field it does not know yet has its default.
+
+    Raises:
+      ConfigError: there is none, or it has fields that this version does not know.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise ConfigError(
+            f"{workdir} has no config.json; give a work directory of python -m train."
+        )
+    return _build(Config, _read(path), path)
+
+
+def _build(kind: type, values: dict[str, Any], path: Path) -> Any:
+    fields = {field.name: field.type for field in dataclasses.fields(kind)}
+    if unknown := values.keys() - fields.keys():
+        raise ConfigError(
+            f"{path} has the fields {', '.join(sorted(unknown))}, which this version does not "
+            "know; use the version that made it."
+        )
+    built = {}
+    for name, value in values.items():
+        section = fields[name]
+        if isinstance(section, type) and dataclasses.is_dataclass(section):
+            value = _build(section, value, path)
+        built[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**built)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise DamagedRunError(
+            f"{path} is not valid JSON ({error}); choose another work directory, or delete this "
+            "one to start again."
+        ) from error
+
+
+def read_rows(path: Path) -> dict[int, dict[str, Any]]:
+    """Returns the rows of a JSON-lines file by line; a last line that is cut off is left out.
+
+    Raises:
+      DamagedRunError: another line is not JSON; names it.
+    """
+    try:
+        return read_json_lines(path)[0]
+    except VCIError as error:
+        raise DamagedRunError(str(error)) from error
+
+
+def _refuse_differences(ours: dict[str, Any], theirs: dict[str, Any], workdir: Path) -> None:
+    new, old = flatten(ours), flatten(theirs)
+    fields = [
+        key
+        for key in sorted(new | old)
+        if new.get(key) != old.get(key) and not key.startswith(FREE)
+    ]
+    if not fields:
+        return
+    listing = "\n".join(f"  {key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in fields)
+    raise ConfigError(
+        f"{workdir} holds a run with other settings:\n{listing}\n"
+        "Use the same settings to go on with that run, or another directory for a new one."
+    )
+
+
+_log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def owned(directory: Path, doing: str) -> Iterator[None]:
+    """Keeps other processes from a directory, which exists, while the context lasts.
+
+    Args:
+      directory: what is owned.
+      doing: what the owner does there, for the message: "training in".
+
+    Raises:
+      LockedError: another process has it; says which, and on which host.
+    """
+    with _opened(directory / "lock") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise LockedError(
+                f"{owner} is {doing} {directory}: wait for it, or choose another directory."
+            ) from error
+        except OSError as error:  # Some network file systems have no locks.
+            _log.warning("no lock on %s (%s): start one process there only", directory, error)
+        file.seek(0)
+        file.truncate()
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
+    return os.fdopen(number, "r+", encoding="utf-8")
+
+
+_PACKAGES = ("vci_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def record_start(workdir: Path, *, step: int, images: digest.Description | None = None) -> None:
+    """Adds this process to ``run.json``.
+
+    Args:
+      workdir: of the run.
+      step: after which it begins.
+      images: the description of its data set.
+    """
+    entry = describe() | {"step": step} | ({"images": images} if images else {})
+    write_json(workdir / "run.json", [*_starts(workdir), entry])
+
+
+def check_images(workdir: Path, images: digest.Description, *, allowed: bool) -> None:
+    """Compares a data set with that of the last start, if there was one that noted it.
+
+    Args:
+      workdir: of the run.
+      images: the description of the data set that is there now.
+      allowed: whether it may be another, as long as it has as many classes.
+
+    Raises:
+      ConfigError: it is another; says what differs.
+    """
+    noted = _noted(workdir)
+    found = digest.differences(noted[-1], images) if noted else []
+    if not found:
+        return
+    said = f"the data are not those of the run in {workdir}: {'; '.join(found)}."
+    if noted[-1]["classes"] != images["classes"]:
+        raise ConfigError(
+            f"{said} Its network has an output for each class: put the images back, or choose "
+            "another directory."
+        )
+    if not allowed:
+        raise ConfigError(
+            f"{said} Put the images back, choose another directory, or go on with these: "
+            "--data.allow-changes."
+        )
+
+
+def image_shape(workdir: Path) -> tuple[int, ...] | None:
+    """Returns ``(H, W, C)`` of the images of a run, if it has noted it."""
+    noted = _noted(workdir)
+    return tuple(noted[-1]["shape"]) if noted else None
+
+
+def _noted(workdir: Path) -> list[digest.Description]:
+    """Returns the descriptions of the data set at each start that noted one."""
+    found = [entry.get("images") for entry in _starts(workdir)]
+    return [images for images in found if images and digest.is_description(images)]
+
+
+def _starts(workdir: Path) -> list[dict[str, Any]]:
+    try:
+        starts = json.loads((workdir / "run.json").read_text())
+    except (OSError, ValueError):  # It is worth less than the run, which must not fail for it.
+        return []
+    return [e for e in starts if isinstance(e, dict)] if isinstance(starts, list) else []
+
+
+def describe() -> dict[str, Any]:
+    """Returns the time, the devices, and the versions of what computes."""
+    device = jax.devices()[0]
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "platform": device.platform,
+        "device_kind": device.device_kind,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

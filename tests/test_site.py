@@ -25,7 +25,9 @@ PAGES = [path for path in sorted(DOCS.rglob("*.md")) if "study" not in path.rela
 BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 # Packages that the extra [dev] does not bring: pages about them run where they are installed.
 OPTIONAL = {"haiku", "lightning", "torch", "transformers"}
-SLOW = {"definitions.md", "howto/loss.md"}  # and all of howto/monitor, which train
+# Minutes together, and all of howto/monitor, which train.
+SLOW = {"choose.md", "definitions.md", "ranking.md"}
+SLOW |= {f"howto/{page}.md" for page in ("compare", "loss", "probe", "rank")}
 SETTINGS = ("JAX_", "XLA_", "VCI_")
 
 

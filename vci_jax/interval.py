@@ -183,6 +183,8 @@ def leave_one_out(
         parts = {}
         if "vci_adjusted" in names:
             adjusted = _downdate.without_each(blocks, known.whole, **options)
+            if np.isnan(known.values["vci_adjusted"]):  # Fewer samples are too few as well.
+                adjusted = np.full(len(blocks.count), np.nan)
             parts = {} if adjusted is None else {"vci_adjusted": adjusted}
         if others := tuple(name for name in names if name not in parts):
             parts |= jax.device_get(_without_each(blocks, others, **options))

@@ -501,3 +501,9 @@ def test_trees_of_weights_are_read(tmp_path):
 def test_what_is_no_name_is_refused(path, keys, message):
     with pytest.raises(vci_jax.VCIError, match=message):
         vci_jax.read_features(path, **keys)
+
+
+@pytest.mark.parametrize(("path", "got"), [("", "''"), (7, "int")])
+def test_what_is_no_path_is_said(path, got):
+    with pytest.raises(vci_jax.VCIError, match=f"name of a file, got {got}"):
+        vci_jax.read_features(path)

@@ -397,3 +397,12 @@ def test_many_rows_are_cut_into_batches():
     expected = reference.metrics(features, labels)["vci"]
     assert vci_jax.vci(features, labels) == pytest.approx(expected, rel=1e-9)
     assert jax.config.jax_enable_x64 is False
+
+
+def test_the_probe_is_there_when_it_is_asked_for():
+    script = """if True:
+        import sys, vci_jax
+        assert "vci_jax.probe" not in sys.modules
+        assert vci_jax.probe.fit_path is sys.modules["vci_jax.probe"].fit_path
+    """
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

@@ -340,6 +340,8 @@ def test_wrong_states_are_refused():
         vci_jax.init(0, 3)
     with pytest.raises(ValueError, match="float32 or float64, got dtype=bfloat16"):
         vci_jax.init(2, 3, dtype=jnp.bfloat16)
+    with pytest.raises(vci_jax.VCIError, match="float32 or float64, got 'junk'"):
+        vci_jax.init(2, 3, dtype="junk")
     with pytest.raises(ValueError, match="enable_x64"):
         vci_jax.init(2, 3, dtype=np.float64)
     with pytest.raises(ValueError, match=r"class_counts must be integers of shape \(2,\)"):

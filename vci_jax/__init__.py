@@ -15,6 +15,9 @@ The variability collapse index of Xu & Liu (ICML 2023), and the metrics it is co
 from vci_jax import interrupt as interrupt  # Before JAX, whose import Ctrl-C may interrupt.
 
 # isort: split
+import importlib
+from typing import Any
+
 from vci_jax import agreement
 from vci_jax._report import Report, report
 from vci_jax.arrays import canonicalize_batch
@@ -66,3 +69,10 @@ __all__ = [
     "vci_adjusted",
     "vci_loss",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``vci_jax.probe``, imported when it is asked for: it is half of the library."""
+    if name == "probe":
+        return importlib.import_module("vci_jax.probe")
+    raise AttributeError(f"module 'vci_jax' has no attribute {name!r}")

@@ -4,6 +4,8 @@ import importlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 
 class VCIError(ValueError):
     """A mistake in what was passed: one sentence that names the value, and one with the remedy."""
@@ -41,6 +43,19 @@ def check_count(name: str, value: Any) -> None:
         raise VCIError(f"{name} must be an integer of at least 1, got {value!r}.")
     if value < 1:
         raise VCIError(f"{name} must be at least 1, got {value}.")
+
+
+def check_dtype(dtype: Any) -> np.dtype:
+    """The dtype of an argument ``dtype``.
+
+    Raises:
+      VCIError: for what names none.
+    """
+    try:
+        known: np.dtype = np.dtype(dtype)
+    except TypeError:
+        raise VCIError(f"dtype must be float32 or float64, got {dtype!r}.") from None
+    return known
 
 
 def check_moments(*states: Any) -> None:

@@ -115,8 +115,9 @@ def read_arrays(
     Raises:
       VCIError: as ``read_features``.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise VCIError(f"path must be the name of a file, got {type(path).__name__}.")
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        got = repr(path) if isinstance(path, str) else type(path).__name__
+        raise VCIError(f"path must be the name of a file, got {got}.")
     for name, key in (("features", features), ("labels", labels)):
         if key is not None and not isinstance(key, str):
             raise VCIError(f"{name}= must be a name or a pattern of names, got {key!r}.")

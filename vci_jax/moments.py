@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int, Integer, Num
 from vci_jax import linalg
 from vci_jax.batch import Batch, add_per_class, in_pieces, of_class, per_class, unit_rows, vet
 from vci_jax.counts import add_counts, class_weight, sum_counts
-from vci_jax.errors import VCIError, check_count, check_moments
+from vci_jax.errors import VCIError, check_count, check_dtype, check_moments
 from vci_jax.placement import anywhere, like, without_leading
 from vci_jax.scatter import add_in_pieces
 
@@ -85,9 +85,10 @@ def init(
     """
     for name, size in (("num_classes", num_classes), ("dim", dim)):
         check_count(name, size)
-    if jnp.dtype(dtype) not in (jnp.float32, jnp.float64):
-        raise VCIError(f"Moments need float32 or float64, got dtype={jnp.dtype(dtype).name}.")
-    if jax.dtypes.canonicalize_dtype(dtype) != jnp.dtype(dtype):
+    dtype = check_dtype(dtype)
+    if dtype not in (jnp.float32, jnp.float64):
+        raise VCIError(f"Moments need float32 or float64, got dtype={dtype.name}.")
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise VCIError("float64 moments need jax.enable_x64(True), or JAX_ENABLE_X64=1.")
     weight = jnp.ones(num_classes, dtype)
     if class_counts is not None:

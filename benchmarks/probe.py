@@ -96,17 +96,22 @@ def resnet20() -> tuple[np.ndarray, np.ndarray]:
         return file["features"], file["labels"].astype(int)
 
 
-def excesses(features, labels, l2s) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def excesses(features, labels, penalties) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the relative excess of float32 and float64 ``[2 P]``, proofs, and what converged.
 
     The excess is that over the proven lower bound of the minimum.
     """
-    paths = [logistic.fit_path(features, labels, l2s, dtype=d) for d in (np.float32, np.float64)]
+    paths = [
+        logistic.fit_path(features, labels, penalties, dtype=d) for d in (np.float32, np.float64)
+    ]
     wide, found = np.asarray(features, np.float64), Problem(features, labels)
-    proven = [found.optimum(k, b, l2) for k, b, l2 in zip(*paths[1][:2], l2s, strict=True)]
+    proven = [found.optimum(k, b, l2) for k, b, l2 in zip(*paths[1][:2], penalties, strict=True)]
     low = np.array([one.objective * (1 - one.bound) for one in proven])
     reached = [
-        [stable_objective(wide, labels, k, b, l2) for k, b, l2 in zip(*path[:2], l2s, strict=True)]
+        [
+            stable_objective(wide, labels, k, b, l2)
+            for k, b, l2 in zip(*path[:2], penalties, strict=True)
+        ]
         for path in paths
     ]
     bounds = np.array([one.bound for one in proven])
@@ -118,11 +123,11 @@ def optimum(names: list[str], stride: int) -> None:
     for name in names:
         own = {"digits": digits, "resnet20": resnet20}
         features, labels = own[name]() if name in own else draw(*SHAPES[name])
-        l2s = VALUES[::stride] / len(labels)
+        penalties = VALUES[::stride] / len(labels)
         start = time.perf_counter()
-        excess, bounds, converged = excesses(features, labels, l2s)
+        excess, bounds, converged = excesses(features, labels, penalties)
         print(
-            f"{name} {features.shape}, {len(l2s)} penalties: excess {excess[0].max():.1e} in "
+            f"{name} {features.shape}, {len(penalties)} penalties: excess {excess[0].max():.1e} in "
             f"float32, {excess[1].max():.1e} in float64, over optima proved to {bounds.max():.0e}; "
             f"converged {converged.mean():.0%}; {time.perf_counter() - start:.0f} s",
             flush=True,
@@ -163,16 +168,18 @@ def main() -> None:
             globals()[name]()
             continue
         features, labels = draw(*SHAPES[name])
-        l2s = VALUES / len(labels)
+        penalties = VALUES / len(labels)
         seconds = []
         for _ in range(4):
             start = time.perf_counter()
-            fit = logistic.fit_path(features, labels, l2s)
+            fit = logistic.fit_path(features, labels, penalties)
             seconds.append(time.perf_counter() - start)
         ours = float(np.median(seconds[1:]))
         some = np.arange(0, 97, options.every)
-        exact = logistic.fit_path(features, labels, l2s, dtype=np.float64, tolerance=1e-10)
-        reached = [objective(features, labels, fit.kernel[i], fit.bias[i], l2s[i]) for i in some]
+        exact = logistic.fit_path(features, labels, penalties, dtype=np.float64, tolerance=1e-10)
+        reached = [
+            objective(features, labels, fit.kernel[i], fit.bias[i], penalties[i]) for i in some
+        ]
         excess = np.max(np.array(reached) / exact.objective[some] - 1)
         print(
             f"{name} {SHAPES[name]}: {ours:.2f} s, compile {seconds[0] - ours:.1f} s, "
@@ -199,11 +206,11 @@ def together(name: str, count: int = 11) -> None:
     """Prints the time of several data sets at once, and of one after another."""
     sets = [draw(*SHAPES[name], seed=seed) for seed in range(count)]
     features, labels = zip(*sets, strict=True)
-    l2s = VALUES / len(labels[0])
+    penalties = VALUES / len(labels[0])
     classes = SHAPES[name][2]
     ways = {
-        "at once": lambda: logistic.fit_paths(features, labels, l2s, num_classes=classes),
-        "one after another": lambda: [logistic.fit_path(*one, l2s) for one in sets],
+        "at once": lambda: logistic.fit_paths(features, labels, penalties, num_classes=classes),
+        "one after another": lambda: [logistic.fit_path(*one, penalties) for one in sets],
     }
     found, medians = {}, {}
     for way, run in ways.items():
@@ -315,13 +322,13 @@ def collapsed(samples: int = 8_000, dim: int = 64, classes: int = 100) -> None:
     labels = np.arange(samples) % classes
     noise = rng.normal(size=(samples, dim)) * np.geomspace(1, 0.01, dim)
     features = (centres[labels] + noise).astype(np.float32)
-    l2s = np.geomspace(1, 1e-6, 25)
+    penalties = np.geomspace(1, 1e-6, 25)
     for name, most in (("blocks", _precondition.SAMPLES), ("diagonal", 0)):
         _precondition.SAMPLES = most
         seconds = []
         for _ in range(4):
             start = time.perf_counter()
-            fit = logistic.fit_path(features, labels, l2s, tolerance=1e-5)
+            fit = logistic.fit_path(features, labels, penalties, tolerance=1e-5)
             seconds.append(time.perf_counter() - start)
         ours = float(np.median(seconds[1:]))
         print(

@@ -53,8 +53,8 @@ def workloads():
         yield f"report, D = {dim}, K = {classes}", lambda s=start: vci_jax.report(s)
     _, features, labels = state(10_000, 64, 10)
     features, labels = np.asarray(features) / 4, np.asarray(labels)
-    l2s = np.logspace(-6, 6, 97) / len(labels)
-    yield "fit_path, N = 10000, D = 64, K = 10", lambda: fit_path(features, labels, l2s)
+    penalties = np.logspace(-6, 6, 97) / len(labels)
+    yield "fit_path, N = 10000, D = 64, K = 10", lambda: fit_path(features, labels, penalties)
 
 
 def child():

@@ -6,9 +6,18 @@ from vci_jax.probe.path import (
     fit,
     fit_path,
     fit_paths,
+    iter_path,
     join,
-    walk,
     warn,
 )
 
-__all__ = ["ConvergenceWarning", "ProbeFit", "fit", "fit_path", "fit_paths", "join", "walk", "warn"]
+__all__ = [
+    "ConvergenceWarning",
+    "ProbeFit",
+    "fit",
+    "fit_path",
+    "fit_paths",
+    "iter_path",
+    "join",
+    "warn",
+]

@@ -64,7 +64,7 @@ def samples():
     features, labels, queries = _points()
     return {
         "features": features, "labels": labels, "queries": queries,
-        "l2s": np.array([1.0, 0.1, 0.01, 0.03]), "weights": np.ones(N),
+        "penalties": np.array([1.0, 0.1, 0.01, 0.03]), "weights": np.ones(N),
         "class_weight": np.array([1.0, 2.0, 1.0]),
     }  # fmt: skip
 
@@ -82,10 +82,10 @@ def _duplicated():
 def path(data):
     """The optima of a path, and what they predict."""
     found = logistic.fit_path(
-        data["features"], data["labels"], data["l2s"], sample_weight=data["weights"],
+        data["features"], data["labels"], data["penalties"], sample_weight=data["weights"],
         class_weight=data["class_weight"], num_classes=K, dtype=np.float64,
     )  # fmt: skip
-    order = np.argsort(data["l2s"])
+    order = np.argsort(data["penalties"])
     logits = np.asarray(data["features"], float) @ found.kernel[order] + found.bias[order][:, None]
     return {
         "kernel": found.kernel[order], "bias": found.bias[order], "loss": found.objective[order],
@@ -94,29 +94,35 @@ def path(data):
 
 
 def _joined(data):
-    parts = list(logistic.walk(data["features"], data["labels"], data["l2s"], dtype=np.float64))
+    parts = list(
+        logistic.iter_path(data["features"], data["labels"], data["penalties"], dtype=np.float64)
+    )
     places, found = logistic.join(parts)
-    logistic.warn(found, data["l2s"][places])
-    return {"loss": found.objective[np.argsort(data["l2s"][places])]}
+    logistic.warn(found, data["penalties"][places])
+    return {"loss": found.objective[np.argsort(data["penalties"][places])]}
 
 
 def _alone(data):
     found = [logistic.fit(data["features"], data["labels"], l2, dtype=np.float64)
-             for l2 in np.sort(data["l2s"])[:2]]  # fmt: skip
+             for l2 in np.sort(data["penalties"])[:2]]  # fmt: skip
     return {"loss": np.array([one.objective for one in found])}
 
 
 def _several(data):
     found = logistic.fit_paths(
-        [data["features"]] * 2, [data["labels"]] * 2, data["l2s"], num_classes=K, dtype=np.float64
+        [data["features"]] * 2,
+        [data["labels"]] * 2,
+        data["penalties"],
+        num_classes=K,
+        dtype=np.float64,
     )
-    return {"loss": np.array([one.objective[np.argsort(data["l2s"])] for one in found])}
+    return {"loss": np.array([one.objective[np.argsort(data["penalties"])] for one in found])}
 
 
 def _units(scale):
     """Features in another unit: the penalties follow, and only the kernel notices."""
     return changed(features=times(scale), queries=times(scale),
-                   l2s=lambda l2s: l2s * scale**2)  # fmt: skip
+                   penalties=lambda penalties: penalties * scale**2)  # fmt: skip
 
 
 _PATH = _probe("path.fit_path", "_inputs.samples", "_inputs.penalties", "_inputs.weights",
@@ -131,8 +137,8 @@ def _fit(statement, change, mistake, expect=dict, rtol=2e-4, functions=_PATH, an
 SOLVER = (
     _fit("The order of the samples does not matter.",
          reordered("features", "labels", "weights"), misreads_a_row()),
-    _fit("The order of the penalties does not matter.", reordered("l2s"),
-         changed(l2s=lambda l2s: l2s / 2)),
+    _fit("The order of the penalties does not matter.", reordered("penalties"),
+         changed(penalties=lambda penalties: penalties / 2)),
     *(_fit(f"Features times {scale:g} and penalties times its square: the same logits.",
            _units(scale), mistake, powers(scale, kernel=-1))
       for scale, mistake in ((1e8, saturates("features")), (1e-8, rounds_absolutely("features", 9)),
@@ -164,7 +170,7 @@ SOLVER = (
          misreads_a_row()),
     _fit("The order of the samples does not matter to a walk.",
          reordered("features", "labels"), misreads_a_row(),
-         functions=_probe("path.walk", "path.join", "path.warn"),
+         functions=_probe("path.iter_path", "path.join", "path.warn"),
          answer=_joined, rtol=1e-8),
     _fit("The order of the samples does not matter to one fit.",
          reordered("features", "labels"), misreads_a_row(), functions=_probe("path.fit"),
@@ -411,7 +417,7 @@ def _some_logits():
 
 def _weighed(data):
     weights = _inputs.weights(_points()[1], K, data["weights"], data["class_weight"])
-    return {"weights": weights, "penalties": _inputs.penalties(list(data["l2s"]))}
+    return {"weights": weights, "penalties": _inputs.penalties(list(data["penalties"]))}
 
 
 INPUTS = (

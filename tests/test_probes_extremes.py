@@ -181,15 +181,15 @@ def light_samples():
 def test_uneven_samples_converge_with_a_proof(dtype, draw):
     """L-BFGS alone predicts nothing left to gain where there is 1e-3 of the objective."""
     features, labels, weights = draw()
-    l2s = np.geomspace(1e2, 1e-6, 9)
+    penalties = np.geomspace(1e2, 1e-6, 9)
     tolerance = 5e-7 if dtype == np.float32 else 3e-10
-    fit = path.fit_path(features, labels, l2s, sample_weight=weights, dtype=dtype)
+    fit = path.fit_path(features, labels, penalties, sample_weight=weights, dtype=dtype)
     # Where logits are large, rounding may keep float64 from its proof of 3e-10 at the end.
     assert fit.converged[:-1].all()
     assert (fit.gap <= 5 * tolerance)[fit.converged].all()
     for i in np.flatnonzero(fit.converged)[[3, 5, 7, -1]]:
         one = path.ProbeFit(*(field[i] for field in fit))
-        assert excess(features, labels, one, l2s[i], weights) <= WITHIN[dtype]
+        assert excess(features, labels, one, penalties[i], weights) <= WITHIN[dtype]
 
 
 def test_what_is_left_out_counts_in_the_gap(monkeypatch):

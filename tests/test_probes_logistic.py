@@ -131,14 +131,16 @@ def test_a_slow_end_is_not_taken_for_the_end(penalties):
 
     The predicted decrease is then far below what is left, and has to be believed less.
     """
-    l2s = np.geomspace(1e3, 1e-6, penalties)
+    penalties = np.geomspace(1e3, 1e-6, penalties)
     for seed in range(1000, 1012):
         features, labels = draw(seed=seed, noise=[0.5, 1, 2][seed % 3])
         features = features.astype(np.float32)
-        best = path.fit_path(features, labels, l2s, dtype=np.float64, tolerance=1e-10)
-        ours = path.fit_path(features, labels, l2s)
+        best = path.fit_path(features, labels, penalties, dtype=np.float64, tolerance=1e-10)
+        ours = path.fit_path(features, labels, penalties)
         assert ours.converged.all()
-        reached = [objective(features, labels, *one) for one in zip(*ours[:2], l2s, strict=True)]
+        reached = [
+            objective(features, labels, *one) for one in zip(*ours[:2], penalties, strict=True)
+        ]
         assert np.max(reached / best.objective) - 1 < 1e-6, seed
 
 
@@ -313,15 +315,15 @@ def test_a_path_cut_short_says_so():
         ({"features": np.ones(4)}, r"shape \(4,\)"),
         ({"labels": [0, 1, 2, 3], "num_classes": 3}, r"1 labels lie outside \[0, 3\)"),
         ({"labels": [0.0, 1, 1, 0]}, "float64; expected integers"),
-        ({"l2s": [1.0, 0.0]}, "positive finite"),
-        ({"l2s": []}, "positive finite"),
+        ({"penalties": [1.0, 0.0]}, "positive finite"),
+        ({"penalties": []}, "positive finite"),
         ({"sample_weight": [1, 1, -1, 1]}, "not negative"),
         ({"sample_weight": [1, 1]}, r"\(2,\)"),
         ({"class_weight": [1.0]}, r"expected \(2,\)"),
     ],
 )
 def test_bad_input(change, message):
-    good = {"features": np.eye(4, 2), "labels": [0, 1, 0, 1], "l2s": [1.0]}
+    good = {"features": np.eye(4, 2), "labels": [0, 1, 0, 1], "penalties": [1.0]}
     with pytest.raises(ValueError, match=message):
         path.fit_path(**(good | change))
 
@@ -462,8 +464,8 @@ class Stopped(Exception):
 
 def test_an_interrupted_path_goes_on_to_the_same_numbers(exact, tmp_path, monkeypatch):
     features, labels, _ = exact
-    l2s = np.geomspace(1e3, 1e-6, 40)
-    whole = path.fit_path(features, labels, l2s)
+    penalties = np.geomspace(1e3, 1e-6, 40)
+    whole = path.fit_path(features, labels, penalties)
     calls, follow = [], _solver.follow
 
     def fail_at_the_third(*arguments):
@@ -475,23 +477,23 @@ def test_an_interrupted_path_goes_on_to_the_same_numbers(exact, tmp_path, monkey
     monkeypatch.setattr(_solver, "follow", fail_at_the_third)
     file = tmp_path / "path.npz"
     with pytest.raises(Stopped):
-        path.fit_path(features, labels, l2s, resume=file)
-    resumed = path.fit_path(features, labels, l2s, resume=file)
+        path.fit_path(features, labels, penalties, resume=file)
+    resumed = path.fit_path(features, labels, penalties, resume=file)
     assert len(calls) == 4  # The third block alone was left.
     for a, b in zip(resumed, whole, strict=True):
         np.testing.assert_array_equal(a, b)
-    again = path.fit_path(features, labels, l2s, resume=file)
+    again = path.fit_path(features, labels, penalties, resume=file)
     assert len(calls) == 4
     np.testing.assert_array_equal(again.kernel, whole.kernel)
     with pytest.raises(_progress.Unusable, match="other features, labels"):
-        path.fit_path(features + 1, labels, l2s, resume=file)
+        path.fit_path(features + 1, labels, penalties, resume=file)
     kept = file.read_bytes()
     wrong = bytearray(kept)
     wrong[kept.rfind(b"NUMPY") + 150] ^= 1  # A number of the last array.
     for damaged in (b"mine", b"", kept[:-100], bytes(wrong)):
         file.write_bytes(damaged)
         with pytest.raises(_progress.Unusable, match="keeps no path"):
-            path.fit_path(features, labels, l2s, resume=file)
+            path.fit_path(features, labels, penalties, resume=file)
 
 
 def test_a_class_without_weight_is_absent(exact):

@@ -84,15 +84,15 @@ def test_the_best_of_the_span_is_found_and_never_worse_than_going_straight_on(x6
     """From three optima, near each other and far: Newton's last step is not looked at."""
     features, labels = draw(dim=6)
     data, design, found = made(features, labels)
-    l2s = 0.1 / ratio ** np.arange(4)
-    fit = path.fit_path(features, labels, l2s[:3], dtype=np.float64)
+    penalties = 0.1 / ratio ** np.arange(4)
+    fit = path.fit_path(features, labels, penalties[:3], dtype=np.float64)
     kernel = found.scale * np.einsum("dq,pdk->pqk", found.axes, fit.kernel)
     bias = fit.bias + np.einsum("d,pdk->pk", found.mean, fit.kernel)
     params = np.concatenate([kernel, bias[:, None]], axis=1)[::-1]
     images = [
         relative_to_target(jnp.asarray(one.T @ design)[None, None], data.targets) for one in params
     ]
-    l2 = l2s[3] / found.scale**2
+    l2 = penalties[3] / found.scale**2
     best = np.asarray(jax.jit(_warm_start.best)(data, jnp.asarray(params), images, l2))
     reached = value(design, labels, best, l2)
     assert reached <= value(design, labels, 2 * params[0] - params[1], l2)
@@ -227,11 +227,11 @@ def collapsed(rng, samples=1500, dim=24, classes=12):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_blocks_save_most_steps_and_change_no_optimum(monkeypatch, dtype):
     features, labels = collapsed(np.random.default_rng(0))
-    l2s = np.geomspace(1, 1e-6, 13)
+    penalties = np.geomspace(1, 1e-6, 13)
     options = {"dtype": dtype, "tolerance": 1e-6}
-    plain = path.fit_path(features, labels, l2s, **options)
+    plain = path.fit_path(features, labels, penalties, **options)
     monkeypatch.setattr(_precondition, "_LEAST_WORK", 0)
-    blocks = path.fit_path(features, labels, l2s, **options)
+    blocks = path.fit_path(features, labels, penalties, **options)
     assert plain.converged.all()
     assert blocks.converged.all()
     np.testing.assert_allclose(blocks.objective, plain.objective, rtol=3e-6)
@@ -243,9 +243,9 @@ def test_blocks_save_most_steps_and_change_no_optimum(monkeypatch, dtype):
 def test_blocks_are_the_same_over_eight_devices(monkeypatch):
     monkeypatch.setattr(_precondition, "_LEAST_WORK", 0)
     features, labels = collapsed(np.random.default_rng(3))
-    l2s = np.geomspace(1, 1e-5, 6)
-    alone = path.fit_path(features, labels, l2s)
+    penalties = np.geomspace(1, 1e-5, 6)
+    alone = path.fit_path(features, labels, penalties)
     mesh = jax.make_mesh((8,), ("data",))
-    spread = path.fit_path(features, labels, l2s, mesh=mesh)
+    spread = path.fit_path(features, labels, penalties, mesh=mesh)
     np.testing.assert_allclose(spread.objective, alone.objective, rtol=2e-6)
     assert spread.converged.all()

@@ -230,7 +230,7 @@ def probe(
       num_classes: K.
       score_name: of ``tasks.SCORES``.
       options: of the probes.
-      resume: a file for what is done of the path; see ``logistic.walk``.
+      resume: a file for what is done of the path; see ``logistic.iter_path``.
 
     Raises:
       ValueError: the features are not finite, or cannot be divided by class.

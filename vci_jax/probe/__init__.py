@@ -1,6 +1,6 @@
 r"""Linear probes of features: a whole path of penalties, each solved to its optimum.
 
-    fits = probe.fit_path(features, labels, l2s)  # kernel [P D K], bias [P K], gap [P], ...
+    fits = probe.fit_path(features, labels, penalties)  # kernel [P D K], bias [P K], gap [P], ...
     choice = probe.sweep(train, test)  # choose a penalty on validation, refit, score once
     ranking = probe.rank({"a": features, "b": others}, labels)  # which suits best, and how sure
 

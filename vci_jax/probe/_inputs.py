@@ -142,16 +142,16 @@ def settings(dtype: np.dtype, tolerance: float, max_steps: int) -> None:
         raise VCIError(f"max_steps is {max_steps}; expected 0 to 2^31 - 1.")
 
 
-def in_range(l2s: np.ndarray, scale: float, dtype: np.dtype) -> np.ndarray:
+def in_range(penalties: np.ndarray, scale: float, dtype: np.dtype) -> np.ndarray:
     """Returns the penalties for features of unit scale, as ``dtype`` can represent them.
 
     Raises:
       VCIError: some are too small or too large for that.
     """
     with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
-        relative = l2s / np.square(scale)
+        relative = penalties / np.square(scale)
     info = np.finfo(dtype)
-    wrong = l2s[~((relative > 1e3 * info.tiny) & (relative < 1e-3 * info.max))]
+    wrong = penalties[~((relative > 1e3 * info.tiny) & (relative < 1e-3 * info.max))]
     if len(wrong):
         raise VCIError(
             f"l2 = {wrong[0]:.3g} for features with a standard deviation of {scale:.3g} is beyond "
@@ -161,16 +161,18 @@ def in_range(l2s: np.ndarray, scale: float, dtype: np.dtype) -> np.ndarray:
     return relative
 
 
-def penalties(l2s: Any) -> np.ndarray:
+def penalties(penalties: Any) -> np.ndarray:
     """Returns penalties ``[P]``, positive and finite, or raises ``VCIError``."""
-    l2s = np.asarray(l2s, np.float64)
-    wrong = l2s[~((l2s > 0) & np.isfinite(l2s))] if l2s.ndim == 1 else l2s
-    if l2s.ndim != 1 or not len(l2s) or len(wrong):
+    penalties = np.asarray(penalties, np.float64)
+    wrong = (
+        penalties[~((penalties > 0) & np.isfinite(penalties))] if penalties.ndim == 1 else penalties
+    )
+    if penalties.ndim != 1 or not len(penalties) or len(wrong):
         raise VCIError(
             f"penalties must be a list of positive finite numbers, got {wrong}; without a penalty "
             "separable data have no optimum."
         )
-    return l2s
+    return penalties
 
 
 def weights(

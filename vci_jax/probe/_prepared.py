@@ -59,7 +59,7 @@ class ProbeFit(NamedTuple):
     gap: np.ndarray
 
 
-class Job(NamedTuple):
+class PreparedData(NamedTuple):
     """What the solver takes, and what turns its results back.
 
     Attributes:
@@ -102,10 +102,10 @@ class Job(NamedTuple):
             converged=optima.converged & (unseen <= tolerance),
         )
         fit = _restore(optima, self.rotation, self.present, self.num_classes)
-        l2s = self.visited[self.wanted[places]] * self.rotation.scale**2
-        return places, self._as_given(fit, l2s, tolerance)
+        penalties = self.visited[self.wanted[places]] * self.rotation.scale**2
+        return places, self._as_given(fit, penalties, tolerance)
 
-    def _as_given(self, fit: ProbeFit, l2s: np.ndarray, tolerance: float) -> ProbeFit:
+    def _as_given(self, fit: ProbeFit, penalties: np.ndarray, tolerance: float) -> ProbeFit:
         """Holds objectives against float64 and the features as given, where rounding may tell.
 
         For data that are uneven, and for features so far from zero that the kernel times their mean
@@ -115,7 +115,8 @@ class Job(NamedTuple):
         if self.data.uneven is None and (lost <= _DIGITS * tolerance).all():
             return fit
         values = [
-            _objective(*self.samples, *one) for one in zip(fit.kernel, fit.bias, l2s, strict=True)
+            _objective(*self.samples, *one)
+            for one in zip(fit.kernel, fit.bias, penalties, strict=True)
         ]
         above = np.maximum(np.array(values) / fit.objective - 1, 0)
         return fit._replace(
@@ -128,30 +129,30 @@ class Job(NamedTuple):
 def prepare(
     features: np.ndarray,
     labels: np.ndarray,
-    l2s: np.ndarray,
+    penalties: np.ndarray,
     weights: np.ndarray,
     num_classes: int,
     dtype: np.dtype,
     mesh: Any = None,
-) -> Job | ProbeFit:
-    """Returns a data set, checked by ``inputs``, as a job; or the fit, if there is one class alone.
+) -> PreparedData | ProbeFit:
+    """Returns a data set, checked by ``inputs``, for the solver; or the fit, if there is one class.
 
     Raises:
       VCIError: a penalty is out of the range of ``dtype``, relative to the features' variance.
     """
     present = np.flatnonzero(np.bincount(labels, weights, num_classes) > 0)
     if len(present) == 1:
-        return _only_one(features.shape[1], num_classes, present[0], len(l2s))
+        return _only_one(features.shape[1], num_classes, present[0], len(penalties))
     found = _rotation.fit(features, weights)
-    _say_what_is_lost(found, l2s)
-    visited, wanted = _bridged(_inputs.in_range(l2s, found.scale, dtype))
+    _say_what_is_lost(found, penalties)
+    visited, wanted = _bridged(_inputs.in_range(penalties, found.scale, dtype))
     # Samples of classes without weight may stand in any row.
     rows = np.minimum(np.searchsorted(present, labels), len(present) - 1)
     with jax.enable_x64(dtype == np.float64):
         data = _problem(features, rows, weights, len(present), found, dtype, mesh)
         state = _begin(np.bincount(rows, weights), data, visited[0])
     samples = features, labels, weights
-    return Job(data, state, visited, wanted, found, present, num_classes, samples)
+    return PreparedData(data, state, visited, wanted, found, present, num_classes, samples)
 
 
 def _objective(
@@ -174,13 +175,13 @@ def _objective(
     return float(total)
 
 
-def _say_what_is_lost(found: _rotation.Rotation, l2s: np.ndarray) -> None:
-    share = float(found.lost * np.square(found.scale) / l2s.min())
+def _say_what_is_lost(found: _rotation.Rotation, penalties: np.ndarray) -> None:
+    share = float(found.lost * np.square(found.scale) / penalties.min())
     if share > _UNSEEN:
         warnings.warn(
             f"{found.dropped} of {found.dropped + len(found.squares)} directions of the features "
             f"vary less than rounding resolves and were left out, which may cost {share:.1g} of "
-            f"the objective at l2 = {l2s.min():.3g}; bring the features to one unit.",
+            f"the objective at l2 = {penalties.min():.3g}; bring the features to one unit.",
             stacklevel=4,
         )
 
@@ -195,13 +196,13 @@ def _only_one(dim: int, num_classes: int, present: int, penalties: int) -> Probe
     return ProbeFit(kernel, bias, zero, zero, np.zeros(penalties, np.int32), done, zero)
 
 
-def _bridged(l2s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _bridged(penalties: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns penalties to visit, from large to small, and where those asked for are among them.
 
     A path is started where the optimum is nearly zero, at the largest variance (one), and never
     jumps by more than ``_LARGEST_RATIO``; from far away L-BFGS takes thousands of steps.
     """
-    stops = np.unique(l2s)[::-1]
+    stops = np.unique(penalties)[::-1]
     if stops[0] < 1:
         stops = np.concatenate([[1.0], stops])
     visited = [stops[:1]]
@@ -210,7 +211,7 @@ def _bridged(l2s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         visited.append(np.geomspace(high, low, max(pieces, 1) + 1)[1:-1])
         visited.append(np.array([low]))
     descending = np.concatenate(visited)
-    return descending, np.searchsorted(-descending, -l2s)
+    return descending, np.searchsorted(-descending, -penalties)
 
 
 def _problem(

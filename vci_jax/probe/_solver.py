@@ -118,14 +118,16 @@ def begin(prior: jax.Array, hessian: jax.Array, l2: jax.Array) -> State:
 
 
 @jax.jit
-def follow(problem: Problem, state: State, l2s: jax.Array, stop: Stop) -> tuple[State, Optimum]:
+def follow(
+    problem: Problem, state: State, penalties: jax.Array, stop: Stop
+) -> tuple[State, Optimum]:
     """Returns where the path stands after some penalties, and the optima at them.
 
     Args:
       problem: the data.
       state: where it stood.
-      l2s: penalties from large to small; those that are zero are passed over, and their optima are
-        zero, ``[P]``.
+      penalties: from large to small; those that are zero are passed over, and their optima
+        are zero, ``[P]``.
       stop: when to go on to the next.
     """
     relative = partial(relative_to_target, targets=problem.targets)
@@ -142,16 +144,16 @@ def follow(problem: Problem, state: State, l2s: jax.Array, stop: Stop) -> tuple[
         )
         return jax.lax.cond(l2 > 0, visit, lambda carry, _: (carry, nothing), carry, l2)
 
-    (state, _), optima = jax.lax.scan(either, (state, images), l2s)
+    (state, _), optima = jax.lax.scan(either, (state, images), penalties)
     return state, optima
 
 
 @jax.jit
 def follow_together(
-    problems: Problem, states: State, l2s: jax.Array, stop: Stop
+    problems: Problem, states: State, penalties: jax.Array, stop: Stop
 ) -> tuple[State, Optimum]:
     """Returns ``follow`` of several data sets in step, each array with one more axis in front."""
-    return jax.vmap(follow, in_axes=(0, 0, 0, None))(problems, states, l2s, stop)
+    return jax.vmap(follow, in_axes=(0, 0, 0, None))(problems, states, penalties, stop)
 
 
 def _solve(

@@ -204,7 +204,7 @@ def least_squares(
     5.1): (1/2)(1 - 1/K) - Tr[Sigma_T^+ Sigma_B] / (2K) on balanced data.
 
     Raises:
-      VCIError: shapes, labels or values are not as ``path.walk`` demands.
+      VCIError: shapes, labels or values are not as ``path.iter_path`` demands.
 
     Warns:
       UserWarning: directions vary less than rounding resolves, and were left out; or kernel and

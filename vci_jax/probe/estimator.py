@@ -60,18 +60,18 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
         if len(self.classes_) < 2:
             raise VCIError(f"the samples have 1 class, {self.classes_}; a classifier needs two.")
         used = weights > 0
-        l2s = np.array([1 / (self.C * weights.sum())])
-        walk = path.walk(
+        penalties = np.array([1 / (self.C * weights.sum())])
+        optima = path.iter_path(
             X[used],
             np.searchsorted(self.classes_, y[used]),
-            l2s,
+            penalties,
             sample_weight=weights[used],
             tolerance=self.tol,
             max_steps=self.max_iter,
-            dtype=np.dtype(self.dtype),
+            dtype=self.dtype,
         )
-        _, found = path.join(walk)
-        path.warn(found, l2s, ConvergenceWarning)
+        _, found = path.join(optima)
+        path.warn(found, penalties, ConvergenceWarning)
         self.coef_, self.intercept_ = found.kernel[0].T, found.bias[0]
         self.n_iter_ = np.maximum(1, found.steps)
         return self

@@ -24,7 +24,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from vci_jax import progress
-from vci_jax.errors import VCIError
+from vci_jax.errors import VCIError, check_dtype
 from vci_jax.probe import _inputs, _prepared, _progress, _solver
 from vci_jax.probe._prepared import ProbeFit
 from vci_jax.probe._progress import Unusable
@@ -36,8 +36,8 @@ __all__ = [
     "fit",
     "fit_path",
     "fit_paths",
+    "iter_path",
     "join",
-    "walk",
     "warn",
 ]
 
@@ -53,29 +53,55 @@ def fit(features: ArrayLike, labels: ArrayLike, l2: float, **options: Any) -> Pr
 
 
 def fit_path(
-    features: ArrayLike, labels: ArrayLike, l2s: Sequence[float] | ArrayLike, **options: Any
+    features: ArrayLike,
+    labels: ArrayLike,
+    penalties: Sequence[float] | ArrayLike,
+    *,
+    num_classes: int | None = None,
+    sample_weight: ArrayLike | None = None,
+    class_weight: ArrayLike | None = None,
+    tolerance: float | None = None,
+    max_steps: int = 2000,
+    dtype: Any = np.float32,
+    mesh: Any = None,
+    resume: str | os.PathLike[str] | None = None,
 ) -> ProbeFit:
-    """Returns the optimum at every penalty, in the order of ``l2s``; options are those of ``walk``.
+    """Returns the optimum at every penalty, in the order of ``penalties``.
+
+    Args are those of ``iter_path``.
 
     Returns:
       The optima, as float64 NumPy arrays. Steps are those at the penalties asked for; wide gaps
       between penalties are bridged by others, which are not reported.
 
     Raises:
-      VCIError: as ``walk``.
+      VCIError: as ``iter_path``.
 
     Warns:
       ConvergenceWarning: some penalties did not converge; it names them.
     """
-    found = _in_order(walk(features, labels, l2s, **options))
-    warn(found, np.asarray(l2s, np.float64))
+    optima = iter_path(
+        features,
+        labels,
+        penalties,
+        num_classes=num_classes,
+        sample_weight=sample_weight,
+        class_weight=class_weight,
+        tolerance=tolerance,
+        max_steps=max_steps,
+        dtype=dtype,
+        mesh=mesh,
+        resume=resume,
+    )
+    found = _in_order(optima)
+    warn(found, np.asarray(penalties, np.float64))
     return found
 
 
-def walk(
+def iter_path(
     features: ArrayLike,
     labels: ArrayLike,
-    l2s: Sequence[float] | ArrayLike,
+    penalties: Sequence[float] | ArrayLike,
     *,
     num_classes: int | None = None,
     sample_weight: ArrayLike | None = None,
@@ -91,7 +117,7 @@ def walk(
     Args:
       features: finite, ``[N D]``; may be memory-mapped.
       labels: integers in [0, K), ``[N]``.
-      l2s: positive, in any order, ``[P]``.
+      penalties: positive, in any order, ``[P]``.
       num_classes: K; the largest label plus one if left out.
       sample_weight: not negative, ``[N]``; only ratios matter.
       class_weight: multiplies the weights of each class, ``[K]``.
@@ -106,48 +132,48 @@ def walk(
       resume: a file to keep what is done in; the same call goes on from it, to the same numbers.
 
     Yields:
-      Places in ``l2s``, and the optima at those.
+      Places in ``penalties``, and the optima at those.
 
     Raises:
       VCIError: shapes, labels, penalties, weights or settings are not as above, features are not
         finite (the message counts what is wrong), a penalty is out of the range of ``dtype``
         relative to the variance of the features, or ``resume`` is the file of another call.
     """
-    dtype = np.dtype(dtype)
+    dtype = check_dtype(dtype)
     tolerance = _tolerance(dtype, tolerance, max_steps)
     features, labels, num_classes = _inputs.samples(features, labels, num_classes)
-    l2s = _inputs.penalties(l2s)
+    penalties = _inputs.penalties(penalties)
     weights = _inputs.weights(labels, num_classes, sample_weight, class_weight)
-    job = _prepared.prepare(features, labels, l2s, weights, num_classes, dtype, mesh)
-    if isinstance(job, ProbeFit):
-        yield np.arange(len(l2s)), job
+    prepared = _prepared.prepare(features, labels, penalties, weights, num_classes, dtype, mesh)
+    if isinstance(prepared, ProbeFit):
+        yield np.arange(len(penalties)), prepared
         return
     stop = _stop(dtype, tolerance, max_steps)
-    layout = [leaf.shape for leaf in jax.tree.leaves((job.data.weights, job.state))]
+    layout = [leaf.shape for leaf in jax.tree.leaves((prepared.data.weights, prepared.state))]
     settings = [num_classes, tolerance, max_steps, dtype.str, layout]
-    key = _progress.key([features, labels, weights, l2s], settings) if resume else ""
-    nothing = _progress.Progress(0, job.state, [])
-    kept = _progress.load(resume, key, job.state) if resume else nothing
+    key = _progress.key([features, labels, weights, penalties], settings) if resume else ""
+    nothing = _progress.Progress(0, prepared.state, [])
+    kept = _progress.load(resume, key, prepared.state) if resume else nothing
     for places, *fields in kept.results:
         yield places, ProbeFit(*fields)
-    for start in range(kept.done, len(job.visited), _prepared.BLOCK):
+    for start in range(kept.done, len(prepared.visited), _prepared.BLOCK):
         with jax.enable_x64(dtype == np.float64):
             # Placed alike every time, or another program would be compiled for the second call.
             state = jax.device_put(kept.state, _prepared.placement(mesh))
-            state, optima = _solver.follow(job.data, state, job.block(start), stop)
-        places, result = job.found(start, optima, tolerance)
+            state, optima = _solver.follow(prepared.data, state, prepared.block(start), stop)
+        places, result = prepared.found(start, optima, tolerance)
         results = [*kept.results, (places, *result)] if resume else []
         kept = _progress.Progress(start + _prepared.BLOCK, state, results)
         if resume:
             _progress.save(resume, key, kept)
-        progress.advance("fitting", min(kept.done, len(job.visited)), len(job.visited))
+        progress.advance("fitting", min(kept.done, len(prepared.visited)), len(prepared.visited))
         yield places, result
 
 
 def fit_paths(
     features: Sequence[ArrayLike],
     labels: Sequence[ArrayLike],
-    l2s: Sequence[float] | ArrayLike,
+    penalties: Sequence[float] | ArrayLike,
     *,
     num_classes: int,
     class_weight: ArrayLike | None = None,
@@ -164,7 +190,7 @@ def fit_paths(
     Args:
       features: of each data set, ``[N D]``.
       labels: of each, ``[N]``.
-      l2s: as of ``walk``, and so are the options.
+      penalties: as of ``iter_path``, and so are the options.
       num_classes: K, the same for all.
       class_weight: the same for all, ``[K]``.
       tolerance: relative excess to reach.
@@ -172,26 +198,26 @@ def fit_paths(
       dtype: of the iterations.
 
     Raises:
-      VCIError: as ``walk``, with the number of the data set.
+      VCIError: as ``iter_path``, with the number of the data set.
 
     Warns:
       ConvergenceWarning: as ``fit_path``, for each data set.
     """
-    dtype = np.dtype(dtype)
+    dtype = check_dtype(dtype)
     tolerance = _tolerance(dtype, tolerance, max_steps)
-    l2s = _inputs.penalties(l2s)
-    ready: list[_prepared.Job | ProbeFit] = []
+    penalties = _inputs.penalties(penalties)
+    ready: list[_prepared.PreparedData | ProbeFit] = []
     for number, pair in enumerate(zip(features, labels, strict=True)):
         try:
             rows, marks, _ = _inputs.samples(*pair, num_classes)
             weights = _inputs.weights(marks, num_classes, None, class_weight)
-            ready.append(_prepared.prepare(rows, marks, l2s, weights, num_classes, dtype))
+            ready.append(_prepared.prepare(rows, marks, penalties, weights, num_classes, dtype))
         except ValueError as error:
             raise VCIError(f"data set {number}: {error}") from error
     done: dict[int, ProbeFit] = {i: one for i, one in enumerate(ready) if isinstance(one, ProbeFit)}
-    alike: dict[Any, dict[int, _prepared.Job]] = {}
+    alike: dict[Any, dict[int, _prepared.PreparedData]] = {}
     for i, one in enumerate(ready):
-        if isinstance(one, _prepared.Job):
+        if isinstance(one, _prepared.PreparedData):
             shapes = tuple(leaf.shape for leaf in jax.tree.leaves((one.data, one.state)))
             alike.setdefault(shapes, {})[i] = one
     stop = _stop(dtype, tolerance, max_steps)
@@ -199,28 +225,28 @@ def fit_paths(
         solved = _follow_together(list(together.values()), dtype, stop)
         done |= dict(zip(together, solved, strict=True))
     for found in done.values():
-        warn(found, l2s)
+        warn(found, penalties)
     return [done[i] for i in range(len(ready))]
 
 
 def _follow_together(
-    together: Sequence[_prepared.Job], dtype: np.dtype, stop: _solver.Stop
+    together: Sequence[_prepared.PreparedData], dtype: np.dtype, stop: _solver.Stop
 ) -> list[ProbeFit]:
     parts: list[list[tuple[np.ndarray, ProbeFit]]] = [[] for _ in together]
     with jax.enable_x64(dtype == np.float64):
         data, state = jax.tree.map(
             lambda *leaves: jnp.stack(leaves),
             # Blocks would be computed at every penalty: a batch takes both sides of a condition.
-            *((job.data._replace(sampled=None), job.state) for job in together),
+            *((prepared.data._replace(sampled=None), prepared.state) for prepared in together),
         )
-    for start in range(0, max(len(job.visited) for job in together), _prepared.BLOCK):
-        blocks = np.stack([job.block(start) for job in together])
+    for start in range(0, max(len(prepared.visited) for prepared in together), _prepared.BLOCK):
+        blocks = np.stack([prepared.block(start) for prepared in together])
         with jax.enable_x64(dtype == np.float64):
             state, optima = _solver.follow_together(data, state, blocks, stop)
         optima = _solver.Optimum(*map(np.asarray, optima))
-        for i, job in enumerate(together):
+        for i, prepared in enumerate(together):
             own = _solver.Optimum(*(field[i] for field in optima))
-            parts[i].append(job.found(start, own, float(stop.tolerance)))
+            parts[i].append(prepared.found(start, own, float(stop.tolerance)))
     return [_in_order(part) for part in parts]
 
 
@@ -242,22 +268,22 @@ def _stop(dtype: np.dtype, tolerance: float, max_steps: int) -> _solver.Stop:
 
 
 def join(parts: Iterable[tuple[np.ndarray, ProbeFit]]) -> tuple[np.ndarray, ProbeFit]:
-    """Returns what a walk yielded as one: places, and the optima in their order."""
+    """Returns what ``iter_path`` yielded as one: places, and the optima in their order."""
     places, fits = zip(*parts, strict=True)
     return np.concatenate(places), ProbeFit(*map(np.concatenate, zip(*fits, strict=True)))
 
 
 def warn(
-    found: ProbeFit, l2s: np.ndarray, category: type[UserWarning] = ConvergenceWarning
+    found: ProbeFit, penalties: np.ndarray, category: type[UserWarning] = ConvergenceWarning
 ) -> None:
     """Warns of the penalties that did not converge, in a category of the caller's choice."""
     failed = np.flatnonzero(~found.converged)
     if len(failed):
-        listing = ", ".join(f"{l2s[i]:.3g}" for i in failed[:5])
+        listing = ", ".join(f"{penalties[i]:.3g}" for i in failed[:5])
         more = ", ..." if len(failed) > 5 else ""
         warnings.warn(
-            f"{len(failed)} of {len(l2s)} penalties did not converge (l2 = {listing}{more}) within "
-            f"{found.steps[failed].max()} steps or the precision of the iterations; raise "
+            f"{len(failed)} of {len(penalties)} penalties did not converge (l2 = {listing}{more}) "
+            f"within {found.steps[failed].max()} steps or the precision of the iterations; raise "
             "max_steps or use dtype=numpy.float64.",
             category,
             stacklevel=3,

@@ -98,8 +98,8 @@ def sweep(
       seed: of the split.
       patience: ends the path once this many of the smallest penalties so far cannot be the best, by
         ``settled``, a heuristic; None follows it to its end.
-      resume: a file for what is done of the path; see ``path.walk``.
-      **options: of ``path.walk``.
+      resume: a file for what is done of the path; see ``path.iter_path``.
+      **options: of ``path.iter_path``.
 
     Raises:
       VCIError: a split is not as ``fit_path`` demands, by its name; a class has a single training
@@ -116,15 +116,15 @@ def sweep(
     train, test = Samples(*checked["train"]), Samples(*checked["test"])
     validation = Samples(*checked["validation"]) if validation else None
     fitted, held_out = (train, validation) if validation else hold_out(train, seed)
-    l2s, curve, seen = values / len(fitted.labels), np.full(len(values), np.nan), []
-    for places, part in path.walk(*fitted, l2s, resume=resume, **options):
+    penalties, curve, seen = values / len(fitted.labels), np.full(len(values), np.nan), []
+    for places, part in path.iter_path(*fitted, penalties, resume=resume, **options):
         for place, kernel, bias in zip(places, part.kernel, part.bias, strict=True):
             curve[place] = score(predict(kernel, bias, held_out.features), held_out.labels)
         seen.append((places, part))
         if patience is not None and settled(values, curve, len(held_out.labels), patience):
             break
     places, fits = path.join(seen)
-    path.warn(fits, l2s[places])
+    path.warn(fits, penalties[places])
     value = choose(values, curve)
     said = _at_an_end(values, value)
     everything = _join(train, validation) if validation else train

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from probes.analysis.cohorts import ALL
-from probes.analysis.correlation import Comparison, Correlation
-from probes.analysis.resampling import Plan
+from probes.analysis.correlation import Correlation, CorrelationGap
+from probes.analysis.resampling import ResamplingPlan
 from probes.transfer import rounding
 from vci_jax.interval import holm
 
@@ -68,7 +68,7 @@ class Signs(NamedTuple):
         return len(sure) == 2
 
 
-def signs(correlations: Sequence[Correlation], plan: Plan) -> list[Signs]:
+def signs(correlations: Sequence[Correlation], plan: ResamplingPlan) -> list[Signs]:
     """Returns the signs of every metric over the groups, that of all runs apart."""
     tested, survivors = _holm(correlations, plan)
     found = [one for one in tested if one.group != ALL]
@@ -89,7 +89,7 @@ def signs(correlations: Sequence[Correlation], plan: Plan) -> list[Signs]:
 
 
 def statements(
-    correlations: Sequence[Correlation], comparisons: Sequence[Comparison], plan: Plan
+    correlations: Sequence[Correlation], comparisons: Sequence[CorrelationGap], plan: ResamplingPlan
 ) -> list[str]:
     """Returns every verdict as a sentence, the limits of the evidence last."""
     said = [_say_signs(one) for one in signs(correlations, plan) if len(one.signs) > 1]
@@ -144,7 +144,7 @@ def _say_survivors(one: Signs) -> str:
     return f"; {only}that in {' and that in '.join(surviving)} {verb} {correction}"
 
 
-def _say_tests(correlations: Sequence[Correlation], plan: Plan) -> list[str]:
+def _say_tests(correlations: Sequence[Correlation], plan: ResamplingPlan) -> list[str]:
     tested, sure = _holm(correlations, plan)
     level = 1 - plan.confidence
     kept = [one for one in tested if _rejects(one, plan)]
@@ -155,7 +155,7 @@ def _say_tests(correlations: Sequence[Correlation], plan: Plan) -> list[str]:
     ]
 
 
-def _say_comparison(one: Comparison) -> str:
+def _say_comparison(one: CorrelationGap) -> str:
     interval = one.interval
     start = f"{one.group}: |r| of {one.metric} less that of {one.other} is {one.value:+.3f}"
     if not math.isfinite(interval.low):
@@ -167,7 +167,7 @@ def _say_comparison(one: Comparison) -> str:
     return f"{start} (BCa {interval.low:+.3f} to {interval.high:+.3f}): {verdict}."
 
 
-def _say_thin(one: Correlation, plan: Plan) -> str:
+def _say_thin(one: Correlation, plan: ResamplingPlan) -> str:
     smallest = 2 / math.factorial(one.settings)
     seeds = (
         "one seed each, so that noise of the seed cannot be told from the effect"
@@ -207,7 +207,7 @@ def _is_defined(one: Correlation) -> bool:
 
 
 def _holm(
-    correlations: Sequence[Correlation], plan: Plan
+    correlations: Sequence[Correlation], plan: ResamplingPlan
 ) -> tuple[list[Correlation], list[Correlation]]:
     """The correlations that are defined, and those of them that differ from zero by Holm."""
     tested = [one for one in correlations if _is_defined(one)]
@@ -215,7 +215,7 @@ def _holm(
     return tested, [one for one, p in zip(tested, adjusted, strict=True) if plan.rejects(p)]
 
 
-def _rejects(one: Correlation, plan: Plan) -> bool:
+def _rejects(one: Correlation, plan: ResamplingPlan) -> bool:
     return plan.rejects(one.pearson.permutation.p_value)
 
 

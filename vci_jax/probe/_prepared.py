@@ -59,7 +59,7 @@ class ProbeFit(NamedTuple):
     gap: np.ndarray
 
 
-class Job(NamedTuple):
+class PreparedData(NamedTuple):
     """What the solver takes, and what turns its results back.
 
     Attributes:
@@ -133,7 +133,7 @@ def prepare(
     num_classes: int,
     dtype: np.dtype,
     mesh: Any = None,
-) -> Job | ProbeFit:
+) -> PreparedData | ProbeFit:
     """Returns a data set, checked by ``inputs``, as a job; or the fit, if there is one class alone.
 
     Raises:
@@ -151,7 +151,7 @@ def prepare(
         data = _problem(features, rows, weights, len(present), found, dtype, mesh)
         state = _begin(np.bincount(rows, weights), data, visited[0])
     samples = features, labels, weights
-    return Job(data, state, visited, wanted, found, present, num_classes, samples)
+    return PreparedData(data, state, visited, wanted, found, present, num_classes, samples)
 
 
 def _objective(

@@ -118,29 +118,29 @@ def walk(
     features, labels, num_classes = _inputs.samples(features, labels, num_classes)
     l2s = _inputs.penalties(l2s)
     weights = _inputs.weights(labels, num_classes, sample_weight, class_weight)
-    job = _prepared.prepare(features, labels, l2s, weights, num_classes, dtype, mesh)
-    if isinstance(job, ProbeFit):
-        yield np.arange(len(l2s)), job
+    prepared = _prepared.prepare(features, labels, l2s, weights, num_classes, dtype, mesh)
+    if isinstance(prepared, ProbeFit):
+        yield np.arange(len(l2s)), prepared
         return
     stop = _stop(dtype, tolerance, max_steps)
-    layout = [leaf.shape for leaf in jax.tree.leaves((job.data.weights, job.state))]
+    layout = [leaf.shape for leaf in jax.tree.leaves((prepared.data.weights, prepared.state))]
     settings = [num_classes, tolerance, max_steps, dtype.str, layout]
     key = _progress.key([features, labels, weights, l2s], settings) if resume else ""
-    nothing = _progress.Progress(0, job.state, [])
-    kept = _progress.load(resume, key, job.state) if resume else nothing
+    nothing = _progress.Progress(0, prepared.state, [])
+    kept = _progress.load(resume, key, prepared.state) if resume else nothing
     for places, *fields in kept.results:
         yield places, ProbeFit(*fields)
-    for start in range(kept.done, len(job.visited), _prepared.BLOCK):
+    for start in range(kept.done, len(prepared.visited), _prepared.BLOCK):
         with jax.enable_x64(dtype == np.float64):
             # Placed alike every time, or another program would be compiled for the second call.
             state = jax.device_put(kept.state, _prepared.placement(mesh))
-            state, optima = _solver.follow(job.data, state, job.block(start), stop)
-        places, result = job.found(start, optima, tolerance)
+            state, optima = _solver.follow(prepared.data, state, prepared.block(start), stop)
+        places, result = prepared.found(start, optima, tolerance)
         results = [*kept.results, (places, *result)] if resume else []
         kept = _progress.Progress(start + _prepared.BLOCK, state, results)
         if resume:
             _progress.save(resume, key, kept)
-        progress.advance("fitting", min(kept.done, len(job.visited)), len(job.visited))
+        progress.advance("fitting", min(kept.done, len(prepared.visited)), len(prepared.visited))
         yield places, result
 
 
@@ -180,7 +180,7 @@ def fit_paths(
     dtype = np.dtype(dtype)
     tolerance = _tolerance(dtype, tolerance, max_steps)
     l2s = _inputs.penalties(l2s)
-    ready: list[_prepared.Job | ProbeFit] = []
+    ready: list[_prepared.PreparedData | ProbeFit] = []
     for number, pair in enumerate(zip(features, labels, strict=True)):
         try:
             rows, marks, _ = _inputs.samples(*pair, num_classes)
@@ -189,9 +189,9 @@ def fit_paths(
         except ValueError as error:
             raise VCIError(f"data set {number}: {error}") from error
     done: dict[int, ProbeFit] = {i: one for i, one in enumerate(ready) if isinstance(one, ProbeFit)}
-    alike: dict[Any, dict[int, _prepared.Job]] = {}
+    alike: dict[Any, dict[int, _prepared.PreparedData]] = {}
     for i, one in enumerate(ready):
-        if isinstance(one, _prepared.Job):
+        if isinstance(one, _prepared.PreparedData):
             shapes = tuple(leaf.shape for leaf in jax.tree.leaves((one.data, one.state)))
             alike.setdefault(shapes, {})[i] = one
     stop = _stop(dtype, tolerance, max_steps)
@@ -204,23 +204,23 @@ def fit_paths(
 
 
 def _follow_together(
-    together: Sequence[_prepared.Job], dtype: np.dtype, stop: _solver.Stop
+    together: Sequence[_prepared.PreparedData], dtype: np.dtype, stop: _solver.Stop
 ) -> list[ProbeFit]:
     parts: list[list[tuple[np.ndarray, ProbeFit]]] = [[] for _ in together]
     with jax.enable_x64(dtype == np.float64):
         data, state = jax.tree.map(
             lambda *leaves: jnp.stack(leaves),
             # Blocks would be computed at every penalty: a batch takes both sides of a condition.
-            *((job.data._replace(sampled=None), job.state) for job in together),
+            *((prepared.data._replace(sampled=None), prepared.state) for prepared in together),
         )
-    for start in range(0, max(len(job.visited) for job in together), _prepared.BLOCK):
-        blocks = np.stack([job.block(start) for job in together])
+    for start in range(0, max(len(prepared.visited) for prepared in together), _prepared.BLOCK):
+        blocks = np.stack([prepared.block(start) for prepared in together])
         with jax.enable_x64(dtype == np.float64):
             state, optima = _solver.follow_together(data, state, blocks, stop)
         optima = _solver.Optimum(*map(np.asarray, optima))
-        for i, job in enumerate(together):
+        for i, prepared in enumerate(together):
             own = _solver.Optimum(*(field[i] for field in optima))
-            parts[i].append(job.found(start, own, float(stop.tolerance)))
+            parts[i].append(prepared.found(start, own, float(stop.tolerance)))
     return [_in_order(part) for part in parts]
 
 

@@ -200,23 +200,9 @@ def bench_whole(samples=50_000):
 # --- with a network in front --------------------------------------------------------------------
 
 
-def bench_network(samples=10_240, batch=512):
-    # The training extra: pip install -e ".[train]"
-    from benchmarks.task import plain_task
-    from train import evaluate
-    from train.config import EvalConfig, ModelConfig, OptimConfig
-    from train.step import init_state, predict_layers
-
-    task = plain_task(ModelConfig(name="resnet18", width=16, stem="cifar"), OptimConfig(), 10)
-    model = task.model
-    images = np.random.default_rng(0).standard_normal((samples, 32, 32, 3), np.float32)
-    labels = np.random.default_rng(1).integers(0, 10, samples).astype(np.int32)
-    variables = model.init(jax.random.key(0), images[:1], False)
-    features = jax.jit(lambda x: model.apply(variables, x, False)[1])
+def _two_passes(features, images, labels, batch):
+    """Means first, then scatter around them: each image goes through the network twice."""
     dim = features(images[:batch]).shape[1]
-
-    def ours():
-        vci_jax.measure(features, batches_of(images, labels, batch), 10, progress=False)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def add_means(sums, x, y):
@@ -236,11 +222,33 @@ def bench_network(samples=10_240, batch=512):
         for x, y in batches_of(images, labels, batch):
             scatter = add_scatter(scatter, features(x), y, means)
         offsets = means - means.mean(0)
-        between, within = offsets.T @ offsets / 10, scatter / samples
+        between, within = offsets.T @ offsets / 10, scatter / len(images)
         jax.block_until_ready(
             (jnp.linalg.pinv(within + between) @ between, within @ jnp.linalg.pinv(between))
         )
 
+    return two_passes
+
+
+def bench_network(samples=10_240, batch=512):
+    # The training extra: pip install -e ".[train]"
+    from benchmarks.task import plain_task
+    from train import evaluate
+    from train.config import EvalConfig, ModelConfig, OptimConfig
+    from train.step import init_state, predict_layers
+
+    task = plain_task(ModelConfig(name="resnet18", width=16, stem="cifar"), OptimConfig(), 10)
+    model = task.model
+    images = np.random.default_rng(0).standard_normal((samples, 32, 32, 3), np.float32)
+    labels = np.random.default_rng(1).integers(0, 10, samples).astype(np.int32)
+    variables = model.init(jax.random.key(0), images[:1], False)
+    features = jax.jit(lambda x: model.apply(variables, x, False)[1])
+    dim = features(images[:batch]).shape[1]
+
+    def ours():
+        vci_jax.measure(features, batches_of(images, labels, batch), 10, progress=False)
+
+    two_passes = _two_passes(features, images, labels, batch)
     state = jax.jit(functools.partial(init_state, task, image_shape=(32, 32, 3)))(jax.random.key(0))
     add = jax.jit(functools.partial(evaluate.add_batch, task), donate_argnums=0)
     present = np.ones(batch, np.float32)

@@ -39,7 +39,7 @@ def pairs():
     return {"x": x, "y": 0.8 * x + 0.6 * rng.normal(size=10),
             "given": x + 2 * rng.normal(size=10),
             "settings": np.array([0, 1, 2, 3, 4, 5, 6, 6, 7, 7]),
-            "plan": resampling.Plan(resamples=199)}  # fmt: skip
+            "plan": resampling.ResamplingPlan(resamples=199)}  # fmt: skip
 
 
 def _coefficients(data):
@@ -69,7 +69,7 @@ def _interval(data):
     found = resampling.bca(data["distribution"], float(np.mean(data["sample"])),
                            np.asarray([np.mean(rest) for rest in
                                        resampling.without_each(data["sample"])]),
-                           resampling.Plan())  # fmt: skip
+                           resampling.ResamplingPlan())  # fmt: skip
     return {"ends": np.array(found[:2])}
 
 
@@ -150,7 +150,7 @@ def _studied(data):
         accuracy=np.asarray(data["accuracy"]), mlo=np.asarray(data["mlog"]),
         mlog=np.asarray(data["mlog"]), notes=[],
     )  # fmt: skip
-    plan = resampling.Plan(resamples=99, permutations=120)
+    plan = resampling.ResamplingPlan(resamples=99, permutations=120)
     correlations = correlation.correlate(found, plan)
     compared = correlation.compare(found, "vci", plan)
     said = conclusions.statements(correlations, compared, plan)
@@ -215,7 +215,7 @@ def _scored():
 
 def _summarised(data):
     results = [
-        summary.Result(pathlib.Path(name),
+        summary.ModelScores(pathlib.Path(name),
                        {task: {"score": score, "test_size": 100} for task, score in row.items()},
                        {"accuracy": 0.7, "samples": 100})
         for name, row in zip(data["names"], data["rows"], strict=True)

@@ -9,7 +9,7 @@ import pytest
 
 from probes import figures
 from probes.analysis import correlation, published
-from probes.analysis.resampling import Plan
+from probes.analysis.resampling import ResamplingPlan
 from probes.analysis.runs import Run
 from probes.figures import command, style
 
@@ -91,7 +91,7 @@ RUNS = [run(f"cross_entropy_{i}") for i in range(8)]
 @pytest.fixture(scope="module")
 def published_figure():
     study = published.study()
-    found = correlation.correlate(study, Plan(resamples=99))
+    found = correlation.correlate(study, ResamplingPlan(resamples=99))
     return study, found, figures.transfer_scatter(study, found)
 
 
@@ -185,7 +185,7 @@ def test_the_published_figure_is_legible_and_right(published_figure):
 def test_a_metric_no_run_has_leaves_its_column_empty():
     study = published.study()
     study.metrics["vci"][:] = np.nan
-    found = correlation.correlate(study, Plan(resamples=99))
+    found = correlation.correlate(study, ResamplingPlan(resamples=99))
     figure = figures.transfer_scatter(study, found)
     assert [t.get_text() for t in figure.axes[3].texts] == ["no run has it", "0 points: no r"]
     assert_legible(figure)

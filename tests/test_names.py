@@ -25,13 +25,13 @@ from test_figures import run as figure_run
 
 from probes import figures
 from probes.analysis import correlation, published, tables
-from probes.analysis.resampling import Plan
+from probes.analysis.resampling import ResamplingPlan
 from probes.analysis.runs import read_runs
 from probes.figures import command, correlate_command, style
 from probes.page import render
 from probes.transfer import display, escape, summary
 
-QUICK = Plan(resamples=99)
+QUICK = ResamplingPlan(resamples=99)
 NAMES = {
     "underscore": "_baseline",
     "mathematics": "lr$0.1$",
@@ -336,7 +336,7 @@ def test_a_csv_has_every_name_and_no_formula():
 def test_a_terminal_shows_the_name(name, tmp_path):
     """The table of scores: rich would read [bold], and stop at [/nothing]."""
     rows = {name: {"score": 0.5, "test_size": 10}}
-    results = [summary.Result(tmp_path / "[bold]run", rows, {})]
+    results = [summary.ModelScores(tmp_path / "[bold]run", rows, {})]
     console = Console(file=io.StringIO(), width=1000, force_terminal=True, color_system=None)
     display.print_table(console, results, summary.summarise(results, [name]), [name])
     assert escape.line(name) in console.file.getvalue()

@@ -12,11 +12,11 @@ from statsmodels.stats.multitest import multipletests
 from probes.analysis import coefficients, conclusions, correlation, published, resampling, tables
 from probes.analysis.coefficients import COEFFICIENTS, pearson
 from probes.analysis.cohorts import ALL
-from probes.analysis.resampling import Plan
+from probes.analysis.resampling import ResamplingPlan
 from probes.figures import correlate_command
 from vci_jax import interval
 
-QUICK = Plan(resamples=499)
+QUICK = ResamplingPlan(resamples=499)
 SCIPY = {
     "pearson": stats.pearsonr,
     "spearman": stats.spearmanr,
@@ -42,7 +42,11 @@ def normal(rng, r, *shape):
 def judged():
     """The published tables, their correlations, and the comparisons of VCI."""
     runs = published.study()
-    return runs, correlation.correlate(runs, Plan()), correlation.compare(runs, "vci", Plan())
+    return (
+        runs,
+        correlation.correlate(runs, ResamplingPlan()),
+        correlation.compare(runs, "vci", ResamplingPlan()),
+    )
 
 
 @pytest.mark.parametrize("name", COEFFICIENTS)
@@ -89,7 +93,7 @@ def test_the_bootstrap_is_scipys(name):
 def test_constant_resamples_are_left_out_and_counted():
     """At n = 4 one resample in 64 repeats a single point; SciPy has no interval then."""
     x, y = normal(np.random.default_rng(2), 0.5, 4)
-    found = resampling.bootstrap(pearson, (x, y), range(4), Plan())
+    found = resampling.bootstrap(pearson, (x, y), range(4), ResamplingPlan())
     assert found.undefined == pytest.approx(1 / 64, abs=4 * math.sqrt(63 / 64**2 / 9999))
     assert -1 <= found.low < found.high <= 1
 
@@ -111,10 +115,10 @@ def test_small_permutation_tests_are_exact(size):
     for coefficient in COEFFICIENTS.values():
         null = np.array([coefficient(np.array(o), y) for o in itertools.permutations(x)])
         tails = [np.mean(s * null >= s * coefficient(x, y) - 1e-12) for s in (-1, 1)]
-        found = resampling.permute(coefficient, x, y, Plan())
+        found = resampling.permute(coefficient, x, y, ResamplingPlan())
         assert found.exact
         assert found.p_value == pytest.approx(min(1, 2 * min(tails)))
-    kendall = resampling.permute(coefficients.kendall, x, y, Plan())
+    kendall = resampling.permute(coefficients.kendall, x, y, ResamplingPlan())
     exact = stats.kendalltau(x, y, method="exact")
     assert kendall.p_value == pytest.approx(exact.pvalue)
 
@@ -122,7 +126,7 @@ def test_small_permutation_tests_are_exact(size):
 def test_random_permutation_tests_are_scipys():
     (x, y), _ = resampling.arrange(normal(np.random.default_rng(4), 0.5, 12), range(12))
     method = stats.PermutationMethod(n_resamples=999, rng=np.random.default_rng(0))
-    found = resampling.permute(pearson, x, y, Plan(resamples=999))
+    found = resampling.permute(pearson, x, y, ResamplingPlan(resamples=999))
     assert not found.exact
     assert found.p_value == stats.pearsonr(x, y, method=method).pvalue
 
@@ -143,7 +147,7 @@ def test_the_interval_inverts_the_test():
     for _ in range(150):
         x, y = normal(rng, 0.75, 6)
         for coefficient in (pearson, coefficients.spearman):
-            found = resampling.permute(coefficient, x, y, Plan(resamples=99))
+            found = resampling.permute(coefficient, x, y, ResamplingPlan(resamples=99))
             if math.isfinite(found.low):
                 assert (found.low <= 0 <= found.high) == (found.p_value > 0.05 + 1e-12)
 
@@ -154,7 +158,7 @@ def coverage(size, r, simulations, seed):
     held = []
     for index in range(simulations):
         x, y = normal(rng, r, size)
-        plan = Plan(resamples=499, permutations=720, seed=index)
+        plan = ResamplingPlan(resamples=499, permutations=720, seed=index)
         bca = resampling.bootstrap(pearson, (x, y), range(size), plan)
         permuted = resampling.permute(pearson, x, y, plan)
         held.append([one.low <= r <= one.high for one in (bca, permuted)])
@@ -236,7 +240,7 @@ def test_the_interval_of_seeds_covers_what_new_seeds_give():
         first, second = (
             (x + 0.3 * rng.standard_normal(40), y + 0.3 * rng.standard_normal(40)) for _ in "12"
         )
-        plan = Plan(resamples=199, seed=seed)
+        plan = ResamplingPlan(resamples=199, seed=seed)
         found = resampling.bootstrap(pearson, first, settings, plan, seeds_only=True)
         again = pearson(*(resampling.means(values, settings) for values in second))
         inside.append(found.low <= again <= found.high)
@@ -283,7 +287,7 @@ def test_published_leave_one_out_by_hand(judged):
 
 def test_only_vci_keeps_its_sign(judged):
     """The claim of the paper, and which part of it is significant."""
-    said = {one.metric: one for one in conclusions.signs(judged[1], Plan())}
+    said = {one.metric: one for one in conclusions.signs(judged[1], ResamplingPlan())}
     assert [name for name, one in said.items() if one.consistent] == ["vci"]
     sure = {name: one.established for name, one in said.items()}
     assert sure == {
@@ -296,7 +300,7 @@ def test_only_vci_keeps_its_sign(judged):
 
 def test_published_verdicts_in_words(judged):
     _, found, comparisons = judged
-    said = "\n".join(conclusions.statements(found, comparisons, Plan()))
+    said = "\n".join(conclusions.statements(found, comparisons, ResamplingPlan()))
     assert "vci: + in temperature, + in regulariser: one sign in every group, each " in said
     assert (
         "significant by itself; only that in temperature survives Holm's correction for 12" in said
@@ -367,9 +371,9 @@ def test_missing_metrics_leave_their_runs_out():
 
 def test_a_plan_without_resamples_is_refused():
     with pytest.raises(ValueError, match="resamples is 10"):
-        Plan(resamples=10)
+        ResamplingPlan(resamples=10)
     with pytest.raises(ValueError, match="confidence 95"):
-        Plan(confidence=95)
+        ResamplingPlan(confidence=95)
 
 
 def test_the_command_prints_and_draws(tmp_path, capsys):
@@ -415,6 +419,8 @@ def test_comparisons_err_as_often_as_verdicts_say(size):
             metrics={"a": y + noise * a, "b": y + noise * b},
             mlog=y,
         )
-        interval = correlation.compare(runs, "a", Plan(resamples=499, seed=seed))[0].interval
+        interval = correlation.compare(runs, "a", ResamplingPlan(resamples=499, seed=seed))[
+            0
+        ].interval
         wrong.append(not interval.low <= 0 <= interval.high)
     assert np.mean(wrong) == pytest.approx(0.105, abs=4 * math.sqrt(0.105 * 0.895 / 1000) + 0.005)

@@ -14,11 +14,11 @@ import pytest
 from probes.analysis import coefficients, conclusions, correlation, published, resampling
 from probes.analysis.coefficients import COEFFICIENTS, pearson
 from probes.analysis.cohorts import ALL
-from probes.analysis.resampling import Plan
+from probes.analysis.resampling import ResamplingPlan
 from probes.transfer import escape, rounding
 from vci_jax import interval
 
-QUICK = Plan(resamples=499, permutations=720)
+QUICK = ResamplingPlan(resamples=499, permutations=720)
 CLOSE = {"rtol": 0, "atol": 1e-9}
 
 MAPS = {
@@ -120,7 +120,7 @@ def test_the_interval_of_the_example_is_the_same_in_two_units():
     """BCa of five points: +0.035 to 1 in both, where a count of ties by == gave -1 in one."""
     x, y, _ = SAMPLES["five"]
     for sample in (x, 0.7 * x + 0.1):
-        found = resampling.bootstrap(pearson, (sample, y), range(5), Plan())
+        found = resampling.bootstrap(pearson, (sample, y), range(5), ResamplingPlan())
         assert (found.low, found.high) == pytest.approx((0.0354387, 1.0), abs=1e-6)
 
 
@@ -247,7 +247,7 @@ def test_resamples_of_one_setting_in_any_order_of_its_seeds_are_constant():
     settings are of one of them alone, each with its seeds drawn in another order.
     """
     x, settings = np.array([0.1, 0.2, 0.3, 5.1, 5.2, 5.3]), [0, 0, 0, 1, 1, 1]
-    taken = resampling.draw(settings, Plan(), seeds_only=False)
+    taken = resampling.draw(settings, ResamplingPlan(), seeds_only=False)
     drawn = np.sort(taken.rows, axis=-1)
     alike = np.all(drawn[:, 0] == drawn[:, 1], axis=-1)
     shuffled = alike & np.any(taken.rows[:, 0] != taken.rows[:, 1], axis=-1)
@@ -292,11 +292,11 @@ def test_a_partial_correlation_of_a_copy_is_undefined():
 def test_the_level_itself_is_significant():
     """p = 0.05 is, at 95 %, where 1 - 0.95 is more than 0.05 by rounding; and at 90 and 99 %."""
     for confidence, p in ((0.95, 0.05), (0.9, 0.1), (0.99, 0.01), (0.7, 0.3)):
-        plan = Plan(confidence=confidence)
+        plan = ResamplingPlan(confidence=confidence)
         assert plan.rejects(p)
         assert plan.rejects(1 - confidence)
         assert not plan.rejects(p + 1 / 40320)
-    assert not Plan().rejects(math.nan)
+    assert not ResamplingPlan().rejects(math.nan)
 
 
 def test_a_run_is_found_under_any_name_and_order(tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from probes.analysis.runs import Run, read_run, read_runs
-from probes.page import classes, command, curves, scatter, tables, wary
+from probes.page import caveats, classes, command, curves, scatter, tables
 from probes.page import scores as transfer
 
 
@@ -180,8 +180,8 @@ def test_missing_and_undefined_metrics_have_their_reason(tmp_path):
 def test_warnings_stand_by_the_number_they_concern(tmp_path, changes, metric, sentence):
     """Each in its own words, in the notes of the metric and on the page."""
     row = made_runs.row(4, "test", **changes)
-    assert any(sentence in note for note in wary.notes(row)[metric])
-    assert wary.notes(made_runs.row(4, "test")) == {}
+    assert any(sentence in note for note in caveats.notes(row)[metric])
+    assert caveats.notes(made_runs.row(4, "test")) == {}
     run = made_runs.write_run(tmp_path / "run", rows=[made_runs.row(4, "train"), row])
     assert sentence in _words(_page(run)[0])
 
@@ -200,7 +200,7 @@ def test_wilson_interval():
     for correct, count in ((360, 360), (45, 50), (0, 10)):
         row = {"accuracy": correct / count, "samples": count}
         expected = proportion.proportion_confint(correct, count, method="wilson")
-        assert wary.accuracy_interval(row) == pytest.approx(expected, abs=1e-7)
+        assert caveats.accuracy_interval(row) == pytest.approx(expected, abs=1e-7)
 
 
 def test_a_group_lists_what_differs(tmp_path):

@@ -231,7 +231,7 @@ def test_correlate_and_transfer_take_a_perfect_accuracy_alike(tmp_path):
     expected = odds.mlog([0.01, 0.7, 0.6], 1 - 1 / 720)
     assert side.mlog[0] == pytest.approx(expected, abs=1e-12)
     scores = {row["task"]: row for row in found[0].transfer}
-    result = summary.Result(paths[0], scores, found[0].last("test"))
+    result = summary.ModelScores(paths[0], scores, found[0].last("test"))
     (row,) = summary.summarise([result], list(scores))
     assert row["mlog"] == pytest.approx(expected, abs=1e-12)
     assert transfer.transfer_score(found[0], list(scores), gain=True) == pytest.approx(expected)

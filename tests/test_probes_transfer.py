@@ -203,7 +203,7 @@ def test_a_broken_image_is_left_out_and_counted(run, photos, tmp_path, few_penal
 
 def result(path, scores, test=None):
     rows = {task: {"score": score, "test_size": 50} for task, score in scores.items()}
-    return summary.Result(path, rows, test if test is not None else {"accuracy": 0.8})
+    return summary.ModelScores(path, rows, test if test is not None else {"accuracy": 0.8})
 
 
 def test_means_are_over_the_tasks_that_all_runs_have(tmp_path):
@@ -234,7 +234,7 @@ def test_perfect_scores_are_half_an_image_away_and_said(tmp_path):
 
 def test_a_perfect_score_of_unknown_images_leaves_the_mean_out_and_says_why(tmp_path):
     """The probes of hours are not lost to a traceback; the same for the run's own accuracy."""
-    unknown = summary.Result(tmp_path, {"a": {"score": 1.0}}, {"accuracy": 1.0})
+    unknown = summary.ModelScores(tmp_path, {"a": {"score": 1.0}}, {"accuracy": 1.0})
     other = result(tmp_path, {"a": 0.5}, test={"accuracy": 1.0, "samples": 360})
     one, two = summary.summarise([unknown, other], ["a"])
     assert one["mlo"] is one["mlog"] is None

@@ -64,7 +64,7 @@ class Study(NamedTuple):
         return members if len(rows) == 1 else members | {ALL: np.arange(len(self.groups))}
 
 
-def from_runs(found: Sequence[Run], split: str) -> Study:
+def from_runs(candidates: Sequence[Run], split: str) -> Study:
     """Returns the runs that can be compared, with the tasks that all of them were scored on.
 
     Scores are compared with the metrics of the step they were taken at where that step was
@@ -74,33 +74,33 @@ def from_runs(found: Sequence[Run], split: str) -> Study:
     score is none. Names become lines, no two the same (``escape.lines``).
 
     Args:
-      found: as read from work directories.
+      candidates: runs as read from work directories.
       split: whose metrics count, ``"train"`` or ``"test"``.
 
     Raises:
       ValueError: fewer than two runs are left, or they have no task in common; names the reasons.
     """
-    names = escape.lines([run.name for run in found])
-    notes, kept, read = [], [], []
-    for name, run in zip(names, found, strict=True):
+    names = escape.lines([run.name for run in candidates])
+    notes, kept, scores, accuracies = [], [], [], []
+    for name, run in zip(names, candidates, strict=True):
         try:
-            own, share, said = shares(run)
+            own_scores, own_accuracy, adjustments = shares(run)
         except ValueError as error:
             notes.append(f"{name}: left out, {str(error).rstrip('.')}.")
         else:
             kept.append(run._replace(name=name, group=_told_apart(escape.line(run.group))))
-            read.append((own, share))
-            notes += [f"{name}: {sentence}" for sentence in said]
-    notes += [note for run in kept for note in _doubts(run, split)]
-    scores = [row for row, _ in read]
+            scores.append(own_scores)
+            accuracies.append(own_accuracy)
+            notes += [f"{name}: {sentence}" for sentence in adjustments]
+    notes += [note for run in kept for note in _mismatches(run, split)]
     tasks = [task for task in scores[0] if all(task in other for other in scores)] if kept else []
     if len(kept) < 2 or not tasks:
-        raise ValueError(_too_few(found, len(kept), notes))
+        raise ValueError(_too_few(candidates, len(kept), notes))
     dropped = sorted({task for other in scores for task in other} - set(tasks))
     if dropped:
         notes.append(f"tasks that not every run was scored on are left out: {', '.join(dropped)}.")
     table = {task: np.array([row[task] for row in scores]) for task in tasks}
-    accuracy = np.array([share for _, share in read])
+    accuracy = np.array(accuracies)
     mlo, mlog = gains(table, accuracy)
     return Study(
         names=[run.name for run in kept],
@@ -149,8 +149,8 @@ def measured(run: Run, split: str) -> Row:
     return same[-1] if len(steps) == 1 and same else run.last(split)
 
 
-def _column(found: Sequence[Run], split: str, metric: str) -> np.ndarray:
-    values = [measured(run, split).get(metric) for run in found]
+def _column(runs_: Sequence[Run], split: str, metric: str) -> np.ndarray:
+    values = [measured(run, split).get(metric) for run in runs_]
     return np.array([math.nan if value is None else value for value in values], np.float64)
 
 
@@ -160,19 +160,19 @@ def _steps(run: Run) -> list[int]:
     return sorted(step for step in found if step is not None)
 
 
-def _doubts(run: Run, split: str) -> list[str]:
-    """What of a run may not belong together, in sentences."""
+def _mismatches(run: Run, split: str) -> list[str]:
+    """Returns sentences about rows of a run that may not belong together."""
     missing = [escape.line(row["task"]) for row in run.transfer if row["score"] is None]
     notes = [f"{run.name}: its score on {', '.join(missing)} is null."] if missing else []
     steps = _steps(run)
-    for one in dict.fromkeys((split, "test")):
-        step = measured(run, one).get("step")
+    for name in dict.fromkeys((split, "test")):
+        step = measured(run, name).get("step")
         if step is not None and any(other != step for other in steps):
             listing = ", ".join(map(str, steps))
             notes.append(
-                f"{run.name}: its scores are of step {listing}, but its {one} metrics of {step}."
+                f"{run.name}: its scores are of step {listing}, but its {name} metrics of {step}."
             )
-    train, test = (run.last(one).get("step") for one in ("train", "test"))
+    train, test = (run.last(name).get("step") for name in ("train", "test"))
     if None not in (train, test) and train != test:
         notes.append(f"{run.name}: its last train row is of step {train}, its last test of {test}.")
     return notes
@@ -182,12 +182,12 @@ def _told_apart(group: str) -> str:
     return f'group "{ALL}"' if group == ALL else group
 
 
-def _too_few(found: Sequence[Run], kept: int, notes: Sequence[str]) -> str:
-    """Why runs cannot be compared, and what to do where probing them would help."""
+def _too_few(candidates: Sequence[Run], kept: int, notes: Sequence[str]) -> str:
+    """Returns why runs cannot be compared, and what to do where probing them would help."""
     why = "\n".join(notes) or "the runs have no task in common."
-    said = f"{kept} of {len(found)} run(s) can be compared, and two are needed that were "
-    said += f"scored on the same tasks:\n{why}"
-    probed = all(any(row["score"] is not None for row in run.transfer) for run in found)
+    message = f"{kept} of {len(candidates)} run(s) can be compared, and two are needed that were "
+    message += f"scored on the same tasks:\n{why}"
+    probed = all(any(row["score"] is not None for row in run.transfer) for run in candidates)
     if not probed or kept > 1:
-        said += "\nProbe them on the same tasks: python -m probes transfer RUN..."
-    return said
+        message += "\nProbe them on the same tasks: python -m probes transfer RUN..."
+    return message

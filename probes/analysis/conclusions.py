@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from probes.analysis.cohorts import ALL
-from probes.analysis.correlation import Comparison, Correlation
-from probes.analysis.resampling import Plan
+from probes.analysis.correlation import Correlation, CorrelationGap
+from probes.analysis.resampling import ResamplingPlan
 from probes.transfer import rounding
 from vci_jax.interval import holm
 
@@ -68,20 +68,26 @@ class Signs(NamedTuple):
         return len(sure) == 2
 
 
-def signs(correlations: Sequence[Correlation], plan: Plan) -> list[Signs]:
+def signs(correlations: Sequence[Correlation], plan: ResamplingPlan) -> list[Signs]:
     """Returns the signs of every metric over the groups, that of all runs apart."""
     tested, survivors = _holm(correlations, plan)
-    found = [one for one in tested if one.group != ALL]
+    within_groups = [correlation for correlation in tested if correlation.group != ALL]
     by_metric = {
-        metric: [one for one in found if one.metric == metric]
-        for metric in dict.fromkeys(one.metric for one in found)
+        metric: [correlation for correlation in within_groups if correlation.metric == metric]
+        for metric in dict.fromkeys(correlation.metric for correlation in within_groups)
     }
     return [
         Signs(
             metric=metric,
-            signs={one.group: rounding.sign(one.pearson.value) for one in members},
-            significant={one.group: _rejects(one, plan) for one in members},
-            surviving={one.group: any(one is other for other in survivors) for one in members},
+            signs={
+                correlation.group: rounding.sign(correlation.pearson.value)
+                for correlation in members
+            },
+            significant={correlation.group: _rejects(correlation, plan) for correlation in members},
+            surviving={
+                correlation.group: any(correlation is other for other in survivors)
+                for correlation in members
+            },
             tests=len(tested),
         )
         for metric, members in by_metric.items()
@@ -89,54 +95,60 @@ def signs(correlations: Sequence[Correlation], plan: Plan) -> list[Signs]:
 
 
 def statements(
-    correlations: Sequence[Correlation], comparisons: Sequence[Comparison], plan: Plan
+    correlations: Sequence[Correlation], comparisons: Sequence[CorrelationGap], plan: ResamplingPlan
 ) -> list[str]:
     """Returns every verdict as a sentence, the limits of the evidence last."""
-    said = [_say_signs(one) for one in signs(correlations, plan) if len(one.signs) > 1]
-    said += _say_tests(correlations, plan)
-    said += [_say_comparison(one) for one in comparisons]
+    sentences = [
+        _say_signs(verdicts) for verdicts in signs(correlations, plan) if len(verdicts.signs) > 1
+    ]
+    sentences += _say_tests(correlations, plan)
+    sentences += [_say_comparison(gap) for gap in comparisons]
     if comparisons:
-        said.append(_ABOUT_COMPARISONS)
-    said += [warning for one in correlations for warning in one.warnings]
-    said += [_say_thin(one, plan) for one in _first_of_groups(correlations) if _is_thin(one)]
-    if any(one.group == ALL for one in correlations):
-        said.append(
+        sentences.append(_ABOUT_COMPARISONS)
+    sentences += [warning for correlation in correlations for warning in correlation.warnings]
+    sentences += [
+        _say_thin(correlation, plan)
+        for correlation in _first_of_groups(correlations)
+        if _is_thin(correlation)
+    ]
+    if any(correlation.group == ALL for correlation in correlations):
+        sentences.append(
             "all: runs of different groups are taken as draws from one population, which they are "
             "not; the p-value over all runs says less than those within the groups."
         )
-    said.append(
+    sentences.append(
         "Within a group one knob moves the metrics and the transfer together, so that |r| near 1 "
         "says that both follow the knob; what tells metrics apart is the sign, and all runs."
     )
-    return said
+    return sentences
 
 
-def _say_signs(one: Signs) -> str:
+def _say_signs(verdicts: Signs) -> str:
     listing = ", ".join(
-        f"{'0+-'[sign]} in {group}" + ("" if one.significant[group] else " (not significant)")
-        for group, sign in one.signs.items()
+        f"{'0+-'[sign]} in {group}" + ("" if verdicts.significant[group] else " (not significant)")
+        for group, sign in verdicts.signs.items()
     )
-    if one.consistent:
+    if verdicts.consistent:
         verdict = "one sign in every group"
         rest = (
             ", each significant by itself"
-            if one.established
+            if verdicts.established
             else ", but not every one is significant"
         )
     else:
         verdict = "the sign changes between groups"
         sure = ", significantly, each by itself"
-        rest = sure if one.established else ", but the change is not significant"
-    return f"{one.metric}: {listing}: {verdict}{rest}{_say_survivors(one)}."
+        rest = sure if verdicts.established else ", but the change is not significant"
+    return f"{verdicts.metric}: {listing}: {verdict}{rest}{_say_survivors(verdicts)}."
 
 
-def _say_survivors(one: Signs) -> str:
+def _say_survivors(verdicts: Signs) -> str:
     """Which of the significant correlations stay so; nothing where none is significant."""
-    significant = [group for group, rejected in one.significant.items() if rejected]
-    surviving = [group for group in significant if one.surviving[group]]
+    significant = [group for group, rejected in verdicts.significant.items() if rejected]
+    surviving = [group for group in significant if verdicts.surviving[group]]
     if not significant:
         return ""
-    correction = f"Holm's correction for {one.tests} tests"
+    correction = f"Holm's correction for {verdicts.tests} tests"
     if not surviving:
         return f"; none in {' or '.join(significant)} survives {correction}"
     only = "" if surviving == significant else "only "
@@ -144,48 +156,48 @@ def _say_survivors(one: Signs) -> str:
     return f"; {only}that in {' and that in '.join(surviving)} {verb} {correction}"
 
 
-def _say_tests(correlations: Sequence[Correlation], plan: Plan) -> list[str]:
+def _say_tests(correlations: Sequence[Correlation], plan: ResamplingPlan) -> list[str]:
     tested, sure = _holm(correlations, plan)
     level = 1 - plan.confidence
-    kept = [one for one in tested if _rejects(one, plan)]
+    rejected = [correlation for correlation in tested if _rejects(correlation, plan)]
     return [
-        f"{len(kept)} of {len(tested)} correlations differ from zero at {level:.2g}, each by "
-        f"itself: {_names(kept)}.",
+        f"{len(rejected)} of {len(tested)} correlations differ from zero at {level:.2g}, each by "
+        f"itself: {_names(rejected)}.",
         f"Corrected for {len(tested)} tests (Holm), {len(sure)} do: {_names(sure)}.",
     ]
 
 
-def _say_comparison(one: Comparison) -> str:
-    interval = one.interval
-    start = f"{one.group}: |r| of {one.metric} less that of {one.other} is {one.value:+.3f}"
+def _say_comparison(gap: CorrelationGap) -> str:
+    interval = gap.interval
+    start = f"{gap.group}: |r| of {gap.metric} less that of {gap.other} is {gap.value:+.3f}"
     if not math.isfinite(interval.low):
         return f"{start}; there is no interval."
     if interval.low <= 0 <= interval.high:
         verdict = "the two cannot be told apart"
     else:
-        verdict = f"{one.metric if one.value > 0 else one.other} is the stronger"
+        verdict = f"{gap.metric if gap.value > 0 else gap.other} is the stronger"
     return f"{start} (BCa {interval.low:+.3f} to {interval.high:+.3f}): {verdict}."
 
 
-def _say_thin(one: Correlation, plan: Plan) -> str:
-    smallest = 2 / math.factorial(one.settings)
+def _say_thin(correlation: Correlation, plan: ResamplingPlan) -> str:
+    smallest = 2 / math.factorial(correlation.settings)
     seeds = (
         "one seed each, so that noise of the seed cannot be told from the effect"
-        if one.runs == one.settings
-        else f"{one.runs} runs"
+        if correlation.runs == correlation.settings
+        else f"{correlation.runs} runs"
     )
-    said = (
-        f"{one.group}: n = {one.settings} is thin evidence ({seeds}). No permutation test can give "
-        f"p below {smallest:.2g}"
+    sentence = (
+        f"{correlation.group}: n = {correlation.settings} is thin evidence ({seeds}). "
+        f"No permutation test can give p below {smallest:.2g}"
     )
     if not plan.rejects(smallest):
-        said += ", so that none can be significant"
-    size = max((size for size in _COVERAGE if size <= one.settings), default=None)
+        sentence += ", so that none can be significant"
+    size = max((size for size in _COVERAGE if size <= correlation.settings), default=None)
     if size is None:
-        return f"{said}; how often the intervals hold the truth was not measured below n = 5."
+        return f"{sentence}; how often the intervals hold the truth was not measured below n = 5."
     bca, permutation = _COVERAGE[size]
     return (
-        f"{said}. Of 95 % intervals of simulated normal data with r = 0.95 and n = {size}, "
+        f"{sentence}. Of 95 % intervals of simulated normal data with r = 0.95 and n = {size}, "
         f"{100 * bca:.0f} % (BCa) and {100 * permutation:.0f} % (permutation) held the truth; and "
         "points along a curve are not normal data."
     )
@@ -193,31 +205,33 @@ def _say_thin(one: Correlation, plan: Plan) -> str:
 
 def _first_of_groups(correlations: Sequence[Correlation]) -> list[Correlation]:
     """Of each group, the correlation with the most settings."""
-    ordered = sorted(correlations, key=lambda one: -one.settings)
-    first = {one.group: one for one in reversed(ordered)}
-    return [first[group] for group in dict.fromkeys(one.group for one in correlations)]
+    ordered = sorted(correlations, key=lambda correlation: -correlation.settings)
+    first = {correlation.group: correlation for correlation in reversed(ordered)}
+    return [
+        first[group] for group in dict.fromkeys(correlation.group for correlation in correlations)
+    ]
 
 
-def _is_thin(one: Correlation) -> bool:
-    return _is_defined(one) and one.settings < _ENOUGH
+def _is_thin(correlation: Correlation) -> bool:
+    return _is_defined(correlation) and correlation.settings < _ENOUGH
 
 
-def _is_defined(one: Correlation) -> bool:
-    return bool(one.estimates) and math.isfinite(one.pearson.value)
+def _is_defined(correlation: Correlation) -> bool:
+    return bool(correlation.estimates) and math.isfinite(correlation.pearson.value)
 
 
 def _holm(
-    correlations: Sequence[Correlation], plan: Plan
+    correlations: Sequence[Correlation], plan: ResamplingPlan
 ) -> tuple[list[Correlation], list[Correlation]]:
     """The correlations that are defined, and those of them that differ from zero by Holm."""
-    tested = [one for one in correlations if _is_defined(one)]
-    adjusted = holm(np.array([one.pearson.permutation.p_value for one in tested]))
-    return tested, [one for one, p in zip(tested, adjusted, strict=True) if plan.rejects(p)]
+    tested = [each for each in correlations if _is_defined(each)]
+    adjusted = holm(np.array([each.pearson.permutation.p_value for each in tested]))
+    return tested, [each for each, p in zip(tested, adjusted, strict=True) if plan.rejects(p)]
 
 
-def _rejects(one: Correlation, plan: Plan) -> bool:
-    return plan.rejects(one.pearson.permutation.p_value)
+def _rejects(correlation: Correlation, plan: ResamplingPlan) -> bool:
+    return plan.rejects(correlation.pearson.permutation.p_value)
 
 
-def _names(found: Sequence[Correlation]) -> str:
-    return ", ".join(f"{one.metric} in {one.group}" for one in found) or "none"
+def _names(correlations: Sequence[Correlation]) -> str:
+    return ", ".join(f"{each.metric} in {each.group}" for each in correlations) or "none"

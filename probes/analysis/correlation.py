@@ -16,7 +16,7 @@ from scipy import stats
 from probes.analysis import coefficients, resampling
 from probes.analysis.coefficients import COEFFICIENTS, Coefficient
 from probes.analysis.cohorts import Study
-from probes.analysis.resampling import Interval, Permutation, Plan
+from probes.analysis.resampling import Interval, Permutation, ResamplingPlan
 from probes.transfer import rounding
 
 
@@ -67,7 +67,7 @@ class Correlation(NamedTuple):
         return self.estimates["pearson"]
 
 
-class Comparison(NamedTuple):
+class CorrelationGap(NamedTuple):
     """How much stronger a metric's correlation is than another's, |r| - |r'|, in a group.
 
     Resamples keep the signs of the sample: |r| itself has a kink at 0, where a bootstrap fails.
@@ -80,7 +80,7 @@ class Comparison(NamedTuple):
     interval: Interval
 
 
-def correlate(study: Study, plan: Plan) -> list[Correlation]:
+def correlate(study: Study, plan: ResamplingPlan) -> list[Correlation]:
     """Returns every metric against MLOG in every group, and over all runs of several groups."""
     mlog, log_odds, settings = study.mlog, study.log_odds(), np.array(study.settings)
     return [
@@ -91,7 +91,7 @@ def correlate(study: Study, plan: Plan) -> list[Correlation]:
     ]
 
 
-def compare(study: Study, metric: str, plan: Plan) -> list[Comparison]:
+def compare(study: Study, metric: str, plan: ResamplingPlan) -> list[CorrelationGap]:
     """Returns |r| of a metric less that of each other one, in every group.
 
     The same resamples serve both, so what is common to the two metrics cancels.
@@ -105,7 +105,9 @@ def compare(study: Study, metric: str, plan: Plan) -> list[Comparison]:
             if other == metric or len(set(settings[kept])) < 3:
                 continue
             samples = [*(values[kept] for values in pair), mlog[kept]]
-            found.append(Comparison(metric, other, group, *_gain(samples, settings[kept], plan)))
+            found.append(
+                CorrelationGap(metric, other, group, *_gain(samples, settings[kept], plan))
+            )
     return found
 
 
@@ -136,7 +138,9 @@ def _residuals(sample: np.ndarray, given: np.ndarray) -> np.ndarray:
     return np.where(np.max(np.abs(rest)) > 1e-6, rest, 0.0)
 
 
-def _gain(samples: list[np.ndarray], settings: np.ndarray, plan: Plan) -> tuple[float, Interval]:
+def _gain(
+    samples: list[np.ndarray], settings: np.ndarray, plan: ResamplingPlan
+) -> tuple[float, Interval]:
     whole = [resampling.means(sample, settings) for sample in samples]
     signs = [rounding.sign(float(coefficients.pearson(mean, whole[-1]))) for mean in whole[:-1]]
 
@@ -154,7 +158,7 @@ def _correlation(
     y: np.ndarray,
     log_odds: np.ndarray,
     settings: np.ndarray,
-    plan: Plan,
+    plan: ResamplingPlan,
 ) -> Correlation:
     size, several = len(set(settings)), len(set(settings)) < len(settings)
     nothing = Interval(math.nan, math.nan, math.nan)
@@ -181,7 +185,11 @@ def _correlation(
 
 
 def _estimate(
-    coefficient: Coefficient, x: np.ndarray, y: np.ndarray, settings: np.ndarray, plan: Plan
+    coefficient: Coefficient,
+    x: np.ndarray,
+    y: np.ndarray,
+    settings: np.ndarray,
+    plan: ResamplingPlan,
 ) -> Estimate:
     whole = [resampling.means(sample, settings) for sample in (x, y)]
     without = coefficient(*(resampling.without_each(sample) for sample in whole))

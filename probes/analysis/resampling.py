@@ -30,7 +30,7 @@ _BATCH = 10_000_000
 
 
 @dataclass(frozen=True)
-class Plan:
+class ResamplingPlan:
     """How much is resampled."""
 
     resamples: int = 9999
@@ -125,7 +125,7 @@ def _direction(*several: np.ndarray) -> int:
     return 0
 
 
-def draw(settings: Sequence[int] | np.ndarray, plan: Plan, *, seeds_only: bool) -> Draw:
+def draw(settings: Sequence[int] | np.ndarray, plan: ResamplingPlan, *, seeds_only: bool) -> Draw:
     """Returns the rows of resampled runs.
 
     Args:
@@ -147,7 +147,9 @@ def draw(settings: Sequence[int] | np.ndarray, plan: Plan, *, seeds_only: bool) 
     return Draw(members[starts[drawn][..., None] + seeds], count)
 
 
-def bca(distribution: np.ndarray, estimate: float, jackknife: np.ndarray, plan: Plan) -> Interval:
+def bca(
+    distribution: np.ndarray, estimate: float, jackknife: np.ndarray, plan: ResamplingPlan
+) -> Interval:
     """Returns the bias-corrected and accelerated bootstrap interval.
 
     Resamples without a value (all their points are one) are left out and counted: SciPy's
@@ -187,7 +189,7 @@ def bootstrap(
     statistic: Callable[..., np.ndarray],
     samples: Sequence[np.ndarray],
     settings: Sequence[int] | np.ndarray,
-    plan: Plan,
+    plan: ResamplingPlan,
     *,
     seeds_only: bool = False,
 ) -> Interval:
@@ -237,7 +239,9 @@ class Permutation(NamedTuple):
     exact: bool
 
 
-def permute(coefficient: Coefficient, x: np.ndarray, y: np.ndarray, plan: Plan) -> Permutation:
+def permute(
+    coefficient: Coefficient, x: np.ndarray, y: np.ndarray, plan: ResamplingPlan
+) -> Permutation:
     """Returns the permutation test of no association, and the interval that inverts it.
 
     The p-value is that of ``scipy.stats.permutation_test``, but that of two coefficients which

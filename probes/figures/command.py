@@ -7,7 +7,7 @@ from typing import Any
 
 from probes import figures
 from probes.analysis import cohorts, correlation, runs
-from probes.analysis.resampling import Plan
+from probes.analysis.resampling import ResamplingPlan
 from probes.analysis.runs import Run
 from probes.transfer import escape
 from vci_jax.probe import selection
@@ -50,7 +50,7 @@ def draw(found: list[Run], out: Path, epoch: float | None) -> list[Path]:
     if any(run.transfer for run in found):
         try:
             compared = cohorts.from_runs(found, "train")
-            coefficients = correlation.correlate(compared, Plan())
+            coefficients = correlation.correlate(compared, ResamplingPlan())
             made["figure7_transfer"] = figures.transfer_scatter(compared, coefficients)
         except ValueError as error:
             print(f"no figure 7: {escape.prose(str(error))}", file=sys.stderr)

@@ -14,7 +14,7 @@ from probes import figures
 from probes.analysis import cohorts, conclusions, correlation, published, runs, tables
 from probes.analysis.cohorts import Study
 from probes.analysis.correlation import Correlation
-from probes.analysis.resampling import Plan
+from probes.analysis.resampling import ResamplingPlan
 from probes.figures import command
 from probes.transfer import escape
 
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
         print("error: give either work directories or --published.", file=sys.stderr)
         return 2
     try:
-        plan = Plan(resamples=options.resamples, seed=options.seed)
+        plan = ResamplingPlan(resamples=options.resamples, seed=options.seed)
         compared = published.study() if options.published else _read(options.runs, options.split)
         found = correlation.correlate(compared, plan)
         print(report(compared, found, plan, latex=options.latex, all_tables=options.tables))
@@ -44,7 +44,12 @@ def main(arguments: list[str]) -> int:
 
 
 def report(
-    compared: Study, found: list[Correlation], plan: Plan, *, latex: bool, all_tables: bool
+    compared: Study,
+    found: list[Correlation],
+    plan: ResamplingPlan,
+    *,
+    latex: bool,
+    all_tables: bool,
 ) -> str:
     """Returns the tables, and the verdicts as a list.
 
@@ -92,6 +97,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="draw figure 7, into this folder")
     parser.add_argument("--tables", action="store_true", help="tables 1 and 2 too")
     parser.add_argument("--latex", action="store_true", help="LaTeX, not Markdown")
-    parser.add_argument("--resamples", type=int, default=Plan.resamples)
-    parser.add_argument("--seed", type=int, default=Plan.seed, help="of the resampling")
+    parser.add_argument("--resamples", type=int, default=ResamplingPlan.resamples)
+    parser.add_argument("--seed", type=int, default=ResamplingPlan.seed, help="of the resampling")
     return parser

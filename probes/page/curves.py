@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from probes.analysis.runs import Run
-from probes.page.metrics import BY_NAME, FURTHER, MAIN, Metric
-from probes.page.wary import why_undefined
+from probes.page.caveats import why_undefined
+from probes.page.metrics import BY_NAME, FURTHER, MAIN, MetricDisplay
 from probes.transfer import escape
 
 SPLITS = ("train", "test")
@@ -30,7 +30,9 @@ def charts(runs: Sequence[Run]) -> list[dict[str, Any]]:
         for key, value in row.items()
         if isinstance(value, float) and key not in _NOT_CURVES
     )
-    unknown = [Metric(name, name.replace("_", " ")) for name in recorded if name not in BY_NAME]
+    unknown = [
+        MetricDisplay(name, name.replace("_", " ")) for name in recorded if name not in BY_NAME
+    ]
     further = [metric for metric in (*FURTHER, *unknown) if metric.name in recorded]
     most = max(8, _CURVE_BUDGET // (2 * len(runs) * (len(MAIN) + len(further))))
     return [_chart(metric, runs, most) | {"main": metric in MAIN} for metric in (*MAIN, *further)]
@@ -74,7 +76,7 @@ def evenly(length: int, most: int) -> list[int]:
     return sorted({round(i) for i in np.linspace(0, length - 1, most)})
 
 
-def _chart(metric: Metric, runs: Sequence[Run], most: int) -> dict[str, Any]:
+def _chart(metric: MetricDisplay, runs: Sequence[Run], most: int) -> dict[str, Any]:
     series = [
         _series(metric, number, run, split, most)
         for number, run in enumerate(runs)
@@ -91,13 +93,13 @@ def _chart(metric: Metric, runs: Sequence[Run], most: int) -> dict[str, Any]:
     }
 
 
-def _scale(metric: Metric, values: list[float]) -> str:
+def _scale(metric: MetricDisplay, values: list[float]) -> str:
     """An index that falls by more than a decade needs a logarithmic axis, as ratios always do."""
     falls = bool(values) and min(values) > 0 and max(values) > 10 * min(values)
     return "log" if metric.scale == "zero" and falls else metric.scale
 
 
-def _series(metric: Metric, number: int, run: Run, split: str, most: int) -> dict[str, Any]:
+def _series(metric: MetricDisplay, number: int, run: Run, split: str, most: int) -> dict[str, Any]:
     rows = [r for r in run.rows if r["split"] == split and r.get(metric.name) is not None]
     rows = [rows[i] for i in evenly(len(rows), most)]
     series: dict[str, Any] = {
@@ -114,7 +116,7 @@ def _series(metric: Metric, number: int, run: Run, split: str, most: int) -> dic
     return series
 
 
-def _why_empty(metric: Metric, runs: Sequence[Run]) -> str:
+def _why_empty(metric: MetricDisplay, runs: Sequence[Run]) -> str:
     rows = [row for run in runs for row in run.rows]
     if not rows:
         return "Nothing is recorded yet: metrics.jsonl has no complete row."

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 from vci_jax import METRICS
 
 
-class Metric(NamedTuple):
+class MetricDisplay(NamedTuple):
     """One metric.
 
     Attributes:
@@ -28,15 +28,17 @@ _TITLES = {"vci_adjusted": "VCI", "vci": "VCI of the sample, not adjusted for it
 _WAYS = {"smaller": "↓ more collapsed", "larger": "↑ more collapsed", "": ""}
 
 
-def _known(name: str) -> Metric:
+def _known(name: str) -> MetricDisplay:
     metric = METRICS[name]
-    return Metric(name, _TITLES.get(name, metric.title), _WAYS[metric.direction], metric.scale)
+    return MetricDisplay(
+        name, _TITLES.get(name, metric.title), _WAYS[metric.direction], metric.scale
+    )
 
 
 MAIN = (
     _known("vci_adjusted"),
-    Metric("accuracy", "Accuracy", "↑ better"),
-    Metric("loss", "Loss", "↓ better", "log"),
+    MetricDisplay("accuracy", "Accuracy", "↑ better"),
+    MetricDisplay("loss", "Loss", "↓ better", "log"),
     *map(_known, ("fuzziness", "squared_distance", "cosine_similarity", "class_separation")),
 )
 

@@ -35,7 +35,7 @@ class Mistake(NamedTuple):
     right: tuple[str, ...]
 
 
-class Plane(NamedTuple):
+class Projection(NamedTuple):
     """The features of a model in two dimensions, ``[N 2]``, with the class of each sample."""
 
     model: str
@@ -49,7 +49,7 @@ def render(
     data: str,
     classes: Sequence[str],
     mistakes: Sequence[Mistake] = (),
-    planes: Sequence[Plane] = (),
+    planes: Sequence[Projection] = (),
     failures: Sequence[tuple[str, str]] = (),
     command: str = "",
 ) -> str:
@@ -105,7 +105,7 @@ def render(
     )
 
 
-def plane(model: str, features: np.ndarray, labels: np.ndarray, most: int = 600) -> Plane:
+def plane(model: str, features: np.ndarray, labels: np.ndarray, most: int = 600) -> Projection:
     """Returns the features in the plane in which the class means differ most.
 
     That is the first two principal axes of the class means of standardised features; at most
@@ -121,7 +121,7 @@ def plane(model: str, features: np.ndarray, labels: np.ndarray, most: int = 600)
     points = features[rows] @ np.asarray(linalg.row_space(centred, size, eps).basis, np.float64)
     if points.shape[1] < 2:
         points = np.concatenate([points, np.zeros((len(points), 2 - points.shape[1]))], axis=1)
-    return Plane(model, points, labels[rows])
+    return Projection(model, points, labels[rows])
 
 
 def _accuracies(ranking: Ranking, names: dict[str, str]) -> markupsafe.Markup:
@@ -211,7 +211,7 @@ def _whole_curve(model: ModelScore) -> list[tuple[int, float]]:
     return [*model.curve, (model.train_size, model.accuracy)]
 
 
-def _scatter(plane: Plane) -> markupsafe.Markup:
+def _scatter(plane: Projection) -> markupsafe.Markup:
     side, edge = 300, 10
     low, high = np.percentile(plane.points, [0.5, 99.5], axis=0)
     span = np.where(high > low, high - low, 1)

@@ -9,7 +9,7 @@ import numpy as np
 from probes.analysis.cohorts import Study, from_runs
 from probes.analysis.conclusions import statements
 from probes.analysis.correlation import Correlation, correlate
-from probes.analysis.resampling import Plan
+from probes.analysis.resampling import ResamplingPlan
 from probes.analysis.runs import Run
 from probes.page.curves import short
 from probes.page.metrics import BY_NAME, COLLAPSE
@@ -28,7 +28,7 @@ def scatters(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[str]]:
         study = from_runs(runs, "train")
     except ValueError as error:
         return [_empty(name, str(error)) for name in COLLAPSE], []
-    plan = Plan()
+    plan = ResamplingPlan()
     found = correlate(study, plan)
     names = escape.lines([run.name for run in runs])  # As the study has them.
     numbers = {name: number for number, name in enumerate(names)}

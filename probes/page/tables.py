@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from probes.analysis.runs import Run, differences
-from probes.page import wary
+from probes.page import caveats
 from probes.page.metrics import BY_NAME, COLLAPSE
 from train.config import Config, flatten
 
@@ -115,7 +115,7 @@ def _cards(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns what the verdict says of VCI and accuracy in each row, all to equal digits."""
     vci = _with_intervals([_vci(row) for row in rows], [row.get("vci_interval") for row in rows])
     accuracy = _with_intervals(
-        [row.get("accuracy") for row in rows], [wary.accuracy_interval(row) for row in rows]
+        [row.get("accuracy") for row in rows], [caveats.accuracy_interval(row) for row in rows]
     )
     return [
         {
@@ -151,17 +151,20 @@ def _with_intervals(
 
 
 def _notes(row: dict[str, Any], metrics: Sequence[str]) -> list[str]:
-    said = wary.notes(row)
+    said = caveats.notes(row)
     return list(dict.fromkeys(note for metric in metrics for note in said.get(metric, [])))
 
 
 def _reason(metric: str, row: dict[str, Any]) -> str:
-    return wary.why_undefined(metric, row) if row else "no row of this split is recorded"
+    return caveats.why_undefined(metric, row) if row else "no row of this split is recorded"
 
 
 def _cells(metric: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     values = [row.get(metric) for row in rows]
-    ends = {"vci_adjusted": lambda row: row.get("vci_interval"), "accuracy": wary.accuracy_interval}
+    ends = {
+        "vci_adjusted": lambda row: row.get("vci_interval"),
+        "accuracy": caveats.accuracy_interval,
+    }
     find = ends.get(metric, lambda row: None)
     return [
         {

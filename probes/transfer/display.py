@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from probes.transfer import escape
-from probes.transfer.summary import Result, best
+from probes.transfer.summary import ModelScores, best
 
 
 class Display:
@@ -67,7 +67,7 @@ class Display:
 
 def print_table(
     console: Console,
-    results: Sequence[Result],
+    results: Sequence[ModelScores],
     summaries: Sequence[dict[str, Any]],
     tasks: Sequence[str],
 ) -> None:
@@ -99,7 +99,7 @@ def print_table(
 _OWN = "pretraining_accuracy"
 
 
-def _names(results: Sequence[Result]) -> list[str]:
+def _names(results: Sequence[ModelScores]) -> list[str]:
     """Returns the directories' names, as lines, with those above them where two are the same."""
     return escape.lines(escape.told_apart([result.run.resolve() for result in results]))
 

@@ -59,7 +59,7 @@ def transfer(
     """
     tasks = tasks_of(models, options)
     failures: dict[tuple[str, str], str] = {}
-    results: list[summary.Result] = []
+    results: list[summary.ModelScores] = []
     with Display(console) as display:
         for model in models:
             try:
@@ -130,7 +130,7 @@ def _probe_model(
     options: TransferConfig,
     display: Display,
     failures: dict[tuple[str, str], str],
-) -> summary.Result:
+) -> summary.ModelScores:
     """Returns the scores of one model, and adds to ``failures`` what has none."""
     root = encoder.directory
     log = score_log.ScoreLog(root / "transfer.jsonl")
@@ -161,10 +161,10 @@ def _probe_model(
             display.say(f"{model} {task.name}: no score. {failures[model, task.name]}")
     if not options.keep_features:
         shutil.rmtree(root / "features", ignore_errors=True)
-    return summary.Result(root, done, encoder.test)
+    return summary.ModelScores(root, done, encoder.test)
 
 
-def _key(planned: task_features.Plan, task: Task, options: TransferConfig) -> str:
+def _key(planned: task_features.TaskPlan, task: Task, options: TransferConfig) -> str:
     """Returns the digest of all that a score depends on."""
     settings = {name: getattr(options, name) for name in _OF_SCORES}
     protocol = {"score": task.score, "classes": task.classes, "format": _FORMAT}
@@ -174,7 +174,7 @@ def _key(planned: task_features.Plan, task: Task, options: TransferConfig) -> st
 def _row(
     encoder: Encoder,
     task: Task,
-    planned: task_features.Plan,
+    planned: task_features.TaskPlan,
     options: TransferConfig,
     display: Display,
     path: Path,
@@ -201,7 +201,7 @@ def _row(
 def _make(
     encoder: Encoder,
     task: Task,
-    planned: task_features.Plan,
+    planned: task_features.TaskPlan,
     options: TransferConfig,
     display: Display,
 ) -> task_features.Material:

@@ -14,7 +14,7 @@ from probes.transfer import odds, rounding
 Row = dict[str, Any]
 
 
-class Result(NamedTuple):
+class ModelScores(NamedTuple):
     """The scores of one run.
 
     Attributes:
@@ -28,7 +28,7 @@ class Result(NamedTuple):
     test: Row
 
 
-def summarise(results: Sequence[Result], tasks: Sequence[str]) -> list[Row]:
+def summarise(results: Sequence[ModelScores], tasks: Sequence[str]) -> list[Row]:
     """Returns a summary of each run: ``mlo``, ``mlog``, what they are the means of, and notes.
 
     ``mlo`` is None if there is no task that all runs have; ``mlog`` also if the accuracy of the
@@ -42,7 +42,7 @@ def summarise(results: Sequence[Result], tasks: Sequence[str]) -> list[Row]:
     return [_summary(result, tasks, shared) for result in results]
 
 
-def _summary(result: Result, tasks: Sequence[str], shared: Sequence[str]) -> Row:
+def _summary(result: ModelScores, tasks: Sequence[str], shared: Sequence[str]) -> Row:
     missing = [task for task in tasks if task not in shared]
     notes = []
     if missing:
@@ -78,11 +78,11 @@ def _taken(found: tuple[float, str], notes: list[str]) -> float:
     return value
 
 
-def _score(result: Result, task: str) -> float | None:
+def _score(result: ModelScores, task: str) -> float | None:
     return result.rows[task]["score"] if task in result.rows else None
 
 
-def best(results: Sequence[Result], task: str) -> set[int]:
+def best(results: Sequence[ModelScores], task: str) -> set[int]:
     """Returns which results have the highest score of a task."""
     return leading([_score(result, task) for result in results])
 

@@ -29,7 +29,7 @@ from vci_jax.probe.saved import renumber
 from vci_jax.probe.selection import Samples
 
 
-class Plan(NamedTuple):
+class TaskPlan(NamedTuple):
     """What a task needs, before anything is computed.
 
     Attributes:
@@ -100,7 +100,7 @@ class _Prepared(NamedTuple):
         return self.records.name_of(index)
 
 
-def plan(encoder: Encoder, task: Task, *, logits: bool | None = None) -> Plan:
+def plan(encoder: Encoder, task: Task, *, logits: bool | None = None) -> TaskPlan:
     """Returns the images of a task, and what their features depend on.
 
     Args:
@@ -113,7 +113,7 @@ def plan(encoder: Encoder, task: Task, *, logits: bool | None = None) -> Plan:
       ConfigError: they are not on this disk, or not what the task wants; says what to do.
     """
     if encoder.stored is not None:
-        return Plan({}, {"all": encoder.identity}, (), encoder.data)
+        return TaskPlan({}, {"all": encoder.identity}, (), encoder.data)
     if logits is None:
         logits = encoder.step is None
     logits = logits and encoder.num_classes > 0
@@ -145,7 +145,7 @@ def plan(encoder: Encoder, task: Task, *, logits: bool | None = None) -> Plan:
             depends_on[name]["logits"] = encoder.num_classes
     if encoder.interpolation == "bicubic":  # The records have the size of the input already.
         config = dataclasses.replace(config, resize=config.image_size)
-    return Plan(splits, depends_on, dataset.classes, config, logits)
+    return TaskPlan(splits, depends_on, dataset.classes, config, logits)
 
 
 @functools.cache
@@ -162,7 +162,7 @@ def _load(config: DataConfig) -> tuple[data.Dataset, tuple[str, str]]:
 def make(
     encoder: Encoder,
     task: Task,
-    planned: Plan,
+    planned: TaskPlan,
     options: TransferConfig,
     *,
     root: Path,
@@ -300,7 +300,7 @@ def _divided(whole: Samples, images: dict[str, Records]) -> dict[str, Samples]:
     }
 
 
-class Relabelled(NamedTuple):
+class KeptRows(NamedTuple):
     """Which rows of a split a task has, their labels, and how many it dropped."""
 
     rows: np.ndarray
@@ -308,7 +308,7 @@ class Relabelled(NamedTuple):
     dropped: int
 
 
-def relabeller(task: Task, names: Sequence[str]) -> Callable[[np.ndarray], Relabelled]:
+def relabeller(task: Task, names: Sequence[str]) -> Callable[[np.ndarray], KeptRows]:
     """Returns what turns the labels of the source into those of the task.
 
     A label of -1 stands for an image that could not be read; it is in no row, and not counted.
@@ -337,10 +337,10 @@ def relabeller(task: Task, names: Sequence[str]) -> Callable[[np.ndarray], Relab
     for label, (_, members) in enumerate(task.classes):
         table[[numbers[name] for name in members]] = label
 
-    def relabel(labels: np.ndarray) -> Relabelled:
+    def relabel(labels: np.ndarray) -> KeptRows:
         found = table[labels]
         rows = np.flatnonzero(found >= 0)
-        return Relabelled(rows, found[rows].astype(np.int32), int(np.sum(found[labels >= 0] < 0)))
+        return KeptRows(rows, found[rows].astype(np.int32), int(np.sum(found[labels >= 0] < 0)))
 
     return relabel
 

@@ -33,7 +33,7 @@ FIXED = (1, 3, 4)
 _NAME = re.compile(r"\{\{([\w.]+)\}\}")
 
 
-class Study(NamedTuple):
+class StudyData(NamedTuple):
     """All that the text and the pictures are made of.
 
     Attributes:
@@ -57,7 +57,7 @@ class Study(NamedTuple):
     pilot: list[pilot.Row]
 
 
-def read(directory: Path, draws: int = resampling.DRAWS) -> Study:
+def read(directory: Path, draws: int = resampling.DRAWS) -> StudyData:
     """Returns the study of ``DIR/networks`` and ``DIR/pilot.json``.
 
     Raises:
@@ -77,7 +77,7 @@ def read(directory: Path, draws: int = resampling.DRAWS) -> Study:
     once = {name: one[:1] for name, one in accuracy.items()}
     first_once = {name: one[:1] for name, one in first[1].items()}
     rows = json.loads((directory / "pilot.json").read_text())
-    return Study(
+    return StudyData(
         networks=found,
         drawn=statements.draw(found, accuracy),
         first=(first[0], statements.draw(*first)),
@@ -101,7 +101,7 @@ def _verdicts_on(
     return {gain: statements.judge(drawn, chosen, gain) for gain in GAINS}
 
 
-def texts(study: Study, directory: Path, readme: Path | None) -> dict[Path, str]:
+def texts(study: StudyData, directory: Path, readme: Path | None) -> dict[Path, str]:
     """Returns the text of every file that is made: ``DIR.md``, the pilot's, and perhaps a README.
 
     Raises:
@@ -144,7 +144,7 @@ def render(known: dict[str, str], prose: str) -> str:
     return _NAME.sub(lambda match: known[match[1]], prose)
 
 
-def facts(study: Study) -> dict[str, str]:
+def facts(study: StudyData) -> dict[str, str]:
     """Returns every number and table that the prose may name."""
     found, drawn = study.networks, study.drawn
     made = {
@@ -222,7 +222,7 @@ def compare(path: Path, text: str) -> str:
     )
 
 
-def _verdicts(study: Study) -> Table:
+def _verdicts(study: StudyData) -> Table:
     rows = []
     judged = (study.verdicts["mlog"], study.verdicts["mlo"], study.wider["mlog"])
     for first, second, wide in zip(*judged, strict=True):
@@ -250,7 +250,7 @@ def _effect(one: Verdict) -> str:
     return f"{one.estimate:+.2f} [{one.low:+.2f}, {one.high:+.2f}]"
 
 
-def _settings(study: Study) -> Table:
+def _settings(study: StudyData) -> Table:
     found, drawn = study.networks, study.drawn
     rows = []
     for column, setting in enumerate(drawn.settings):
@@ -281,7 +281,7 @@ def _settings(study: Study) -> Table:
     return Table("Every setting, mean over its seeds", header, rows)
 
 
-def _power(study: Study) -> Table:
+def _power(study: StudyData) -> Table:
     rows = []
     for gain in GAINS:
         for group, (spread, error) in resampling.power(
@@ -293,7 +293,7 @@ def _power(study: Study) -> Table:
     return Table("Power: do the settings differ by more than the noise?", header, rows)
 
 
-def _correlations(study: Study) -> Table:
+def _correlations(study: StudyData) -> Table:
     rows = []
     for metric in METRICS:
         x = study.first[1].metrics["train", metric]
@@ -311,7 +311,7 @@ def _correlations(study: Study) -> Table:
     return Table("Pearson's r over the means of settings", header, rows)
 
 
-def _signs(study: Study) -> Table:
+def _signs(study: StudyData) -> Table:
     rows = []
     for split, metric in _measured():
         x = study.first[1].metrics[split, metric]
@@ -328,7 +328,7 @@ def _signs(study: Study) -> Table:
     return Table("Every metric: r", [*header, "MLO, given own accuracy"], rows)
 
 
-def _tasks(study: Study) -> Table:
+def _tasks(study: StudyData) -> Table:
     found = study.first[0]
     odds = {
         task: resampling.means(found, networks.log_odds(found.right[task].mean(axis=1)))
@@ -369,7 +369,7 @@ def _training(found: Networks) -> dict[str, str]:
     return made | {"first": min(found.started)[:16], "last": max(found.started)[:16]}
 
 
-def _prediction(study: Study) -> Table:
+def _prediction(study: StudyData) -> Table:
     rows = []
     both = study.first[1], study.drawn
     for split, metric in _measured():

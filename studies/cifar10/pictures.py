@@ -8,7 +8,7 @@ from probes import figures
 from probes.figures import style
 from probes.figures.style import Axes, Figure, Line2D
 from studies.cifar10 import choosing, statements
-from studies.cifar10.document import Study
+from studies.cifar10.document import StudyData
 from studies.cifar10.networks import GROUPS, PLAIN, TASKS
 from studies.cifar10.words import NAMES, of_pretraining, title
 
@@ -27,13 +27,13 @@ _PLAIN = {"temperature": "1", "regulariser": "0", "objectives": "cross-entropy"}
 _SIZES = {"500": "500 images", "2000": "2,000 images", choosing.ALL: "all images"}
 
 
-def draw(study: Study, directory: Path) -> list[Path]:
+def draw(study: StudyData, directory: Path) -> list[Path]:
     """Writes the pictures and returns their paths."""
     made = {"design": design(study), "answer": answer(study), "regret": regret(study)}
     return [figures.save(figure, directory / f"{name}.png") for name, figure in made.items()]
 
 
-def design(study: Study) -> Figure:
+def design(study: StudyData) -> Figure:
     """Returns what was trained, in how many settings, and what it was scored on."""
     figure = style.figure(_WIDTH, 2.9)
     axes = figure.subplots()
@@ -76,7 +76,7 @@ def _box(axes: Axes, centre: tuple[float, float], text: str, colour: str) -> Non
     axes.text(*centre, text, ha="center", va="center", fontsize=style.SMALL, bbox=frame)
 
 
-def answer(study: Study) -> Figure:
+def answer(study: StudyData) -> Figure:
     """Returns MLOG, with its errors, against the four metrics of the paper, for every setting."""
     figure = style.figure(_WIDTH, 5.6)
     panels = figure.subplots(2, 2, sharey=True)
@@ -108,7 +108,7 @@ def answer(study: Study) -> Figure:
     return figure
 
 
-def regret(study: Study) -> Figure:
+def regret(study: StudyData) -> Figure:
     """Returns the accuracy that is lost by choosing a network by each score."""
     figure = style.figure(_WIDTH, 4.2)
     axes = figure.subplots()

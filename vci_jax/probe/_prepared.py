@@ -60,13 +60,13 @@ class ProbeFit(NamedTuple):
 
 
 class PreparedData(NamedTuple):
-    """What the solver takes, and what turns its results back.
+    """A data set as the solver takes it, and what turns its results back.
 
     Attributes:
       data: rotated, padded, placed.
       state: before the first penalty.
       visited: penalties relative to the variance of the features, from large to small.
-      wanted: the places among them of those that were asked for, ``[P]``.
+      wanted: indices among them of the penalties that were asked for, ``[P]``.
       rotation: of the features.
       present: the classes with a sample that counts.
       num_classes: K.
@@ -89,10 +89,10 @@ class PreparedData(NamedTuple):
         block[: len(some)] = some
         return block
 
-    def found(
+    def solutions(
         self, start: int, optima: _solver.Optimum, tolerance: float
     ) -> tuple[np.ndarray, ProbeFit]:
-        """Returns places among the penalties asked for, and what a call found at those."""
+        """Returns indices of penalties that were asked for, and the fits at these."""
         places = np.flatnonzero((self.wanted >= start) & (self.wanted < start + BLOCK))
         optima = _solver.Optimum(*(np.asarray(x)[self.wanted[places] - start] for x in optima))
         # The gradient there has a square of at most 2 min(1, f) times the variance left out.
@@ -135,7 +135,7 @@ def prepare(
     dtype: np.dtype,
     mesh: Any = None,
 ) -> PreparedData | ProbeFit:
-    """Returns a data set, checked by ``inputs``, for the solver; or the fit, if there is one class.
+    """Returns a checked data set, ready for the solver; or the fit, if there is one class alone.
 
     Raises:
       VCIError: a penalty is out of the range of ``dtype``, relative to the features' variance.
@@ -143,16 +143,16 @@ def prepare(
     present = np.flatnonzero(np.bincount(labels, weights, num_classes) > 0)
     if len(present) == 1:
         return _only_one(features.shape[1], num_classes, present[0], len(penalties))
-    found = _rotation.fit(features, weights)
-    _say_what_is_lost(found, penalties)
-    visited, wanted = _bridged(_inputs.in_range(penalties, found.scale, dtype))
+    rotation = _rotation.fit(features, weights)
+    _say_what_is_lost(rotation, penalties)
+    visited, wanted = _bridged(_inputs.in_range(penalties, rotation.scale, dtype))
     # Samples of classes without weight may stand in any row.
     rows = np.minimum(np.searchsorted(present, labels), len(present) - 1)
     with jax.enable_x64(dtype == np.float64):
-        data = _problem(features, rows, weights, len(present), found, dtype, mesh)
+        data = _problem(features, rows, weights, len(present), rotation, dtype, mesh)
         state = _begin(np.bincount(rows, weights), data, visited[0])
     samples = features, labels, weights
-    return PreparedData(data, state, visited, wanted, found, present, num_classes, samples)
+    return PreparedData(data, state, visited, wanted, rotation, present, num_classes, samples)
 
 
 def _objective(

@@ -152,22 +152,22 @@ def iter_path(
     layout = [leaf.shape for leaf in jax.tree.leaves((prepared.data.weights, prepared.state))]
     settings = [num_classes, tolerance, max_steps, dtype.str, layout]
     key = _progress.key([features, labels, weights, penalties], settings) if resume else ""
-    nothing = _progress.Progress(0, prepared.state, [])
-    kept = _progress.load(resume, key, prepared.state) if resume else nothing
-    for places, *fields in kept.results:
-        yield places, ProbeFit(*fields)
-    for start in range(kept.done, len(prepared.visited), _prepared.BLOCK):
+    start_of_path = _progress.Progress(0, prepared.state, [])
+    so_far = _progress.load(resume, key, prepared.state) if resume else start_of_path
+    for indices, *fields in so_far.results:
+        yield indices, ProbeFit(*fields)
+    for start in range(so_far.done, len(prepared.visited), _prepared.BLOCK):
         with jax.enable_x64(dtype == np.float64):
             # Placed alike every time, or another program would be compiled for the second call.
-            state = jax.device_put(kept.state, _prepared.placement(mesh))
+            state = jax.device_put(so_far.state, _prepared.placement(mesh))
             state, optima = _solver.follow(prepared.data, state, prepared.block(start), stop)
-        places, result = prepared.found(start, optima, tolerance)
-        results = [*kept.results, (places, *result)] if resume else []
-        kept = _progress.Progress(start + _prepared.BLOCK, state, results)
+        indices, fit = prepared.solutions(start, optima, tolerance)
+        results = [*so_far.results, (indices, *fit)] if resume else []
+        so_far = _progress.Progress(start + _prepared.BLOCK, state, results)
         if resume:
-            _progress.save(resume, key, kept)
-        progress.advance("fitting", min(kept.done, len(prepared.visited)), len(prepared.visited))
-        yield places, result
+            _progress.save(resume, key, so_far)
+        progress.advance("fitting", min(so_far.done, len(prepared.visited)), len(prepared.visited))
+        yield indices, fit
 
 
 def fit_paths(
@@ -214,39 +214,38 @@ def fit_paths(
             ready.append(_prepared.prepare(rows, marks, penalties, weights, num_classes, dtype))
         except ValueError as error:
             raise VCIError(f"data set {number}: {error}") from error
-    done: dict[int, ProbeFit] = {i: one for i, one in enumerate(ready) if isinstance(one, ProbeFit)}
-    alike: dict[Any, dict[int, _prepared.PreparedData]] = {}
-    for i, one in enumerate(ready):
-        if isinstance(one, _prepared.PreparedData):
-            shapes = tuple(leaf.shape for leaf in jax.tree.leaves((one.data, one.state)))
-            alike.setdefault(shapes, {})[i] = one
+    fits = {i: item for i, item in enumerate(ready) if isinstance(item, ProbeFit)}
+    by_shape: dict[Any, dict[int, _prepared.PreparedData]] = {}
+    for i, item in enumerate(ready):
+        if isinstance(item, _prepared.PreparedData):
+            shapes = tuple(leaf.shape for leaf in jax.tree.leaves((item.data, item.state)))
+            by_shape.setdefault(shapes, {})[i] = item
     stop = _stop(dtype, tolerance, max_steps)
-    for together in alike.values():
-        solved = _follow_together(list(together.values()), dtype, stop)
-        done |= dict(zip(together, solved, strict=True))
-    for found in done.values():
-        warn(found, penalties)
-    return [done[i] for i in range(len(ready))]
+    for group in by_shape.values():
+        fits |= dict(zip(group, _follow_group(list(group.values()), dtype, stop), strict=True))
+    for fit in fits.values():
+        warn(fit, penalties)
+    return [fits[i] for i in range(len(ready))]
 
 
-def _follow_together(
-    together: Sequence[_prepared.PreparedData], dtype: np.dtype, stop: _solver.Stop
+def _follow_group(
+    group: Sequence[_prepared.PreparedData], dtype: np.dtype, stop: _solver.Stop
 ) -> list[ProbeFit]:
-    parts: list[list[tuple[np.ndarray, ProbeFit]]] = [[] for _ in together]
+    parts: list[list[tuple[np.ndarray, ProbeFit]]] = [[] for _ in group]
     with jax.enable_x64(dtype == np.float64):
         data, state = jax.tree.map(
             lambda *leaves: jnp.stack(leaves),
             # Blocks would be computed at every penalty: a batch takes both sides of a condition.
-            *((prepared.data._replace(sampled=None), prepared.state) for prepared in together),
+            *((prepared.data._replace(sampled=None), prepared.state) for prepared in group),
         )
-    for start in range(0, max(len(prepared.visited) for prepared in together), _prepared.BLOCK):
-        blocks = np.stack([prepared.block(start) for prepared in together])
+    for start in range(0, max(len(prepared.visited) for prepared in group), _prepared.BLOCK):
+        blocks = np.stack([prepared.block(start) for prepared in group])
         with jax.enable_x64(dtype == np.float64):
             state, optima = _solver.follow_together(data, state, blocks, stop)
         optima = _solver.Optimum(*map(np.asarray, optima))
-        for i, prepared in enumerate(together):
+        for i, prepared in enumerate(group):
             own = _solver.Optimum(*(field[i] for field in optima))
-            parts[i].append(prepared.found(start, own, float(stop.tolerance)))
+            parts[i].append(prepared.solutions(start, own, float(stop.tolerance)))
     return [_in_order(part) for part in parts]
 
 

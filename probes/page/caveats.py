@@ -1,4 +1,4 @@
-"""What to be wary of, in sentences, each beside the number it concerns.
+"""Caveats as the page shows them: sentences, each beside the number it concerns.
 
 A caveat of ``vci_jax.report`` names its metrics; rows of older versions have sentences alone, which
 belong to the metrics whose words they use. The rest is what the report of one pass cannot know:
@@ -24,29 +24,34 @@ _WORDS = {
 
 def notes(row: Row) -> Notes:
     """Returns sentences by the metric they concern, for one row of ``metrics.jsonl``."""
-    found: Notes = {}
-    older = [] if "caveats" in row else row.get("warnings", [])
     pairs = [(metric, c["message"]) for c in row.get("caveats", []) for metric in c["metrics"]]
-    pairs += [(metric, sentence) for sentence in older for metric in _concerned(sentence)]
-    for metric, sentence in pairs:
-        found.setdefault(metric, []).append(sentence)
-    own = [
-        ("vci", _rank_cut(row)),
-        ("vci_adjusted", _interval(row)),
-        ("samples", _thin(row)),
+    if "caveats" not in row:  # An older version.
+        pairs += [
+            (metric, sentence)
+            for sentence in row.get("warnings", [])
+            for metric in _metrics_named(sentence)
+        ]
+    pairs += [
+        (metric, sentence)
+        for metric, sentence in (
+            ("vci", _rank_cut(row)),
+            ("vci_adjusted", _interval(row)),
+            ("samples", _thin(row)),
+        )
+        if sentence
     ]
-    for metric, sentence in own:
-        if sentence:
-            found.setdefault(metric, []).append(sentence)
-    return found
+    sentences: Notes = {}
+    for metric, sentence in pairs:
+        sentences.setdefault(metric, []).append(sentence)
+    return sentences
 
 
 def why_undefined(metric: str, row: Row) -> str:
     """Returns the reason for which a row has no value of a metric."""
     if metric not in row:
         return "this run did not record it"
-    said = notes(row)
-    reasons = said.get(metric) or (said.get("vci") if metric.startswith("vci") else None)
+    sentences = notes(row)
+    reasons = sentences.get(metric) or (sentences.get("vci") if metric.startswith("vci") else None)
     return reasons[0] if reasons else "undefined for these features: NaN or infinite"
 
 
@@ -62,7 +67,7 @@ def accuracy_interval(row: Row) -> tuple[float, float] | None:
     return middle - reach, middle + reach
 
 
-def _concerned(sentence: str) -> list[str]:
+def _metrics_named(sentence: str) -> list[str]:
     named = [m for m, words in _WORDS.items() if any(word in sentence for word in words)]
     return named or ["vci"]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from probes import __main__ as program
 from probes import figures
 from probes.analysis import correlation, published
 from probes.analysis.resampling import ResamplingPlan
@@ -302,3 +303,13 @@ def test_the_command_draws_a_run_that_was_killed(tmp_path, capsys):
     path.write_text('{"epoch"\n' + lines[0])
     assert command.main(arguments) == 2
     assert "metrics.jsonl, line 1, is not valid JSON" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["figures", "report", "correlate"])
+def test_nothing_is_drawn_into_a_folder_called_gs(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as error:
+        program.main([command, "run", "--out", "gs://bucket/figures"])
+    assert error.value.code == 2
+    assert "mount the bucket" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

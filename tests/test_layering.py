@@ -60,7 +60,9 @@ MAY_IMPORT = {
     "probes.transfer": ("vci_jax", "vci_jax.probe", "train", "probes.encoders"),
     "probes.ranking": ("vci_jax.probe", "train", "probes.encoders", "probes.transfer"),
     "probes.analysis": ("vci_jax", "train", "probes.transfer"),
-    "probes.figures": ("vci_jax", "vci_jax.probe", "probes.transfer", "probes.analysis"),
+    "probes.figures": (
+        *("vci_jax", "vci_jax.probe", "train", "probes.transfer", "probes.analysis"),
+    ),
     "probes.page": (
         *("vci_jax", "vci_jax.probe", "train"),
         *("probes.transfer", "probes.ranking", "probes.analysis"),

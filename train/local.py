@@ -5,6 +5,7 @@ directory and the appending of rows could not follow it there. A bucket that is 
 Storage FUSE, Mountpoint for S3) serves as data.
 """
 
+import argparse
 import re
 from pathlib import Path
 
@@ -35,3 +36,15 @@ def path(text: str | Path, what: str) -> Path:
             "when the run has ended."
         )
     return Path(text).expanduser()
+
+
+def argument(text: str) -> Path:
+    """``path`` as the type of an argument for ``argparse``.
+
+    Raises:
+      argparse.ArgumentTypeError: as ``path``.
+    """
+    try:
+        return path(text, "the path")
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -10,6 +10,7 @@ from probes.analysis import cohorts, correlation, runs
 from probes.analysis.resampling import ResamplingPlan
 from probes.analysis.runs import Run
 from probes.transfer import escape
+from train import local
 from vci_jax.probe import selection
 
 
@@ -22,7 +23,9 @@ def main(arguments: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m probes figures", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="work directory, or one of several")
-    parser.add_argument("--out", type=Path, default=Path("figures"), help="where they are written")
+    parser.add_argument(
+        "--out", type=local.argument, default=Path("figures"), help="where they are written"
+    )
     parser.add_argument("--epoch", type=float, help="of figure 2; the last if not given")
     options = parser.parse_args(arguments)
     try:

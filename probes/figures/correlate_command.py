@@ -8,7 +8,6 @@ as well; with ``--out DIR`` figure 7 is written there. ``--published`` takes the
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from probes import figures
 from probes.analysis import cohorts, conclusions, correlation, published, runs, tables
@@ -17,6 +16,7 @@ from probes.analysis.correlation import Correlation
 from probes.analysis.resampling import ResamplingPlan
 from probes.figures import command
 from probes.transfer import escape
+from train import local
 
 
 def main(arguments: list[str]) -> int:
@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("runs", nargs="*", metavar="RUN", help="work directory, or one of several")
     parser.add_argument("--published", action="store_true", help="the tables of the paper")
     parser.add_argument("--split", choices=("train", "test"), default="train", help="of metrics")
-    parser.add_argument("--out", type=Path, help="draw figure 7, into this folder")
+    parser.add_argument("--out", type=local.argument, help="draw figure 7, into this folder")
     parser.add_argument("--tables", action="store_true", help="tables 1 and 2 too")
     parser.add_argument("--latex", action="store_true", help="LaTeX, not Markdown")
     parser.add_argument("--resamples", type=int, default=ResamplingPlan.resamples)

@@ -17,6 +17,7 @@ from probes.analysis.runs import Run, read_runs
 from probes.page.render import render
 from probes.page.tables import is_finished
 from probes.transfer import escape
+from train import local
 from vci_jax.written import replace_text
 
 # What a page is made of.
@@ -94,9 +95,13 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         prog="python -m probes report", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument(
-        "directories", nargs="+", type=Path, metavar="DIR", help="of a run, or above some runs"
+        "directories",
+        nargs="+",
+        type=local.argument,
+        metavar="DIR",
+        help="of a run, or above some runs",
     )
-    parser.add_argument("--out", type=Path, help="where to write the page")
+    parser.add_argument("--out", type=local.argument, help="where to write the page")
     parser.add_argument(
         "--watch", action="store_true", help="write it again while training goes on"
     )

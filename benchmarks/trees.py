@@ -51,6 +51,15 @@ def workloads():
     for rows, dim, classes in ((20_000, 1024, 100), (5000, 256, 10)):
         start, *_ = state(rows, dim, classes)
         yield f"report, D = {dim}, K = {classes}", lambda s=start: vci_jax.report(s)
+    dim, classes = 512, 100
+    _, features, labels = state(10_000, dim, classes)
+    start = vci_jax.init(classes, dim)
+    parts = [jax.device_get(update(start, features[b::16], labels[b::16])) for b in range(16)]
+    stack = jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
+    yield (
+        f"vci_interval of 16 blocks, D = {dim}, K = {classes}",
+        lambda: vci_jax.report(stack, only=["vci", "vci_interval"]),
+    )
     _, features, labels = state(10_000, 64, 10)
     features, labels = np.asarray(features) / 4, np.asarray(labels)
     penalties = np.logspace(-6, 6, 97) / len(labels)

@@ -36,6 +36,7 @@ from vci_jax.geometry import Geometry, Weighting, factorize, underflows
 from vci_jax.interval import LeaveOneOut, Options, interval_of, leave_one_out, of_all
 from vci_jax.moments import ClassMoments, merge_axis
 from vci_jax.storage import to_host
+from vci_jax.written import json_ready
 
 Head = tuple[jax.typing.ArrayLike, jax.typing.ArrayLike]
 
@@ -156,15 +157,7 @@ class Report(dict[str, Any]):
 
 def as_json(value: Any) -> str:
     """One line of JSON; NaN and infinity are null."""
-    return json.dumps(_finite(value), allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(json_ready(value), allow_nan=False)
 
 
 def report(

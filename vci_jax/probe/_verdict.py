@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vci_jax.errors import optional
+from vci_jax.written import json_ready
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ class Ranking:
             "test_size": self.test_size,
             "confidence": self.confidence,
         }
-        plain: dict[str, Any] = _finite(content)
+        plain: dict[str, Any] = json_ready(content)
         return plain
 
     def to_json(self) -> str:
@@ -292,14 +293,3 @@ def _rounded(number: float) -> int:
 
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _finite(value: Any) -> Any:
-    """Values as JSON has them."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value

@@ -515,6 +515,7 @@ EXEMPT = {
     "vci_jax._downdate.without_each": "a part of interval.leave_one_out",
     "vci_jax.interval.of_all": "a part of interval.leave_one_out",
     "vci_jax.interval.without_each": "a part of interval.leave_one_out",
+    "vci_jax.errors.check_dtype": "refuses an argument, no quantity",
     "vci_jax.linalg.widen": "converts arrays, no quantity",
     "vci_jax.in_memory.deal": "a part of measure_arrays",
     "vci_jax.in_memory.feature_matrix": "a part of measure_arrays",

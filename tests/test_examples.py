@@ -173,7 +173,7 @@ def test_the_notebook_of_a_watched_training(tmp_path, monkeypatch, capsys):
 def test_examples_read_as_documentation():
     """Short, documented, run by their name, and not called like a package they import."""
     names = sorted(path.name for path in EXAMPLES.glob("*.py"))
-    assert len(names) == 9
+    assert len(names) == 11
     for name in names:
         lines = (EXAMPLES / name).read_text().splitlines()
         assert len(lines) < 60

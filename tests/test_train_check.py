@@ -61,7 +61,7 @@ def test_a_check_decodes_images_of_every_split(tmp_path, capsys):
     arguments = ["check", "digits", str(tmp_path / "run"), f"--data.source=folder:{tmp_path}/data"]
     arguments += ["--data.mean", "0", "0", "0", "--data.std", "1", "1", "1"]
     arguments += ["--data.batch_size", "8", "--data.image_size", "8"]
-    assert entry.main(arguments) == 1
+    assert entry.main(arguments) == 2
     assert "dog/2.png" in capsys.readouterr().err
 
 
@@ -124,8 +124,8 @@ def test_a_second_process_leaves_the_first_alone(tmp_path):
     while first.poll() is None:
         second = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         # The first may have ended in between: then the second has a finished run before it.
-        assert second.returncode == 1 or first.poll() is not None
-        if second.returncode == 1:
+        assert second.returncode == 2 or first.poll() is not None
+        if second.returncode == 2:
             assert "is training in" in second.stderr
             assert "Traceback" not in second.stderr
     assert first.returncode == 0

@@ -3,7 +3,7 @@
 | code | meaning |
 | 0 | done |
 | 1 | anything that another try of the same command would meet again |
-| 2 | a mistake of the caller: change the command |
+| 2 | for the caller to mend: settings, damaged data, a directory in use |
 | 3 | diverged: change the settings, in a new directory |
 | 75 | interrupted (EX_TEMPFAIL of sysexits.h): the same command resumes |
 """
@@ -24,13 +24,17 @@ class ConfigError(RunError, ValueError):
 class DataError(RunError):
     """Images or a description of them that are damaged or cannot be read."""
 
+    exit_code = 2
+
 
 class DamagedRunError(RunError):
     """A checkpoint or another file of a work directory that is damaged."""
 
 
 class LockedError(RunError):
-    """Another process is at work in the directory."""
+    """Another process is at work in the directory: wait for it, or choose another."""
+
+    exit_code = 2
 
 
 class Diverged(RunError):

@@ -4,31 +4,22 @@ pip install torch transformers accelerate scikit-learn
 """
 
 import torch
+import transformers
 from sklearn.datasets import load_digits
-from transformers import (
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-    ViTConfig,
-    ViTForImageClassification,
-)
 
 import vci_jax
 
 
-class Collapse(TrainerCallback):
+class Collapse(transformers.TrainerCallback):
     """Measures a ViT's class token on some images, after every epoch that is due."""
 
     def __init__(self, monitor, images, batch_size=64):
-        """Takes the monitor, and images as the trainer takes them."""
         self.monitor, self.reports = monitor, {}
         self.batches = torch.utils.data.DataLoader(images, batch_size)
 
     @torch.no_grad()
     def on_epoch_end(self, args, state, control, model=None, **kwargs):
-        """Adds all the images and logs the epoch."""
-        epoch = round(state.epoch)
-        if not self.monitor.due(epoch):
+        if not self.monitor.due(epoch := round(state.epoch)):
             return
         training = model.training
         model.eval()
@@ -47,36 +38,17 @@ def main(directory="runs/huggingface", epochs=8):
     pixels = torch.tensor(images.reshape(-1, 1, 8, 8) / 16, dtype=torch.float32)
     rows = [{"pixel_values": x, "labels": int(y)} for x, y in zip(pixels, labels, strict=True)]
     torch.manual_seed(0)
-    config = ViTConfig(
-        image_size=8,
-        patch_size=4,
-        num_channels=1,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        num_labels=10,
-    )
-    settings = TrainingArguments(
-        output_dir=directory,
-        num_train_epochs=epochs,
-        per_device_train_batch_size=64,
-        learning_rate=3e-3,
-        report_to=[],
-        save_strategy="no",
-        logging_strategy="no",
-        use_cpu=True,
-        disable_tqdm=True,
-        remove_unused_columns=False,
-    )
-    monitor = vci_jax.Monitor(num_classes=10, every=4, write=directory)
-    collapse = Collapse(monitor, rows[1408:])
-    trainer = Trainer(
-        ViTForImageClassification(config),
-        settings,
-        train_dataset=rows[:1408],
-        callbacks=[collapse],
-    )
+    size = {"image_size": 8, "patch_size": 4, "num_channels": 1, "hidden_size": 32}
+    size |= {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    network = transformers.ViTForImageClassification(transformers.ViTConfig(num_labels=10, **size))
+    quiet = {"report_to": [], "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
+    settings = transformers.TrainingArguments(
+        directory, num_train_epochs=epochs, per_device_train_batch_size=64, learning_rate=3e-3,
+        use_cpu=True, remove_unused_columns=False, **quiet,
+    )  # fmt: skip
+    collapse = Collapse(vci_jax.Monitor(num_classes=10, every=4, write=directory), rows[1408:])
+    trainer = transformers.Trainer(network, settings, train_dataset=rows[:1408])
+    trainer.add_callback(collapse)
     trainer.train()
     return collapse.reports
 

@@ -112,6 +112,12 @@ def nearly_copied(features, rng):
     return np.concatenate([features, features[:, :1] + 1e-9 * features[:, 1:2]], axis=1)
 
 
+def copied_to_six_digits(features, rng):
+    """All directions are kept in float64, but taking blocks off leaves few digits of this one."""
+    noise = 1e-6 * rng.standard_normal((len(features), 1))
+    return np.concatenate([features, features[:, :1] + noise], axis=1)
+
+
 def in_one_block(features, rng):
     """A feature that varies in the samples of block 2 alone."""
     column = np.where(np.arange(len(features)) % B == 2, rng.standard_normal(len(features)), 1.0)
@@ -122,7 +128,9 @@ def few_samples(features, rng):
     return features[: len(features[0]) + 4]
 
 
-@pytest.mark.parametrize("kind", [copied_column, nearly_copied, in_one_block, few_samples])
+@pytest.mark.parametrize(
+    "kind", [copied_column, nearly_copied, copied_to_six_digits, in_one_block, few_samples]
+)
 def test_it_declines_where_something_is_cut(kind):
     features, labels, rng = draw(600, 12, 4)
     features = kind(features, rng)

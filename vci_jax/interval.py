@@ -182,9 +182,11 @@ def leave_one_out(
             known = jax.device_get(_of_all(blocks, names, **options))
         parts = {}
         if "vci_adjusted" in names:
-            adjusted = _downdate.without_each(blocks, known.whole, **options)
+            adjusted: np.ndarray | None
             if np.isnan(known.values["vci_adjusted"]):  # Fewer samples are too few as well.
                 adjusted = np.full(len(blocks.count), np.nan)
+            else:
+                adjusted = _downdate.without_each(blocks, known.whole, **options)
             parts = {} if adjusted is None else {"vci_adjusted": adjusted}
         if others := tuple(name for name in names if name not in parts):
             parts |= jax.device_get(_without_each(blocks, others, **options))

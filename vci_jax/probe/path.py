@@ -68,7 +68,7 @@ def fit_path(
 ) -> ProbeFit:
     """Returns the optimum at every penalty, in the order of ``penalties``.
 
-    Args are those of ``iter_path``.
+    Arguments are those of ``iter_path``.
 
     Returns:
       The optima, as float64 NumPy arrays. Steps are those at the penalties asked for; wide gaps

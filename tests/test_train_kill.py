@@ -218,18 +218,23 @@ def test_one_of_two_processes_is_killed(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_are_asked_to_end(tmp_path):
+@pytest.mark.parametrize(
+    ("told", "request_", "seconds_a_save"),
+    [(1, signal.SIGUSR1, "0"), (0, signal.SIGTERM, "2")],
+)
+def test_two_processes_are_asked_to_end(told, request_, seconds_a_save, tmp_path):
     """One of them is told; both stop after the same step, saved, with the exit code.
 
-    JAX's service looks for the signal once a second, in which a whole run of this size could pass:
-    the first one waits at each metrics pass, of which twelve at least are still to come.
+    A save follows the metrics pass whose rows are waited for: where it takes long, it is then that
+    the request comes.
     """
     workdir, log = tmp_path / "run", tmp_path / "log"
-    processes = together(workdir, log, SECONDS_A_PASS="1")
+    processes = together(workdir, log, SECONDS_A_SAVE=seconds_a_save)
     try:
         while lines_of(workdir) < 8 and not any(p.poll() is not None for p in processes):
             time.sleep(0.02)
-        processes[1].terminate()
+        time.sleep(float(seconds_a_save) / 4)
+        processes[told].send_signal(request_)
         codes = [process.wait(100) for process in processes]
     finally:
         end(processes)
@@ -248,11 +253,11 @@ if __name__ == "__main__":
 
     made = config("JAX_NUM_PROCESSES" in os.environ, workers=int(os.environ.get("WORKERS", "0")))
     entry.configs.get = lambda name: made
-    seconds, evaluate = float(os.environ.get("SECONDS_A_PASS", "0")), loop.evaluate.evaluate
+    seconds, save = float(os.environ.get("SECONDS_A_SAVE", "0")), checkpoint.save
 
     def slowly(*args, **kwargs):
+        save(*args, **kwargs)
         time.sleep(seconds)
-        return evaluate(*args, **kwargs)
 
-    loop.evaluate.evaluate = slowly
+    checkpoint.save = slowly
     entry.program(["digits", sys.argv[1]])

@@ -5,15 +5,18 @@ ask by SIGTERM, SIGUSR1 or SIGHUP, to the process or to its group, before they t
 A run whose loss is beyond repair saves nothing more, so that its last checkpoint is from before.
 """
 
+import functools
 import math
-import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
 import jax
-from jax.experimental import multihost_utils
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from train.errors import Diverged
 
@@ -25,46 +28,61 @@ class PreemptionHandler:
     """Notes a request to end: a context manager that puts the old handlers back.
 
     Python runs a handler between two of its own instructions, so a signal that comes while JAX
-    compiles or Orbax writes is noted when that is done. Of several processes any may be told;
-    JAX's preemption service then lets all of them stop at the same step, and has SIGTERM; the other
-    signals are passed on to it. A signal that is ignored, as nohup does with SIGHUP, stays so.
+    compiles or Orbax writes is noted when that is done. Of several processes any may be told, and
+    all stop at the same step: each question sends what this process has noted to the others, and
+    gives what all had noted at the question before, so that nobody waits for an answer. (JAX's
+    preemption service would do, but Orbax asks it at each save, and counts in another way: what it
+    agrees on at such a moment is never reached.) A signal that is ignored, as nohup does with
+    SIGHUP, stays so.
     """
 
     def __init__(self) -> None:
         """Nothing is noted yet."""
         self.noted = False
         self._before: dict[signal.Signals, Any] = {}
-        self._asked = 0
+        self._here = False
+        self._answer: jax.Array | bool = False
 
     def __enter__(self) -> Self:
         """Begins to listen, where signals can be listened to: in the main thread."""
-        alone = jax.process_count() == 1
         if threading.current_thread() is threading.main_thread():
-            for request in REQUESTS if alone else REQUESTS[1:]:
+            for request in REQUESTS:
                 if signal.getsignal(request) is not signal.SIG_IGN:
-                    handler = self._note if alone else self._pass_on
-                    self._before[request] = signal.signal(request, handler)
+                    self._before[request] = signal.signal(request, self._note)
         return self
 
     def __exit__(self, *unused: object) -> None:
         """Listens no more."""
         for request, handler in self._before.items():
-            signal.signal(request, handler)
+            # None is a handler of JAX's own, which cannot be put back.
+            signal.signal(request, signal.SIG_DFL if handler is None else handler)
 
     def now(self) -> bool:
         """Whether the run should end; the same in every process, if all ask equally often."""
-        if jax.process_count() > 1 and not self.noted:
-            self._asked += 1
-            self.noted = multihost_utils.reached_preemption_sync_point(self._asked)
+        if jax.process_count() == 1:
+            self.noted = self._here
+        elif not self.noted:
+            self.noted = bool(self._answer)
+            self._answer = _in_any_process(self._here)
         return self.noted
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        self.noted = True
+        self._here = True
 
-    def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        os.kill(os.getpid(), signal.SIGTERM)
+
+def _in_any_process(flag: bool) -> jax.Array:
+    """Whether the flag is set in any process; a collective that is not waited for."""
+    everywhere = jax.sharding.Mesh(np.array(jax.devices()), ("devices",))
+    flags = jax.make_array_from_process_local_data(
+        NamedSharding(everywhere, PartitionSpec("devices")), np.full(jax.local_device_count(), flag)
+    )
+    return _any(everywhere)(flags)
+
+
+@functools.cache
+def _any(mesh: jax.sharding.Mesh) -> Callable[[jax.Array], jax.Array]:
+    return jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def ignore_requests() -> None:

@@ -76,7 +76,7 @@ def vet(
     if labels.dtype.itemsize <= 4:  # a narrow label type may not be able to hold it
         labels = labels.astype(jnp.int32)
     # A sum loses no NaN, as a compiled maximum may on CPU (openxla/xla#21461).
-    finite = jnp.sum(0 * features, axis=1) == 0
+    finite = jnp.sum(features - features, axis=1) == 0
     offered = jnp.ones_like(finite) if mask is None else jnp.asarray(mask) != 0
     in_range = (labels >= 0) & (labels < num_classes)
     used = offered & in_range & finite

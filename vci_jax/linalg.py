@@ -91,13 +91,10 @@ def eigh(matrix: Float[Array, "D D"]) -> tuple[Float[Array, " D"], Float[Array, 
 
     On TPU the Jacobi algorithm is asked for: the default one takes minutes to compile.
     """
-    values, vectors = jax.lax.platform_dependent(
-        (matrix + matrix.T) / 2,
-        tpu=_eigh_jacobi,
-        default=lambda symmetric: tuple(jnp.linalg.eigh(symmetric, symmetrize_input=False)),
+    pair: tuple[Array, Array] = jax.lax.platform_dependent(
+        (matrix + matrix.T) / 2, tpu=_eigh_jacobi, default=_eigh_descending
     )
-    order = jnp.argsort(-values)
-    return values[order], vectors[:, order]
+    return pair
 
 
 def principal_axes(covariance: Float[Array, "D D"]) -> Axes:
@@ -327,6 +324,11 @@ def _matmul_tiled(a: Array, b: Array, tile: int = 128) -> Array:
     tiles = jnp.pad(a, ((0, -rows % tile), (0, 0))).reshape(-1, tile, a.shape[1])
     product: Array = jax.lax.map(lambda part: _matmul(part, b), tiles)
     return product.reshape(-1, b.shape[1])[:rows]
+
+
+def _eigh_descending(matrix: Array) -> tuple[Array, Array]:
+    values, vectors = jnp.linalg.eigh(matrix, symmetrize_input=False)  # ascending
+    return values[::-1], vectors[:, ::-1]
 
 
 def _jacobi(matrix: Array) -> tuple[Array, Array]:

@@ -21,7 +21,7 @@ from vci_jax.interval import holm
 _ENOUGH = 10
 
 # Share of 95 % intervals of Pearson's r that held the true value, normal data with r = 0.95, 2000
-# simulations of each size (tests/test_probes_correlate.py repeats them): BCa, permutation.
+# simulations of each size (tests/probes/test_correlate.py repeats them): BCa, permutation.
 _COVERAGE = {5: (0.87, 0.97), 6: (0.93, 0.97), 11: (0.93, 0.96)}
 
 

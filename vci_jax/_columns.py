@@ -78,10 +78,10 @@ def csv(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarra
     except UnicodeDecodeError as error:
         raise _not_utf8(path, error) from None
     except ValueError as error:
-        said = str(error).partition(";")[0].rstrip(".")
+        reason = str(error).partition(";")[0].rstrip(".")
         raise VCIError(
-            f"{path}: {said}, counted from 0 below the header. All columns but the label must hold "
-            "numbers, in every row; --features and --labels choose columns."
+            f"{path}: {reason}, counted from 0 below the header. All columns but the label must "
+            "hold numbers, in every row; --features and --labels choose columns."
         ) from None
     if "" in codes:
         row = int(np.argmax(cells[:, -1] == codes[""]))
@@ -196,11 +196,11 @@ def parquet(path: Path, features: str | None, labels: str | None) -> tuple[np.nd
             rows = _matrix(path, chosen[0], table[chosen[0]], parts)
         else:
             rows = np.stack([table[name].to_numpy() for name in chosen], axis=1)
-        found = table[label]
-        if types.is_dictionary(found.type):
-            found = found.cast(found.type.value_type)
+        column = table[label]
+        if types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
         parts.append(rows)
-        classes.append(found.to_numpy())
+        classes.append(column.to_numpy())
         progress.advance("reading", group + 1, groups)
     if not parts:
         return np.empty((0, len(chosen))), np.empty(0, int)
@@ -250,8 +250,8 @@ def choose(
     """
     shown = ", ".join(names[:6]) + (f", ... ({len(names)} in all)" if len(names) > 6 else "")
     if labels is None:
-        known = [place for place, name in enumerate(names) if name.lower() in LABELS]
-        label = known[0] if len(known) == 1 else len(names) - 1
+        candidates = [place for place, name in enumerate(names) if name.lower() in LABELS]
+        label = candidates[0] if len(candidates) == 1 else len(names) - 1
     elif labels in names:
         label = list(names).index(labels)
     else:

@@ -42,7 +42,7 @@ def quick_jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., An
 @functools.cache
 def _understood() -> Mapping[str, Any]:
     """Returns those of the options that this version of XLA has, and the user did not set."""
-    found = {}
+    options = {}
     for name, value in _QUICK.items():
         if name in os.environ.get("XLA_FLAGS", ""):
             continue
@@ -50,5 +50,5 @@ def _understood() -> Mapping[str, Any]:
             jax.jit(lambda x: x).lower(0.0).compile(compiler_options={name: value})
         except jax.errors.JaxRuntimeError:  # No such option.
             continue
-        found[name] = value
-    return found
+        options[name] = value
+    return options

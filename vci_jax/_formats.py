@@ -161,10 +161,10 @@ def load_torch(path: Path) -> Any:
         with library.serialization.safe_globals(STAND_INS) if named else contextlib.nullcontext():
             return library.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError:
-        asked: list[str] = []
+        globals_: list[str] = []
         with contextlib.suppress(Exception):
-            asked = sorted(library.serialization.get_unsafe_globals_in_checkpoint(str(path)))
-        more = f" It asks for {', '.join(asked[:3])}." if asked else ""
+            globals_ = sorted(library.serialization.get_unsafe_globals_in_checkpoint(str(path)))
+        more = f" It asks for {', '.join(globals_[:3])}." if globals_ else ""
         raise VCIError(
             f"{path} is damaged, or holds more than tensors, arrays, numbers and text, which could "
             f"run any code; nothing in it was run.{more} If you trust it, load it with torch and "

@@ -146,5 +146,5 @@ def ncc_agreement(agreement: Agreement) -> Float[Array, ""]:
       Papyan, Han & Donoho (2020), Fig. 7, which plots one minus this.
     """
     count = agreement.count.astype(agreement.means.dtype)
-    known = (agreement.count > 0) & (agreement.count < MAX_COUNT)
-    return agreement.agreed.astype(count.dtype) / jnp.where(known, count, jnp.nan)
+    defined = (agreement.count > 0) & (agreement.count < MAX_COUNT)
+    return agreement.agreed.astype(count.dtype) / jnp.where(defined, count, jnp.nan)

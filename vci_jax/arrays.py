@@ -197,8 +197,8 @@ def _is_tensor(value: Any) -> bool:
 
 def is_real(dtype: Any) -> bool:
     """Whether a dtype is that of integers or floating-point numbers, bfloat16 and the like too."""
-    known = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
-    return bool(known) and np.dtype(dtype).kind not in "mM"  # NumPy takes durations for integers
+    numeric = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+    return bool(numeric) and np.dtype(dtype).kind not in "mM"  # NumPy takes durations for integers
 
 
 def labelled_rows(labels: np.ndarray) -> np.ndarray:

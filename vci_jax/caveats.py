@@ -39,14 +39,14 @@ def find(result: dict[str, Any], facts: dict[str, Any], data_eps: float) -> list
         K sum_k (n_k / N)^2 and the relative spread of the classes' variances.
       data_eps: roundoff of the moments.
     """
-    found = [*_rows(result), *_degenerate(result, facts)]
+    caveats = [*_rows(result), *_degenerate(result, facts)]
     some, every = facts["underflowed"]
     if not (facts["overflowed"] or every):
-        found += [*_sample_size(result), *_class_size(result, facts), *_unequal(result, facts)]
-        found += [] if some else _cut(result, facts, data_eps)
-        found += _precision(result, facts, data_eps)
-    found += _undefined(result, facts)
-    return [caveat for caveat in found if caveat.metrics]
+        caveats += [*_sample_size(result), *_class_size(result, facts), *_unequal(result, facts)]
+        caveats += [] if some else _cut(result, facts, data_eps)
+        caveats += _precision(result, facts, data_eps)
+    caveats += _undefined(result, facts)
+    return [caveat for caveat in caveats if caveat.metrics]
 
 
 def _rows(result: dict[str, Any]) -> Iterator[Caveat]:

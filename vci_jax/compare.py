@@ -85,12 +85,12 @@ class Comparison:
         Raises:
           VCIError: for sets or a metric that were not compared.
         """
-        for one in self.differences:
-            if one.metric == metric and one[:2] == (first, second):
-                return one
-            if one.metric == metric and one[:2] == (second, first):
-                return one._replace(first=first, second=second, difference=-one.difference,
-                                    low=-one.high, high=-one.low)  # fmt: skip
+        for entry in self.differences:
+            if entry.metric == metric and entry[:2] == (first, second):
+                return entry
+            if entry.metric == metric and entry[:2] == (second, first):
+                return entry._replace(first=first, second=second, difference=-entry.difference,
+                                      low=-entry.high, high=-entry.low)  # fmt: skip
         metrics = ", ".join(dict.fromkeys(d.metric for d in self.differences))
         raise VCIError(
             f"{first!r} and {second!r} were not compared by {metric!r}; there are the sets "
@@ -117,7 +117,7 @@ class Comparison:
         """A plain dictionary: ``sets``, ``differences`` and ``confidence``."""
         return {
             "sets": {name: report.to_dict() for name, report in self.reports.items()},
-            "differences": [one.to_dict() for one in self.differences],
+            "differences": [entry.to_dict() for entry in self.differences],
             "confidence": self.confidence,
         }
 
@@ -319,11 +319,11 @@ def _check_same(
                 f"{a} and {b} have other labels ({where}): compare features of the same samples in "
                 "the same order."
             )
-    for (a, one), (b, other) in itertools.pairwise(states.items()):
-        if not np.array_equal(one.counts, other.counts):
+    for (a, state), (b, other) in itertools.pairwise(states.items()):
+        if not np.array_equal(state.counts, other.counts):
             raise VCIError(
-                f"The blocks of {a} and {b} do not hold the same samples: {len(one.counts)} blocks "
-                f"of {one.counts.sum(axis=1)[:3].tolist()} ... and {len(other.counts)} of "
+                f"The blocks of {a} and {b} do not hold the same samples: {len(state.counts)} "
+                f"blocks of {state.counts.sum(axis=1)[:3].tolist()} ... and {len(other.counts)} of "
                 f"{other.counts.sum(axis=1)[:3].tolist()} ... samples, or other classes. Measure "
                 "the same rows in the same order and the same blocks."
             )

@@ -52,10 +52,10 @@ def check_dtype(dtype: Any) -> np.dtype:
       VCIError: for what names none.
     """
     try:
-        known: np.dtype = np.dtype(dtype)
+        checked: np.dtype = np.dtype(dtype)
     except TypeError:
         raise VCIError(f"dtype must be float32 or float64, got {dtype!r}.") from None
-    return known
+    return checked
 
 
 def check_moments(*states: Any) -> None:

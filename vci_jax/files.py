@@ -192,8 +192,8 @@ def explained(path: Path, kind: str) -> Iterator[None]:
     try:
         yield
     except VCIError as error:
-        said = str(error)
-        raise type(error)(said if str(path) in said else f"{path}: {said}") from None
+        message = str(error)
+        raise type(error)(message if str(path) in message else f"{path}: {message}") from None
     except FileNotFoundError:
         raise VCIError(f"{path}: no such file.") from None
     except MemoryError:

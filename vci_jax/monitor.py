@@ -242,14 +242,14 @@ class Monitor:
         features = state.moments[deepest]
         if head is not None:
             head = check_head(head, features.mean.shape[-1], self._num_classes)
-        found = report(features, head=head)
+        measured = report(features, head=head)
         row = {} if state.answers is None else _scores(state.answers)
-        row |= found
+        row |= measured
         others = {name: report(m) for name, m in state.moments.items() if name != deepest}
         if others:
             row["layers"] = {
-                name: {metric: one[metric] for metric in LAYER_METRICS}
-                for name, one in others.items()
+                name: {metric: values[metric] for metric in LAYER_METRICS}
+                for name, values in others.items()
             }
         columns = jax.device_get(_classes(features))
         if state.answers is not None:
@@ -257,7 +257,7 @@ class Monitor:
             columns["accuracy"] = np.where(samples > 0, right / np.maximum(samples, 1), np.nan)
         lists: Row = {name: column.tolist() for name, column in columns.items()}
         row["seconds"] = time.perf_counter() - start
-        return found, row, lists if self._names is None else lists | {"name": self._names}
+        return measured, row, lists if self._names is None else lists | {"name": self._names}
 
 
 class _Split:

@@ -74,8 +74,8 @@ def raw_axes(geometry: Geometry) -> RawAxes:
     offsets = jnp.where(geometry.present[:, None], moments.mean - inner, 0)
     scatter = moments.scatter + moments.scatter_residual
     scatter += linalg.matmul((count[:, None] * offsets).T, offsets)
-    known = jnp.all(moments.class_weight == 1) & jnp.isfinite(jnp.sum(scatter))
-    scatter = jnp.where(known, scatter, jnp.nan)
+    usable = jnp.all(moments.class_weight == 1) & jnp.isfinite(jnp.sum(scatter))
+    scatter = jnp.where(usable, scatter, jnp.nan)
     spread = jnp.diagonal(scatter)
     mean = moments.pivot + inner
     far = size * jnp.sum(mean**2) > 16 * jnp.sum(spread)

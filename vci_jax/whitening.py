@@ -105,10 +105,10 @@ def _inverse_root(
         floor = relative * jnp.max(jnp.diagonal(matrix)) + cutoff_at
         root = jnp.where(empty, jax.lax.rsqrt(floor), 1) * inverse.T
         none = alike(jnp.zeros((), jnp.int32), matrix, cutoff)
-        found: tuple[Array, Array, Array] = jax.lax.cond(
+        result: tuple[Array, Array, Array] = jax.lax.cond(
             proven, lambda: (root, ~empty, none), lambda: spectral(matrix, cutoff_at)
         )
-        return found
+        return result
 
     least = jnp.asarray(absolute, matrix.dtype)
     if matrix.dtype == jnp.float64:

@@ -62,10 +62,10 @@ class Signs(NamedTuple):
 
         One sign in all groups takes all of them; a change takes one significant sign each way.
         """
-        sure = {self.signs[group] for group in self.signs if self.significant[group]}
+        significant_signs = {self.signs[group] for group in self.signs if self.significant[group]}
         if self.consistent:
             return all(self.significant.values())
-        return len(sure) == 2
+        return len(significant_signs) == 2
 
 
 def signs(correlations: Sequence[Correlation], plan: ResamplingPlan) -> list[Signs]:
@@ -137,8 +137,8 @@ def _say_signs(verdicts: Signs) -> str:
         )
     else:
         verdict = "the sign changes between groups"
-        sure = ", significantly, each by itself"
-        rest = sure if verdicts.established else ", but the change is not significant"
+        each_significant = ", significantly, each by itself"
+        rest = each_significant if verdicts.established else ", but the change is not significant"
     return f"{verdicts.metric}: {listing}: {verdict}{rest}{_say_survivors(verdicts)}."
 
 
@@ -157,13 +157,13 @@ def _say_survivors(verdicts: Signs) -> str:
 
 
 def _say_tests(correlations: Sequence[Correlation], plan: ResamplingPlan) -> list[str]:
-    tested, sure = _holm(correlations, plan)
+    tested, survivors = _holm(correlations, plan)
     level = 1 - plan.confidence
     rejected = [correlation for correlation in tested if _rejects(correlation, plan)]
     return [
         f"{len(rejected)} of {len(tested)} correlations differ from zero at {level:.2g}, each by "
         f"itself: {_names(rejected)}.",
-        f"Corrected for {len(tested)} tests (Holm), {len(sure)} do: {_names(sure)}.",
+        f"Corrected for {len(tested)} tests (Holm), {len(survivors)} do: {_names(survivors)}.",
     ]
 
 

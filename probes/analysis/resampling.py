@@ -167,13 +167,13 @@ def bca(
     values = distribution[np.isfinite(distribution)]
     undefined = 1 - len(values) / len(distribution)
     jackknife = jackknife[np.isfinite(jackknife)]
-    nothing = Interval(math.nan, math.nan, undefined)
+    no_interval = Interval(math.nan, math.nan, undefined)
     if not len(values) or len(jackknife) < 2 or not np.isfinite(estimate):
-        return nothing
+        return no_interval
     same = rounding.SHARE * max(float(np.max(np.abs(values))), abs(estimate))
     below = (np.mean(values < estimate - same) + np.mean(values <= estimate + same)) / 2
     if not 0 < below < 1 or np.ptp(jackknife) <= same:
-        return nothing
+        return no_interval
     influence = np.mean(jackknife) - jackknife
     spread = float(np.sum(influence**2))
     bias = special.ndtri(below)
@@ -204,15 +204,15 @@ def bootstrap(
         not shifted by leaving settings out.
     """
     samples, settings = arrange(samples, settings)
-    taken = draw(settings, plan, seeds_only=seeds_only)
-    resampled = [taken.means(sample) for sample in samples]
+    drawn = draw(settings, plan, seeds_only=seeds_only)
+    resampled = [drawn.means(sample) for sample in samples]
     whole = [means(sample, settings) for sample in samples]
     distribution = _in_batches(statistic, resampled)
     if seeds_only:
-        known = distribution[np.isfinite(distribution)]
+        defined = distribution[np.isfinite(distribution)]
         tails = [(1 - plan.confidence) / 2, (1 + plan.confidence) / 2]
-        low, high = np.quantile(known, tails) if len(known) else (math.nan, math.nan)
-        return Interval(float(low), float(high), 1 - len(known) / len(distribution))
+        low, high = np.quantile(defined, tails) if len(defined) else (math.nan, math.nan)
+        return Interval(float(low), float(high), 1 - len(defined) / len(distribution))
     jackknife = statistic(*(without_each(sample) for sample in whole))
     return bca(distribution, float(statistic(*whole)), jackknife, plan)
 

@@ -108,8 +108,8 @@ def load(word: str, path: Path, options: TransferConfig) -> Encoder:
     if not path.is_file():
         raise StateDictError(f"{path} cannot be read: No such file. {where(word)}")
     build = partial(models.build, ModelConfig(name=name))
-    found = unwrap.read(path, weights.shapes(build(1), (224, 224, 3)))
-    tensors, classes, notes = _with_head(found, family.head, dim)
+    stored = unwrap.read(path, weights.shapes(build(1), (224, 224, 3)))
+    tensors, classes, notes = _with_head(stored, family.head, dim)
     if "dist_token" in tensors:
         size = _SIZES[word.rpartition("_")[2]]
         raise StateDictError(
@@ -157,7 +157,7 @@ def load(word: str, path: Path, options: TransferConfig) -> Encoder:
             "transform": describe_transform(data, family.interpolation),
         },
         interpolation=family.interpolation,
-        notes=(*found.notes, *notes),
+        notes=(*stored.notes, *notes),
         experiment=word,
     )
 
@@ -187,14 +187,14 @@ def _functions(model: Any, variables: Any, data: Any, classes: int) -> tuple[Any
     return partial(features, variables), partial(compiled(apply), variables), mesh
 
 
-def _with_head(found: unwrap.Weights, head: str, dim: int) -> tuple[Tensors, int, list[str]]:
+def _with_head(stored: unwrap.Weights, head: str, dim: int) -> tuple[Tensors, int, list[str]]:
     """Returns tensors that have a head, its number of classes (0: made up), and notes."""
-    tensors, notes = dict(found.inside), []
+    tensors, notes = dict(stored.inside), []
     own = {f"{head}.weight", f"{head}.bias"}
-    outer = found.outside.get(f"{head}.weight", np.zeros(0))
-    if not own & tensors.keys() and own <= found.outside.keys() and outer.shape[1:] == (dim,):
-        tensors |= {name: found.outside[name] for name in own}
-    elsewhere = [name for name in found.outside if name not in own or name not in tensors]
+    outer = stored.outside.get(f"{head}.weight", np.zeros(0))
+    if not own & tensors.keys() and own <= stored.outside.keys() and outer.shape[1:] == (dim,):
+        tensors |= {name: stored.outside[name] for name in own}
+    elsewhere = [name for name in stored.outside if name not in own or name not in tensors]
     # A head of pretraining of several layers: fc.0.weight, head.mlp.2.weight.
     elsewhere += [name for name in tensors if name.startswith(f"{head}.") and name not in own]
     tensors = {k: v for k, v in tensors.items() if not k.startswith(f"{head}.") or k in own}

@@ -59,7 +59,7 @@ def load(target: str, options: TransferConfig) -> Encoder:
         )
     data = transform(options, side=side, resize=resize)
     source = inspect.getsourcefile(module)
-    found = {
+    identity_fields = {
         "function": target,
         "source": of_json(Path(source).read_text()) if source else "",
         "version": str(getattr(function, "version", "")),
@@ -71,7 +71,7 @@ def load(target: str, options: TransferConfig) -> Encoder:
         title,
         label,
         data=data,
-        identity=found,
+        identity=identity_fields,
         interpolation=filtered,
         options=options,
     )

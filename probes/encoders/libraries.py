@@ -204,10 +204,10 @@ def _fill(
     if path == RANDOM:
         return ["the weights are random, as asked for."]
     assert isinstance(path, Path)
-    found = unwrap.read(path, model.state_dict().keys())
+    stored = unwrap.read(path, model.state_dict().keys())
     tensors = {
         k: torch.from_numpy(np.array(v, np.float32 if v.dtype.kind != "i" else v.dtype))
-        for k, v in found.inside.items()
+        for k, v in stored.inside.items()
     }
     classes = {len(tensors[f"{h}.weight"]) for h in heads if f"{h}.weight" in tensors}
     resize(max(classes, default=0))
@@ -224,7 +224,7 @@ def _fill(
             "Likely cause: the weights of another model; its name is often in that of the file."
         ) from error
     count = max(classes, default=0)
-    return [*found.notes, f"{count or 'no'} classes."]
+    return [*stored.notes, f"{count or 'no'} classes."]
 
 
 def _library(name: str) -> Any:
@@ -244,8 +244,8 @@ def _split(rest: str) -> tuple[str, Path | str | None]:
     return name, path if path == RANDOM else Path(path).expanduser()
 
 
-def _unknown(library: str, name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=3)
+def _unknown(library: str, name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=3)
     hint = f" Did you mean {', '.join(close)}?" if close else ""
     return f"{library} has no model {name!r}.{hint}"
 

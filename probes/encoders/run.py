@@ -62,7 +62,7 @@ def load(workdir: Path, options: TransferConfig) -> Encoder:
         in_shardings=(whole, parts),
         out_shardings=parts,
     )
-    found = {
+    identity_fields = {
         "variables": identity.of_arrays(state.variables),
         "model": dataclasses.asdict(config.model),
         "transform": describe_transform(data, "bilinear"),
@@ -77,7 +77,7 @@ def load(workdir: Path, options: TransferConfig) -> Encoder:
         num_classes=classes,
         mesh=mesh,
         data=data,
-        identity=found,
+        identity=identity_fields,
         peak=peak,
         trained_on=config.data.source,
         experiment=config.name,

@@ -84,6 +84,6 @@ def _prefix(tensors: Tensors, wanted: Collection[str], path: Path) -> str:
 
 
 def _bare(name: str) -> str:
-    while known := next((p for p in _PREFIXES if name.startswith(p)), ""):
-        name = name.removeprefix(known)
+    while prefix := next((p for p in _PREFIXES if name.startswith(p)), ""):
+        name = name.removeprefix(prefix)
     return name

@@ -81,13 +81,13 @@ def spectra(runs: Sequence[Run], split: str, epoch: float | None = None) -> Figu
 
 
 def _spectrum(axes: Axes, spectrum: dict[str, list[float | None]]) -> list[tuple[str, Line2D]]:
-    kept = {name: _above_rounding(spectrum.get(name) or []) for name in _SPECTRA}
-    if not any(kept.values()):
+    eigenvalues = {name: _above_rounding(spectrum.get(name) or []) for name in _SPECTRA}
+    if not any(eigenvalues.values()):
         style.empty(axes, "no eigenvalue of its spectrum\nis positive")
         return []
     entries = []
     for index, (name, label) in enumerate(_SPECTRA.items()):
-        if values := kept[name]:
+        if values := eigenvalues[name]:
             marks = _spread(len(values)).tolist()
             look = style.line(index) | {"markevery": marks, "markersize": 2.4}
             (line,) = axes.plot(range(1, len(values) + 1), values, label=label, **look)
@@ -97,8 +97,8 @@ def _spectrum(axes: Axes, spectrum: dict[str, list[float | None]]) -> list[tuple
 
 
 def _above_rounding(values: Sequence[float | None]) -> list[float]:
-    known = [value for value in values if value is not None]
-    return [value for value in known if value > max(0.0, _FLOOR * max(known))]
+    defined = [value for value in values if value is not None]
+    return [value for value in defined if value > max(0.0, _FLOOR * max(defined))]
 
 
 def _spread(size: int) -> np.ndarray:

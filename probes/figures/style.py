@@ -140,8 +140,8 @@ def direction(metric: str) -> str:
 
 def title(metric: str) -> str:
     """Returns the name of a metric as it is printed."""
-    known = LABELS.get(metric)
-    return known.title if known else text(metric.replace("_", " ").capitalize(), 22)
+    label = LABELS.get(metric)
+    return label.title if label else text(metric.replace("_", " ").capitalize(), 22)
 
 
 def empty(axes: Axes, reason: str) -> None:
@@ -215,8 +215,8 @@ def legend(made: Figure, entries: Iterable[tuple[str, Line2D]]) -> None:
         handlelength=3.2,
     )
     # Set here, for a legend leaves out what is labelled with an underscore first.
-    for said, name in zip(box.get_texts(), named, strict=True):
-        said.set_text(name)
+    for label, name in zip(box.get_texts(), named, strict=True):
+        label.set_text(name)
 
 
 def save(made: Figure, path: Path) -> Path:

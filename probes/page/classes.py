@@ -29,20 +29,20 @@ def tables(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[str]]:
 
     Where there are too many classes for a page, those with the largest spread are kept.
     """
-    found, missing = [], []
+    shown, missing = [], []
     most = max(50, _BUDGET // (2 * max(1, len(runs))))
     for number, run in enumerate(runs):
         record = _record(run)
         if isinstance(record, str):
             missing.append(f"{run.name}: {record}")
             continue
-        found += [
+        shown += [
             {"run": number, "split": split, "epoch": record.get("epoch")}
             | _table(record[split], most)
             for split in SPLITS
             if split in record
         ]
-    return found, missing
+    return shown, missing
 
 
 def names(run: Run) -> list[str]:
@@ -69,12 +69,12 @@ def _is_table(columns: Any) -> bool:
     """Whether something is a table: columns of one length, with a number or None for the spread."""
     if not isinstance(columns, dict) or "squared_distance" not in columns:
         return False
-    known = [columns[name] for name in ("name", *dict(COLUMNS)) if name in columns]
-    if not all(isinstance(column, list) for column in known):
+    present = [columns[name] for name in ("name", *dict(COLUMNS)) if name in columns]
+    if not all(isinstance(column, list) for column in present):
         return False
     spread = columns["squared_distance"]
     numbers = all(value is None or isinstance(value, int | float) for value in spread)
-    return numbers and len({len(column) for column in known}) == 1
+    return numbers and len({len(column) for column in present}) == 1
 
 
 def _names(columns: dict[str, list[Any]]) -> list[str]:
@@ -85,17 +85,17 @@ def _table(columns: dict[str, list[Any]], most: int) -> dict[str, Any]:
     spread = [-1.0 if value is None else value for value in columns["squared_distance"]]
     order = sorted(range(len(spread)), key=lambda k: -spread[k])[:most]
     columns = columns | {"class": list(range(len(spread)))}
-    known = _names(columns)
-    rows = [[_value(columns, name, k, known) for name, _ in COLUMNS] for k in order]
+    class_names = _names(columns)
+    rows = [[_value(columns, name, k, class_names) for name, _ in COLUMNS] for k in order]
     return {"of": len(spread), "rows": rows}
 
 
 def _value(
-    columns: dict[str, list[Any]], name: str, k: int, known: list[str]
+    columns: dict[str, list[Any]], name: str, k: int, class_names: list[str]
 ) -> float | int | str | None:
     value = columns[name][k] if name in columns else None
     if name in ("class", "nearest"):
         if not isinstance(value, int) or value < 0:
             return None  # The only class has no nearest one.
-        return known[value] if known else value
+        return class_names[value] if class_names else value
     return short(value, 4) if isinstance(value, float) else value

@@ -38,9 +38,9 @@ def charts(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return [_chart(metric, runs, most) | {"main": metric in MAIN} for metric in (*MAIN, *further)]
 
 
-def thinning(runs: Sequence[Run], found: list[dict[str, Any]]) -> str:
+def thinning(runs: Sequence[Run], charts: list[dict[str, Any]]) -> str:
     """Returns a sentence if the charts do not hold all records, else nothing."""
-    shown = max((len(series["x"]) for chart in found for series in chart["series"]), default=0)
+    shown = max((len(series["x"]) for chart in charts for series in chart["series"]), default=0)
     records = max(len([r for r in run.rows if r["split"] == s]) for run in runs for s in SPLITS)
     if shown >= records or not shown:
         return ""
@@ -54,14 +54,14 @@ def spectra(runs: Sequence[Run]) -> list[dict[str, Any]]:
     many epochs, evenly spaced ones, the first and the last among them.
     """
     each = _SPECTRUM_BUDGET // (max(1, len(runs)) * 2 * 2 * _EIGENVALUES)
-    found = []
+    charts = []
     for number, run in enumerate(runs):
         for split in SPLITS:
             rows = [r for r in run.rows if r["split"] == split and r.get("spectrum")]
             rows = [rows[i] for i in evenly(len(rows), max(2, each))]
             if rows:
-                found.append({"run": number, "split": split, **_spectrum(rows)})
-    return found
+                charts.append({"run": number, "split": split, **_spectrum(rows)})
+    return charts
 
 
 def short(value: float | None, digits: int = 5) -> float | None:
@@ -82,12 +82,12 @@ def _chart(metric: MetricDisplay, runs: Sequence[Run], most: int) -> dict[str, A
         for number, run in enumerate(runs)
         for split in SPLITS
     ]
-    series = [one for one in series if one["x"]]
+    series = [line for line in series if line["x"]]
     return {
         "id": escape.line(metric.name),
         "title": metric.title,
         "direction": metric.direction,
-        "scale": _scale(metric, [y for one in series for y in one["y"]]),
+        "scale": _scale(metric, [y for line in series for y in line["y"]]),
         "series": series,
         "reason": "" if series else _why_empty(metric, runs),
     }
@@ -127,14 +127,14 @@ def _why_empty(metric: MetricDisplay, runs: Sequence[Run]) -> str:
 
 def _spectrum(rows: list[dict[str, Any]]) -> dict[str, Any]:
     size = {name: len(rows[-1]["spectrum"][name]) for name in ("between", "total")}
-    kept = {name: _spread(length) for name, length in size.items()}
+    shown = {name: _spread(length) for name, length in size.items()}
     return {
         "epochs": [row["epoch"] for row in rows],
         "size": size,
-        "index": {name: [i + 1 for i in indices] for name, indices in kept.items()},
+        "index": {name: [i + 1 for i in indices] for name, indices in shown.items()},
         **{
-            name: [[short(row["spectrum"][name][i], 4) for i in kept[name]] for row in rows]
-            for name in kept
+            name: [[short(row["spectrum"][name][i], 4) for i in shown[name]] for row in rows]
+            for name in shown
         },
     }
 

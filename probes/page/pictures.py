@@ -18,7 +18,7 @@ _NAMED = 20
 
 def pictures(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Returns the points of each run and split that has some, at evenly spaced epochs."""
-    found = []
+    charts = []
     for number, run in enumerate(runs):
         path = run.path / "pictures.jsonl"
         rows = read_rows(path, [], required=("epoch", "split", "label", "x", "y"))
@@ -29,8 +29,8 @@ def pictures(runs: Sequence[Run]) -> list[dict[str, Any]]:
             if own:
                 most = max(2, _BUDGET // (2 * len(runs) * max(1, len(own[-1]["label"]))))
                 own = [own[i] for i in evenly(len(own), most)]
-                found.append({"run": number, "split": split} | _picture(own, names(run)))
-    return found
+                charts.append({"run": number, "split": split} | _picture(own, names(run)))
+    return charts
 
 
 def _is_picture(row: dict[str, Any]) -> bool:
@@ -42,13 +42,13 @@ def _is_picture(row: dict[str, Any]) -> bool:
     )
 
 
-def _picture(rows: list[dict[str, Any]], known: list[str]) -> dict[str, Any]:
+def _picture(rows: list[dict[str, Any]], class_names: list[str]) -> dict[str, Any]:
     last = rows[-1]
-    count = len(known) or max(last["label"], default=0) + 1
+    count = len(class_names) or max(last["label"], default=0) + 1
     angle = 2 * np.pi * np.arange(count) / count
     corners = np.stack([np.cos(angle), np.sin(angle)], axis=1).round(3).tolist()
     return {
-        "names": (known or [str(k) for k in range(count)])[: count if count <= _NAMED else 0],
+        "names": (class_names or [str(k) for k in range(count)])[: count if count <= _NAMED else 0],
         "corners": corners,
         "label": last["label"],
         "epochs": [row["epoch"] for row in rows],

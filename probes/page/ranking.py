@@ -186,13 +186,13 @@ def _learning(ranking: Ranking, names: dict[str, str]) -> markupsafe.Markup | No
         f'<text x="{(left + _WIDTH - right) / 2:.0f}" y="{height - 2}" text-anchor="middle">'
         "training samples</text>"
     )
-    taken: list[float] = []
+    heights: list[float] = []
     for number, (model, curve) in enumerate(curves.items()):
         points = " ".join(f"{x(size):.1f},{y(100 * value):.1f}" for size, value in curve)
         place = y(100 * curve[-1][1]) + 4
-        while any(abs(place - other) < 15 for other in taken):
+        while any(abs(place - other) < 15 for other in heights):
             place += 15
-        taken.append(place)
+        heights.append(place)
         title = names[model] if len(names[model]) < 18 else names[model][:16] + "…"
         parts.append(
             f'<g class="line" style="color: var(--c{number % _COLOURS})">'

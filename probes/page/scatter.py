@@ -29,12 +29,14 @@ def scatters(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[str]]:
     except ValueError as error:
         return [_empty(name, str(error)) for name in COLLAPSE], []
     plan = ResamplingPlan()
-    found = correlate(study, plan)
+    correlations = correlate(study, plan)
     names = escape.lines([run.name for run in runs])  # As the study has them.
     numbers = {name: number for number, name in enumerate(names)}
-    charts = [_scatter(study, [c for c in found if c.metric == name], numbers) for name in COLLAPSE]
+    charts = [
+        _scatter(study, [c for c in correlations if c.metric == name], numbers) for name in COLLAPSE
+    ]
     some = any(chart["strengths"] for chart in charts)
-    return charts, [*study.notes, *statements(found, [], plan)] if some else []
+    return charts, [*study.notes, *statements(correlations, [], plan)] if some else []
 
 
 def _scatter(
@@ -91,8 +93,8 @@ def _notes(correlations: list[Correlation]) -> list[str]:
         notes += c.warnings
         if c.settings < _FEW:
             several = f"{c.runs} runs of {c.settings} settings"
-            one = f"{c.runs} runs, one seed a setting"
-            amount = several if c.runs > c.settings else one
+            single = f"{c.runs} runs, one seed a setting"
+            amount = several if c.runs > c.settings else single
             notes.append(f"Thin evidence in {c.group}: {amount}.")
     return notes
 

@@ -81,5 +81,5 @@ def _score(scored: list[dict[str, Any]], which: int, task: str) -> dict[str, Any
 
 def _best(values: Sequence[float | None]) -> set[int]:
     """Returns the places of the highest value, where there is more than one."""
-    known = [value for value in values if value is not None]
-    return summary.leading(values) if len(known) > 1 else set()
+    defined = [value for value in values if value is not None]
+    return summary.leading(values) if len(defined) > 1 else set()

@@ -144,15 +144,15 @@ def _with_intervals(
 ) -> list[tuple[str, str]]:
     """Returns numbers and "0.0363 to 0.0398", or nothing for no interval, to equal digits."""
     pairs = [(None, None) if not pair or None in pair else tuple(pair) for pair in ends]
-    said = numbers([*values, *(end for pair in pairs for end in pair)])
-    lows, highs = said[len(values) :: 2], said[len(values) + 1 :: 2]
+    texts = numbers([*values, *(end for pair in pairs for end in pair)])
+    lows, highs = texts[len(values) :: 2], texts[len(values) + 1 :: 2]
     spans = [DASH not in (a, b) and f"{a} to {b}" for a, b in zip(lows, highs, strict=True)]
-    return [(value, span or "") for value, span in zip(said[: len(values)], spans, strict=True)]
+    return [(value, span or "") for value, span in zip(texts[: len(values)], spans, strict=True)]
 
 
 def _notes(row: dict[str, Any], metrics: Sequence[str]) -> list[str]:
-    said = caveats.notes(row)
-    return list(dict.fromkeys(note for metric in metrics for note in said.get(metric, [])))
+    notes = caveats.notes(row)
+    return list(dict.fromkeys(note for metric in metrics for note in notes.get(metric, [])))
 
 
 def _reason(metric: str, row: dict[str, Any]) -> str:
@@ -185,9 +185,9 @@ def _sentence(run: Run) -> str:
         _, values = run.curve("vci_adjusted" if adjusted else "vci", split)
         if len(values) > 1:
             verb = "fell " if values[-1] < values[0] else "did not fall: it went "
-            said = "" if verb == before else verb
+            opening = "" if verb == before else verb
             first, last = numbers([values[0], values[-1]])
-            parts.append(f"{said}from {first} to {last} on {split}")
+            parts.append(f"{opening}from {first} to {last} on {split}")
             before = verb
     if not parts:
         return "There are not two records yet, so nothing can be said of a change."
@@ -201,8 +201,8 @@ def adjustment(run: Run) -> str:
     pairs = [(s, r["vci"]) for s, r in rows if None not in (r.get("vci"), r.get("vci_adjusted"))]
     if not pairs:
         return ""
-    said = numbers([value for _, value in pairs])
-    plain = " and ".join(f"{t} on {s}" for t, (s, _) in zip(said, pairs, strict=True))
+    texts = numbers([value for _, value in pairs])
+    plain = " and ".join(f"{t} on {s}" for t, (s, _) in zip(texts, pairs, strict=True))
     return (
         "VCI on this page is vci_adjusted: without the bias of the sample size, which makes VCI of "
         "few images too small, so that splits of different sizes can be compared. The plain "

@@ -105,25 +105,25 @@ def run(models: Sequence[str], config: RankConfig, display: Display) -> Outcome:
             task = dataclasses.replace(task, score=score)
         case unknown:
             raise ConfigError(f"--score is {unknown!r}; it is top1 or mean_per_class.")
-    found: dict[str, _Rows] = {}
+    by_model: dict[str, _Rows] = {}
     failures: list[tuple[str, str]] = []
     images: list[Split] = []
     classes: Sequence[str] = ()
     for word in models:
         try:
             name, rows, splits, classes = _features(word, task, options, display)
-            _same_rows(name, rows, found)
-            found[name], images = rows, splits
+            _same_rows(name, rows, by_model)
+            by_model[name], images = rows, splits
         except _FAILURES as error:
             failures.append((word, transfer.explain(error)))
             display.say(f"{word}: not ranked. {failures[-1][1]}")
-    if not found:
+    if not by_model:
         raise ConfigError(
             "no model could be ranked:\n" + "\n".join(f"{m}: {w}" for m, w in failures)
         )
-    ranking = _rank(found, task, config, display)
-    tested = {name: r.features if r.test is None else r.test for name, r in found.items()}
-    if next(iter(found.values())).test is not None:
+    ranking = _rank(by_model, task, config, display)
+    tested = {name: r.features if r.test is None else r.test for name, r in by_model.items()}
+    if next(iter(by_model.values())).test is not None:
         images = images[-1:]
     return Outcome(ranking, tested, classes, images, failures)
 
@@ -172,40 +172,40 @@ def _features(
     return encoder.name, rows, splits, classes
 
 
-def _same_rows(name: str, rows: _Rows, found: dict[str, _Rows]) -> None:
-    if name in found:
+def _same_rows(name: str, rows: _Rows, others: dict[str, _Rows]) -> None:
+    if name in others:
         raise ConfigError(f"the model {name} is given twice.")
-    for other, theirs in found.items():
-        same = np.array_equal(rows.labels, theirs.labels) and (
+    for other, other_rows in others.items():
+        same = np.array_equal(rows.labels, other_rows.labels) and (
             rows.test_labels is None
             or (
-                theirs.test_labels is not None
-                and np.array_equal(rows.test_labels, theirs.test_labels)
+                other_rows.test_labels is not None
+                and np.array_equal(rows.test_labels, other_rows.test_labels)
             )
         )
         if not same:
             raise ConfigError(
                 f"its images are not those of {other}: {len(rows.labels)} and "
-                f"{len(theirs.labels)} rows, or other labels. Models are compared on the same "
+                f"{len(other_rows.labels)} rows, or other labels. Models are compared on the same "
                 "images in the same order."
             )
 
 
-def _rank(found: dict[str, _Rows], task: Task, config: RankConfig, display: Display) -> Ranking:
-    some = next(iter(found.values()))
+def _rank(models: dict[str, _Rows], task: Task, config: RankConfig, display: Display) -> Ranking:
+    some = next(iter(models.values()))
     test: Any = None
     if some.test is not None:
-        test = {name: rows.test for name, rows in found.items()}, some.test_labels
+        test = {name: rows.test for name, rows in models.items()}, some.test_labels
 
     def progress(name: str, done: int, of: int) -> None:
         display.begin(name)
         display.images("probes", done, of)
 
     return rank(
-        {name: rows.features for name, rows in found.items()},
+        {name: rows.features for name, rows in models.items()},
         some.labels,
         test=test,
-        logits={name: r.logits for name, r in found.items() if r.logits is not None},
+        logits={name: r.logits for name, r in models.items() if r.logits is not None},
         per_class=task.score == "mean_per_class",
         neighbours=config.neighbours,
         confidence=config.confidence,

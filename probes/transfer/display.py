@@ -92,8 +92,8 @@ def print_table(
     console.print(table)
     for name, summary in zip(names, summaries, strict=True):
         for note in summary["notes"]:
-            said = escape.prose(f"{name}: {note}")
-            console.print(said, highlight=False, markup=False, soft_wrap=True)
+            text = escape.prose(f"{name}: {note}")
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 _OWN = "pretraining_accuracy"

@@ -75,14 +75,14 @@ def lines(names: Sequence[str]) -> list[str]:
     >>> lines(["a", "", "a"])
     ['a', '(no name)', 'a (2)']
     """
-    taken: dict[str, None] = {}
+    unique: dict[str, None] = {}
     for name in map(line, names):
         other, number = name, 1
-        while other in taken:
+        while other in unique:
             number += 1
             other = f"{name} ({number})"
-        taken[other] = None
-    return list(taken)
+        unique[other] = None
+    return list(unique)
 
 
 def markdown(text: str) -> str:

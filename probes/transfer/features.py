@@ -105,7 +105,7 @@ def extract(
 
     def compute(rows: range) -> tuple[np.ndarray, ...]:
         part = dataclasses.replace(split, records=_some(split.records, rows))
-        found, labels = [], []
+        batches, labels = [], []
         waiting: _Results | None = None
         for batch in data.evaluation_batches(part, config, size, size):
             labels.append(np.where(batch["mask"] > 0, batch["label"], _ABSENT))
@@ -113,9 +113,9 @@ def extract(
             # The devices are at this batch while the host takes the results of the one before.
             done, waiting = waiting, feature_fn(images)
             if done is not None:
-                found.append(_on_host(done))
-        found.append(_on_host(waiting))
-        columns = [np.concatenate(arrays)[: len(rows)] for arrays in zip(*found, strict=True)]
+                batches.append(_on_host(done))
+        batches.append(_on_host(waiting))
+        columns = [np.concatenate(arrays)[: len(rows)] for arrays in zip(*batches, strict=True)]
         numbers = np.concatenate(labels)[: len(rows)]
         for column in columns:
             column[numbers == _ABSENT] = 0

@@ -77,9 +77,9 @@ def inside(score: float, size: int | None, what: str, field: str) -> tuple[float
         )
     moved = abs(end - 1 / (2 * size))
     digits = len(str(2 * size)) + 1  # As many as tell it from the end.
-    said = f"{moved:.{digits}f}".rstrip("0")
+    shown = f"{moved:.{digits}f}".rstrip("0")
     side = "below 1" if end else "above 0"
-    return moved, f"{what} is {end}, taken as {said}: half of one of its {size} images {side}."
+    return moved, f"{what} is {end}, taken as {shown}: half of one of its {size} images {side}."
 
 
 def of_score(row: Mapping[str, Any]) -> tuple[float, str]:

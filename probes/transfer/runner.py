@@ -239,7 +239,7 @@ def probe(
     train, test, validation = splits["train"], splits["test"], splits.get("validation")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = selection.sweep(
+        result = selection.sweep(
             train,
             test,
             validation=validation,
@@ -250,7 +250,7 @@ def probe(
             max_steps=options.max_steps,
             resume=resume,
         )
-    said = [
+    messages = [
         str(warning.message) for warning in caught if warning.category is not DeprecationWarning
     ]
     parts = [train] if validation is None else [train, validation]
@@ -261,14 +261,14 @@ def probe(
     kernel, bias, _ = baselines.least_squares(features, labels, num_classes)
     linear = selection.predict(kernel, bias, test.features)
     return {
-        "score": found.score,
+        "score": result.score,
         "score_name": score_name,
-        "l2": found.l2,
-        "validation_score": found.validation_score,
-        "value": found.value,
-        "validation_curve": found.curve.tolist(),
-        "probe_steps": int(found.fit.steps),
-        "converged": bool(found.fit.converged),
+        "l2": result.l2,
+        "validation_score": result.validation_score,
+        "value": result.value,
+        "validation_curve": result.curve.tolist(),
+        "probe_steps": int(result.fit.steps),
+        "converged": bool(result.fit.converged),
         "knn_score": score(nearest, test.labels),
         "least_squares_score": score(linear, test.labels),
         "train_size": len(train.labels),
@@ -276,7 +276,7 @@ def probe(
         "test_size": len(test.labels),
         "num_classes": num_classes,
         "dim": int(train.features.shape[1]),
-        "warnings": list(dict.fromkeys(said)),
+        "warnings": list(dict.fromkeys(messages)),
     }
 
 
@@ -287,9 +287,9 @@ def data_directory(options: TransferConfig) -> Path:
 
 def explain(error: BaseException) -> str:
     """Returns an error in the words of this command, whose settings have shorter names."""
-    said = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
-    said = said.replace("--data.source is", "its source is")
-    return re.sub(r"--data\.(\w+)", lambda match: "--" + match[1].replace("_", "-"), said)
+    message = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+    message = message.replace("--data.source is", "its source is")
+    return re.sub(r"--data\.(\w+)", lambda match: "--" + match[1].replace("_", "-"), message)
 
 
 def _places(model: str, task: Task, material: task_features.Material) -> str:
@@ -301,13 +301,13 @@ def _places(model: str, task: Task, material: task_features.Material) -> str:
     return f"{model} {task.name}:{''.join(lines)}"
 
 
-def _with_remedy(said: str, task: Task) -> str:
-    return f"{said} {task.remedy}" if task.remedy else said
+def _with_remedy(message: str, task: Task) -> str:
+    return f"{message} {task.remedy}" if task.remedy else message
 
 
 def _line(model: str, row: dict[str, Any]) -> str:
     sizes = f"{row['train_size'] + row['validation_size']:,} + {row['test_size']:,} images"
     seconds = f"features {row['feature_seconds']:.0f} s, probe {row['probe_seconds']:.0f} s"
-    said = "".join(f"\n  {warning}" for warning in row["warnings"])
+    notes = "".join(f"\n  {warning}" for warning in row["warnings"])
     score = f"{row['score']:.4f} ({row['score_name']}, value {row['value']:.3g}"
-    return f"{model} {row['task']}: {score}; {sizes}; {seconds}){said}"
+    return f"{model} {row['task']}: {score}; {sizes}; {seconds}){notes}"

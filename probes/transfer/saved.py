@@ -47,16 +47,16 @@ def splits_of(path: Path) -> dict[str, Path]:
     """
     if not path.is_dir() or (path / "features.npy").exists():
         return {"all": path}
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for split, name in (*_SPLITS, ("validation", "val")):
         there = [path / f"{name}{form}" for form in _FORMS if (path / f"{name}{form}").exists()]
         if there:
-            found.setdefault(split, there[0])
-    if "test" not in found and "validation" in found:
-        found["test"] = found.pop("validation")
-    if not {"train", "test"} <= found.keys():
+            files.setdefault(split, there[0])
+    if "test" not in files and "validation" in files:
+        files["test"] = files.pop("validation")
+    if not {"train", "test"} <= files.keys():
         raise ConfigError(
             f"{path} has no features of train and test; call them train.npz and test.npz, or put "
             f"all in one file. Features are {KINDS}."
         )
-    return found
+    return files

@@ -72,8 +72,8 @@ def _summary(result: ModelScores, tasks: Sequence[str], shared: Sequence[str]) -
     }
 
 
-def _taken(found: tuple[float, str], notes: list[str]) -> float:
-    value, note = found
+def _taken(adjusted: tuple[float, str], notes: list[str]) -> float:
+    value, note = adjusted
     notes += [note] if note else []
     return value
 
@@ -93,8 +93,10 @@ def leading(values: Sequence[float | None]) -> set[int]:
     >>> leading([0.3, None, 0.1 + 0.2, 0.2])
     {0, 2}
     """
-    known = [value for value in values if value is not None]
-    if not known:
+    defined = [value for value in values if value is not None]
+    if not defined:
         return set()
-    near = rounding.SHARE * max(1.0, abs(max(known)))
-    return {i for i, value in enumerate(values) if value is not None and value >= max(known) - near}
+    near = rounding.SHARE * max(1.0, abs(max(defined)))
+    return {
+        i for i, value in enumerate(values) if value is not None and value >= max(defined) - near
+    }

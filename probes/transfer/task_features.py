@@ -124,15 +124,15 @@ def plan(encoder: Encoder, task: Task, *, logits: bool | None = None) -> TaskPla
     peak = DIGITS_PEAK if grey and task.source == "digits" else 255
     factor = encoder.peak / peak
     dataset, digests = _load(config)
-    found = {"train": (dataset.train, digests[0]), "test": (dataset.test, digests[1])}
+    parts = {"train": (dataset.train, digests[0]), "test": (dataset.test, digests[1])}
     if task.validation:
         other, others = _load(dataclasses.replace(config, test_split=task.validation))
-        found["validation"] = (other.test, others[1])
+        parts["validation"] = (other.test, others[1])
     specs = {"train": task.train, "test": task.test, "validation": task.validation}
     relabeller(task, dataset.classes)  # Mistakes come out now, and not after the features.
     resize = functools.partial(bicubic, side=config.image_size, short=config.resize)
     splits, depends_on = {}, {}
-    for name, (split, digest) in found.items():
+    for name, (split, digest) in parts.items():
         splits[name] = split
         filtered = encoder.interpolation == "bicubic"
         if filtered or factor != 1:
@@ -198,7 +198,7 @@ def make(
             mesh=encoder.mesh,
             batch_size=options.batch_size,
         )
-        found = features.keep(
+        saved_split = features.keep(
             root,
             planned.depends_on[name],
             split.size,
@@ -207,19 +207,19 @@ def make(
             say=say,
             progress=functools.partial(progress, name, size=split.size),
         )
-        directories[name] = found.directory
-        if found.unreadable > options.max_unreadable:  # They were made under another limit.
+        directories[name] = saved_split.directory
+        if saved_split.unreadable > options.max_unreadable:  # They were made under another limit.
             raise ConfigError(
-                f"{found.unreadable} images of {name} could not be read, more than "
+                f"{saved_split.unreadable} images of {name} could not be read, more than "
                 f"--max-unreadable, which is {options.max_unreadable}. Mend them, or raise it."
             )
-        if found.unreadable:
-            notes.append(f"{found.unreadable} images of {name} could not be read; left out.")
-        rows, numbers, dropped[name] = relabel(found.labels)
-        chosen = slice(None) if len(rows) == len(found.labels) else rows
-        splits[name] = Samples(found.features[chosen], numbers)
-        if found.logits is not None:
-            logits[name] = found.logits[chosen]
+        if saved_split.unreadable:
+            notes.append(f"{saved_split.unreadable} images of {name} could not be read; left out.")
+        rows, numbers, dropped[name] = relabel(saved_split.labels)
+        chosen = slice(None) if len(rows) == len(saved_split.labels) else rows
+        splits[name] = Samples(saved_split.features[chosen], numbers)
+        if saved_split.logits is not None:
+            logits[name] = saved_split.logits[chosen]
     notes += _differences(task, splits)
     count = len(task.classes) or len(planned.classes)
     seconds = time.perf_counter() - start
@@ -265,7 +265,7 @@ def _matched(
     if "all" in splits:
         splits = _divided(splits["all"], images)
     relabel = relabeller(task, dataset.classes)
-    found, dropped = {}, {}
+    relabelled, dropped = {}, {}
     for name, records in images.items():
         samples = splits.get(name, Samples(np.zeros((0, 0)), np.zeros(0, int)))
         labels = getattr(records, "labels", samples.labels)
@@ -277,8 +277,8 @@ def _matched(
                 "order; without --data and --task the file's own rows and labels are probed."
             )
         rows, numbers, dropped[name] = relabel(samples.labels)
-        found[name] = Samples(samples.features[rows], numbers)
-    return found, len(task.classes) or len(dataset.classes), dropped
+        relabelled[name] = Samples(samples.features[rows], numbers)
+    return relabelled, len(task.classes) or len(dataset.classes), dropped
 
 
 def _divided(whole: Samples, images: dict[str, Records]) -> dict[str, Samples]:
@@ -338,9 +338,9 @@ def relabeller(task: Task, names: Sequence[str]) -> Callable[[np.ndarray], KeptR
         table[[numbers[name] for name in members]] = label
 
     def relabel(labels: np.ndarray) -> KeptRows:
-        found = table[labels]
-        rows = np.flatnonzero(found >= 0)
-        return KeptRows(rows, found[rows].astype(np.int32), int(np.sum(found[labels >= 0] < 0)))
+        numbers = table[labels]
+        rows = np.flatnonzero(numbers >= 0)
+        return KeptRows(rows, numbers[rows].astype(np.int32), int(np.sum(numbers[labels >= 0] < 0)))
 
     return relabel
 

@@ -222,8 +222,8 @@ def choose(
     for name in sources:
         _known(name)
     tasks = [_named(name) for name in names] if names else list(SUITES[suite])
-    found = [task.name for task in tasks]
-    if twice := sorted({name for name in found if found.count(name) > 1}):
+    names_chosen = [task.name for task in tasks]
+    if twice := sorted({name for name in names_chosen if names_chosen.count(name) > 1}):
         raise ConfigError(f"the tasks {', '.join(twice)} are given more than once.")
     return [_placed(task, sources, data_dir) for task in tasks]
 
@@ -245,12 +245,12 @@ def _named(name: str) -> Task:
 
 
 def _known(name: str) -> Task:
-    known = {task.name: task for suite in SUITES.values() for task in suite}
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
+    by_name = {task.name: task for suite in SUITES.values() for task in suite}
+    if name not in by_name:
+        close = difflib.get_close_matches(name, by_name, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ConfigError(
-            f"{name!r} is no task.{hint} Tasks are {', '.join(known)}, and any source of images, "
+            f"{name!r} is no task.{hint} Tasks are {', '.join(by_name)}, and any source of images, "
             "such as folder:PATH or tfds:NAME."
         )
-    return known[name]
+    return by_name[name]

@@ -44,7 +44,7 @@ class Choices(NamedTuple):
 
 
 def choose(
-    found: Networks,
+    networks: Networks,
     accuracy: dict[str, np.ndarray],
     *,
     others: bool = False,
@@ -56,26 +56,26 @@ def choose(
     there are seeds. Each draw has its own test images and its own networks of each setting.
 
     Args:
-      found: the networks.
+      networks: the networks.
       accuracy: theirs in each draw, from ``resampling.accuracies``.
       others: draw settings and data sets as well.
       without: settings that are not chosen among.
     """
     draws = min(DRAWS, len(accuracy[OWN]))
-    candidates = resampling.choices(found, draws, others=others)
+    candidates = resampling.choices(networks, draws, others=others)
     if without:
-        candidates = candidates[:, :, [name not in without for name in found.settings]]
+        candidates = candidates[:, :, [name not in without for name in networks.settings]]
     regret = {}
     for score, sign in SOURCE.items():
-        values = accuracy[OWN][:draws] if score == "accuracy" else found.metrics["train", score]
+        values = accuracy[OWN][:draws] if score == "accuracy" else networks.metrics["train", score]
         regret[score, ""] = np.stack(
             [regret_of(accuracy[task][:draws], sign * values, candidates) for task in TASKS], axis=1
         )
     for score, sign in TARGET.items():
-        for size in sizes(found, score):
+        for size in sizes(networks, score):
             regret[score, size] = np.stack(
                 [
-                    regret_of(accuracy[task][:draws], sign * cheap(found, task, size, score),
+                    regret_of(accuracy[task][:draws], sign * cheap(networks, task, size, score),
                             candidates)
                     for task in TASKS
                 ], axis=1,
@@ -84,18 +84,22 @@ def choose(
     return Choices(regret, spread, resampling.task_weights(draws, others=others))
 
 
-def sizes(found: Networks, score: str) -> list[str]:
+def sizes(networks: Networks, score: str) -> list[str]:
     """Returns the numbers of labelled images at which every task has a score, or all of them."""
-    known = [{size for task, size, name in found.cheap if (task, name) == (one, score)}
-             for one in TASKS]  # fmt: skip
-    common = sorted(set.union(*known) & {"500", "2000"}, key=int)
+    by_task = [{size for task, size, name in networks.cheap if (task, name) == (wanted, score)}
+             for wanted in TASKS]  # fmt: skip
+    common = sorted(set.union(*by_task) & {"500", "2000"}, key=int)
     return common + ([] if score == "probe" else [ALL])
 
 
-def cheap(found: Networks, task: str, size: str, score: str) -> np.ndarray:
+def cheap(networks: Networks, task: str, size: str, score: str) -> np.ndarray:
     """Returns a score of each network on so many labelled images of a task, or on all it has."""
-    known = [own for one, own, name in found.cheap if (one, name) == (task, score)]
-    return found.cheap[task, size if size in known else max(known, key=int), score]
+    sizes_scored = [
+        scored_size
+        for scored_task, scored_size, name in networks.cheap
+        if (scored_task, name) == (task, score)
+    ]
+    return networks.cheap[task, size if size in sizes_scored else max(sizes_scored, key=int), score]
 
 
 def regret_of(accuracy: np.ndarray, score: np.ndarray, candidates: np.ndarray) -> np.ndarray:

@@ -48,8 +48,8 @@ def design(study: StudyData) -> Figure:
         if group == "objectives":  # Words, not numbers: several lines.
             lines = [", ".join(shown[start : start + 3]) for start in range(0, len(shown), 3)]
         place = (46, 52 - 17 * row - 3 * (len(lines) > 1))
-        said = "\n".join([f"{group}: {len(settings)} settings", *lines])
-        _box(axes, place, said, style.COLOURS[row])
+        label = "\n".join([f"{group}: {len(settings)} settings", *lines])
+        _box(axes, place, label, style.COLOURS[row])
         axes.plot((9, 46, 87), (32, place[1], 32), color=style.GREY, linewidth=0.8, zorder=0)
     sizes = {task: len(study.networks.members[task]) for task in TASKS}
     tasks = "\n".join(f"{task}: {size:,}" for task, size in sizes.items())
@@ -92,12 +92,12 @@ def answer(study: StudyData) -> Figure:
                 elinewidth=0.6, **look,
             )  # fmt: skip
             entries.append((group, bars.lines[0]))
-        for setting, (said, side) in _NAMED.items() if metric == "vci" else ():
+        for setting, (label, side) in _NAMED.items() if metric == "vci" else ():
             column = drawn.settings.index(setting)
             place = drawn.metrics["train", metric][0, column], drawn.mlog[0, column]
             offset, align = _SIDES[side]
             axes.annotate(
-                said, place, offset, textcoords="offset points", ha=align, va="center",
+                label, place, offset, textcoords="offset points", ha=align, va="center",
                 fontsize=style.SMALL, color=style.GREY,
             )  # fmt: skip
         if metric in ("squared_distance", "fuzziness"):
@@ -139,7 +139,7 @@ def regret(study: StudyData) -> Figure:
         "points of accuracy, mean of six tasks, ± standard error; dashed: any network at random",
         fontsize=style.SMALL,
     )
-    handles = [(said, _handle(axes, index)) for index, said in enumerate(_SIZES.values())]
+    handles = [(label, _handle(axes, index)) for index, label in enumerate(_SIZES.values())]
     style.legend(figure, [*handles, ("images of pretraining", _handle(axes, 3))])
     return figure
 

@@ -30,15 +30,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--data-dir", default="", help="where CIFAR is, prepared by TFDS")
     parsed = parser.parse_args(arguments)
     runtime.quiet()
-    found = json.loads(parsed.out.read_text())
-    known = {(one["regime"], one["setting"], one["seed"]) for one in found}
+    rows = json.loads(parsed.out.read_text())
+    scored = {(row["regime"], row["setting"], row["seed"]) for row in rows}
     for path in parsed.run:
         run = runs.read_run(path)
-        if (*run.name.split("_", 1), run.config["seed"]) not in known:
-            found.append(measure(path, parsed.data_dir)._asdict())
-            text = ",\n".join(json.dumps(one) for one in found)
+        if (*run.name.split("_", 1), run.config["seed"]) not in scored:
+            rows.append(measure(path, parsed.data_dir)._asdict())
+            text = ",\n".join(json.dumps(row) for row in rows)
             replace_text(parsed.out, f"[\n{text}\n]\n")
-            print(found[-1], flush=True)
+            print(rows[-1], flush=True)
     return 0
 
 

@@ -54,10 +54,10 @@ def without(choices: Choices, left_out: dict[str, Choices]) -> Table:
     """What each choice costs if some networks had not been there to choose."""
     rows = []
     for name, key in _with_all(choices):
-        lost = {names: one.points(one.regret[key])[0] for names, one in left_out.items()}
+        lost = {names: entry.points(entry.regret[key])[0] for names, entry in left_out.items()}
         ones = {names: lost[names] for names in lost if names not in (WITHOUT_VCI, WITH_ALL)}
         least, most = min(ones, key=ones.__getitem__), max(ones, key=ones.__getitem__)
-        cells = [f"{ones[one]:.2f} ({title(one)})" for one in (least, most)]
+        cells = [f"{ones[entry]:.2f} ({title(entry)})" for entry in (least, most)]
         some = [f"{lost[names]:.2f}" for names in (WITH_ALL, "vci_minus", WITHOUT_VCI)]
         rows.append([name, *some, *cells])
     header = ["Choose the network by", "with regularisers 1.5 and 2 (two seeds)"]

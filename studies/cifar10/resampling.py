@@ -160,13 +160,13 @@ def power(networks: Networks, drawn: np.ndarray) -> dict[str, tuple[float, float
       networks: with the settings.
       drawn: of ``drawn_means``.
     """
-    found = {}
+    errors = {}
     for group, names in GROUPS.items():
         inside = drawn[:, columns(networks.settings, names)]
         centred = inside - inside.mean(axis=1, keepdims=True)
         error = np.sqrt(np.var(centred[1:], axis=0).mean())
-        found[group] = (float(np.std(centred[0], ddof=1)), float(error))
-    return found
+        errors[group] = (float(np.std(centred[0], ddof=1)), float(error))
+    return errors
 
 
 def interval(drawn: np.ndarray, level: float) -> tuple[float, float]:

@@ -150,12 +150,12 @@ def own_answers(encoder: Encoder, options: TransferConfig) -> np.ndarray:
 
 def subsets(data_dir: str) -> dict[str, str]:
     """Returns which test images of CIFAR-100 each task has that has not all, as ``pack`` does."""
-    found = data.load(DataConfig(source="tfds:cifar100:3.0.2", data_dir=data_dir))
-    names = [found.classes[found.test.records.read(row)[1]] for row in range(found.test.size)]
+    cifar = data.load(DataConfig(source="tfds:cifar100:3.0.2", data_dir=data_dir))
+    names = [cifar.classes[cifar.test.records.read(row)[1]] for row in range(cifar.test.size)]
     made = {}
     for task in tasks.choose("small", SPLIT, {}, Path(data_dir)):
         chosen = {old for _, olds in task.classes for old in olds}
-        if chosen and not chosen.issuperset(found.classes):
+        if chosen and not chosen.issuperset(cifar.classes):
             made[task.name] = pack(np.isin(names, list(chosen)))
     return made
 
@@ -186,7 +186,7 @@ def score(target: Target) -> dict[str, Any]:
     sizes = [size for size in SIZES if size < len(target.train.labels)]
     return {
         "images": len(right[0]),
-        "right": [pack(one) for one in right],
+        "right": [pack(answer) for answer in right],
         "accuracy": float(np.mean(right)),
         "cheap": {
             str(size): cheap(part(target.train, size), target.num_classes)
@@ -199,9 +199,9 @@ def answers(
     train: Samples, test: Samples, num_classes: int, values: np.ndarray = VALUES
 ) -> np.ndarray:
     """Returns which test images the probe of the paper's protocol gets right."""
-    found = sweep(train, test, num_classes, values=values)
-    given = selection.predict(found.fit.kernel, found.fit.bias, test.features)
-    return np.asarray(given == test.labels)
+    result = sweep(train, test, num_classes, values=values)
+    predicted = selection.predict(result.fit.kernel, result.fit.bias, test.features)
+    return np.asarray(predicted == test.labels)
 
 
 def sweep(
@@ -269,14 +269,14 @@ def cheap(samples: Samples, num_classes: int) -> dict[str, float]:
     centroid = baselines.nearest_mean_predict(*fitted, held.features, num_classes=num_classes)
     empty = vci_jax.init(num_classes, samples.features.shape[1])
     report = vci_jax.report(vci_jax.jit_update(empty, *samples), only=TARGET_METRICS)
-    found = {
+    scores = {
         **{name: report[name] for name in TARGET_METRICS},
         "nearest_mean": np.mean(centroid == held.labels),
         "neighbours": np.mean(nearest == held.labels),
     }
     if len(samples.labels) in SIZES:  # With all images it is what the others are judged by.
-        found["probe"] = sweep(fitted, held, num_classes, validation=held).validation_score
-    return {name: float(value) for name, value in found.items()}
+        scores["probe"] = sweep(fitted, held, num_classes, validation=held).validation_score
+    return {name: float(value) for name, value in scores.items()}
 
 
 if __name__ == "__main__":

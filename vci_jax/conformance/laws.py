@@ -111,8 +111,8 @@ def _coordinates() -> tuple[Law, ...]:
 
 def _rotation(dim: int) -> NDArray[np.float64]:
     """Two Householder reflections, so a proper rotation mixing every coordinate."""
-    one, two = np.ones(dim), np.arange(1.0, dim + 1)
-    return _reflection(one) @ _reflection(two)
+    ones, rising = np.ones(dim), np.arange(1.0, dim + 1)
+    return _reflection(ones) @ _reflection(rising)
 
 
 def _reflection(normal: NDArray[np.float64]) -> NDArray[np.float64]:

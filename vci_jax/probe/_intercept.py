@@ -91,8 +91,8 @@ def settle(
         # Near the optimum neither changes but by rounding, and it is time to end.
         better = (new[3] < rest / 2) & (new[1] <= loss * (1 + 20 * jnp.finfo(loss.dtype).eps))
         better |= count == 0
-        kept = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, carry[0])
-        return kept, better & (kept[3] > enough), count + 1
+        best = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, carry[0])
+        return best, better & (best[3] > enough), count + 1
 
     first = _newton(gradient, hessian)
     first = jnp.where(-jnp.vdot(gradient, first) > enough, first, 0)

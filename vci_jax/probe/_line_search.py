@@ -68,9 +68,9 @@ def search(
         bracket = following, low, low_slope, high, high_slope
         return _Trial(*bracket, length, here, objective, gradient, trial.trials + 1)
 
-    one = jnp.ones_like(slope)
-    infinite = jnp.inf * one
-    bracket = one, 0 * one, slope, infinite, infinite
-    unknown = 0 * one, infinite, infinite, jnp.zeros_like(gradient), jnp.int32(0)
+    ones = jnp.ones_like(slope)
+    infinite = jnp.inf * ones
+    bracket = ones, 0 * ones, slope, infinite, infinite
+    unknown = 0 * ones, infinite, infinite, jnp.zeros_like(gradient), jnp.int32(0)
     last = jax.lax.while_loop(steep, attempt, _Trial(*bracket, *unknown))
     return last.length, last.objective, last.gradient

@@ -18,7 +18,7 @@ _FLIPS, _MANY = 20_000, 500
 _POWER = 0.8
 
 
-class Score(NamedTuple):
+class Accuracy(NamedTuple):
     """An accuracy and its interval."""
 
     value: float
@@ -26,8 +26,8 @@ class Score(NamedTuple):
     high: float
 
 
-class Difference(NamedTuple):
-    """Score of a minus score of b, its interval, and what a test says of it.
+class AccuracyDifference(NamedTuple):
+    """Accuracy of a minus accuracy of b, its interval, and what a test says of it.
 
     Attributes:
       value: the difference.
@@ -55,7 +55,7 @@ def sample_weights(labels: np.ndarray, *, per_class: bool) -> np.ndarray:
 
 def score(
     correct: np.ndarray, labels: np.ndarray, *, per_class: bool = False, confidence: float = 0.95
-) -> Score:
+) -> Accuracy:
     """Returns the accuracy of ``correct`` ``[N]`` with Wilson's interval.
 
     Of the mean over classes, and of shares of repeats, Wilson's interval is that of as many samples
@@ -77,7 +77,7 @@ def score(
     z = float(ndtri((1 + confidence) / 2))
     centre = (value + z**2 / (2 * size)) / (1 + z**2 / size)
     reach = z / (1 + z**2 / size) * np.sqrt(value * (1 - value) / size + z**2 / (4 * size**2))
-    return Score(value, float(max(0, centre - reach)), float(min(1, centre + reach)))
+    return Accuracy(value, float(max(0, centre - reach)), float(min(1, centre + reach)))
 
 
 def difference(
@@ -87,7 +87,7 @@ def difference(
     *,
     per_class: bool = False,
     confidence: float = 0.95,
-) -> Difference:
+) -> AccuracyDifference:
     """Returns how much better a is than b, by their ``correct`` ``[N]`` on the same samples.
 
     The interval is that of the mean of paired differences, with half a sample added to each of the
@@ -110,7 +110,7 @@ def difference(
     spread = float(np.sum(weights**2 * (gaps - value) ** 2)) * size
     quantiles = float(ndtri((1 + confidence) / 2) + ndtri(_POWER))
     needed = quantiles**2 * spread / value**2 if value else np.inf
-    return Difference(
+    return AccuracyDifference(
         value,
         float(max(-1, centre - reach)),
         float(min(1, centre + reach)),

@@ -115,8 +115,8 @@ class PreparedData(NamedTuple):
         if self.data.uneven is None and (lost <= _DIGITS * tolerance).all():
             return fit
         values = [
-            _objective(*self.samples, *one)
-            for one in zip(fit.kernel, fit.bias, penalties, strict=True)
+            _objective(*self.samples, *solution)
+            for solution in zip(fit.kernel, fit.bias, penalties, strict=True)
         ]
         above = np.maximum(np.array(values) / fit.objective - 1, 0)
         return fit._replace(
@@ -134,6 +134,9 @@ def prepare(
     num_classes: int,
     dtype: np.dtype,
     mesh: Any = None,
+    *,
+    tolerance: float,
+    max_steps: int,
 ) -> PreparedData | ProbeFit:
     """Returns a checked data set, ready for the solver; or the fit, if there is one class alone.
 
@@ -149,7 +152,9 @@ def prepare(
     # Samples of classes without weight may stand in any row.
     rows = np.minimum(np.searchsorted(present, labels), len(present) - 1)
     with jax.enable_x64(dtype == np.float64):
-        data = _problem(features, rows, weights, len(present), rotation, dtype, mesh)
+        data = _problem(
+            features, rows, weights, len(present), rotation, dtype, mesh, tolerance, max_steps
+        )
         state = _begin(np.bincount(rows, weights), data, visited[0])
     samples = features, labels, weights
     return PreparedData(data, state, visited, wanted, rotation, present, num_classes, samples)
@@ -175,13 +180,14 @@ def _objective(
     return float(total)
 
 
-def _say_what_is_lost(found: _rotation.Rotation, penalties: np.ndarray) -> None:
-    share = float(found.lost * np.square(found.scale) / penalties.min())
+def _say_what_is_lost(rotation: _rotation.Rotation, penalties: np.ndarray) -> None:
+    share = float(rotation.lost * np.square(rotation.scale) / penalties.min())
     if share > _UNSEEN:
         warnings.warn(
-            f"{found.dropped} of {found.dropped + len(found.squares)} directions of the features "
-            f"vary less than rounding resolves and were left out, which may cost {share:.1g} of "
-            f"the objective at l2 = {penalties.min():.3g}; bring the features to one unit.",
+            f"{rotation.dropped} of {rotation.dropped + len(rotation.squares)} directions of the "
+            "features vary less than rounding resolves and were left out, which may cost "
+            f"{share:.1g} of the objective at l2 = {penalties.min():.3g}; bring the features to "
+            "one unit.",
             stacklevel=4,
         )
 
@@ -219,41 +225,45 @@ def _problem(
     rows: np.ndarray,
     weights: np.ndarray,
     num_classes: int,
-    found: _rotation.Rotation,
+    rotation: _rotation.Rotation,
     dtype: np.dtype,
     mesh: Any,
+    tolerance: float,
+    max_steps: int,
 ) -> problem.Problem:
-    kept, granule = len(found.squares), -(-features.shape[1] // _GRANULES)
-    columns = -(-kept // granule) * granule
+    directions, granule = len(rotation.squares), -(-features.shape[1] // _GRANULES)
+    columns = -(-directions // granule) * granule
     layout = problem.shape(len(rows), num_classes, mesh.size if mesh else 1)
     chunks, parts, size = layout
     design = np.zeros((chunks, parts, columns + 1, size), dtype)
     design[:, :, -1] = 1
     padded = np.zeros(layout, dtype)
     padded.ravel()[: len(weights)] = weights
-    largest = np.zeros(kept)
+    largest = np.zeros(directions)
     for index, place in enumerate(np.ndindex(chunks, parts)):
-        found.apply(features[index * size : (index + 1) * size], design[place])
-        squares = design[place][:kept] ** 2 * padded[place]
+        rotation.apply(features[index * size : (index + 1) * size], design[place])
+        squares = design[place][:directions] ** 2 * padded[place]
         largest = np.maximum(largest, squares.max(axis=1, initial=0))
-    uneven = _uneven(rows, weights, found, largest)
+    uneven = _uneven(rows, weights, rotation, largest)
     sampled = _precondition.sampled(len(rows), num_classes, columns + 1, size)
     places = np.pad(rows, (0, padded.size - len(rows))).reshape(chunks, parts, 1, size)
-    ends = np.zeros(columns - kept)
+    ends = np.zeros(columns - directions)
     divided, whole = placement(mesh, None, mesh and mesh.axis_names), placement(mesh)
     return problem.Problem(
         design=jax.device_put(design, divided),
         weights=jax.device_put(padded, divided),
         targets=jax.device_put(places == np.arange(num_classes)[:, None], divided),
-        squares=jax.device_put(np.concatenate([found.squares, ends, [1]]).astype(dtype), whole),
+        squares=jax.device_put(np.concatenate([rotation.squares, ends, [1]]).astype(dtype), whole),
         penalised=jax.device_put(np.append(np.ones(columns), 0).astype(dtype), whole),
+        tolerance=jax.device_put(np.asarray(tolerance, dtype), whole),
+        max_steps=jax.device_put(np.int32(max_steps), whole),
         uneven=jax.device_put(np.zeros((), dtype), whole) if uneven else None,
         sampled=None if sampled is None else jax.device_put(sampled, whole),
     )
 
 
 def _uneven(
-    rows: np.ndarray, weights: np.ndarray, found: _rotation.Rotation, largest: np.ndarray
+    rows: np.ndarray, weights: np.ndarray, rotation: _rotation.Rotation, largest: np.ndarray
 ) -> bool:
     """Returns whether the curvature may be far from what the variances lead to expect.
 
@@ -263,14 +273,14 @@ def _uneven(
     Args:
       rows: the classes of the samples.
       weights: of the samples.
-      found: their rotation.
+      rotation: their rotation.
       largest: the part of each variance that is a single sample's, ``[Q]``.
     """
     some = weights[weights > 0]
     frequencies = np.bincount(rows, weights)
-    alone = np.any(largest > max(_SHARE, 10 / len(some)) * found.squares)
+    alone = np.any(largest > max(_SHARE, 10 / len(some)) * rotation.squares)
     light = some.min() < _LIGHT / len(some) or frequencies.min() < _LIGHT / len(frequencies)
-    return bool(alone or light or np.min(found.squares, initial=1) < _GRADED)
+    return bool(alone or light or np.min(rotation.squares, initial=1) < _GRADED)
 
 
 def placement(mesh: Any, *axes: Any) -> NamedSharding | None:
@@ -288,16 +298,16 @@ def _begin(frequencies: np.ndarray, data: problem.Problem, l2: float) -> _solver
 
 
 def _restore(
-    optimum: _solver.Optimum, found: _rotation.Rotation, present: np.ndarray, num_classes: int
+    optimum: _solver.Optimum, rotation: _rotation.Rotation, present: np.ndarray, num_classes: int
 ) -> ProbeFit:
-    kept = len(found.squares)
+    directions = len(rotation.squares)
     params = optimum.params.astype(np.float64)
-    kernel, bias = found.undo(params[:, :kept], params[:, -1])
+    kernel, bias = rotation.undo(params[:, :directions], params[:, -1])
     # The gradient for the features as they came: rotated back, plus the mean times the bias' part.
     gradient = optimum.gradient.astype(np.float64)
-    turned = found.scale * gradient[:, :kept]
-    turned += (found.mean @ found.axes)[:, None] * gradient[:, -1:]
-    beyond = found.mean - found.axes @ (found.mean @ found.axes)
+    turned = rotation.scale * gradient[:, :directions]
+    turned += (rotation.mean @ rotation.axes)[:, None] * gradient[:, -1:]
+    beyond = rotation.mean - rotation.axes @ (rotation.mean @ rotation.axes)
     free = np.sum(gradient[:, -1] ** 2, axis=-1)
     norm = np.sqrt(np.sum(turned**2, axis=(1, 2)) + (1 + beyond @ beyond) * free)
     if len(present) < num_classes:

@@ -31,6 +31,8 @@ class Problem(NamedTuple):
       targets: true in the row of the sample's class, ``[C S K n]``.
       squares: weighted mean squares of the columns, ``[Q]``.
       penalised: one, and zero for the intercept, ``[Q]``.
+      tolerance: relative excess of the objective at which a penalty is solved.
+      max_steps: of L-BFGS at a penalty, after which it is given up.
       uneven: not None if L-BFGS is not to be believed about what is left to gain: samples, classes
         or columns are of very different weight, and an optimum has to be proved.
       sampled: the samples of each part that ``_precondition`` makes blocks from; None for none.
@@ -41,6 +43,8 @@ class Problem(NamedTuple):
     targets: jax.Array
     squares: jax.Array
     penalised: jax.Array
+    tolerance: jax.Array
+    max_steps: jax.Array
     uneven: jax.Array | None = None
     sampled: jax.Array | None = None
 

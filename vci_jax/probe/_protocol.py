@@ -31,7 +31,7 @@ class Answers(NamedTuple):
     train_size: int
 
 
-class Split(NamedTuple):
+class Fold(NamedTuple):
     """Rows to fit on and rows to score, of one array, or of two with an official test split."""
 
     fit: np.ndarray
@@ -48,7 +48,7 @@ class Targets(NamedTuple):
 
 def prepare(
     features: Mapping[str, Any], labels: Any, test: Any, seed: int
-) -> tuple[list[str], list[Split], Targets, str]:
+) -> tuple[list[str], list[Fold], Targets, str]:
     """Checks what was handed in, and divides the samples."""
     if not features:
         raise VCIError("there are no features to rank: give a dictionary of them, by model.")
@@ -72,14 +72,14 @@ def prepare(
         _check_sizes(kinds, places, 2)
         held = Targets(places, np.searchsorted(kinds, scored), len(kinds))
         everything = np.arange(len(places)), np.arange(len(scored))
-        return names, [Split(*everything)], held, _official(len(places), len(scored))
+        return names, [Fold(*everything)], held, _official(len(places), len(scored))
     _check_sizes(kinds, places, 3)
     rng = np.random.default_rng(seed)
     held = Targets(places, places, len(kinds))
     if len(places) >= _CROSS_FIT:
         parts = _folds(places, round(1 / _TEST_SHARE), rng)
         scored_rows = np.flatnonzero(parts == 0)
-        split = Split(np.flatnonzero(parts != 0), scored_rows)
+        split = Fold(np.flatnonzero(parts != 0), scored_rows)
         held = held._replace(scored=places[scored_rows])
         return names, [split], held, _official(len(split.fit), len(scored_rows))
     splits = []
@@ -90,12 +90,12 @@ def prepare(
         size = len(places) - int(np.max(np.bincount(parts)))
         for part in range(number):
             fit = _thinned(np.flatnonzero(parts != part), size, places)
-            splits.append(Split(fit, np.flatnonzero(parts == part)))
-    told = (
+            splits.append(Fold(fit, np.flatnonzero(parts == part)))
+    warning = (
         f"Each of {len(places):,} samples was predicted by probes fitted without it: "
         f"{_REPEATS} repeats of {number}-fold cross-fitting."
     )
-    return names, splits, held, told
+    return names, splits, held, warning
 
 
 def _official(fitted: int, scored: int) -> str:
@@ -171,7 +171,7 @@ def answer(
     rows: np.ndarray,
     outside: np.ndarray | None,
     held: Targets,
-    splits: Sequence[Split],
+    splits: Sequence[Fold],
     per_class: bool,
     values: np.ndarray,
     neighbours: int,
@@ -179,12 +179,12 @@ def answer(
 ) -> Answers:
     """Fits and scores by each split; a sample's answers are averaged over the repeats."""
     size = len(held.scored)
-    found = np.zeros((3, size))
+    correct = np.zeros((3, size))
     seen = np.zeros(size)
-    penalties, said = [], []
+    penalties, messages = [], []
     for split in splits:
         train, test, places = _cut(rows, outside, held, split)
-        chosen, told = _fit(train, test, held.num_classes, per_class, values)
+        chosen, new = _fit(train, test, held.num_classes, per_class, values)
         predicted = (
             selection.predict(chosen.fit.kernel, chosen.fit.bias, test.features),
             baselines.knn_predict(
@@ -195,18 +195,18 @@ def answer(
             ),
             baselines.nearest_mean_predict(*train, test.features, num_classes=held.num_classes),
         )
-        found[:, places] += [answer == test.labels for answer in predicted]
+        correct[:, places] += [answer == test.labels for answer in predicted]
         seen[places] += 1
         penalties.append(float(chosen.value))
-        said += told
+        messages += new
         note()
     size = round(float(np.mean([len(split.fit) for split in splits])))
-    probe, nearest, centroid = found / seen
-    return Answers(probe, nearest, centroid, penalties, list(dict.fromkeys(said)), size)
+    probe, nearest, centroid = correct / seen
+    return Answers(probe, nearest, centroid, penalties, list(dict.fromkeys(messages)), size)
 
 
 def _cut(
-    rows: np.ndarray, outside: np.ndarray | None, held: Targets, split: Split
+    rows: np.ndarray, outside: np.ndarray | None, held: Targets, split: Fold
 ) -> tuple[Samples, Samples, np.ndarray]:
     """What to fit, what to score, and where its answers belong."""
     train = Samples(rows[split.fit], held.labels[split.fit])
@@ -222,22 +222,24 @@ def _fit(
 ) -> tuple[selection.Sweep, list[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = selection.sweep(
+        result = selection.sweep(
             train,
             test,
             score=selection.mean_per_class if per_class else selection.top1,
             values=values,
             num_classes=num_classes,
         )
-    said = [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
-    return found, said
+    messages = [
+        str(record.message) for record in caught if issubclass(record.category, UserWarning)
+    ]
+    return result, messages
 
 
 def learning_curve(
     rows: np.ndarray,
     outside: np.ndarray | None,
     held: Targets,
-    splits: Sequence[Split],
+    splits: Sequence[Fold],
     per_class: bool,
     values: np.ndarray,
     shares: Sequence[float],
@@ -258,10 +260,10 @@ def learning_curve(
             for place in range(held.num_classes):
                 turn[labels == place] = np.arange(np.sum(labels == place))
             wanted = counts[labels]
-            kept = split._replace(fit=np.sort(split.fit[order[turn < wanted]]))
-            train, test, places = _cut(rows, outside, held, kept)
-            found, _ = _fit(train, test, held.num_classes, per_class, values)
-            predicted = selection.predict(found.fit.kernel, found.fit.bias, test.features)
+            smaller = split._replace(fit=np.sort(split.fit[order[turn < wanted]]))
+            train, test, places = _cut(rows, outside, held, smaller)
+            result, _ = _fit(train, test, held.num_classes, per_class, values)
+            predicted = selection.predict(result.fit.kernel, result.fit.bias, test.features)
             correct[places] += predicted == test.labels
             seen[places] += 1
             sizes.append(len(train.labels))

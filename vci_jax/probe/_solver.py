@@ -74,13 +74,6 @@ class State(NamedTuple):
     hard: jax.Array
 
 
-class Stop(NamedTuple):
-    """When a penalty is done with: at a relative excess, or after so many steps."""
-
-    tolerance: jax.Array
-    max_steps: jax.Array
-
-
 class Optimum(NamedTuple):
     """What was reached at a penalty, on a device or in NumPy; ``gap`` is ``ProbeFit``'s."""
 
@@ -118,9 +111,7 @@ def begin(prior: jax.Array, hessian: jax.Array, l2: jax.Array) -> State:
 
 
 @jax.jit
-def follow(
-    problem: Problem, state: State, penalties: jax.Array, stop: Stop
-) -> tuple[State, Optimum]:
+def follow(problem: Problem, state: State, penalties: jax.Array) -> tuple[State, Optimum]:
     """Returns where the path stands after some penalties, and the optima at them.
 
     Args:
@@ -128,14 +119,13 @@ def follow(
       state: where it stood.
       penalties: from large to small; those that are zero are passed over, and their optima
         are zero, ``[P]``.
-      stop: when to go on to the next.
     """
     relative = partial(relative_to_target, targets=problem.targets)
     images = tuple(relative(logits(problem, params)) for params in state.params)
 
     def visit(carry: Any, l2: jax.Array) -> tuple[Any, Optimum]:
         state, images = carry
-        state, here, optimum = _solve(problem, state, images, l2, stop)
+        state, here, optimum = _solve(problem, state, images, l2)
         return (state, (relative(here), *images[:-1])), optimum
 
     def either(carry: Any, l2: jax.Array) -> tuple[Any, Optimum]:
@@ -150,14 +140,14 @@ def follow(
 
 @jax.jit
 def follow_together(
-    problems: Problem, states: State, penalties: jax.Array, stop: Stop
+    problems: Problem, states: State, penalties: jax.Array
 ) -> tuple[State, Optimum]:
     """Returns ``follow`` of several data sets in step, each array with one more axis in front."""
-    return jax.vmap(follow, in_axes=(0, 0, 0, None))(problems, states, penalties, stop)
+    return jax.vmap(follow)(problems, states, penalties)
 
 
 def _solve(
-    problem: Problem, state: State, images: tuple[jax.Array, ...], l2: jax.Array, stop: Stop
+    problem: Problem, state: State, images: tuple[jax.Array, ...], l2: jax.Array
 ) -> tuple[State, jax.Array, Optimum]:
     """Minimises at one penalty: the span, L-BFGS, and the intercept. Returns the logits as well."""
     ridge = (problem.penalised * l2)[:, None]
@@ -168,7 +158,7 @@ def _solve(
     objective, gradient = _evaluate(problem, ridge, params, _as_is, here)
     direction, slope = _descent(memory, gradient, inverse)
     zero = jnp.int32(0)
-    calm = _is_calm(stop, slope, objective, 0).astype(jnp.int32)
+    calm = _is_calm(problem, slope, objective, 0).astype(jnp.int32)
     point = _Point(params, here, objective, gradient, direction, slope, memory, zero, zero, calm)
 
     def bound(point: _Point) -> jax.Array:
@@ -180,20 +170,20 @@ def _solve(
     def reached(point: _Point) -> jax.Array:
         """By the bound, or by prediction."""
         believed = point.calm > jnp.minimum(point.steps // _SLOW, _MOST_POINTS)
-        return (bound(point) <= stop.tolerance * point.objective) | believed
+        return (bound(point) <= problem.tolerance * point.objective) | believed
 
     def unfinished(point: _Point) -> jax.Array:
         # In a batch a penalty of zero is not passed over; it ends at once.
         going = (l2 > 0) & ~reached(point)
-        return going & (point.steps < stop.max_steps) & (point.failures < 3)
+        return going & (point.steps < problem.max_steps) & (point.failures < 3)
 
-    step = partial(_step, problem, ridge, inverse, stop)
+    step = partial(_step, problem, ridge, inverse)
     point = jax.lax.while_loop(unfinished, step, point)
     doubtful = (point.steps > _LONG) | (problem.uneven is not None)
     converged = reached(point)
-    point, excess, proved = _prove(problem, inverse, l2, stop, point, unfinished, step, doubtful)
+    point, excess, proved = _prove(problem, inverse, l2, point, unfinished, step, doubtful)
     converged = jnp.where(doubtful, proved, converged)
-    end = _settle(problem, ridge, l2, stop, state.hessian, point, converged)
+    end = _settle(problem, ridge, l2, state.hessian, point, converged)
     optimum, here, hessian = end
     optimum = optimum._replace(gap=jnp.minimum(optimum.gap, excess / optimum.objective))
     params = jnp.concatenate([optimum.params[None], state.params[:-1]])
@@ -205,7 +195,6 @@ def _prove(
     problem: Problem,
     inverse: Inverse,
     l2: jax.Array,
-    stop: Stop,
     point: _Point,
     unfinished: Callable[[_Point], jax.Array],
     step: Callable[[_Point], _Point],
@@ -224,11 +213,11 @@ def _prove(
     def unproven(carry: Any) -> jax.Array:
         point, _, _, stalled, proved = carry
         going = doubtful & (l2 > 0) & ~proved
-        return going & (stalled < 3) & (point.steps < stop.max_steps)
+        return going & (stalled < 3) & (point.steps < problem.max_steps)
 
     def go_on(carry: Any) -> Any:
         point, best, before, stalled, _ = carry
-        enough = stop.tolerance * point.objective
+        enough = problem.tolerance * point.objective
         move, excess = _newton.prove(problem, point.logits, point.gradient, inverse, l2, enough)
         gained = (excess < best / 2) | (point.objective < before - _SAFETY * enough)
         slope = jnp.sum(point.gradient * move)
@@ -258,7 +247,6 @@ def _settle(
     problem: Problem,
     ridge: jax.Array,
     l2: jax.Array,
-    stop: Stop,
     hessian: jax.Array,
     point: _Point,
     converged: jax.Array,
@@ -266,7 +254,7 @@ def _settle(
     """Returns the optimum, its intercept solved for, with its logits and Hessian in that."""
     long = point.steps > _FRESH
     here = jax.lax.cond(long, lambda: logits(problem, point.params), lambda: point.logits)
-    enough = _INTERCEPT * stop.tolerance * jnp.minimum(l2, 1) * point.objective
+    enough = _INTERCEPT * problem.tolerance * jnp.minimum(l2, 1) * point.objective
     settled = _intercept.settle(problem, here, point.gradient[-1], hessian, enough)
     params = point.params.at[-1].add(settled.move)
     objective = settled.loss + jnp.sum(ridge * params**2) / 2
@@ -281,16 +269,14 @@ def _settle(
 
 
 def _is_calm(
-    stop: Stop, slope: jax.Array, objective: jax.Array, steps: jax.Array | int
+    problem: Problem, slope: jax.Array, objective: jax.Array, steps: jax.Array | int
 ) -> jax.Array:
     """Whether a point after so many steps of a penalty predicts no more than may be left."""
     predicted = -slope / 2 * jnp.clip(steps / _SLOW, 1, _MOST_DOUBT[slope.dtype.name])
-    return predicted <= _SAFETY * stop.tolerance * objective
+    return predicted <= _SAFETY * problem.tolerance * objective
 
 
-def _step(
-    problem: Problem, ridge: jax.Array, inverse: Inverse, stop: Stop, point: _Point
-) -> _Point:
+def _step(problem: Problem, ridge: jax.Array, inverse: Inverse, point: _Point) -> _Point:
     """One step of L-BFGS: two products with the design."""
     change = logits(problem, point.direction)
 
@@ -315,7 +301,7 @@ def _step(
     )
     direction, slope = _descent(memory, gradient, inverse)
     failures = jnp.where(useful, 0, point.failures + 1)
-    calm = jnp.where(_is_calm(stop, slope, objective, point.steps + 1), point.calm + 1, 0)
+    calm = jnp.where(_is_calm(problem, slope, objective, point.steps + 1), point.calm + 1, 0)
     reached = params, here, objective, gradient, direction, slope
     return _Point(*reached, memory, point.steps + 1, failures, calm)
 

@@ -199,18 +199,18 @@ def _verdict(ranking: Ranking) -> str:
     behind = [model for model in others if not model.ties_with_best]
     if ties:
         names = _listed([best.model, *(model.model for model in ties)])
-        said = [f"{names} are best and cannot be told apart on these {number}."]
-        said += [_what_it_takes(best, pairs[model.model]) for model in ties]
+        sentences = [f"{names} are best and cannot be told apart on these {number}."]
+        sentences += [_what_it_takes(best, pairs[model.model]) for model in ties]
     else:
-        said = [f"{best.model} is best on these {number}."]
+        sentences = [f"{best.model} is best on these {number}."]
     for model in behind:
         pair = pairs[model.model]
         low, high = (100 * end for end in pair.interval)
-        said.append(
+        sentences.append(
             f"{model.model} is worse than {best.model} by {100 * pair.difference:.1f} points "
             f"[{low:.1f}, {high:.1f}]."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def _table(ranking: Ranking) -> str:
@@ -226,8 +226,8 @@ def _table(ranking: Ranking) -> str:
                 + [cell.rjust(width) for cell, width in zip(rest, widths[2:], strict=True)]
             )
         )
-    said = [ranking.protocol, *_legend(ranking), *ranking.warnings]
-    return "\n".join([*lines, "", *said, "", ranking.verdict])
+    sentences = [ranking.protocol, *_legend(ranking), *ranking.warnings]
+    return "\n".join([*lines, "", *sentences, "", ranking.verdict])
 
 
 def _html(ranking: Ranking) -> str:

@@ -48,8 +48,8 @@ class ConvergenceWarning(UserWarning):
 
 def fit(features: ArrayLike, labels: ArrayLike, l2: float, **options: Any) -> ProbeFit:
     """Returns the optimum at one penalty; options and errors are those of ``fit_path``."""
-    found = fit_path(features, labels, [l2], **options)
-    return ProbeFit(*(field[0] for field in found))
+    path = fit_path(features, labels, [l2], **options)
+    return ProbeFit(*(field[0] for field in path))
 
 
 def fit_path(
@@ -93,9 +93,9 @@ def fit_path(
         mesh=mesh,
         resume=resume,
     )
-    found = _in_order(optima)
-    warn(found, np.asarray(penalties, np.float64))
-    return found
+    fit = _in_order(optima)
+    warn(fit, np.asarray(penalties, np.float64))
+    return fit
 
 
 def iter_path(
@@ -144,11 +144,14 @@ def iter_path(
     features, labels, num_classes = _inputs.samples(features, labels, num_classes)
     penalties = _inputs.penalties(penalties)
     weights = _inputs.weights(labels, num_classes, sample_weight, class_weight)
-    prepared = _prepared.prepare(features, labels, penalties, weights, num_classes, dtype, mesh)
+    prepared = _prepared.prepare(
+        *(features, labels, penalties, weights, num_classes, dtype, mesh),
+        tolerance=tolerance,
+        max_steps=max_steps,
+    )
     if isinstance(prepared, ProbeFit):
         yield np.arange(len(penalties)), prepared
         return
-    stop = _stop(dtype, tolerance, max_steps)
     layout = [leaf.shape for leaf in jax.tree.leaves((prepared.data.weights, prepared.state))]
     settings = [num_classes, tolerance, max_steps, dtype.str, layout]
     key = _progress.key([features, labels, weights, penalties], settings) if resume else ""
@@ -160,7 +163,7 @@ def iter_path(
         with jax.enable_x64(dtype == np.float64):
             # Placed alike every time, or another program would be compiled for the second call.
             state = jax.device_put(so_far.state, _prepared.placement(mesh))
-            state, optima = _solver.follow(prepared.data, state, prepared.block(start), stop)
+            state, optima = _solver.follow(prepared.data, state, prepared.block(start))
         indices, fit = prepared.solutions(start, optima, tolerance)
         results = [*so_far.results, (indices, *fit)] if resume else []
         so_far = _progress.Progress(start + _prepared.BLOCK, state, results)
@@ -211,7 +214,13 @@ def fit_paths(
         try:
             rows, marks, _ = _inputs.samples(*pair, num_classes)
             weights = _inputs.weights(marks, num_classes, None, class_weight)
-            ready.append(_prepared.prepare(rows, marks, penalties, weights, num_classes, dtype))
+            ready.append(
+                _prepared.prepare(
+                    *(rows, marks, penalties, weights, num_classes, dtype),
+                    tolerance=tolerance,
+                    max_steps=max_steps,
+                )
+            )
         except ValueError as error:
             raise VCIError(f"data set {number}: {error}") from error
     fits = {i: item for i, item in enumerate(ready) if isinstance(item, ProbeFit)}
@@ -220,17 +229,14 @@ def fit_paths(
         if isinstance(item, _prepared.PreparedData):
             shapes = tuple(leaf.shape for leaf in jax.tree.leaves((item.data, item.state)))
             by_shape.setdefault(shapes, {})[i] = item
-    stop = _stop(dtype, tolerance, max_steps)
     for group in by_shape.values():
-        fits |= dict(zip(group, _follow_group(list(group.values()), dtype, stop), strict=True))
+        fits |= dict(zip(group, _follow_group(list(group.values()), dtype), strict=True))
     for fit in fits.values():
         warn(fit, penalties)
     return [fits[i] for i in range(len(ready))]
 
 
-def _follow_group(
-    group: Sequence[_prepared.PreparedData], dtype: np.dtype, stop: _solver.Stop
-) -> list[ProbeFit]:
+def _follow_group(group: Sequence[_prepared.PreparedData], dtype: np.dtype) -> list[ProbeFit]:
     parts: list[list[tuple[np.ndarray, ProbeFit]]] = [[] for _ in group]
     with jax.enable_x64(dtype == np.float64):
         data, state = jax.tree.map(
@@ -241,17 +247,17 @@ def _follow_group(
     for start in range(0, max(len(prepared.visited) for prepared in group), _prepared.BLOCK):
         blocks = np.stack([prepared.block(start) for prepared in group])
         with jax.enable_x64(dtype == np.float64):
-            state, optima = _solver.follow_together(data, state, blocks, stop)
+            state, optima = _solver.follow_together(data, state, blocks)
         optima = _solver.Optimum(*map(np.asarray, optima))
         for i, prepared in enumerate(group):
             own = _solver.Optimum(*(field[i] for field in optima))
-            parts[i].append(prepared.solutions(start, own, float(stop.tolerance)))
+            parts[i].append(prepared.solutions(start, own, float(prepared.data.tolerance)))
     return [_in_order(part) for part in parts]
 
 
 def _in_order(parts: Iterable[tuple[np.ndarray, ProbeFit]]) -> ProbeFit:
-    places, found = join(parts)
-    return ProbeFit(*(field[np.argsort(places)] for field in found))
+    order, fit = join(parts)
+    return ProbeFit(*(field[np.argsort(order)] for field in fit))
 
 
 def _tolerance(dtype: np.dtype, tolerance: float | None, max_steps: int) -> float:
@@ -261,11 +267,6 @@ def _tolerance(dtype: np.dtype, tolerance: float | None, max_steps: int) -> floa
     return tolerance
 
 
-def _stop(dtype: np.dtype, tolerance: float, max_steps: int) -> _solver.Stop:
-    with jax.enable_x64(dtype == np.float64):
-        return _solver.Stop(jnp.asarray(tolerance, dtype), jnp.int32(max_steps))
-
-
 def join(parts: Iterable[tuple[np.ndarray, ProbeFit]]) -> tuple[np.ndarray, ProbeFit]:
     """Returns what ``iter_path`` yielded as one: places, and the optima in their order."""
     places, fits = zip(*parts, strict=True)
@@ -273,16 +274,16 @@ def join(parts: Iterable[tuple[np.ndarray, ProbeFit]]) -> tuple[np.ndarray, Prob
 
 
 def warn(
-    found: ProbeFit, penalties: np.ndarray, category: type[UserWarning] = ConvergenceWarning
+    fit: ProbeFit, penalties: np.ndarray, category: type[UserWarning] = ConvergenceWarning
 ) -> None:
     """Warns of the penalties that did not converge, in a category of the caller's choice."""
-    failed = np.flatnonzero(~found.converged)
+    failed = np.flatnonzero(~fit.converged)
     if len(failed):
         listing = ", ".join(f"{penalties[i]:.3g}" for i in failed[:5])
         more = ", ..." if len(failed) > 5 else ""
         warnings.warn(
             f"{len(failed)} of {len(penalties)} penalties did not converge (l2 = {listing}{more}) "
-            f"within {found.steps[failed].max()} steps or the precision of the iterations; raise "
+            f"within {fit.steps[failed].max()} steps or the precision of the iterations; raise "
             "max_steps or use dtype=numpy.float64.",
             category,
             stacklevel=3,

@@ -93,10 +93,10 @@ def rank(
         rows = np.asarray(features[name])
         outside = None if test is None else np.asarray(test[0][name])
         own = None if logits is None else logits.get(name)
-        given = [rows, held.labels, held.scored]
-        given += [np.asarray(one) for one in (outside, own) if one is not None]
-        kept = None if resume is None else _kept.store(resume, name, given, settings)
-        if kept is not None and (there := kept.load()):
+        arrays = [rows, held.labels, held.scored]
+        arrays += [np.asarray(array) for array in (outside, own) if array is not None]
+        stored = None if resume is None else _kept.store(resume, name, arrays, settings)
+        if stored is not None and (there := stored.load()):
             scored[name] = there
             continue
         note = _protocol.counter(progress, name, len(splits) * (1 + len(curve)))
@@ -115,8 +115,8 @@ def rank(
                 raise VCIError(f"{name}: {error}") from error
         seconds = time.perf_counter() - start
         scored[name] = Scored(answers, learned, without_probe, rows.shape[1], seconds)
-        if kept is not None:
-            kept.save(scored[name])
+        if stored is not None:
+            stored.save(scored[name])
     return _compare(scored, held, protocol, per_class, confidence)
 
 
@@ -148,7 +148,7 @@ def _compare(
     """Every pair on the same samples, corrected as one family, and who ties with the best."""
     labels = held.scored
     weights = _paired.sample_weights(labels, per_class=per_class)
-    reached = {name: float(weights @ one.answers.probe) for name, one in scored.items()}
+    reached = {name: float(weights @ score.answers.probe) for name, score in scored.items()}
     order = sorted(scored, key=lambda name: -reached[name])
     couples = list(itertools.combinations(order, 2))
     gaps = [

@@ -126,12 +126,12 @@ def sweep(
     places, fits = path.join(seen)
     path.warn(fits, penalties[places])
     value = choose(values, curve)
-    said = _at_an_end(values, value)
+    notes = _at_an_end(values, value)
     everything = _join(train, validation) if validation else train
     l2 = value / len(everything.labels)
     final = path.fit(*everything, l2, **options)
     reached = score(predict(final.kernel, final.bias, test.features), test.labels)
-    return Sweep(reached, value, l2, float(np.nanmax(curve)), curve, final, said)
+    return Sweep(reached, value, l2, float(np.nanmax(curve)), curve, final, notes)
 
 
 def choose(values: np.ndarray, curve: np.ndarray) -> float:
@@ -189,11 +189,11 @@ def _stratified(labels: np.ndarray, seed: int) -> np.ndarray:
             f"a fifth of {len(labels)} training samples is {total}, fewer than the {len(classes)} "
             "classes; give a validation split."
         )
-    kept = _shares(counts, len(labels) - total, rng)
-    of_held = _shares(counts - kept, total, rng)
+    of_fit = _shares(counts, len(labels) - total, rng)
+    of_held = _shares(counts - of_fit, total, rng)
     held = np.zeros(len(labels), bool)
     members = np.split(np.argsort(place, kind="stable"), np.cumsum(counts)[:-1])
-    for rows, first, number in zip(members, kept, of_held, strict=True):
+    for rows, first, number in zip(members, of_fit, of_held, strict=True):
         held[rows[rng.permutation(len(rows))][first : first + number]] = True
     return held
 
@@ -236,6 +236,6 @@ def _join(a: Samples, b: Samples) -> Samples:
 def _at_an_end(values: np.ndarray, value: float) -> list[str]:
     if np.min(values) < value < np.max(values):
         return []
-    said = f"the chosen penalty {value:.3g} is at an end of the grid; a wider one may do better."
-    warnings.warn(said, stacklevel=3)
-    return [said]
+    message = f"the chosen penalty {value:.3g} is at an end of the grid; a wider one may do better."
+    warnings.warn(message, stacklevel=3)
+    return [message]

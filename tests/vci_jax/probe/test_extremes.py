@@ -239,6 +239,8 @@ def test_newtons_step_proves_what_the_gradient_alone_cannot(x64):
         targets=jnp.asarray(labels == np.arange(3)[:, None])[None, None],
         squares=jnp.append(found.squares, 1),
         penalised=jnp.append(jnp.ones(4), 0),
+        tolerance=jnp.asarray(1e-9),
+        max_steps=jnp.int32(100),
     )
     l2 = 1e-6
     best, kernel, bias = optimum(features, labels, l2 * found.scale**2)

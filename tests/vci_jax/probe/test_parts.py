@@ -24,6 +24,8 @@ def made(features, labels):
         targets=jnp.asarray(labels == np.arange(classes)[:, None])[None, None],
         squares=jnp.append(found.squares, 1),
         penalised=jnp.append(np.ones(len(found.squares)), 0),
+        tolerance=jnp.asarray(1e-9),
+        max_steps=jnp.int32(100),
     )
     return data, design, found
 

@@ -11,7 +11,7 @@ import jinja2
 import markupsafe
 
 from probes.analysis.runs import Run, settings
-from probes.page import classes, curves, pictures, scatter, scores, tables
+from probes.page import classes, curves, scatter, tables
 from probes.transfer import escape
 
 _HERE = Path(__file__).parent
@@ -46,7 +46,7 @@ def render(runs: Sequence[Run], *, title: str, refresh: int) -> str:
         "refresh": refresh,
         "runs": names,
         "charts": charts,
-        "pictures": pictures.pictures(runs),
+        "pictures": classes.pictures(runs),
         "spectra": curves.spectra(runs),
         "classes": class_tables,
         "columns": classes.COLUMNS,
@@ -66,7 +66,7 @@ def render(runs: Sequence[Run], *, title: str, refresh: int) -> str:
         no_classes=no_classes,
         verdicts=tables.verdicts(runs),
         adjustment=tables.adjustment(runs[0]),
-        transfer=scores.table(runs),
+        transfer=tables.scores(runs),
         config=tables.config_table(runs),
         machines=[tables.machines(run) for run in runs],
         one_seed=len(runs) > 1 and len(set(settings(runs))) == len(runs),

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from probes.encoders.config import TransferConfig
 from probes.encoders.words import list_kinds
-from probes.transfer import runner, saved
+from probes.transfer import runner
+from probes.transfer.features import read_saved
 from train import runtime
 from train.config import ConfigError
 from vci_jax.probe.saved import renumber
@@ -66,9 +67,9 @@ def probe(arguments: Sequence[str]) -> int:
     """Probes features that any program has saved."""
     parsed = tyro.cli(_Saved, args=list(arguments), prog="python -m probes probe")
     runtime.cache_programs()
-    splits = {"train": saved.read(parsed.train), "test": saved.read(parsed.test)}
+    splits = {"train": read_saved(parsed.train), "test": read_saved(parsed.test)}
     if parsed.validation is not None:
-        splits["validation"] = saved.read(parsed.validation)
+        splits["validation"] = read_saved(parsed.validation)
     splits, num_classes = renumber(splits)
     try:
         row = runner.probe(splits, num_classes, parsed.score, parsed.options)

@@ -16,7 +16,7 @@ import numpy as np
 from probes.encoders import Encoder, identity
 from probes.encoders.config import TransferConfig
 from probes.encoders.encoder import bicubic
-from probes.transfer import features, saved
+from probes.transfer import features
 from probes.transfer.tasks import Task
 from train import data
 from train.config import ConfigError, DataConfig
@@ -229,8 +229,8 @@ def make(
 def _of_files(encoder: Encoder, path: Path, task: Task) -> Material:
     """Returns features made elsewhere, checked against the images of a task if it has any."""
     start = time.perf_counter()
-    files = saved.splits_of(path)
-    splits = {name: saved.read(file) for name, file in files.items()}
+    files = features.saved_splits(path)
+    splits = {name: features.read_saved(file) for name, file in files.items()}
     notes = []
     if task.source:
         splits, classes, dropped = _matched(encoder, splits, task)

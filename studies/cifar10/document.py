@@ -16,10 +16,9 @@ import numpy as np
 from probes.analysis import tables
 from probes.analysis.coefficients import pearson, spearman
 from probes.analysis.tables import Raw, Table
-from studies.cifar10 import choosing, networks, pilot, regret, resampling, statements
+from studies.cifar10 import choosing, networks, pilot, resampling, statements
 from studies.cifar10.choosing import Choices
 from studies.cifar10.networks import GROUPS, TASKS, Networks
-from studies.cifar10.regret import WITH_ALL, WITHOUT_VCI
 from studies.cifar10.statements import ALL, METRICS, Drawn, Verdict
 from studies.cifar10.words import NAMES, title
 
@@ -42,8 +41,8 @@ class StudyData(NamedTuple):
       choices: among the preregistered settings.
       verdicts: on these, as preregistered.
       wider: the same with settings and data sets drawn as well.
-      left_out: choices without each setting, without both VCI losses (``WITHOUT_VCI``), and with
-        the settings that were added (``WITH_ALL``).
+      left_out: choices without each setting, without both VCI losses (``choosing.WITHOUT_VCI``),
+        and with the settings that were added (``choosing.WITH_ALL``).
       pilot: its rows.
     """
 
@@ -89,9 +88,9 @@ def read(directory: Path, draws: int = resampling.DRAWS) -> StudyData:
         wider=_verdicts_on(*first, others=True),
         left_out={
             names: choosing.choose(first[0], first_once, without=tuple(names.split(", ")))
-            for names in (*first[0].settings, WITHOUT_VCI)
+            for names in (*first[0].settings, choosing.WITHOUT_VCI)
         }
-        | {WITH_ALL: choosing.choose(trained, once)},
+        | {choosing.WITH_ALL: choosing.choose(trained, once)},
         pilot=[pilot.row(row) for row in rows],
     )
 
@@ -161,9 +160,11 @@ def facts(study: StudyData) -> dict[str, str]:
         "table.correlations": tables.markdown(_correlations(study)),
         "table.signs": tables.markdown(_signs(study)),
         "table.tasks": tables.markdown(_tasks(study)),
-        "table.regret": tables.markdown(regret.sizes(study.choices)),
-        "table.regret_tasks": tables.markdown(regret.tasks(study.choices)),
-        "table.regret_without": tables.markdown(regret.without(study.choices, study.left_out)),
+        "table.regret": tables.markdown(choosing.size_table(study.choices)),
+        "table.regret_tasks": tables.markdown(choosing.task_table(study.choices)),
+        "table.regret_without": tables.markdown(
+            choosing.without_table(study.choices, study.left_out)
+        ),
         "table.prediction": tables.markdown(_prediction(study)),
     }
     for prefix, judged in (("", study.verdicts), ("wider.", study.wider)):
@@ -188,14 +189,14 @@ def facts(study: StudyData) -> dict[str, str]:
             )
     for (score, size), lost in study.choices.regret.items():
         key = ".".join(filter(None, (score, size)))
-        made[f"regret.{key}"] = regret.points(study.choices, lost)
-        rest = study.left_out[WITHOUT_VCI]
+        made[f"regret.{key}"] = choosing.points(study.choices, lost)
+        rest = study.left_out[choosing.WITHOUT_VCI]
         made[f"without_vci.{key}"] = f"{rest.points(rest.regret[score, size])[0]:.2f}"
-        every = study.left_out[WITH_ALL]
+        every = study.left_out[choosing.WITH_ALL]
         made[f"with_all.{key}"] = f"{every.points(every.regret[score, size])[0]:.2f}"
     for setting in drawn.settings:
         made[f"seeds.{setting}"] = str(trained.names.count(setting))
-    made["regret.random"] = regret.points(study.choices, study.choices.spread)
+    made["regret.random"] = choosing.points(study.choices, study.choices.spread)
     gain, first = drawn.mlog[0], study.first[1]
     everything = drawn.metrics["train", "vci"][0], drawn.mlo[0]
     for name, given in (("own", drawn.own), ("train", drawn.metrics["train", "accuracy"])):

@@ -532,7 +532,6 @@ EXEMPT_MODULES = {
     "vci_jax.progress": "a line of a terminal, read by tests/vci_jax/test_cli.py",
     "vci_jax.picture": "points to look at; test_train_evaluate.py and test_monitor.py",
     "vci_jax.interrupt": "what Ctrl-C does; tests/vci_jax/test_interrupt.py",
-    "vci_jax._threads": "how many threads BLAS has; tests/vci_jax/probe/test_ranking.py",
     "vci_jax._formats": "parts of read_features; tests/vci_jax/test_files.py has every format",
     "vci_jax._pickled": "parts of read_features; tests/vci_jax/test_pickled.py",
     "vci_jax._columns": "parts of read_features; tests/vci_jax/test_files.py has every format",

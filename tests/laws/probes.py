@@ -31,7 +31,7 @@ from laws import (
     typed,
     without,
 )
-from probes.transfer import saved
+from probes.transfer import features as stored
 from vci_jax.probe import _inputs, _paired, _rotation, _softmax, baselines, ranking, selection
 from vci_jax.probe import path as logistic
 from vci_jax.probe.estimator import LogisticProbe
@@ -387,7 +387,7 @@ def _saved(data):
             place = pathlib.Path(folder, "x_features.npy")
             np.save(place, features)
             np.save(pathlib.Path(folder, "x_labels.npy"), labels)
-        found = saved.read(place)
+        found = stored.read_saved(place)
         return {"features": np.array(found.features, float), "labels": np.array(found.labels, int),
                 "classes": renumber({"x": found})[1]}  # fmt: skip
 
@@ -423,7 +423,7 @@ def _weighed(data):
 INPUTS = (
     Law(_probe("saved.renumber"), "Labels may be any integers, with holes between them.",
         samples, _renumbered, changed(labels=renamed(np.array([3, 40, 1000]))), merges_labels()),
-    Law(_probes("transfer.saved.read") + _probe("saved.read", "saved.renumber"),
+    Law(_probes("transfer.features.read_saved") + _probe("saved.read", "saved.renumber"),
         "Neither the form of the file, nor byte order, nor type matters.", _with_form, _saved,
         lambda d: d | {"form": "npy", "features": big_endian(d["features"]),
                        "labels": typed(np.uint8)(d["labels"])},
@@ -550,7 +550,7 @@ EXEMPT = {
     "vci_jax.probe._kept.store": "a file and a fingerprint; tests/vci_jax/probe/test_ranking.py",
     **dict.fromkeys(_probe("_inputs.classes", "_inputs.matrix"),
                     "a check that raises; tests/vci_jax/probe/test_inputs.py has its cases"),
-    "probes.transfer.saved.splits_of": "looks which files there are; tests/probes/test_encoders.py",
+    "probes.transfer.features.saved_splits": "lists files; tests/probes/test_encoders.py",
     **dict.fromkeys(_probe("command.main", "command.parser"),
                     "a command; tests/vci_jax/test_cli.py runs it"),
     "vci_jax.probe._protocol.counter": "counts calls, and reports the number to a callback",

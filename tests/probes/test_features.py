@@ -15,7 +15,7 @@ import configs
 from probes.encoders import identity
 from probes.encoders import run as encoder_of_run
 from probes.encoders.config import TransferConfig
-from probes.transfer import features, saved, task_features
+from probes.transfer import features, task_features
 from probes.transfer.tasks import Task
 from train import data, loop
 from train import mesh as meshes
@@ -366,12 +366,12 @@ def test_features_of_others_are_read(tmp_path):
     np.save(tmp_path / "a_features.npy", ROWS)
     np.save(tmp_path / "a_labels.npy", LABELS)
     for name in ("a.npz", "a_features.npy"):
-        found = saved.read(tmp_path / name)
+        found = features.read_saved(tmp_path / name)
         assert np.array_equal(found.features, ROWS), name
         assert np.array_equal(found.labels, LABELS), name
     assert isinstance(found.features, np.memmap)
     directory = keep(tmp_path, lambda rows: (ROWS[rows], np.where(LABELS == 1, -1, LABELS)[rows]))
-    ours = saved.read(directory.directory)
+    ours = features.read_saved(directory.directory)
     assert np.array_equal(ours.features, ROWS[LABELS != 1])
     assert 1 not in ours.labels
 
@@ -384,7 +384,7 @@ def test_rows_without_a_label_are_counted_by_every_reader(tmp_path, capsys):
     np.save(tmp_path / "a_features.npy", ROWS.astype(">f4"))
     np.save(tmp_path / "a_labels.npy", labels.astype(">i8"))
     for name in ("a.npz", "a_features.npy"):
-        read = saved.read(tmp_path / name)
+        read = features.read_saved(tmp_path / name)
         assert np.array_equal(read.features, ROWS[labels >= 0]), name
         assert np.array_equal(read.labels, labels[labels >= 0]), name
         assert read.features.dtype.isnative
@@ -420,7 +420,7 @@ def test_labels_that_name_no_class_are_refused(tmp_path, labels, message):
     np.save(tmp_path / "a_labels.npy", labels)
     for name in ("a.npz", "a_features.npy"):
         with pytest.raises(ConfigError, match=message):
-            saved.read(tmp_path / name)
+            features.read_saved(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -440,4 +440,4 @@ def test_what_is_not_features_is_refused(tmp_path, name, content, message):
     elif content is not None:
         np.save(tmp_path / name, content)
     with pytest.raises(ConfigError, match=message):
-        saved.read(tmp_path / name)
+        features.read_saved(tmp_path / name)

@@ -12,7 +12,6 @@ import pytest
 
 from probes.analysis.runs import Run, read_run, read_runs
 from probes.page import caveats, classes, command, curves, scatter, tables
-from probes.page import scores as transfer
 
 
 def _page(*directories):
@@ -221,7 +220,7 @@ def test_means_of_two_kinds_are_not_compared(tmp_path):
     """If one run has no accuracy, the row is MLO for all of them."""
     runs = made_runs.write_group(tmp_path / "group", runs=2)
     (runs[1] / "metrics.jsonl").write_text("")
-    table = transfer.table(read_runs([tmp_path / "group"]))
+    table = tables.scores(read_runs([tmp_path / "group"]))
     assert table["mean_name"] == "MLO"
     expected = [
         np.mean(np.log([0.9 / 0.1, 0.6 / 0.4])),
@@ -235,7 +234,7 @@ def test_the_best_of_each_task_is_marked(tmp_path):
     runs = made_runs.write_group(tmp_path / "group", runs=3)
     with (runs[1] / "transfer.jsonl").open("a") as file:
         file.write(json.dumps({"run": "tau_1", "task": "dtd", "score": 0.7}) + "\n")
-    table = transfer.table(read_runs([tmp_path / "group"]))
+    table = tables.scores(read_runs([tmp_path / "group"]))
     best = [[cell["best"] for cell in run["cells"]] for run in table["runs"]]
     assert best == [[True, True, False], [False, False, False], [False, False, False]]
     assert [mean["best"] for mean in table["means"]] == [True, False, False]
@@ -251,22 +250,22 @@ def test_transfer_score_is_mlog():
     """Against the formula of the paper, on a score and an accuracy of 0.8 and 0.5."""
     rows, scores = [made_runs.row(0, "test", accuracy=0.5)], [{"task": "pets", "score": 0.8}]
     run = Run("run", "group", Path(), {}, rows, scores, [])
-    score = functools.partial(transfer.transfer_score, run)
+    score = functools.partial(tables.transfer_score, run)
     assert score(["pets"], gain=True) == pytest.approx(1.3862943611)  # log 4
     assert score(["cars"], gain=True) is None
     worse = run._replace(rows=[made_runs.row(0, "test", accuracy=0.8)])
-    assert transfer.transfer_score(worse, ["pets"], gain=True) == pytest.approx(0.0)
-    assert transfer.transfer_score(worse, ["pets"], gain=False) == pytest.approx(1.3862943611)
+    assert tables.transfer_score(worse, ["pets"], gain=True) == pytest.approx(0.0)
+    assert tables.transfer_score(worse, ["pets"], gain=False) == pytest.approx(1.3862943611)
 
 
 def test_the_gain_is_over_the_accuracy_of_the_scores_step(tmp_path):
     (run,) = read_runs([made_runs.write_run(tmp_path / "run", tasks={"pets": 0.8})])
     run.transfer[0]["step"] = 22
     early = run._replace(rows=[row for row in run.rows if row["step"] <= 22])
-    score = transfer.transfer_score(run, ["pets"], gain=True)
-    assert score == transfer.transfer_score(early, ["pets"], gain=True)
+    score = tables.transfer_score(run, ["pets"], gain=True)
+    assert score == tables.transfer_score(early, ["pets"], gain=True)
     run.transfer[0]["step"] = None
-    assert score != transfer.transfer_score(run, ["pets"], gain=True)
+    assert score != tables.transfer_score(run, ["pets"], gain=True)
 
 
 def test_the_scatter_is_that_of_the_runs(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from probes.analysis import cohorts, runs
 from probes.figures import correlate_command
-from probes.page import scores as transfer
+from probes.page import tables
 from probes.transfer import odds, summary
 from train.config import Config, LossConfig, MeshConfig
 
@@ -234,7 +234,7 @@ def test_correlate_and_transfer_take_a_perfect_accuracy_alike(tmp_path):
     result = summary.ModelScores(paths[0], scores, found[0].last("test"))
     (row,) = summary.summarise([result], list(scores))
     assert row["mlog"] == pytest.approx(expected, abs=1e-12)
-    assert transfer.transfer_score(found[0], list(scores), gain=True) == pytest.approx(expected)
+    assert tables.transfer_score(found[0], list(scores), gain=True) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

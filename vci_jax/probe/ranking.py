@@ -10,6 +10,8 @@ penalties takes about a second, so it is followed, and the others are reported b
 Legend: N samples, D features, K classes, M models.
 """
 
+import contextlib
+import importlib
 import itertools
 import os
 import time
@@ -19,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from vci_jax import _threads
 from vci_jax.errors import VCIError
 from vci_jax.interval import holm
 from vci_jax.probe import _kept, _paired, _protocol, baselines, selection
@@ -101,7 +102,7 @@ def rank(
             continue
         note = _protocol.counter(progress, name, len(splits) * (1 + len(curve)))
         # Beside the probe, whose compilation leaves processors idle.
-        with _threads.half_of_the_processors(), ThreadPoolExecutor(1) as pool:
+        with _half_of_the_processors(), ThreadPoolExecutor(1) as pool:
             try:
                 cheap = pool.submit(_cheap_scores, rows, held.labels, own)
                 answers = _protocol.answer(
@@ -191,3 +192,22 @@ def _compare(
             )
         )
     return Ranking(tuple(models), pairs, len(labels), protocol, confidence, labels)
+
+
+def _half_of_the_processors() -> contextlib.AbstractContextManager[object]:
+    """Returns a context in which BLAS takes half of the processors.
+
+    OpenBLAS has as many threads as there are processors, and those that have nothing to do wait in
+    a loop. Beside other work that takes more time than it saves: a jackknife of 512 features then
+    took 12 s of two processors, and 1.5 s with a thread of its own. By threadpoolctl, which comes
+    with scikit-learn; without it nothing changes.
+    """
+    try:
+        threadpoolctl = importlib.import_module("threadpoolctl")
+    except ImportError:
+        return contextlib.nullcontext()
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    limit: contextlib.AbstractContextManager[object] = threadpoolctl.threadpool_limits(
+        max(1, (count or 1) // 2), user_api="blas"
+    )
+    return limit

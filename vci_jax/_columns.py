@@ -43,7 +43,7 @@ def csv(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarra
       labels: the name of the label's column; None for the one with such a name, or the last.
 
     Raises:
-      VCIError: for names that there are not, cells that are not numbers, or rows of another length.
+      VCIError: for unknown names, cells that are not numbers, or rows of another length.
     """
     delimiter, first, second = _start(path)
     named = not all(map(_is_number, first[:-1] or first))
@@ -168,7 +168,7 @@ def parquet(path: Path, features: str | None, labels: str | None) -> tuple[np.nd
       labels: as for ``csv``.
 
     Raises:
-      VCIError: for names that there are not, columns of text among the features, or lists of
+      VCIError: for unknown names, columns of text among the features, or lists of
         unequal length.
       MissingPackageError: without PyArrow.
     """
@@ -243,7 +243,7 @@ def choose(
       names: of all columns.
       text: which of them do not hold numbers.
       features: a name, or a pattern of names; None for all but the label.
-      labels: a name; None for the one that is called so, or the last.
+      labels: a name; None for the only column of a usual name (``LABELS``), or else the last.
 
     Raises:
       VCIError: for a name or pattern that fits none, or features that hold text or number the rows.

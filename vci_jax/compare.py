@@ -30,7 +30,7 @@ _SHOWN = ("vci", "vci_adjusted", "vci_interval", "fuzziness")
 
 
 class Difference(NamedTuple):
-    """One metric of the first set minus that of the second, on the same samples.
+    """The difference of one metric between two sets of features of the same samples.
 
     Attributes:
       first: the name of a set.
@@ -41,7 +41,7 @@ class Difference(NamedTuple):
       high: the upper end.
       p_value: of no difference, for this pair alone.
       p_holm: the same, corrected for all pairs of this metric (Holm 1979).
-      apart: whether the two can be told apart, all pairs taken together.
+      apart: whether the two differ significantly, corrected for the number of pairs.
     """
 
     first: str

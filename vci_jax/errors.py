@@ -1,4 +1,4 @@
-"""What is said when a number cannot be given, or must be read with care."""
+"""Errors, for input without an answer, and caveats, for numbers to be read with care."""
 
 import importlib
 from collections.abc import Sequence

@@ -157,7 +157,7 @@ def read_tree(path: str | os.PathLike[str]) -> Any:
 
 
 def _kind(path: Path) -> str:
-    """The format of a file, a key of ``_ARRAYS`` or ``_TABLES``; refused if it is none of these."""
+    """The format of a file, a key of ``_ARRAYS`` or ``_TABLES``; other formats are refused."""
     with explained(path, "readable"):
         if path.is_dir():
             marks = ("zarr.json", ".zarray", ".zgroup")

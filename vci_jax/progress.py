@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 
 class _Stage(NamedTuple):
-    """What is done, to what, since when, and when that was last shown."""
+    """An action, its subject, when it began, and when it was last shown."""
 
     action: str
     subject: str
@@ -26,7 +26,7 @@ _EVERY_SECONDS = 0.2
 
 
 def begin(action: str, subject: str) -> None:
-    """Shows on stderr, if that is a terminal, what is done from now on.
+    """Shows on stderr, if that is a terminal, which action is running.
 
     Args:
       action: such as ``"reading"``.

@@ -300,6 +300,6 @@ def _apart(geometry: Geometry) -> Bool[Array, ""]:
 
 
 def _mean_over(values: Array, where: Array) -> Scalar:
-    """Mean over the entries asked for; NaN if there are none."""
+    """Mean over the selected entries; NaN without any."""
     size = jnp.sum(where).astype(values.dtype)
     return jnp.sum(jnp.where(where, values, 0)) / jnp.where(size > 0, size, jnp.nan)

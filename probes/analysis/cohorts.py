@@ -30,11 +30,11 @@ class Study(NamedTuple):
       names: of the runs, no two the same.
       groups: the group of each.
       settings: a number for each, the same for runs that differ in the seed alone.
-      scores: test scores in (0, 1) by task, ``[N]``; 0 and 1 are half an image from there.
+      scores: test scores in (0, 1) by task, ``[N]``; 0 and 1 are moved inside by half an image.
       metrics: by name, ``[N]``; NaN where a run does not have one.
-      accuracy: the same on the test split of the data of pretraining, ``[N]``.
+      accuracy: on the test split of the pretraining data, ``[N]``.
       mlo: mean log odds of the scores, ``[N]``.
-      mlog: the same less the log odds of the accuracy, ``[N]``.
+      mlog: MLO less the log odds of the accuracy, ``[N]``.
       notes: sentences about what was left out or moved.
     """
 
@@ -55,7 +55,7 @@ class Study(NamedTuple):
     def members(self) -> dict[str, np.ndarray]:
         """Returns the rows of each group; of all runs too, last, where there are several groups.
 
-        A group that is itself called ``ALL`` is told apart by its name here, ``group "all"``.
+        A group whose own name is ``ALL`` is listed as ``group "all"``.
         """
         rows: dict[str, list[int]] = {}
         for i, group in enumerate(self.groups):
@@ -69,9 +69,9 @@ def from_runs(candidates: Sequence[Run], split: str) -> Study:
 
     Scores are compared with the metrics of the step they were taken at where that step was
     measured, else with the last ones, with a note. Scores and accuracies of 0 and 1 are taken half
-    an image from there, with a note (``odds.inside``). A run is left out, with a note, if it was
-    not probed at all, or if its test accuracy or a score is missing or no share of images. A null
-    score is none. Names become lines, no two the same (``escape.lines``).
+    an image inside the interval, with a note (``odds.inside``). A run is left out, with a note, if
+    it has no scores, or if its test accuracy or a score is missing or is not a share of images. A
+    null score counts as missing. Names become single lines, no two the same (``escape.lines``).
 
     Args:
       candidates: runs as read from work directories.
@@ -118,10 +118,10 @@ def from_runs(candidates: Sequence[Run], split: str) -> Study:
 
 
 def shares(run: Run) -> tuple[dict[str, float], float, list[str]]:
-    """Returns the scores of a run by task, its test accuracy, and what of them was moved and why.
+    """Returns the scores of a run by task, its test accuracy, and notes on values that were moved.
 
     Raises:
-      ValueError: there are no scores or no accuracy, or one of them is no share; says which.
+      ValueError: scores or the accuracy are missing, or one of them is not a share of images.
     """
     rows = [row for row in run.transfer if row["score"] is not None]
     if not rows:
@@ -145,7 +145,7 @@ def gains(scores: dict[str, np.ndarray], accuracy: np.ndarray) -> tuple[np.ndarr
 
 
 def measured(run: Run, split: str) -> Row:
-    """Returns the metrics that belong to the scores: of the same step, or the last; or nothing."""
+    """Returns the metrics of the step that was scored, else the last ones, else an empty row."""
     steps = _steps(run)
     same = [row for row in run.rows if row["split"] == split and row.get("step") in steps]
     return same[-1] if len(steps) == 1 and same else run.last(split)
@@ -157,7 +157,7 @@ def _column(runs_: Sequence[Run], split: str, metric: str) -> np.ndarray:
 
 
 def _steps(run: Run) -> list[int]:
-    """The steps at which the scores were taken, where they say so."""
+    """The steps at which the scores were taken, as far as they are recorded."""
     steps = {row.get("step") for row in run.transfer if row["score"] is not None}
     return sorted(step for step in steps if step is not None)
 

@@ -40,8 +40,8 @@ class Signs(NamedTuple):
       metric: its name.
       signs: by group, +1 or -1, or 0 where rounding alone would give the coefficient its sign;
         groups without a coefficient are not there.
-      significant: by group, whether the permutation test rejects that there is none, by itself.
-      surviving: by group, whether it still does after Holm's correction.
+      significant: by group, whether the permutation test alone rejects "no correlation".
+      surviving: by group, whether it still rejects after Holm's correction.
       tests: that Holm's correction is for.
     """
 
@@ -58,9 +58,10 @@ class Signs(NamedTuple):
 
     @property
     def established(self) -> bool:
-        """Whether what ``consistent`` says is significant, uncorrected: every sign it rests on.
+        """Whether the answer of ``consistent`` is significant, without a correction.
 
-        One sign in all groups takes all of them; a change takes one significant sign each way.
+        One sign in all groups needs every group to be significant; a change of sign needs one
+        significant group of either sign.
         """
         significant_signs = {self.signs[group] for group in self.signs if self.significant[group]}
         if self.consistent:
@@ -69,7 +70,7 @@ class Signs(NamedTuple):
 
 
 def signs(correlations: Sequence[Correlation], plan: ResamplingPlan) -> list[Signs]:
-    """Returns the signs of every metric over the groups, that of all runs apart."""
+    """Returns the signs of every metric in the groups; ``ALL`` is not among them."""
     tested, survivors = _holm(correlations, plan)
     within_groups = [correlation for correlation in tested if correlation.group != ALL]
     by_metric = {

@@ -1,10 +1,10 @@
 """Metrics against transfer, over groups of runs: how strong, how sure, and with which sign.
 
-What a reader of eleven points needs beside a coefficient: intervals of two kinds, an exact test,
-how far it hangs on one run, what is left of it at equal pretraining accuracy, and whether the sign
+Eleven points need more than a coefficient: intervals of two kinds, an exact test, its values
+without each setting, the partial correlation given the pretraining accuracy, and whether the sign
 is the same in every group. The last is the claim of the paper: within a group one knob moves the
-metrics and the transfer together, so that |r| is near 1 almost whatever is measured, and only the
-sign says whether a metric orders networks that were trained differently.
+metrics and the transfer together, so that |r| is near 1 for almost any metric, and only the sign
+says whether a metric orders networks that were trained differently.
 """
 
 import math
@@ -100,7 +100,7 @@ def correlate(study: Study, plan: ResamplingPlan) -> list[Correlation]:
 
 
 def compare(study: Study, metric: str, plan: ResamplingPlan) -> list[CorrelationGap]:
-    """Returns |r| of a metric less that of each other one, in every group.
+    """Returns the difference of |r| between a metric and each other metric, in every group.
 
     The same resamples serve both, so what is common to the two metrics cancels.
     """
@@ -135,7 +135,7 @@ def partial(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> tuple[float, flo
 
 
 def _residuals(sample: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """Returns what the line through a third sample leaves; zeros where six digits of it are gone.
+    """Returns the residuals of a least-squares line; zeros where fewer than six digits are left.
 
     Of the sixteen digits of a sample its unit may cost four, see ``rounding.SHARE``; with fewer
     than six left, no coefficient is good to four.

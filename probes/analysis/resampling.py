@@ -244,13 +244,13 @@ def permute(
 ) -> Permutation:
     """Returns the permutation test of no association, and the interval that inverts it.
 
-    The p-value is that of ``scipy.stats.permutation_test``, but that of two coefficients which
-    differ by rounding each is as far out as the other, whatever their size.
+    The p-value is the one of ``scipy.stats.permutation_test``, except that coefficients count as
+    equal if they differ by rounding alone.
 
-    The interval takes the permutation
-    distribution of Fisher's z = atanh(r) as that of z - zeta, whatever the true zeta (z is made to
-    have one variance everywhere), and keeps each zeta that the test does not reject. So it has 0
-    inside exactly if p > 1 - confidence. A perfect order of ranks has no z, hence no interval.
+    For the interval, the permutation distribution of Fisher's z = atanh(r) is taken as that of
+    z - zeta for any true zeta (z stabilises the variance). The interval holds every zeta that the
+    test does not reject, so it contains 0 exactly if p > 1 - confidence. A perfect order of ranks
+    has no z, hence no interval.
 
     Args:
       coefficient: one of ``coefficients``.
@@ -286,7 +286,7 @@ def permute(
 
 
 def _rounded(r: np.ndarray | float) -> np.ndarray:
-    """One that differs from 1 by rounding is 1, which has no z."""
+    """Sets a coefficient that differs from 1 by rounding alone to 1, where z is undefined."""
     return np.where(np.abs(r) > 1 - 1e-12, np.sign(r), r)
 
 

@@ -3,12 +3,12 @@
     def encode(images):  # numpy uint8 [B, H, W, 3], RGB
         return features  # float [B, D]; or the pair (features, logits [B, K])
 
-The function normalises the pixels itself. What else there is to say is said in its attributes:
+The function normalises the pixels itself. Its attributes describe the rest:
 
-    encode.image_size = 224  # side of the images it is given; 224 if not said
-    encode.resize = 256  # short side before the centre crop; image_size * 256 / 224 if not said
+    encode.image_size = 224  # side of its input images; 224 by default
+    encode.resize = 256  # short side before the centre crop; image_size * 256 / 224 by default
     encode.interpolation = "bicubic"  # or "bilinear", the default
-    encode.name = "my network"  # in tables; MODULE-FUNCTION if not said
+    encode.name = "my network"  # in tables; MODULE-FUNCTION by default
     encode.version = "epoch 90"  # kept features are reused while this and the module's file last
 """
 

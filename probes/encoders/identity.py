@@ -1,7 +1,7 @@
-"""What features depend on, as digests: two equal digests mean equal features, whatever the path.
+"""Digests of weights, images and settings: equal digests mean equal features, in any directory.
 
 Pixels in memory, weights and files of images are identified by their bytes, files by their names
-too. Times count for nothing: what restores, copies or edits a file may set them to any value.
+too. Modification times are ignored: copying, restoring or editing a file may set them to any value.
 Reading files in several threads takes a small part of the time that decoding them takes.
 """
 
@@ -41,9 +41,9 @@ def of_arrays(tree: Any) -> str:
 
 
 def of_records(records: Records, classes: Sequence[str]) -> str:
-    """Returns the digest of the images of a split, in their order, and of what labels mean.
+    """Returns the digest of the images of a split, in their order, and of the class names.
 
-    A prepared data set is one set of files for all its splits, so theirs are the same.
+    All splits of a prepared data set are in one set of files, and have the same digest.
     """
     if isinstance(records, Arrays):
         return of_json([of_arrays((records.images, records.labels)), list(classes)])
@@ -62,7 +62,7 @@ def of_records(records: Records, classes: Sequence[str]) -> str:
 
 
 def _of_file(path: Path) -> bytes:
-    """Returns the digest of the bytes of a file; a file that cannot be read has none."""
+    """Returns the digest of the bytes of a file, or ``unreadable``."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=_BYTES)).digest()

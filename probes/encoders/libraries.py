@@ -39,7 +39,7 @@ def load_timm(rest: str, options: TransferConfig) -> Encoder:
         raise ConfigError(_unknown("timm", name, timm.list_models()))
     try:
         config = timm.get_pretrained_cfg(name)
-    except RuntimeError as error:  # The tag after the point is none.
+    except RuntimeError as error:  # The library does not know the tag after the point.
         raise ConfigError(_unknown("timm", name, timm.list_pretrained())) from error
     if path is None:
         where = config and (config.hf_hub_id or config.url)
@@ -199,7 +199,7 @@ def _fill(
     resize: Any,
     convert: Any = None,
 ) -> list[str]:
-    """Loads a file into a module, whose head becomes that of the file; returns notes."""
+    """Loads a file into a module, which takes over the head of the file; returns notes."""
     torch = _library("torch")
     if path == RANDOM:
         return ["the weights are random, as asked for."]

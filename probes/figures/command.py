@@ -17,16 +17,19 @@ from vci_jax.probe import selection
 def main(arguments: list[str]) -> int:
     """Draws figures 1 to 8, the metrics and the penalties of each run, as PNG and SVG.
 
-    Returns the exit code.
-
-    2 stands for a path without a run, or for a damaged file.
+    Returns the exit code: 2 for a path without a run, or a damaged file.
     """
     parser = argparse.ArgumentParser(prog="python -m probes figures", description=__doc__)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="work directory, or one of several")
     parser.add_argument(
-        "--out", type=local.argument, default=Path("figures"), help="where they are written"
+        "runs", nargs="+", metavar="RUN", help="work directory, or a directory above several"
     )
-    parser.add_argument("--epoch", type=float, help="of figure 2; the last if not given")
+    parser.add_argument(
+        "--out",
+        type=local.argument,
+        default=Path("figures"),
+        help="directory to write the figures to",
+    )
+    parser.add_argument("--epoch", type=float, help="epoch of figure 2; the last one by default")
     options = parser.parse_args(arguments)
     try:
         trainings = runs.read_runs(options.runs)
@@ -41,7 +44,7 @@ def main(arguments: list[str]) -> int:
 
 
 def draw(trainings: list[Run], out: Path, epoch: float | None) -> list[Path]:
-    """Writes every figure of runs; of figure 7 it may say that they cannot be compared."""
+    """Writes every figure; prints why figure 7 is missing if the runs cannot be compared."""
     others = ("fuzziness", "squared_distance", "cosine_similarity")
     made = {
         "figure1_within_parts": figures.within_parts(trainings, "train"),
@@ -69,7 +72,7 @@ def draw(trainings: list[Run], out: Path, epoch: float | None) -> list[Path]:
 
 
 def notes(trainings: list[Run]) -> list[str]:
-    """Returns what is amiss with runs, one sentence each, and how those of a group differ."""
+    """Returns the notes of all runs, and the settings in which runs of a group differ."""
     sentences = [f"{run.name}: {note}" for run in trainings for note in run.notes]
     for group in dict.fromkeys(run.group for run in trainings):
         members = [run for run in trainings if run.group == group]

@@ -1,7 +1,7 @@
 """``python -m probes correlate RUN...`` or ``--published``: metrics against transfer, judged.
 
-Prints the table of correlations and what it allows one to say; with ``--tables`` tables 1 and 2
-as well; with ``--out DIR`` figure 7 is written there. ``--published`` takes the tables of Xu & Liu
+Prints the table of correlations and the conclusions from it; with ``--tables`` tables 1 and 2 as
+well; with ``--out DIR`` figure 7 is written there. ``--published`` takes the tables of Xu & Liu
 (2023).
 """
 
@@ -22,7 +22,7 @@ from train import local
 def main(arguments: list[str]) -> int:
     """Judges runs, or the published tables, and returns the exit code.
 
-    2 stands for paths without runs, damaged files, or runs that cannot be compared.
+    The exit code is 2 for paths without runs, damaged files, or runs that cannot be compared.
     """
     options = _parser().parse_args(arguments)
     if options.published == bool(options.runs):
@@ -57,8 +57,8 @@ def report(
       compared: the runs.
       correlations: their correlations.
       plan: of the resampling.
-      latex: in LaTeX rather than in Markdown.
-      all_tables: tables 1 and 2 before the table of correlations.
+      latex: LaTeX instead of Markdown.
+      all_tables: put tables 1 and 2 before the table of correlations.
     """
     chosen = [tables.scores(compared), tables.metrics(compared, correlations)] if all_tables else []
     chosen.append(tables.correlations(correlations))

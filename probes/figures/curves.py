@@ -73,7 +73,7 @@ def _check(runs: Sequence[Run]) -> None:
 
 
 def _curves(axes: Axes, runs: Sequence[Run], metric: str, split: str) -> list[tuple[str, Line2D]]:
-    """Draws what can be drawn, and returns the named lines; zero has no place on a logarithm."""
+    """Draws the finite values, on a logarithmic axis the positive ones; returns lines and names."""
     scale = style.LABELS[metric].scale if metric in style.LABELS else "linear"
     names = style.names([run.name for run in runs])
     drawn, entries = [], []
@@ -123,8 +123,8 @@ def validation_curve(values: ArrayLike, curve: ArrayLike, chosen: float) -> Figu
     """Returns the validation score against the penalty, the chosen one marked.
 
     Args:
-      values: penalties in units of 1/C, such as ``sweep.VALUES``.
-      curve: validation scores in [0, 1], as many.
+      values: penalties in units of 1/C, such as ``selection.VALUES``.
+      curve: validation scores in [0, 1], one for each value.
       chosen: one of the values.
 
     Raises:
@@ -139,7 +139,7 @@ def validation_curve(values: ArrayLike, curve: ArrayLike, chosen: float) -> Figu
 
 
 def validation_curves(scores: Sequence[Mapping[str, Any]], values: ArrayLike) -> Figure:
-    """Returns the same for every task of a run, a panel each.
+    """Returns validation scores against the penalty for every task of a run, one panel each.
 
     Args:
       scores: rows of ``transfer.jsonl`` with ``task``, ``value`` and ``validation_curve``; a score

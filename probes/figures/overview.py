@@ -1,4 +1,4 @@
-"""The four metrics of one run, train and test in each panel, on a screen: what a run ends with."""
+"""The four metrics of one run, train and test in each panel, sized for a screen."""
 
 from collections.abc import Sequence
 from typing import Any

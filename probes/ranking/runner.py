@@ -1,7 +1,7 @@
-"""From models and images to a ranking: features once a model, on disk; then probes, in pairs.
+"""From models and images to a ranking: features on disk, then probes, compared in pairs.
 
-One model that fails does not keep the others from being ranked. Features that are on disk are not
-computed again, so the same command goes on after an interruption.
+A model that fails is left out, and the others are ranked. Features on disk are not computed again,
+so the same command resumes after an interruption.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from train.data import Split
 from train.errors import RunError
 from vci_jax.probe import Ranking, rank
 
-# Below this many images all of them are tested on in turn, by cross-fitting.
+# With fewer images than this, all of them are scored in turn, by cross-fitting.
 SMALL = 2000
 _CURVE = (0.1, 0.3)
 _FAILURES = (RunError, ValueError, OSError, RuntimeError, MemoryError)
@@ -35,35 +35,35 @@ class RankConfig:
     data: str
     """Images: folder:PATH, tfds:NAME, digits, or a task of the suites such as cifar100_living."""
     out: str = "ranking"
-    """Directory for ranking.json, rank.html, and the features of models that are no runs."""
+    """Directory for ranking.json, rank.html, and the features of models other than runs."""
     score: str = ""
-    """top1 or mean_per_class; empty is the task's own, top1 for any folder."""
+    """top1 or mean_per_class; empty for the task's own score, which is top1 for a folder."""
     csv: bool = False
-    """Write ranking.csv as well, a row a model."""
+    """Write ranking.csv as well, one row per model."""
     curve: bool = True
-    """Fit probes of a tenth and three tenths of the training images too, for the page."""
+    """Also fit probes on a tenth and on three tenths of the training images, for the page."""
     confidence: float = 0.95
-    """Level of all intervals; two models are told apart at one minus that."""
+    """Confidence level of all intervals; pairs of models are tested at one minus this level."""
     data_dir: str = ""
-    """Where TFDS keeps prepared data sets, and folders lie beside them; empty is TFDS' default."""
+    """Directory of prepared TFDS data sets and of image folders; empty for the default of TFDS."""
     image_size: int = 0
-    """Side of every network's input; 0 is what each was trained on."""
+    """Side of the input images; 0 for the size that each network was trained on."""
     batch_size: int = 256
-    """Images per forward pass, over all devices together; changes nothing but the speed."""
+    """Images per forward pass, over all devices together; affects the speed alone."""
     shard_rows: int = 8192
-    """Images between two marks on disk; what a kill can cost."""
+    """Images per shard on disk; an interruption loses at most one shard."""
     threads: int = 2
     """Threads that read images."""
     max_unreadable: int = 0
-    """Broken images that are left out, and counted, before a model fails with their names."""
+    """Number of unreadable images to leave out; with more, a model fails and names them."""
     seed: int = 0
-    """Of the splits."""
+    """Seed of the splits."""
     neighbours: int = 20
-    """k of the nearest-neighbour score."""
+    """Number k of neighbours of the nearest-neighbour score."""
 
 
 class Outcome(NamedTuple):
-    """What a ranking is made of, for the page.
+    """A ranking, and what its page shows beside it.
 
     Attributes:
       ranking: of the models that could be ranked.
@@ -81,7 +81,7 @@ class Outcome(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """Of one model: features, labels and logits to fit on, and those of an official test split."""
+    """One model's features, labels and logits to fit on, and features of an official test split."""
 
     features: np.ndarray
     labels: np.ndarray

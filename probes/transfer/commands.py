@@ -36,9 +36,9 @@ class _Saved:
     train: tyro.conf.Positional[Path]
     """Features and labels to fit on, in any format that vci_jax.read_features knows."""
     test: tyro.conf.Positional[Path]
-    """Those to score on."""
+    """Features and labels to score on."""
     validation: Path | None = None
-    """Those to choose the penalty on; without them, a stratified fifth of train."""
+    """Features and labels to choose the penalty on; a stratified fifth of train by default."""
     score: Literal["top1", "mean_per_class"] = "top1"
     """Top-1 accuracy, or the mean of the accuracies of the classes."""
     json: bool = False
@@ -49,7 +49,7 @@ class _Saved:
 
 
 def transfer(arguments: Sequence[str]) -> int:
-    """Scores tasks on models; 1 if some have no score."""
+    """Scores tasks on models; returns 1 if a score is missing."""
     parsed = tyro.cli(_Models, args=list(arguments), prog="python -m probes transfer")
     _prepare(parsed.models)
     failures = runner.transfer(parsed.models, parsed.options, Console())
@@ -57,7 +57,7 @@ def transfer(arguments: Sequence[str]) -> int:
 
 
 def features(arguments: Sequence[str]) -> int:
-    """Computes the features of tasks by models, and says where they are; 1 if some could not be."""
+    """Computes the features of tasks by models and prints where they are; returns 1 on failures."""
     parsed = tyro.cli(_Models, args=list(arguments), prog="python -m probes features")
     _prepare(parsed.models)
     return _conclude(runner.extract(parsed.models, parsed.options, Console()))
@@ -92,7 +92,7 @@ def _prepare(models: Sequence[str]) -> None:
 
 
 def _conclude(failures: dict[tuple[str, str], str]) -> int:
-    """Says what is missing and how to get it, each reason once."""
+    """Prints what is missing and how to get it, each reason once; returns the exit code."""
     if not failures:
         return 0
     reasons: dict[str, list[str]] = {}

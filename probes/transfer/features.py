@@ -10,8 +10,8 @@ they depend on, so that nothing stale is ever reused:
              meta.json       once it is complete: what they depend on, and the shards
 
 A shard is noted with the digest of its rows, which is compared before they are used again. A killed
-process loses the shard it was at. ``extract`` makes the rows from images and any function
-of them; ``keep`` stores those of whatever makes them. ``read_saved`` reads what others saved.
+process loses the shard it was at. ``extract`` computes rows from images by any function;
+``keep`` stores them. ``read_saved`` reads features that other programs saved.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ from vci_jax.probe import saved
 from vci_jax.probe.selection import Samples
 from vci_jax.written import write_json
 
-# Of the files; those of another number are never reused.
+# Version of the files; other versions are never reused.
 _FORMAT = 2
 _ABSENT = -1
 # Of features that others saved: their splits by name, and the endings of their files.
@@ -249,7 +249,7 @@ def _verified(directory: Path, depends_on: Mapping[str, Any], size: int) -> Feat
 
 
 def _whole(arrays: Sequence[np.ndarray], noted: _Shards) -> _Shards:
-    """Returns the shards before the first of which the rows are not those that were noted."""
+    """Returns the shards before the first one whose digest does not match."""
     shards: _Shards = []
     start = 0
     for stop, digest in noted:

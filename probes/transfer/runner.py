@@ -5,9 +5,9 @@
 MODEL is a word of ``encoders.load``. The scores of a work directory of ``python -m train`` go to
 ``RUN/transfer.jsonl``, one row a task, the means over the tasks to ``RUN/transfer_summary.json``,
 its features to ``RUN/features``; those of any other model to ``OUT/<its name>``.
-What is done is not done again, unless the checkpoint, the data or the settings have changed since;
-what fails (a data set that is not there, an image that is broken) does not keep the rest from
-being done, is said at the end with its remedy, and is tried again by the same command.
+A task with a score is skipped, unless the checkpoint, the data or the settings have changed. A task
+that fails (a data set is missing, an image is broken) does not stop the others: it is listed at the
+end with its remedy, and the same command tries it again.
 """
 
 import re
@@ -33,9 +33,9 @@ from vci_jax.probe import baselines, selection
 from vci_jax.probe.path import Unusable
 from vci_jax.written import write_json
 
-# Of a row: another protocol, other rows.
+# Version of the protocol; it is part of each row's key.
 _FORMAT = 1
-# What can go wrong with one task and leave the next one whole; RuntimeError is also JAX's.
+# Errors that end one task and not the sweep; JAX raises RuntimeError.
 _FAILURES = (RunError, ValueError, OSError, RuntimeError, MemoryError)
 # The settings on which a score depends, given the features.
 _OF_SCORES = ("seed", "neighbours", "precision", "max_steps")
@@ -52,10 +52,10 @@ def transfer(
       console: where progress appears.
 
     Returns:
-      Why, by model and task, there is no score; empty if every task of every model has one.
+      Reasons for missing scores, by model and task; empty if every task of every model has one.
 
     Raises:
-      ConfigError: the settings name tasks that there are not.
+      ConfigError: the settings name an unknown task.
     """
     tasks = tasks_of(models, options)
     failures: dict[tuple[str, str], str] = {}
@@ -80,7 +80,7 @@ def transfer(
 def extract(
     models: Sequence[str], options: TransferConfig, console: Console
 ) -> dict[tuple[str, str], str]:
-    """Computes the features that a sweep would, and says where they are; returns its failures."""
+    """Computes the features of a sweep, prints where they are, and returns the failures."""
     tasks = tasks_of(models, options)
     failures: dict[tuple[str, str], str] = {}
     with Display(console) as display:
@@ -104,8 +104,8 @@ def extract(
 def tasks_of(models: Sequence[str], options: TransferConfig) -> list[Task]:
     """Returns the tasks that options name: ``data`` and ``task``, or else the suite.
 
-    Features of ``features:PATH`` are those of some images: where no other model is given and no
-    images are named, the one task is what the files hold.
+    The files of ``features:PATH`` hold features of certain images: without another kind of model
+    and without named images, the only task is the one in the files.
     """
     names = (*options.task, *options.data)
     if not names and all(model.startswith("features:") for model in models):
@@ -131,7 +131,7 @@ def _probe_model(
     display: Display,
     failures: dict[tuple[str, str], str],
 ) -> summary.ModelScores:
-    """Returns the scores of one model, and adds to ``failures`` what has none."""
+    """Returns the scores of one model, and adds tasks without one to ``failures``."""
     root = encoder.directory
     log = score_log.ScoreLog(root / "transfer.jsonl")
     done = {}
@@ -179,7 +179,7 @@ def _row(
     display: Display,
     path: Path,
 ) -> dict[str, Any]:
-    """Computes features, probes them, and returns the row; what is done stays in ``path``."""
+    """Computes features, probes them, and returns the row; ``path`` is the probe's resume file."""
     material = _make(encoder, task, planned, options, display)
     display.probing()
     start = time.perf_counter()
@@ -230,7 +230,7 @@ def probe(
       num_classes: K.
       score_name: of ``tasks.SCORES``.
       options: of the probes.
-      resume: a file for what is done of the path; see ``logistic.iter_path``.
+      resume: checkpoint file of the path; see ``vci_jax.probe.iter_path``.
 
     Raises:
       ValueError: the features are not finite, or cannot be divided by class.

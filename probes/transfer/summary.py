@@ -36,7 +36,7 @@ def summarise(results: Sequence[ModelScores], tasks: Sequence[str]) -> list[Row]
 
     Args:
       results: of the runs.
-      tasks: those that were asked for.
+      tasks: names of the requested tasks.
     """
     shared = [task for task in tasks if all(_score(result, task) is not None for result in results)]
     return [_summary(result, tasks, shared) for result in results]

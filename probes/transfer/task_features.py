@@ -30,14 +30,14 @@ from vci_jax.probe.selection import Samples
 
 
 class TaskPlan(NamedTuple):
-    """What a task needs, before anything is computed.
+    """The images of a task, before any feature is computed.
 
     Attributes:
       splits: ``train``, ``test`` and perhaps ``validation``: the images.
-      depends_on: of each split, all that its features depend on.
+      depends_on: of each split, everything that its features depend on.
       classes: of the source, by label.
       config: with the transform.
-      logits: whether the logits of pretraining are kept beside the features.
+      logits: whether to store the logits of the pretraining head beside the features.
     """
 
     splits: dict[str, data.Split]
@@ -48,15 +48,15 @@ class TaskPlan(NamedTuple):
 
 
 class Material(NamedTuple):
-    """What a probe is made of.
+    """Features and labels of a task, ready to be probed.
 
     Attributes:
       splits: ``train``, ``test`` and perhaps ``validation``: features and the task's labels.
       num_classes: K.
       dropped: how many images of each split are of none of the task's classes.
       directories: of the features of each split.
-      notes: sentences for reports, on what is not as published.
-      seconds: what the features took.
+      notes: sentences about deviations from the published protocol.
+      seconds: time that the features took.
       logits: ``[N K]`` of each split, in the rows of ``splits``; empty without a head.
     """
 
@@ -70,13 +70,13 @@ class Material(NamedTuple):
 
 
 class _Progress(Protocol):
-    """Is told of a split, of the rows of it that are there, and of its size."""
+    """Receives a split's name, its number of finished rows, and its size."""
 
     def __call__(self, split: str, rows: int, size: int) -> None: ...
 
 
 class _Prepared(NamedTuple):
-    """Records with the range of pixels that a network knows, and with its filter."""
+    """Records in a network's range of pixels, resized by its filter."""
 
     records: Records
     factor: float
@@ -106,11 +106,11 @@ def plan(encoder: Encoder, task: Task, *, logits: bool | None = None) -> TaskPla
     Args:
       encoder: to compute the features with.
       task: with the source and its splits.
-      logits: whether to keep the logits of pretraining as well; None keeps those of models that
-        are no run of ``train``.
+      logits: whether to store the logits of the pretraining head as well; by default for every
+        model but a run of ``train``.
 
     Raises:
-      ConfigError: they are not on this disk, or not what the task wants; says what to do.
+      ConfigError: the images are missing, or do not fit the task; the message has the remedy.
     """
     if encoder.stored is not None:
         return TaskPlan({}, {"all": encoder.identity}, (), encoder.data)
@@ -129,7 +129,7 @@ def plan(encoder: Encoder, task: Task, *, logits: bool | None = None) -> TaskPla
         other, others = _load(dataclasses.replace(config, test_split=task.validation))
         parts["validation"] = (other.test, others[1])
     specs = {"train": task.train, "test": task.test, "validation": task.validation}
-    relabeller(task, dataset.classes)  # Mistakes come out now, and not after the features.
+    relabeller(task, dataset.classes)  # To raise its errors before features are computed.
     resize = functools.partial(bicubic, side=config.image_size, short=config.resize)
     splits, depends_on = {}, {}
     for name, (split, digest) in parts.items():
@@ -150,7 +150,7 @@ def plan(encoder: Encoder, task: Task, *, logits: bool | None = None) -> TaskPla
 
 @functools.cache
 def _load(config: DataConfig) -> tuple[data.Dataset, tuple[str, str]]:
-    """Returns a data set and the digests of its splits; once for all runs of a size of input."""
+    """Returns a data set and the digests of its splits; cached for models of the same input."""
     dataset = data.load(config)
     train, test = (
         identity.of_records(split.records, dataset.classes)
@@ -169,7 +169,7 @@ def make(
     say: Callable[[str], None] = lambda message: None,
     progress: _Progress = lambda split, rows, size: None,
 ) -> Material:
-    """Returns the features of a plan, from disk as far as they are there.
+    """Returns the features of a plan; those on disk are not computed again.
 
     Args:
       encoder: to compute them with.
@@ -177,11 +177,11 @@ def make(
       planned: the images.
       options: of the batches and shards.
       root: where the directories of features are.
-      say: told of damaged files.
-      progress: told of split, rows that are there, and rows in all.
+      say: receives messages about damaged files.
+      progress: receives a split's name, its number of finished rows, and its size.
 
     Raises:
-      ConfigError: an image cannot be read, or another process computes the same.
+      ConfigError: an image cannot be read, or another process is computing the same features.
       OSError: the disk is full.
     """
     if encoder.stored is not None:
@@ -208,7 +208,7 @@ def make(
             progress=functools.partial(progress, name, size=split.size),
         )
         directories[name] = saved_split.directory
-        if saved_split.unreadable > options.max_unreadable:  # They were made under another limit.
+        if saved_split.unreadable > options.max_unreadable:  # Stored under another limit.
             raise ConfigError(
                 f"{saved_split.unreadable} images of {name} could not be read, more than "
                 f"--max-unreadable, which is {options.max_unreadable}. Mend them, or raise it."
@@ -249,7 +249,7 @@ def _of_files(encoder: Encoder, path: Path, task: Task) -> Material:
 def _matched(
     encoder: Encoder, splits: dict[str, Samples], task: Task
 ) -> tuple[dict[str, Samples], int, dict[str, int]]:
-    """Returns features that other programs made of a task's images, under the task's labels.
+    """Returns features that another program computed from a task's images, with its labels.
 
     Rows of one file are all images: those of train before those of test, or, as torchvision's
     ``ImageFolder`` lists a folder, by class and then by name.
@@ -282,7 +282,7 @@ def _matched(
 
 
 def _divided(whole: Samples, images: dict[str, Records]) -> dict[str, Samples]:
-    """Returns the splits of features of all images, by the order of rows that fits the labels."""
+    """Cuts features of all images into splits, in the order of rows that fits the labels."""
     sizes = [records.size for records in images.values()]
     rows = np.arange(sum(sizes))
     listed = [records for records in images.values() if isinstance(records, Files)]
@@ -301,7 +301,7 @@ def _divided(whole: Samples, images: dict[str, Records]) -> dict[str, Samples]:
 
 
 class KeptRows(NamedTuple):
-    """Which rows of a split a task has, their labels, and how many it dropped."""
+    """The rows of a split that belong to a task, their labels, and the number of other rows."""
 
     rows: np.ndarray
     labels: np.ndarray
@@ -309,9 +309,9 @@ class KeptRows(NamedTuple):
 
 
 def relabeller(task: Task, names: Sequence[str]) -> Callable[[np.ndarray], KeptRows]:
-    """Returns what turns the labels of the source into those of the task.
+    """Returns the function from labels of the source to rows and labels of the task.
 
-    A label of -1 stands for an image that could not be read; it is in no row, and not counted.
+    Images that could not be read have the label -1: they are neither in the rows nor counted.
 
     Args:
       task: with the classes.
@@ -352,7 +352,7 @@ def _notes(encoder: Encoder, task: Task) -> list[str]:
 
 
 def _differences(task: Task, splits: dict[str, Samples]) -> list[str]:
-    """Returns a sentence for each split that has not as many images as was published."""
+    """Returns a sentence for each split whose number of images is not the published one."""
     if task.sizes is None:
         return []
     published = dict(zip(("train", "validation", "test"), task.sizes, strict=True))

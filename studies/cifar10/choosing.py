@@ -14,6 +14,7 @@ from studies.cifar10.networks import OWN, TASKS, Networks
 from studies.cifar10.words import NAMES, of_pretraining, title
 
 DRAWS = 400
+# Keys of choices among other networks: without both VCI losses, and with settings added later.
 WITHOUT_VCI, WITH_ALL = "vci_plus, vci_minus", "all"
 ALL = "all"  # All labelled images of the target.
 # Of the images of pretraining, and whether a larger value is taken to be better.

@@ -138,7 +138,7 @@ def render(values: dict[str, str], prose: str) -> str:
     """Returns prose with the facts that it names.
 
     Raises:
-      ValueError: it names one that there is not.
+      ValueError: the text uses an unknown name.
     """
     if missing := sorted(set(_NAME.findall(prose)) - set(values)):
         near = [name for unknown in missing for name in difflib.get_close_matches(unknown, values)]
@@ -366,7 +366,7 @@ def _named(split: str, metric: str) -> str:
 
 
 def _training(trained: Networks) -> dict[str, str]:
-    """Returns what the trainings and scorings took, of those networks that say so."""
+    """Returns when and how long networks were trained and scored, as far as it is recorded."""
     minutes = np.array(trained.seconds) / 60
     timed = ~np.isnan(minutes[:, 0])
     made = {

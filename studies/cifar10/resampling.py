@@ -152,7 +152,7 @@ def drawn_means(networks: Networks, values: np.ndarray, picks: Picks) -> np.ndar
 
 
 def power(networks: Networks, drawn: np.ndarray) -> dict[str, tuple[float, float]]:
-    """Returns of each group the standard deviation between settings, and that of its error.
+    """Returns the standard deviation between settings of each group, and that of its error.
 
     Differences between settings are what counts, so the error is of a mean less the group's.
 
@@ -204,5 +204,5 @@ def choices(networks: Networks, draws: int, *, others: bool = False, seed: int =
 
 
 def columns(settings: list[str], names: tuple[str, ...]) -> list[int]:
-    """Returns the positions of those settings that there are."""
+    """Returns the positions of the settings that have a network."""
     return [settings.index(name) for name in names if name in settings]

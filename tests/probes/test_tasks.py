@@ -100,7 +100,7 @@ def test_tasks_are_chosen_by_name_or_source():
     assert (other.name, other.source, other.test) == ("folder:birds", "folder:birds", "")
     with pytest.raises(ConfigError, match="Did you mean 'flowers'"):
         tasks.choose("paper", ("flower",), {}, HERE)
-    with pytest.raises(ConfigError, match="'cifar' is no task"):
+    with pytest.raises(ConfigError, match="'cifar' is not a task"):
         tasks.choose("paper", (), {"cifar": "folder:x"}, HERE)
     with pytest.raises(ConfigError, match="pets are given more than once"):
         tasks.choose("paper", ("pets", "pets"), {}, HERE)

@@ -176,7 +176,7 @@ def test_a_run_that_cannot_be_read_does_not_stop_the_next(run, photos, tmp_path,
     nowhere = tmp_path / "nowhere"
     failures, _, rows = go(run, f"folder:{photos}", runs=[nowhere, run])
     assert list(failures) == [(str(nowhere), "all tasks")]
-    assert "is no model, and no directory" in failures[str(nowhere), "all tasks"]
+    assert "is neither a model nor an existing directory" in failures[str(nowhere), "all tasks"]
     assert len(rows) == 1
 
 

@@ -1,4 +1,4 @@
-"""What a probe is given: refused with a count of what is wrong, and brought to one form."""
+"""Checks and conversions of a probe's input; errors count what is wrong."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A data set made ready for the path solver, and what the solver found brought back.
+"""Transforms a data set for the path solver, and the solver's optima back to its features.
 
 Legend: N samples, D features, K classes, P penalties.
 """
@@ -16,7 +16,7 @@ from scipy.special import logsumexp
 from vci_jax.probe import _inputs, _precondition, _rotation, _solver
 from vci_jax.probe import _problem as problem
 
-# Penalties per call of the compiled program; between calls a path can be left and gone on from.
+# Penalties per call of the compiled program; a path can be saved and resumed between calls.
 BLOCK = 16
 # Between penalties further apart than this, others are solved on the way.
 _LARGEST_RATIO = 10**0.5
@@ -27,7 +27,7 @@ _GRANULES = 16
 # and by how many tolerances it may then lie above what the path had: it is in float32.
 _DIGITS, _NOISE = 0.1, 4
 _CHUNK = 4096
-# What the directions left out may cost of the objective before it is said.
+# Cost in the objective of the directions left out above which a warning is given.
 _UNSEEN = 1e-10
 # Data are uneven if a sample makes more than this part of a variance, has less than this part of
 # the mean weight, a class of the mean frequency, or a direction of the largest variance.
@@ -60,13 +60,13 @@ class ProbeFit(NamedTuple):
 
 
 class PreparedData(NamedTuple):
-    """A data set as the solver takes it, and what turns its results back.
+    """A data set as the solver takes it, and what maps results back to its features.
 
     Attributes:
       data: rotated, padded, placed.
       state: before the first penalty.
       visited: penalties relative to the variance of the features, from large to small.
-      wanted: indices among them of the penalties that were asked for, ``[P]``.
+      wanted: indices in ``visited`` of the caller's penalties, ``[P]``.
       rotation: of the features.
       present: the classes with a sample that counts.
       num_classes: K.
@@ -92,7 +92,7 @@ class PreparedData(NamedTuple):
     def solutions(
         self, start: int, optima: _solver.Optimum, tolerance: float
     ) -> tuple[np.ndarray, ProbeFit]:
-        """Returns indices of penalties that were asked for, and the fits at these."""
+        """Returns indices of the caller's penalties in this block, and the fits there."""
         places = np.flatnonzero((self.wanted >= start) & (self.wanted < start + BLOCK))
         optima = _solver.Optimum(*(np.asarray(x)[self.wanted[places] - start] for x in optima))
         # The gradient there has a square of at most 2 min(1, f) times the variance left out.
@@ -106,7 +106,7 @@ class PreparedData(NamedTuple):
         return places, self._as_given(fit, penalties, tolerance)
 
     def _as_given(self, fit: ProbeFit, penalties: np.ndarray, tolerance: float) -> ProbeFit:
-        """Holds objectives against float64 and the features as given, where rounding may tell.
+        """Recomputes objectives in float64 from the given features, where rounding may matter.
 
         For data that are uneven, and for features so far from zero that the kernel times their mean
         has lost digits of the logits.

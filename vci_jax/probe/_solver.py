@@ -15,9 +15,9 @@ It is L-BFGS, with five things that make the whole path cost a few products per 
    one product, that of the gradient, and the first trial mostly does.
 5. The search looks for a zero of the derivative (``_line_search.py``).
 
-Where a path stands is a ``State`` without a number per sample, so that it can be kept in a file and
-gone on from. Penalties are taken in blocks of one length, whatever their number: the program is
-compiled once for all data sets of a shape.
+The state of a path, ``State``, has no number per sample, so that a small file is enough to resume.
+Penalties are taken in blocks of one length, whatever their number: the program is compiled once for
+all data sets of a shape.
 """
 
 from collections.abc import Callable
@@ -57,7 +57,7 @@ _INTERCEPT = 0.02
 
 
 class State(NamedTuple):
-    """Where a path stands.
+    """The state of a path between two penalties.
 
     Attributes:
       params: the latest optima, the latest first, ``[H Q K]``.
@@ -75,7 +75,7 @@ class State(NamedTuple):
 
 
 class Optimum(NamedTuple):
-    """What was reached at a penalty, on a device or in NumPy; ``gap`` is ``ProbeFit``'s."""
+    """The result at a penalty, on a device or in NumPy; ``gap`` as in ``ProbeFit``."""
 
     params: Any
     gradient: Any
@@ -112,11 +112,11 @@ def begin(prior: jax.Array, hessian: jax.Array, l2: jax.Array) -> State:
 
 @jax.jit
 def follow(problem: Problem, state: State, penalties: jax.Array) -> tuple[State, Optimum]:
-    """Returns where the path stands after some penalties, and the optima at them.
+    """Returns the state of the path after some penalties, and the optima at them.
 
     Args:
       problem: the data.
-      state: where it stood.
+      state: before the first of them.
       penalties: from large to small; those that are zero are passed over, and their optima
         are zero, ``[P]``.
     """
@@ -149,7 +149,7 @@ def follow_together(
 def _solve(
     problem: Problem, state: State, images: tuple[jax.Array, ...], l2: jax.Array
 ) -> tuple[State, jax.Array, Optimum]:
-    """Minimises at one penalty: the span, L-BFGS, and the intercept. Returns the logits as well."""
+    """Minimises at one penalty: warm start, L-BFGS, intercept. Returns the logits as well."""
     ridge = (problem.penalised * l2)[:, None]
     params = _warm_start.best(problem, state.params, images, l2)
     here = logits(problem, params)  # Afresh: carried sums would drift along the path.
@@ -200,10 +200,10 @@ def _prove(
     step: Callable[[_Point], _Point],
     doubtful: jax.Array,
 ) -> tuple[_Point, jax.Array, jax.Array]:
-    """Goes on, by a step of Newton's and then L-BFGS, until a doubtful optimum is proved.
+    """Continues by a Newton step and then L-BFGS until a doubtful optimum is proved.
 
-    Or until neither the proof nor the objective gets better three times in a row. That Newton's
-    step promises next to nothing is as good as a proof on even data.
+    Or until neither the bound nor the objective improves three times in a row. On even data, a
+    Newton step that promises next to nothing is as good as a proof.
 
     Returns:
       The point, a bound on its excess, infinite without a doubt, and whether it is proved.

@@ -112,7 +112,7 @@ class Ranking:
 
     @property
     def verdict(self) -> str:
-        """Which models are best, which cannot be told apart, and what it would take."""
+        """Which models are best, which tie with them, and how many images would separate those."""
         return _verdict(self)
 
     @property
@@ -189,7 +189,7 @@ class Ranking:
 
 
 def _verdict(ranking: Ranking) -> str:
-    """Which models are best, which cannot be told apart, and what it would take to do so."""
+    """Which models are best, which tie with them, and how many images would separate those."""
     best, *others = ranking.models
     number = f"{ranking.test_size:,} samples"
     if not others:

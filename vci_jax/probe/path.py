@@ -2,7 +2,7 @@ r"""Linear probes: multinomial logistic regression for a whole path of penalties
 
     minimise over (W, b)   sum_i w_i CE(W^T h_i + b, y_i) + (l2/2) ||W||_F^2
 
-with weights w_i = 1/N unless said, W ``[D K]`` the kernel and b ``[K]`` the bias, which is free.
+with weights w_i = 1/N by default, W ``[D K]`` the kernel and b ``[K]`` the bias, which is free.
 This is scikit-learn's ``LogisticRegression`` with C = 1 / (N l2). A path of 97 penalties is one
 compiled program (``_solver.py``) on features that were rotated once (``_rotation.py``).
 It is compiled for a shape and serves every data set of it: the features of eleven checkpoints for
@@ -43,7 +43,7 @@ __all__ = [
 
 
 class ConvergenceWarning(UserWarning):
-    """Some penalties did not reach the tolerance; ``converged`` says which."""
+    """Some penalties did not reach the tolerance: those where ``converged`` is false."""
 
 
 def fit(features: ArrayLike, labels: ArrayLike, l2: float, **options: Any) -> ProbeFit:
@@ -52,6 +52,8 @@ def fit(features: ArrayLike, labels: ArrayLike, l2: float, **options: Any) -> Pr
     return ProbeFit(*(field[0] for field in path))
 
 
+# Both functions list the options: help() and the documentation show no member of
+# ``**options: Unpack[...]``.
 def fit_path(
     features: ArrayLike,
     labels: ArrayLike,
@@ -112,7 +114,7 @@ def iter_path(
     mesh: Any = None,
     resume: str | os.PathLike[str] | None = None,
 ) -> Iterator[tuple[np.ndarray, ProbeFit]]:
-    """Yields the optima from large to small penalties, some at a time, so that one may leave.
+    """Yields the optima block by block, from large to small penalties; stop at any block.
 
     Args:
       features: finite, ``[N D]``; may be memory-mapped.
@@ -129,7 +131,7 @@ def iter_path(
       dtype: of the iterations, float32 or float64. The rotation is float64 in either case.
       mesh: devices (``train.mesh.make_mesh``) to divide the samples among; one if left out. They
         exchange objective and gradient once per trial of a length; a step mostly has one.
-      resume: a file to keep what is done in; the same call goes on from it, to the same numbers.
+      resume: checkpoint file; the same call resumes from it and returns identical results.
 
     Yields:
       Places in ``penalties``, and the optima at those.

@@ -59,7 +59,7 @@ def rank(
       per_class: score by the mean over classes of their accuracies, not by the share of samples.
       values: penalties, 1 / C of scikit-learn.
       neighbours: of the k-NN baseline.
-      confidence: level of all intervals; two models are told apart at one minus that.
+      confidence: level of all intervals; pairs of models are tested at one minus this level.
       curve: shares of the training samples, such as (0.1, 0.3), to score the probe with as well.
       seed: of splits.
       progress: called with a model's name, and how many of its fits are done of how many.
@@ -197,8 +197,8 @@ def _compare(
 def _half_of_the_processors() -> contextlib.AbstractContextManager[object]:
     """Returns a context in which BLAS takes half of the processors.
 
-    OpenBLAS has as many threads as there are processors, and those that have nothing to do wait in
-    a loop. Beside other work that takes more time than it saves: a jackknife of 512 features then
+    OpenBLAS has as many threads as there are processors, and idle ones wait in a loop. Beside other
+    work that costs more time than it saves: a jackknife of 512 features then
     took 12 s of two processors, and 1.5 s with a thread of its own. By threadpoolctl, which comes
     with scikit-learn; without it nothing changes.
     """

@@ -20,7 +20,7 @@ from vci_jax.probe import _inputs, path
 
 VALUES = np.geomspace(1e-6, 1e6, 97)
 _HELD_OUT = 0.2
-# Standard errors of the best score by which another must be worse to be out of the question.
+# A penalty is ruled out if its score is this many standard errors below the best.
 _CLEARLY = 3
 
 
@@ -32,16 +32,16 @@ class Samples(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """What a probe reached.
+    """The result of a sweep over penalties.
 
     Attributes:
       score: on test.
-      value: the chosen penalty of ``VALUES``.
-      l2: the same for the mean loss of the refit, value / N.
-      validation_score: of the choice.
+      value: the chosen penalty, one of ``values``.
+      l2: the penalty of the refit on the scale of a mean loss, value / N.
+      validation_score: at the chosen penalty.
       curve: validation scores of all values, ``[97]``; NaN beyond an early end.
       fit: the refit.
-      warnings: in words, for reports.
+      warnings: sentences for reports.
     """
 
     score: float
@@ -92,13 +92,13 @@ def sweep(
     Args:
       train: to fit on.
       test: scored once, by the refit.
-      validation: to choose on; if there is none, a stratified fifth of train, drawn with ``seed``.
+      validation: to choose on; by default a stratified fifth of train, drawn with ``seed``.
       score: ``top1`` or ``mean_per_class``.
       values: penalties in units of 1/C.
       seed: of the split.
       patience: ends the path once this many of the smallest penalties so far cannot be the best, by
         ``settled``, a heuristic; None follows it to its end.
-      resume: a file for what is done of the path; see ``path.iter_path``.
+      resume: checkpoint file of the path; see ``path.iter_path``.
       **options: of ``path.iter_path``.
 
     Raises:

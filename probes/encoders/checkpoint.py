@@ -39,7 +39,7 @@ _SHOWN = 6
 
 
 class _Family(NamedTuple):
-    """What the members of a family share: the names of the head and the test transform."""
+    """What members of a family share: the name of the head and the test transform."""
 
     head: str
     mean: tuple[float, ...]
@@ -163,7 +163,7 @@ def load(word: str, path: Path, options: TransferConfig) -> Encoder:
 
 
 def where(word: str) -> str:
-    """Returns a sentence on which file a network needs, and where it is published."""
+    """Returns a sentence about the file that a network needs, and where it is published."""
     family = NETWORKS[word][0]
     size = word.rpartition("_")[2]
     places = family.where.replace("{}", _SIZES.get(size, word))
@@ -225,7 +225,7 @@ def _on_grid(tensors: Tensors, side: int, patch: int) -> tuple[Tensors, str]:
 
 
 def _mismatch(word: str, path: Path, tensors: Tensors, problems: list[str]) -> str:
-    """Returns at most ten lines: how much does not fit, some of it, and why that may be."""
+    """Returns at most ten lines: how many tensors do not fit, examples, and the likely cause."""
     counts = [
         f"{sum(p.startswith(kind) for p in problems)} {kind.rstrip(':')}"
         for kind in ("missing:", "unexpected:", "shape:")

@@ -95,7 +95,7 @@ def _curves(axes: Axes, runs: Sequence[Run], metric: str, split: str) -> list[tu
 
 
 def _is_long(runs: Sequence[Run], metric: str) -> bool:
-    """Of both splits, whose panels may share an axis."""
+    """Whether both splits together span more than a decade: their panels may share an axis."""
     curves = [run.curve(metric, split)[1] for run in runs for split in ("train", "test")]
     return style.is_long([value for curve in curves for value in curve])
 
@@ -104,7 +104,7 @@ def _explain(axes: Axes, runs: Sequence[Run], metric: str, split: str) -> None:
     rows = sum(row["split"] == split for run in runs for row in run.rows)
     split, metric = style.text(split, 24), style.text(metric, 24)
     reason = f"none of the {rows} {split} rows has a {metric}" if rows else f"no {split} rows"
-    # Where panels share an axis, the ticks of an empty one are those of its neighbours.
+    # On a shared axis, an empty panel has the ticks of its neighbours.
     if len(axes.get_shared_y_axes().get_siblings(axes)) == 1:
         axes.tick_params(axis="y", left=False, labelleft=False)
     axes.text(

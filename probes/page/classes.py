@@ -37,7 +37,7 @@ _NAMED = 20
 
 
 def tables(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Returns a table for each run and split that has one, and what is missing, in sentences.
+    """Returns a table for each run and split that has one, and sentences about missing ones.
 
     Where there are too many classes for a page, those with the largest spread are kept.
     """
@@ -58,7 +58,7 @@ def tables(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def names(run: Run) -> list[str]:
-    """Returns the names of the classes of a run, if it has noted them."""
+    """Returns the names of the classes of a run, or nothing if they are not recorded."""
     record = _record(run)
     tables = [] if isinstance(record, str) else [record[s] for s in SPLITS if s in record]
     return next((_names(table) for table in tables), [])

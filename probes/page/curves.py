@@ -1,4 +1,4 @@
-"""Curves over training and spectra, as JSON for the charts, thinned to what a page can carry."""
+"""Curves over training and spectra, as JSON for the charts, thinned to the size of a page."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ _CURVE_BUDGET = 100_000
 _SPECTRUM_BUDGET = 50_000
 _EIGENVALUES = 64
 
-# What is not a curve, though a number.
+# Numbers of a row that are not drawn as curves.
 _NOT_CURVES = {"step", "epoch", "seconds", "images_per_second"}
 
 
@@ -70,7 +70,7 @@ def short(value: float | None, digits: int = 5) -> float | None:
 
 
 def evenly(length: int, most: int) -> list[int]:
-    """Returns the places of ``most`` evenly spaced records, the first and the last among them."""
+    """Returns the indices of ``most`` evenly spaced records, with the first and the last."""
     if length <= most:
         return list(range(length))
     return sorted({round(i) for i in np.linspace(0, length - 1, most)})
@@ -94,7 +94,7 @@ def _chart(metric: MetricDisplay, runs: Sequence[Run], most: int) -> dict[str, A
 
 
 def _scale(metric: MetricDisplay, values: list[float]) -> str:
-    """An index that falls by more than a decade needs a logarithmic axis, as ratios always do."""
+    """Returns the scale of an axis: logarithmic for ratios, and for indices over a decade."""
     falls = bool(values) and min(values) > 0 and max(values) > 10 * min(values)
     return "log" if metric.scale == "zero" and falls else metric.scale
 

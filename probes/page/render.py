@@ -1,4 +1,4 @@
-"""The page as one string of HTML that asks the network for nothing."""
+"""The page as one string of HTML that loads nothing from the network."""
 
 import datetime
 import json
@@ -86,7 +86,7 @@ def _quoted(value: Any) -> str:
 
 
 def _embed(data: dict[str, Any]) -> markupsafe.Markup:
-    """Returns JSON that cannot end the script element it stands in, whatever names are in it."""
+    """Returns JSON for a script element; names in it cannot end that element."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -1,4 +1,4 @@
-"""What the page says without a script: verdicts, settings, machines and transfer scores."""
+"""Parts of the page that need no script: verdicts, settings, machines and transfer scores."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ _SHOWN = ("vci_adjusted", *COLLAPSE, "class_separation", "probe_mse")
 
 
 def numbers(values: Sequence[float | None]) -> list[str]:
-    """Returns numbers that are compared, to equal digits: three or more of the smallest.
+    """Returns numbers with equal decimal places: three or more digits of the smallest.
 
     A dash stands for what is undefined, whose reason stands with it.
 
@@ -33,7 +33,7 @@ def numbers(values: Sequence[float | None]) -> list[str]:
 
 
 def verdicts(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Returns where runs stand: progress in words, and each metric of both splits with notes."""
+    """Returns the state of each run: its progress, and each metric of both splits with notes."""
     rows = [run.last(split) for run in runs for split in SPLITS]
     cards = iter(_cards(rows))
     return [
@@ -65,7 +65,7 @@ def is_finished(run: Run) -> bool:
 
 
 def progress(run: Run) -> str:
-    """Returns "finished, 80 epochs" or how far it is."""
+    """Returns the progress of a run in words, such as "finished, 80 epochs"."""
     epochs, last = run.config.get("epochs"), run.last("test").get("epoch")
     if is_finished(run):
         return f"finished, {epochs} epochs"
@@ -114,7 +114,7 @@ def _setting(value: Any) -> str:
 
 
 def _cards(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns what the verdict says of VCI and accuracy in each row, all to equal digits."""
+    """Returns VCI and accuracy of each row for the verdicts, with equal decimal places."""
     vci = _with_intervals([_vci(row) for row in rows], [row.get("vci_interval") for row in rows])
     accuracy = _with_intervals(
         [row.get("accuracy") for row in rows], [caveats.accuracy_interval(row) for row in rows]
@@ -136,7 +136,7 @@ def _cards(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _vci(row: dict[str, Any]) -> float | None:
-    """The VCI that the page speaks of: adjusted for sample size wherever that is defined."""
+    """Returns the VCI of the page: the adjusted one wherever it is defined."""
     adjusted = row.get("vci_adjusted")
     return row.get("vci") if adjusted is None else adjusted
 
@@ -144,7 +144,7 @@ def _vci(row: dict[str, Any]) -> float | None:
 def _with_intervals(
     values: Sequence[float | None], ends: Sequence[Sequence[float | None] | None]
 ) -> list[tuple[str, str]]:
-    """Returns numbers and "0.0363 to 0.0398", or nothing for no interval, to equal digits."""
+    """Returns pairs of number and interval, such as "0.0363 to 0.0398", to equal places."""
     pairs = [(None, None) if not pair or None in pair else tuple(pair) for pair in ends]
     texts = numbers([*values, *(end for pair in pairs for end in pair)])
     lows, highs = texts[len(values) :: 2], texts[len(values) + 1 :: 2]
@@ -198,7 +198,7 @@ def _sentence(run: Run) -> str:
 
 
 def adjustment(run: Run) -> str:
-    """Returns why VCI here is not the plain one, with the plain numbers."""
+    """Returns a sentence about the adjustment of VCI, with the plain values."""
     rows = [(split, run.last(split)) for split in SPLITS]
     pairs = [(s, r["vci"]) for s, r in rows if None not in (r.get("vci"), r.get("vci_adjusted"))]
     if not pairs:
@@ -249,7 +249,7 @@ def scores(runs: Sequence[Run]) -> dict[str, Any] | None:
 
 
 def common_tasks(runs: Sequence[Run]) -> list[str]:
-    """Returns the tasks that every run which has any has; only these can be compared."""
+    """Returns the tasks that all probed runs share; only these can be compared."""
     having = [[row["task"] for row in run.transfer] for run in runs if run.transfer]
     return [task for task in (having[0] if having else []) if all(task in h for h in having)]
 
@@ -269,7 +269,7 @@ def transfer_score(run: Run, tasks: Sequence[str], *, gain: bool) -> float | Non
     try:
         scores = [odds.of_score(rows[task])[0] for task in tasks]
         return odds.mlog(scores, odds.of_accuracy(own)[0]) if gain else odds.mlo(scores)
-    except (ValueError, KeyError):  # Of 0 or 1 it is not known how many images they are of.
+    except (ValueError, KeyError):  # A score of 0 or 1 without a number of images.
         return None
 
 
@@ -292,6 +292,6 @@ def _score(scored: list[dict[str, Any]], which: int, task: str) -> dict[str, Any
 
 
 def _best(values: Sequence[float | None]) -> set[int]:
-    """Returns the places of the highest value, where there is more than one."""
+    """Returns the indices of the highest value, if there are two or more values."""
     defined = [value for value in values if value is not None]
     return summary.leading(values) if len(defined) > 1 else set()

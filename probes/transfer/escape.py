@@ -2,9 +2,9 @@ r"""Escapes for names that users gave: one function for each medium.
 
 The name of a run, group, task, metric or file may be any name of a directory or any JSON string:
 ``_baseline``, ``lr$0.1$``, ``a|b``, ``C:\new``, ``=1+1``, or empty. ``line`` prepares it for a
-terminal, ``markdown`` and ``cell`` for Markdown, ``latex`` for LaTeX, ``stem`` for the name of a
-file; ``told_apart`` names runs by their paths. Figures have ``figures.style.text``; the page escapes
-everything (``page.render``), and the CSV that it offers has ``csvCell`` in ``page.js``.
+terminal, ``markdown`` and ``cell`` for Markdown, ``latex`` for LaTeX, ``stem`` for a file name;
+``told_apart`` names runs by their paths. Figures have ``figures.style.text``. The page escapes all
+text (``page.render``), and the CSV that it offers has ``csvCell`` in ``page.js``.
 """
 
 import hashlib

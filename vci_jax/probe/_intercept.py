@@ -1,4 +1,4 @@
-"""The free intercept: solved for given the kernel, and what is left of it in the certificate.
+"""The free intercept: its optimum given the kernel, and its part in the certificate.
 
 Legend: n samples of a part, K classes, p_i the softmax of sample i, w_i its weight.
 
@@ -88,7 +88,7 @@ def settle(
     def iterate(carry: Any) -> Any:
         (move, loss, step, rest, *_), _, count = carry
         new = at(move + step / jnp.maximum(_range(step), 1))
-        # Near the optimum neither changes but by rounding, and it is time to end.
+        # Near the optimum both change by rounding alone, and the iteration ends.
         better = (new[3] < rest / 2) & (new[1] <= loss * (1 + 20 * jnp.finfo(loss.dtype).eps))
         better |= count == 0
         best = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, carry[0])

@@ -1,4 +1,4 @@
-"""Two classifiers on the same samples: how far apart, how sure, and how many samples would tell.
+"""Two classifiers on the same samples: their difference, its interval, and the samples needed.
 
 Every test and interval is paired: what both get right, or both get wrong, cancels, so that two
 classifiers that agree on most samples are compared as sharply as those samples allow.
@@ -72,7 +72,7 @@ def score(
         _, place = np.unique(labels, return_inverse=True)
         rates = (np.bincount(place, correct) / np.bincount(place))[place]
         variance = float(np.sum(weights**2 * rates * (1 - rates)))
-        # Classes without an error say nothing of their variance: never more than n p (1 - p) has.
+        # The variance of a class without errors is unknown; n p (1 - p) bounds it.
         size = min(value * (1 - value) / variance, len(labels)) if variance > 0 else size
     z = float(ndtri((1 + confidence) / 2))
     centre = (value + z**2 / (2 * size)) / (1 + z**2 / size)
@@ -129,7 +129,7 @@ def _stratified(gaps: np.ndarray, labels: np.ndarray) -> tuple[float, float, flo
     means = np.bincount(place, gaps) / (sizes + extra)
     squares = (np.bincount(place, gaps**2) + extra / 2) / (sizes + extra)
     spreads = squares - means**2
-    # A class of few samples says little of its own spread; it is taken to be that of all.
+    # The variance of a class of few samples is taken from all classes.
     pooled = float(np.sum(sizes * spreads) / sizes.sum())
     spreads = (sizes * spreads + 2 * pooled) / (sizes + 2)
     variance = float(np.sum(spreads / (sizes + extra))) / classes**2
@@ -137,7 +137,7 @@ def _stratified(gaps: np.ndarray, labels: np.ndarray) -> tuple[float, float, flo
 
 
 def _p_value(gaps: np.ndarray, weights: np.ndarray) -> float:
-    """Two-sided, of the signs of the weighted differences being a matter of chance."""
+    """Returns the two-sided p-value of the sign-flip test on weighted differences."""
     terms = (weights * gaps)[gaps != 0]
     if not len(terms):
         return 1.0

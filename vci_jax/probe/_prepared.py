@@ -18,7 +18,7 @@ from vci_jax.probe import _problem as problem
 
 # Penalties per call of the compiled program; a path can be saved and resumed between calls.
 BLOCK = 16
-# Between penalties further apart than this, others are solved on the way.
+# Between penalties with a larger ratio, further ones are inserted.
 _LARGEST_RATIO = 10**0.5
 # Columns are padded to a multiple of D over this, so that features with a few dead directions more
 # or less share a program.
@@ -149,7 +149,7 @@ def prepare(
     rotation = _rotation.fit(features, weights)
     _say_what_is_lost(rotation, penalties)
     visited, wanted = _bridged(_inputs.in_range(penalties, rotation.scale, dtype))
-    # Samples of classes without weight may stand in any row.
+    # Samples of classes without weight are given any class: their weight is zero.
     rows = np.minimum(np.searchsorted(present, labels), len(present) - 1)
     with jax.enable_x64(dtype == np.float64):
         data = _problem(
@@ -193,7 +193,7 @@ def _say_what_is_lost(rotation: _rotation.Rotation, penalties: np.ndarray) -> No
 
 
 def _only_one(dim: int, num_classes: int, present: int, penalties: int) -> ProbeFit:
-    """A single class: nothing to tell apart, and zero loss at once."""
+    """Returns the fit of a single class, whose loss is zero."""
     bias = np.full((penalties, num_classes), -np.inf)
     bias[:, present] = 0
     zero = np.zeros(penalties)
@@ -203,7 +203,7 @@ def _only_one(dim: int, num_classes: int, present: int, penalties: int) -> Probe
 
 
 def _bridged(penalties: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns penalties to visit, from large to small, and where those asked for are among them.
+    """Returns penalties to visit, from large to small, and the indices of the given ones.
 
     A path is started where the optimum is nearly zero, at the largest variance (one), and never
     jumps by more than ``_LARGEST_RATIO``; from far away L-BFGS takes thousands of steps.
@@ -284,12 +284,12 @@ def _uneven(
 
 
 def placement(mesh: Any, *axes: Any) -> NamedSharding | None:
-    """Returns where arrays lie whose axes are divided so; None is the one device there is."""
+    """Returns the sharding of arrays along ``axes`` of a mesh; None without a mesh."""
     return NamedSharding(mesh, PartitionSpec(*axes)) if mesh else None
 
 
 def _begin(frequencies: np.ndarray, data: problem.Problem, l2: float) -> _solver.State:
-    """Starts at an infinite penalty: no kernel, and the classes' log frequencies."""
+    """Returns the state at an infinite penalty: kernel zero, intercept the log frequencies."""
     dtype, classes = data.design.dtype, len(frequencies)
     prior = np.zeros((data.design.shape[2], classes), dtype)
     prior[-1] = np.log(frequencies) - np.log(frequencies).mean()
@@ -303,7 +303,7 @@ def _restore(
     directions = len(rotation.squares)
     params = optimum.params.astype(np.float64)
     kernel, bias = rotation.undo(params[:, :directions], params[:, -1])
-    # The gradient for the features as they came: rotated back, plus the mean times the bias' part.
+    # The gradient for the original features: rotated back, plus the mean times the bias' part.
     gradient = optimum.gradient.astype(np.float64)
     turned = rotation.scale * gradient[:, :directions]
     turned += (rotation.mean @ rotation.axes)[:, None] * gradient[:, -1:]

@@ -1,4 +1,4 @@
-"""The data of a probe as the path solver takes them, and the two ways it goes through them.
+"""The data of a probe in the solver's layout, and sums over them.
 
 Samples lie along the last axis: long rows are what processors add, multiply and exponentiate
 fastest, also where there are only ten classes. They are cut into C chunks of S parts of n. Chunks
@@ -23,7 +23,7 @@ _REGISTER, _FEW, _MANY = 8, 32, 64
 
 
 class Problem(NamedTuple):
-    """What all penalties share.
+    """Data and settings that all penalties share.
 
     Attributes:
       design: ``[C S Q n]``; the columns are uncorrelated, and the last is one, the intercept's.

@@ -1,4 +1,4 @@
-"""How features are scored: which samples are fitted on and which predicted, and by what.
+"""The protocol of a ranking: which samples are fitted and which are scored, by which probes.
 
 Legend: N samples, D features, K classes.
 """
@@ -15,13 +15,13 @@ from vci_jax.errors import VCIError
 from vci_jax.probe import _paired, baselines, selection
 from vci_jax.probe.selection import Samples
 
-# With fewer samples than this they are all used for testing, in turn.
+# With fewer samples than this, all of them are scored in turn.
 _CROSS_FIT = 2000
 _REPEATS, _FOLDS, _TEST_SHARE = 2, 5, 0.2
 
 
 class Answers(NamedTuple):
-    """Of one model: what was right, by the probe and by the baselines, and how it was reached."""
+    """One model's share of correct answers by sample, for the probe and the baselines."""
 
     probe: np.ndarray
     nearest: np.ndarray
@@ -39,7 +39,7 @@ class Fold(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """Labels as 0 .. K - 1: those fitted on, and those scored."""
+    """Labels 0 .. K - 1 of the samples to fit on, and of the samples to score."""
 
     labels: np.ndarray
     scored: np.ndarray
@@ -49,7 +49,7 @@ class Targets(NamedTuple):
 def prepare(
     features: Mapping[str, Any], labels: Any, test: Any, seed: int
 ) -> tuple[list[str], list[Fold], Targets, str]:
-    """Checks what was handed in, and divides the samples."""
+    """Checks the input, and divides the samples."""
     if not features:
         raise VCIError("there are no features to rank: give a dictionary of them, by model.")
     names = list(features)
@@ -103,7 +103,7 @@ def _official(fitted: int, scored: int) -> str:
 
 
 def _check_labels(labels: np.ndarray, name: str) -> None:
-    """Refuses rows without a label, which would be a class of their own."""
+    """Refuses rows without a label, which would become a class."""
     if labels.dtype == object:
         without = np.array([label is None or label != label for label in labels])
     elif labels.dtype.kind == "f":
@@ -142,9 +142,9 @@ def _check_sizes(kinds: np.ndarray, places: np.ndarray, least: int) -> None:
 
 
 def _folds(places: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
-    """The part, 0 .. number - 1, that each sample belongs to: equal ones, and equal by class."""
+    """Returns the part of each sample, 0 .. number - 1, in equal sizes overall and by class."""
     parts = np.empty(len(places), int)
-    dealt = 0  # Goes on from class to class, so that parts are of one size as well.
+    dealt = 0  # The count continues from class to class, so that parts have equal sizes as well.
     for place in range(places.max() + 1):
         rows = rng.permutation(np.flatnonzero(places == place))
         parts[rows] = (dealt + np.arange(len(rows))) % number
@@ -208,7 +208,7 @@ def answer(
 def _cut(
     rows: np.ndarray, outside: np.ndarray | None, held: Targets, split: Fold
 ) -> tuple[Samples, Samples, np.ndarray]:
-    """What to fit, what to score, and where its answers belong."""
+    """Returns samples to fit, samples to score, and the rows of the latter."""
     train = Samples(rows[split.fit], held.labels[split.fit])
     if outside is not None:
         return train, Samples(outside, held.scored), split.scored
@@ -245,7 +245,7 @@ def learning_curve(
     shares: Sequence[float],
     note: Callable[[], None],
 ) -> list[tuple[int, float]]:
-    """Accuracies of probes of fewer samples, every class with two at least."""
+    """Returns accuracies of probes on fewer samples, with at least two of each class."""
     points = []
     for share in shares:
         correct, seen, sizes = np.zeros(len(held.scored)), np.zeros(len(held.scored)), []

@@ -59,7 +59,7 @@ class Rotation(NamedTuple):
             out[:directions, rows][:, : len(centred)] = (centred @ self.axes / self.scale).T
 
     def undo(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the kernel ``[P D K]`` and bias ``[P K]`` for the features as they came."""
+        """Returns the kernel ``[P D K]`` and bias ``[P K]`` for the original features."""
         kernel = np.matmul(self.axes / self.scale, kernel)
         return kernel, bias - np.einsum("d,pdk->pk", self.mean, kernel)
 

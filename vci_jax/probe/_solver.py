@@ -95,7 +95,7 @@ class _Point(NamedTuple):
     memory: Memory
     steps: jax.Array
     failures: jax.Array
-    calm: jax.Array  # Points in a row that predict no more decrease than is asked for.
+    calm: jax.Array  # Points in a row whose predicted decrease is within tolerance.
 
 
 def begin(prior: jax.Array, hessian: jax.Array, l2: jax.Array) -> State:
@@ -162,18 +162,18 @@ def _solve(
     point = _Point(params, here, objective, gradient, direction, slope, memory, zero, zero, calm)
 
     def bound(point: _Point) -> jax.Array:
-        """On what is left to gain; the intercept's part is taken to second order."""
+        """Bounds the remaining decrease; the intercept's part is taken to second order."""
         kernel = problem.penalised[:, None]
         square = kernel * (point.gradient / jnp.sqrt(l2)) ** 2
         return jnp.sum(square + (1 - kernel) * point.gradient**2 * inverse.diagonal) / 2
 
     def reached(point: _Point) -> jax.Array:
-        """By the bound, or by prediction."""
+        """Whether the bound or the prediction is within tolerance."""
         believed = point.calm > jnp.minimum(point.steps // _SLOW, _MOST_POINTS)
         return (bound(point) <= problem.tolerance * point.objective) | believed
 
     def unfinished(point: _Point) -> jax.Array:
-        # In a batch a penalty of zero is not passed over; it ends at once.
+        # A batch cannot skip a penalty of zero, but ends it at once.
         going = (l2 > 0) & ~reached(point)
         return going & (point.steps < problem.max_steps) & (point.failures < 3)
 
@@ -271,7 +271,7 @@ def _settle(
 def _is_calm(
     problem: Problem, slope: jax.Array, objective: jax.Array, steps: jax.Array | int
 ) -> jax.Array:
-    """Whether a point after so many steps of a penalty predicts no more than may be left."""
+    """Whether the predicted decrease at a point, after ``steps`` steps, is within tolerance."""
     predicted = -slope / 2 * jnp.clip(steps / _SLOW, 1, _MOST_DOUBT[slope.dtype.name])
     return predicted <= _SAFETY * problem.tolerance * objective
 
@@ -289,7 +289,7 @@ def _step(problem: Problem, ridge: jax.Array, inverse: Inverse, point: _Point) -
 
     length, objective, gradient = search(along, point.slope, point.gradient)
     move = length * point.direction
-    # The derivative decides about a step; this only refuses what rounding cannot explain.
+    # The derivative decides about a step; this refuses increases beyond rounding.
     noise = 20 * float(jnp.finfo(move.dtype).eps)
     sound = (objective <= point.objective * (1 + noise)) & jnp.all(jnp.isfinite(gradient))
     memory, useful = _lbfgs.push(

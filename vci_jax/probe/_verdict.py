@@ -14,7 +14,7 @@ from vci_jax.written import json_ready
 
 @dataclass(frozen=True)
 class ModelScore:
-    """What the features of one model reached.
+    """The scores of one model's features.
 
     Attributes:
       model: its name.
@@ -117,7 +117,7 @@ class Ranking:
 
     @property
     def warnings(self) -> list[str]:
-        """Each warning once, after the models that it is of."""
+        """Each warning once, with the models that it concerns."""
         of: dict[str, list[str]] = {}
         for model in self.models:
             for warning in model.warnings:
@@ -214,7 +214,7 @@ def _verdict(ranking: Ranking) -> str:
 
 
 def _table(ranking: Ranking) -> str:
-    """The table, what its columns mean, and the verdict."""
+    """Returns the table, the meaning of its columns, and the verdict."""
     cells = [_HEAD, *(_row(model) for model in ranking.models)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
@@ -286,7 +286,7 @@ def _number(value: float) -> str:
 
 
 def _rounded(number: float) -> int:
-    """To two digits: more would be pretence."""
+    """Rounds to two digits: the estimate has no more."""
     digits = max(0, int(math.log10(max(number, 1))) - 1)
     return int(math.ceil(number / 10**digits) * 10**digits)
 

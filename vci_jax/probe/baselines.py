@@ -1,4 +1,4 @@
-"""What needs no penalty: k nearest neighbours, least squares, and scores of a model's own logits.
+"""Scores without a penalty: k nearest neighbours, least squares, and scores of a model's logits.
 
 Legend: N training samples, M test samples, D features, K classes, C classes of a source.
 """
@@ -99,7 +99,7 @@ def nearest_mean_predict(
     moved = (queries - centre) * scale
     nearness = moved @ means.T - np.sum(means**2, axis=1) / 2
     nearest = np.argmax(nearness, axis=1)
-    # Where products cannot tell the nearest from the next, differences do.
+    # Where products are too coarse to order the nearest, differences are not.
     reach = 1 + np.max(np.abs(moved), axis=1)
     close = nearness >= (np.max(nearness, axis=1) - 1e-14 * means.shape[1] * reach)[:, None]
     for row in np.flatnonzero(np.sum(close, axis=1) > 1):
@@ -143,7 +143,7 @@ def leep(logits: ArrayLike, labels: ArrayLike) -> float:
     rows, labels, num_classes = _inputs.samples(logits, labels, None)
     theta = softmax(rows.astype(np.float64), axis=1)
     joint = np.stack([theta[labels == k].sum(axis=0) for k in range(num_classes)])
-    # Source classes whose probability underflows for every sample say nothing of any label.
+    # A source class whose probability underflows for every sample carries no information.
     total = joint.sum(axis=0)
     conditional = joint / np.where(total > 0, total, 1)
     return float(np.mean(np.log(np.sum(conditional[labels] * theta, axis=1))))

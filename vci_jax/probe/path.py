@@ -163,7 +163,7 @@ def iter_path(
         yield indices, ProbeFit(*fields)
     for start in range(so_far.done, len(prepared.visited), _prepared.BLOCK):
         with jax.enable_x64(dtype == np.float64):
-            # Placed alike every time, or another program would be compiled for the second call.
+            # With the same sharding in every call: another one would compile a second program.
             state = jax.device_put(so_far.state, _prepared.placement(mesh))
             state, optima = _solver.follow(prepared.data, state, prepared.block(start))
         indices, fit = prepared.solutions(start, optima, tolerance)
@@ -263,14 +263,14 @@ def _in_order(parts: Iterable[tuple[np.ndarray, ProbeFit]]) -> ProbeFit:
 
 
 def _tolerance(dtype: np.dtype, tolerance: float | None, max_steps: int) -> float:
-    """Returns the tolerance or its default, and refuses settings that the path cannot have."""
+    """Returns the tolerance or its default, after a check of the settings."""
     tolerance = (5e-7 if dtype == np.float32 else 3e-10) if tolerance is None else tolerance
     _inputs.settings(dtype, tolerance, max_steps)
     return tolerance
 
 
 def join(parts: Iterable[tuple[np.ndarray, ProbeFit]]) -> tuple[np.ndarray, ProbeFit]:
-    """Returns what ``iter_path`` yielded as one: places, and the optima in their order."""
+    """Concatenates what ``iter_path`` yielded: indices, and the optima in their order."""
     places, fits = zip(*parts, strict=True)
     return np.concatenate(places), ProbeFit(*map(np.concatenate, zip(*fits, strict=True)))
 
@@ -278,7 +278,7 @@ def join(parts: Iterable[tuple[np.ndarray, ProbeFit]]) -> tuple[np.ndarray, Prob
 def warn(
     fit: ProbeFit, penalties: np.ndarray, category: type[UserWarning] = ConvergenceWarning
 ) -> None:
-    """Warns of the penalties that did not converge, in a category of the caller's choice."""
+    """Warns of penalties that did not converge, with a warning of ``category``."""
     failed = np.flatnonzero(~fit.converged)
     if len(failed):
         listing = ", ".join(f"{penalties[i]:.3g}" for i in failed[:5])

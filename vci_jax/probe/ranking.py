@@ -122,7 +122,7 @@ def rank(
 
 
 def _cheap_scores(rows: np.ndarray, labels: np.ndarray, logits: Any) -> dict[str, Any]:
-    """What needs no probe, on the samples that probes are fitted on."""
+    """Returns the scores that need no probe, on the samples that probes are fitted on."""
     import vci_jax
 
     wanted = ("vci_adjusted", "h_score_adjusted", "logme", "vci_interval")
@@ -146,7 +146,7 @@ def _compare(
     per_class: bool,
     confidence: float,
 ) -> Ranking:
-    """Every pair on the same samples, corrected as one family, and who ties with the best."""
+    """Compares every pair of models, corrected as one family; returns ties with the best."""
     labels = held.scored
     weights = _paired.sample_weights(labels, per_class=per_class)
     reached = {name: float(weights @ score.answers.probe) for name, score in scored.items()}

@@ -57,7 +57,7 @@ Score = Callable[[np.ndarray, np.ndarray], float]
 
 
 def top1(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the share of samples predicted right.
+    """Returns the share of samples that are classified correctly.
 
     Raises:
       VCIError: predictions and labels are not of one shape.
@@ -70,7 +70,7 @@ def top1(predicted: np.ndarray, labels: np.ndarray) -> float:
 
 
 def mean_per_class(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the mean over the classes present of the share predicted right."""
+    """Returns the mean accuracy over the classes that are present."""
     _, place = np.unique(labels, return_inverse=True)
     return float(np.mean(np.bincount(place, predicted == labels) / np.bincount(place)))
 
@@ -162,7 +162,7 @@ def settled(values: np.ndarray, curve: np.ndarray, samples: int, patience: int) 
 
 
 def hold_out(samples: Samples, seed: int) -> tuple[Samples, Samples]:
-    """Returns the samples without a stratified fifth of them, and that fifth."""
+    """Returns training samples and a held-out stratified fifth of the given samples."""
     held = _stratified(samples.labels, seed)
     return (
         Samples(samples.features[~held], samples.labels[~held]),
@@ -199,7 +199,7 @@ def _stratified(labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _shares(counts: np.ndarray, draws: int, rng: np.random.RandomState) -> np.ndarray:
-    """Divides draws among classes by their counts; what is left goes to the largest remainders."""
+    """Divides draws among classes by their counts; the rest goes to the largest remainders."""
     exact = counts / counts.sum() * draws
     shares = np.floor(exact)
     remainders, missing = exact - shares, int(draws - shares.sum())

@@ -28,6 +28,7 @@ def quick_jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., An
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.cache
         def program() -> Callable[..., Any]:
+            """Compiled at the first call, when XLA's options can be tried."""
             return jax.jit(function, compiler_options=dict(_understood()), **options)
 
         @functools.wraps(function)

@@ -109,8 +109,8 @@ def without_each(
         weight = np.where(left > 0, of_all.class_weight * share * total, 0)
         apart = (blocks.pivot[b].astype(float) - of_all.pivot) + blocks.mean[b] - of_all.mean
         apart = np.where(count[b][:, None] > 0, apart, 0)[:, columns] * scale
-        taken = blocks.scatter[b].astype(float) + blocks.scatter_residual[b]
-        rest = correlation - taken[columns][:, columns] * square
+        block_scatter = blocks.scatter[b].astype(float) + blocks.scatter_residual[b]
+        rest = correlation - block_scatter[columns][:, columns] * square
         rows = np.sqrt(weight)[:, None] * apart
         # Fortran's order, for LAPACK; it reads and writes one triangle of the symmetric matrix.
         rest = blas.dsyrk(-1.0, rows.T, beta=1.0, c=rest.T, overwrite_c=True, lower=True)

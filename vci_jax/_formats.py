@@ -49,6 +49,7 @@ def npz(path: Path) -> Iterator[Arrays]:
 
 def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stored:
     def header() -> tuple[tuple[int, ...], np.dtype[Any], int]:
+        """Returns shape, type, and the number of bytes that follow."""
         with archive.open(info) as stream:
             return *_header(stream), info.file_size - stream.tell()
 
@@ -223,6 +224,7 @@ def h5(path: Path) -> Iterator[Arrays]:
         )
 
         def reader(name: str, item: Any) -> Callable[[], Any]:
+            """Returns the function that reads a data set: text as strings, numbers as they are."""
             if library.check_string_dtype(item.dtype):
                 return lambda: np.asarray(item.asstr()[()], str)
 
@@ -264,6 +266,8 @@ def zarr(path: Path) -> Iterator[Arrays]:
     members = [("", opened)] if _is_array(opened) else opened.members(max_depth=None)
 
     def reader(array: Any) -> Callable[[], Any]:
+        """Returns the function that reads an array, unless its codec can run code."""
+
         def read() -> Any:
             if "pickle" in str(array.metadata.to_dict()):
                 raise VCIError(

@@ -259,6 +259,7 @@ def _logme(geometry: Geometry, axes: RawAxes) -> tuple[Scalar, Scalar]:
     outside = jnp.maximum(class_count - jnp.sum(energy, axis=1), 0)
 
     def fit(ratio: Array) -> tuple[Array, Array, Array, Array]:
+        """Returns prior and noise precision, residual and squared norm, at a ratio of the two."""
         damped = ratio[:, None] / (ratio[:, None] + squares)
         residual = outside + jnp.sum(energy * damped**2, axis=1)
         norm = jnp.sum(squares * energy / (ratio[:, None] + squares) ** 2, axis=1)
@@ -267,6 +268,7 @@ def _logme(geometry: Geometry, axes: RawAxes) -> tuple[Scalar, Scalar]:
         return effective / (norm + 1e-5), (count - effective) / (residual + 1e-5), residual, norm
 
     def refine(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        """Takes one fixed-point step in the logarithm of the ratio."""
         steps, logs, before, _ = state
         prior, noise, _, _ = fit(jnp.exp(logs))
         following = jnp.where(geometry.present, jnp.log(prior / noise), 0)

@@ -85,6 +85,7 @@ def _inverse_root(
     """
 
     def spectral(matrix: Array, cutoff_at: Array) -> tuple[Array, Array, Array]:
+        """Whitens by eigenvectors, without those below the cutoff."""
         values, vectors = linalg.eigh(matrix)
         cutoff = relative * values[0] + cutoff_at
         kept = values > cutoff
@@ -92,6 +93,7 @@ def _inverse_root(
         return vectors * jax.lax.rsqrt(jnp.maximum(values, cutoff)), kept, grey
 
     def triangular(matrix: Array, cutoff_at: Array) -> tuple[Array, Array, Array]:
+        """Whitens by a Cholesky factor, if that is proved to be far from singular."""
         empty = jnp.all(matrix == 0, axis=1)
         filled = matrix + jnp.diag(jnp.where(empty, 1.0, 0))
         lower = jax.lax.linalg.cholesky(filled, symmetrize_input=False)  # it reads one half alone

@@ -107,6 +107,7 @@ def of_function(
     """
 
     def outputs(images: jax.Array | np.ndarray) -> Outputs:
+        """Calls the function, and checks the shapes of what it returns."""
         pixels = np.asarray(images)
         results = function(pixels)
         pair = results if isinstance(results, tuple) else (results, None)

@@ -112,6 +112,7 @@ def extract(
     size = meshes.round_up(batch_size, mesh)
 
     def compute(rows: range) -> tuple[np.ndarray, ...]:
+        """Computes one range of rows; see ``Compute``."""
         part = dataclasses.replace(split, records=_some(split.records, rows))
         batches, labels = [], []
         waiting: _Results | None = None

@@ -230,9 +230,11 @@ def cross_fitted(target: Target, repeat: int) -> np.ndarray:
     fold = folds(labels, repeat)
     right = np.zeros(len(labels), bool)
     for number in range(FOLDS):
-        held = fold == number
-        train = Samples(features[~held], labels[~held])
-        right[held] = answers(train, Samples(features[held], labels[held]), target.num_classes)
+        held_out = fold == number
+        train = Samples(features[~held_out], labels[~held_out])
+        right[held_out] = answers(
+            train, Samples(features[held_out], labels[held_out]), target.num_classes
+        )
     return right
 
 
@@ -262,20 +264,20 @@ def cheap(samples: Samples, num_classes: int) -> dict[str, float]:
 
     The probe's is the best of its penalties on that fifth, as one has it with few images.
     """
-    fitted, held = selection.hold_out(samples, 0)
+    fitted, held_out = selection.hold_out(samples, 0)
     nearest = baselines.knn_predict(
-        *fitted, held.features, k=min(NEIGHBOURS, len(fitted.labels)), num_classes=num_classes
+        *fitted, held_out.features, k=min(NEIGHBOURS, len(fitted.labels)), num_classes=num_classes
     )
-    centroid = baselines.nearest_mean_predict(*fitted, held.features, num_classes=num_classes)
+    centroid = baselines.nearest_mean_predict(*fitted, held_out.features, num_classes=num_classes)
     empty = vci_jax.init(num_classes, samples.features.shape[1])
     report = vci_jax.report(vci_jax.jit_update(empty, *samples), only=TARGET_METRICS)
     scores = {
         **{name: report[name] for name in TARGET_METRICS},
-        "nearest_mean": np.mean(centroid == held.labels),
-        "neighbours": np.mean(nearest == held.labels),
+        "nearest_mean": np.mean(centroid == held_out.labels),
+        "neighbours": np.mean(nearest == held_out.labels),
     }
     if len(samples.labels) in SIZES:  # With all images it is what the others are judged by.
-        scores["probe"] = sweep(fitted, held, num_classes, validation=held).validation_score
+        scores["probe"] = sweep(fitted, held_out, num_classes, validation=held_out).validation_score
     return {name: float(value) for name, value in scores.items()}
 
 

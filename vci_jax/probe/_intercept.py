@@ -71,6 +71,8 @@ def settle(
     """
 
     def at(move: jax.Array) -> Any:
+        """Returns loss, Newton step, remaining decrease, Hessian and residual after a move."""
+
         def part(design: Any, weights: jax.Array, targets: jax.Array, logits: jax.Array) -> Any:
             del design
             losses, residual = cross_entropy(logits + move[:, None], targets)
@@ -86,6 +88,7 @@ def settle(
         return move, loss, step, rest, hessian, residual
 
     def iterate(carry: Any) -> Any:
+        """Takes one Newton step, and keeps the better of both points."""
         (move, loss, step, rest, *_), _, count = carry
         new = at(move + step / jnp.maximum(_range(step), 1))
         # Near the optimum both change by rounding alone, and the iteration ends.

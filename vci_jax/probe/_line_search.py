@@ -49,9 +49,11 @@ def search(
     """
 
     def steep(trial: _Trial) -> jax.Array:
+        """Whether the derivative is still too large."""
         return ~(jnp.abs(trial.slope) <= -_SLOPE * slope) & (trial.trials < _TRIALS)
 
     def attempt(trial: _Trial) -> _Trial:
+        """Evaluates the next length, tightens the bracket, and proposes the length after it."""
         length = trial.next
         objective, gradient, here = along(length)
         over = ~(here <= 0)  # Not a number means too far, as well.

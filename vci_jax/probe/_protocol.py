@@ -70,18 +70,18 @@ def prepare(
         if unknown := set(scored.tolist()) - set(kinds.tolist()):
             raise VCIError(f"test has classes that are never fitted: {sorted(unknown)[:5]}.")
         _check_sizes(kinds, places, 2)
-        held = Targets(places, np.searchsorted(kinds, scored), len(kinds))
+        targets = Targets(places, np.searchsorted(kinds, scored), len(kinds))
         everything = np.arange(len(places)), np.arange(len(scored))
-        return names, [Fold(*everything)], held, _official(len(places), len(scored))
+        return names, [Fold(*everything)], targets, _official(len(places), len(scored))
     _check_sizes(kinds, places, 3)
     rng = np.random.default_rng(seed)
-    held = Targets(places, places, len(kinds))
+    targets = Targets(places, places, len(kinds))
     if len(places) >= _CROSS_FIT:
         parts = _folds(places, round(1 / _TEST_SHARE), rng)
         scored_rows = np.flatnonzero(parts == 0)
         split = Fold(np.flatnonzero(parts != 0), scored_rows)
-        held = held._replace(scored=places[scored_rows])
-        return names, [split], held, _official(len(split.fit), len(scored_rows))
+        targets = targets._replace(scored=places[scored_rows])
+        return names, [split], targets, _official(len(split.fit), len(scored_rows))
     splits = []
     number = min(_FOLDS, int(np.min(np.bincount(places))))
     for _ in range(_REPEATS):
@@ -95,7 +95,7 @@ def prepare(
         f"Each of {len(places):,} samples was predicted by probes fitted without it: "
         f"{_REPEATS} repeats of {number}-fold cross-fitting."
     )
-    return names, splits, held, warning
+    return names, splits, targets, warning
 
 
 def _official(fitted: int, scored: int) -> str:
@@ -170,7 +170,7 @@ def counter(progress: Callable[[str, int, int], None], name: str, of: int) -> Ca
 def answer(
     rows: np.ndarray,
     outside: np.ndarray | None,
-    held: Targets,
+    targets: Targets,
     splits: Sequence[Fold],
     per_class: bool,
     values: np.ndarray,
@@ -178,22 +178,22 @@ def answer(
     note: Callable[[], None],
 ) -> Answers:
     """Fits and scores by each split; a sample's answers are averaged over the repeats."""
-    size = len(held.scored)
+    size = len(targets.scored)
     correct = np.zeros((3, size))
     seen = np.zeros(size)
     penalties, messages = [], []
     for split in splits:
-        train, test, places = _cut(rows, outside, held, split)
-        chosen, new = _fit(train, test, held.num_classes, per_class, values)
+        train, test, places = _cut(rows, outside, targets, split)
+        chosen, new = _fit(train, test, targets.num_classes, per_class, values)
         predicted = (
             selection.predict(chosen.fit.kernel, chosen.fit.bias, test.features),
             baselines.knn_predict(
                 *train,
                 test.features,
                 k=min(neighbours, len(train.labels)),
-                num_classes=held.num_classes,
+                num_classes=targets.num_classes,
             ),
-            baselines.nearest_mean_predict(*train, test.features, num_classes=held.num_classes),
+            baselines.nearest_mean_predict(*train, test.features, num_classes=targets.num_classes),
         )
         correct[:, places] += [answer == test.labels for answer in predicted]
         seen[places] += 1
@@ -206,14 +206,14 @@ def answer(
 
 
 def _cut(
-    rows: np.ndarray, outside: np.ndarray | None, held: Targets, split: Fold
+    rows: np.ndarray, outside: np.ndarray | None, targets: Targets, split: Fold
 ) -> tuple[Samples, Samples, np.ndarray]:
     """Returns samples to fit, samples to score, and the rows of the latter."""
-    train = Samples(rows[split.fit], held.labels[split.fit])
+    train = Samples(rows[split.fit], targets.labels[split.fit])
     if outside is not None:
-        return train, Samples(outside, held.scored), split.scored
-    test = Samples(rows[split.scored], held.labels[split.scored])
-    alone = len(held.scored) == len(split.scored)
+        return train, Samples(outside, targets.scored), split.scored
+    test = Samples(rows[split.scored], targets.labels[split.scored])
+    alone = len(targets.scored) == len(split.scored)
     return train, test, np.arange(len(split.scored)) if alone else split.scored
 
 
@@ -238,7 +238,7 @@ def _fit(
 def learning_curve(
     rows: np.ndarray,
     outside: np.ndarray | None,
-    held: Targets,
+    targets: Targets,
     splits: Sequence[Fold],
     per_class: bool,
     values: np.ndarray,
@@ -248,26 +248,26 @@ def learning_curve(
     """Returns accuracies of probes on fewer samples, with at least two of each class."""
     points = []
     for share in shares:
-        correct, seen, sizes = np.zeros(len(held.scored)), np.zeros(len(held.scored)), []
+        correct, seen, sizes = np.zeros(len(targets.scored)), np.zeros(len(targets.scored)), []
         # As many of each class in every split: all fits have one size, and one compiled program.
-        smallest = np.min([np.bincount(held.labels[split.fit]) for split in splits], axis=0)
+        smallest = np.min([np.bincount(targets.labels[split.fit]) for split in splits], axis=0)
         counts = np.minimum(smallest, np.maximum(2, np.round(share * smallest)))
         for number, split in enumerate(splits):
             rng = np.random.default_rng(number)
             order = rng.permutation(len(split.fit))
-            labels = held.labels[split.fit][order]
+            labels = targets.labels[split.fit][order]
             turn = np.empty(len(order), int)  # Place of a sample within its class.
-            for place in range(held.num_classes):
+            for place in range(targets.num_classes):
                 turn[labels == place] = np.arange(np.sum(labels == place))
             wanted = counts[labels]
             smaller = split._replace(fit=np.sort(split.fit[order[turn < wanted]]))
-            train, test, places = _cut(rows, outside, held, smaller)
-            result, _ = _fit(train, test, held.num_classes, per_class, values)
+            train, test, places = _cut(rows, outside, targets, smaller)
+            result, _ = _fit(train, test, targets.num_classes, per_class, values)
             predicted = selection.predict(result.fit.kernel, result.fit.bias, test.features)
             correct[places] += predicted == test.labels
             seen[places] += 1
             sizes.append(len(train.labels))
             note()
-        weights = _paired.sample_weights(held.scored, per_class=per_class)
+        weights = _paired.sample_weights(targets.scored, per_class=per_class)
         points.append((round(float(np.mean(sizes))), float(weights @ (correct / seen))))
     return points

@@ -124,11 +124,13 @@ def follow(problem: Problem, state: State, penalties: jax.Array) -> tuple[State,
     images = tuple(relative(logits(problem, params)) for params in state.params)
 
     def visit(carry: Any, l2: jax.Array) -> tuple[Any, Optimum]:
+        """Solves at one penalty, and puts the logits there before the earlier ones."""
         state, images = carry
         state, here, optimum = _solve(problem, state, images, l2)
         return (state, (relative(here), *images[:-1])), optimum
 
     def either(carry: Any, l2: jax.Array) -> tuple[Any, Optimum]:
+        """Solves at a penalty, or skips a zero, which fills up the last block."""
         nothing = jax.tree.map(
             lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(visit, carry, l2)[1]
         )
@@ -174,6 +176,7 @@ def _solve(
 
     def unfinished(point: _Point) -> jax.Array:
         # A batch cannot skip a penalty of zero, but ends it at once.
+        """Whether L-BFGS takes another step."""
         going = (l2 > 0) & ~reached(point)
         return going & (point.steps < problem.max_steps) & (point.failures < 3)
 
@@ -211,11 +214,13 @@ def _prove(
     promise = _PROMISE if problem.uneven is None else 0
 
     def unproven(carry: Any) -> jax.Array:
+        """Whether another proof is to be tried."""
         point, _, _, stalled, proved = carry
         going = doubtful & (l2 > 0) & ~proved
         return going & (stalled < 3) & (point.steps < problem.max_steps)
 
     def go_on(carry: Any) -> Any:
+        """Tries a proof, then steps along Newton's direction and by L-BFGS."""
         point, best, before, stalled, _ = carry
         enough = problem.tolerance * point.objective
         move, excess = _newton.prove(problem, point.logits, point.gradient, inverse, l2, enough)
@@ -281,6 +286,7 @@ def _step(problem: Problem, ridge: jax.Array, inverse: Inverse, point: _Point) -
     change = logits(problem, point.direction)
 
     def along(length: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns objective, gradient and derivative at a length of the direction."""
         params = point.params + length * point.direction
         objective, gradient = _evaluate(
             problem, ridge, params, lambda a, b: a + length * b, point.logits, change

@@ -52,6 +52,7 @@ def best(
         return jnp.sum(values) + coefficients @ dot(penalty, coefficients) / 2, residual
 
     def newton(carry: Any) -> Any:
+        """Takes one Newton step in the coefficients of the span."""
         coefficients, objective, residual, _, count = carry
         gradient, hessian = total(_derivatives, problem, residual, *images)
         gradient += dot(penalty, coefficients)

@@ -84,7 +84,7 @@ def rank(
       S. Kornblith et al., Do Better ImageNet Models Transfer Better?, CVPR 2019; P. Bayle et al.,
       Cross-validation Confidence Intervals for Test Error, NeurIPS 2020.
     """
-    names, splits, held, protocol = _protocol.prepare(features, labels, test, seed)
+    names, splits, targets, protocol = _protocol.prepare(features, labels, test, seed)
     if per_class:
         protocol += " Accuracy is the mean over the classes of each class' accuracy."
     scored = {}
@@ -94,7 +94,7 @@ def rank(
         rows = np.asarray(features[name])
         outside = None if test is None else np.asarray(test[0][name])
         own = None if logits is None else logits.get(name)
-        arrays = [rows, held.labels, held.scored]
+        arrays = [rows, targets.labels, targets.scored]
         arrays += [np.asarray(array) for array in (outside, own) if array is not None]
         stored = None if resume is None else _kept.store(resume, name, arrays, settings)
         if stored is not None and (there := stored.load()):
@@ -104,12 +104,12 @@ def rank(
         # Beside the probe, whose compilation leaves processors idle.
         with _half_of_the_processors(), ThreadPoolExecutor(1) as pool:
             try:
-                cheap = pool.submit(_cheap_scores, rows, held.labels, own)
+                cheap = pool.submit(_cheap_scores, rows, targets.labels, own)
                 answers = _protocol.answer(
-                    rows, outside, held, splits, per_class, values, neighbours, note
+                    rows, outside, targets, splits, per_class, values, neighbours, note
                 )
                 learned = _protocol.learning_curve(
-                    rows, outside, held, splits, per_class, values, curve, note
+                    rows, outside, targets, splits, per_class, values, curve, note
                 )
                 without_probe = cheap.result()
             except ValueError as error:
@@ -118,7 +118,7 @@ def rank(
         scored[name] = Scored(answers, learned, without_probe, rows.shape[1], seconds)
         if stored is not None:
             stored.save(scored[name])
-    return _compare(scored, held, protocol, per_class, confidence)
+    return _compare(scored, targets, protocol, per_class, confidence)
 
 
 def _cheap_scores(rows: np.ndarray, labels: np.ndarray, logits: Any) -> dict[str, Any]:
@@ -141,13 +141,13 @@ def _cheap_scores(rows: np.ndarray, labels: np.ndarray, logits: Any) -> dict[str
 
 def _compare(
     scored: Mapping[str, Scored],
-    held: _protocol.Targets,
+    targets: _protocol.Targets,
     protocol: str,
     per_class: bool,
     confidence: float,
 ) -> Ranking:
     """Compares every pair of models, corrected as one family; returns ties with the best."""
-    labels = held.scored
+    labels = targets.scored
     weights = _paired.sample_weights(labels, per_class=per_class)
     reached = {name: float(weights @ score.answers.probe) for name, score in scored.items()}
     order = sorted(scored, key=lambda name: -reached[name])

@@ -163,10 +163,10 @@ def settled(values: np.ndarray, curve: np.ndarray, samples: int, patience: int) 
 
 def hold_out(samples: Samples, seed: int) -> tuple[Samples, Samples]:
     """Returns training samples and a held-out stratified fifth of the given samples."""
-    held = _stratified(samples.labels, seed)
+    held_out = _stratified(samples.labels, seed)
     return (
-        Samples(samples.features[~held], samples.labels[~held]),
-        Samples(samples.features[held], samples.labels[held]),
+        Samples(samples.features[~held_out], samples.labels[~held_out]),
+        Samples(samples.features[held_out], samples.labels[held_out]),
     )
 
 
@@ -191,11 +191,11 @@ def _stratified(labels: np.ndarray, seed: int) -> np.ndarray:
         )
     of_fit = _shares(counts, len(labels) - total, rng)
     of_held = _shares(counts - of_fit, total, rng)
-    held = np.zeros(len(labels), bool)
+    held_out = np.zeros(len(labels), bool)
     members = np.split(np.argsort(place, kind="stable"), np.cumsum(counts)[:-1])
     for rows, first, number in zip(members, of_fit, of_held, strict=True):
-        held[rows[rng.permutation(len(rows))][first : first + number]] = True
-    return held
+        held_out[rows[rng.permutation(len(rows))][first : first + number]] = True
+    return held_out
 
 
 def _shares(counts: np.ndarray, draws: int, rng: np.random.RandomState) -> np.ndarray:

@@ -129,8 +129,8 @@ def shares(run: Run) -> tuple[dict[str, float], float, list[str]]:
     own = measured(run, "test")
     if own.get("accuracy") is None:
         raise ValueError("it has no test accuracy in metrics.jsonl")
-    adjusted = {escape.line(row["task"]): odds.of_score(row) for row in rows}
-    accuracy, accuracy_note = odds.of_accuracy(own)
+    adjusted = {escape.line(row["task"]): odds.adjusted_score(row) for row in rows}
+    accuracy, accuracy_note = odds.adjusted_accuracy(own)
     notes = [note for note in (*(note for _, note in adjusted.values()), accuracy_note) if note]
     return {task: score for task, (score, _) in adjusted.items()}, accuracy, notes
 

@@ -27,7 +27,7 @@ from probes.encoders.encoder import (
     place,
     transform,
 )
-from probes.encoders.identity import of_arrays
+from probes.encoders.identity import digest_arrays
 from train import mesh as meshes
 from train import models
 from train.config import ModelConfig
@@ -152,7 +152,7 @@ def load(word: str, path: Path, options: TransferConfig) -> Encoder:
         mesh=mesh,
         data=data,
         identity={
-            "variables": of_arrays(variables),
+            "variables": digest_arrays(variables),
             "model": {"name": name, "patch": patch},
             "transform": describe_transform(data, family.interpolation),
         },

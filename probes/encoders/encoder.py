@@ -71,7 +71,9 @@ def place(kind: str, path: Path | None, options: TransferConfig) -> tuple[str, P
     The name includes four digits of the path's digest, since many files are called best.pth.
     """
     name = (
-        kind if path is None else f"{kind}-{path.stem}-{identity.of_json(str(path.resolve()))[:4]}"
+        kind
+        if path is None
+        else f"{kind}-{path.stem}-{identity.digest_json(str(path.resolve()))[:4]}"
     )
     name = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII)[-80:].strip("-.")
     return name, local.path(options.out or "probes-out", "--out") / name

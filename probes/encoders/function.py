@@ -24,7 +24,7 @@ import numpy as np
 
 from probes.encoders.config import TransferConfig
 from probes.encoders.encoder import Encoder, Outputs, describe_transform, place, transform
-from probes.encoders.identity import of_json
+from probes.encoders.identity import digest_json
 from train import mesh as meshes
 from train.config import ConfigError
 from train.errors import RunError
@@ -61,12 +61,12 @@ def load(target: str, options: TransferConfig) -> Encoder:
     source = inspect.getsourcefile(module)
     identity_fields = {
         "function": target,
-        "source": of_json(Path(source).read_text()) if source else "",
+        "source": digest_json(Path(source).read_text()) if source else "",
         "version": str(getattr(function, "version", "")),
         "transform": describe_transform(data, filtered) | {"mean": None, "std": None},
     }
     label = str(getattr(function, "name", target.replace(":", "-")))
-    return of_function(
+    return host_encoder(
         function,
         title,
         label,
@@ -77,7 +77,7 @@ def load(target: str, options: TransferConfig) -> Encoder:
     )
 
 
-def of_function(
+def host_encoder(
     function: Callable[[np.ndarray], Any],
     title: str,
     label: str,

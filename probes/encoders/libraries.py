@@ -18,8 +18,8 @@ import numpy as np
 from probes.encoders import unwrap
 from probes.encoders.config import TransferConfig
 from probes.encoders.encoder import Encoder, describe_transform, transform
-from probes.encoders.function import of_function
-from probes.encoders.identity import of_arrays
+from probes.encoders.function import host_encoder
+from probes.encoders.identity import digest_arrays
 from train.config import ConfigError
 from train.models.weights import StateDictError
 
@@ -173,14 +173,14 @@ def _encoder(
         return features.cpu().numpy(), None if logits is None else logits.cpu().numpy()
 
     values = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
-    return of_function(
+    return host_encoder(
         run,
         title,
         title.replace(":", "-"),
         data=data,
         identity={
             "model": title,
-            "variables": of_arrays(values),
+            "variables": digest_arrays(values),
             "transform": describe_transform(data, interpolation),
         },
         interpolation=interpolation,

@@ -63,7 +63,7 @@ def load(workdir: Path, options: TransferConfig) -> Encoder:
         out_shardings=parts,
     )
     identity_fields = {
-        "variables": identity.of_arrays(state.variables),
+        "variables": identity.digest_arrays(state.variables),
         "model": dataclasses.asdict(config.model),
         "transform": describe_transform(data, "bilinear"),
     }

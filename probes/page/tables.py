@@ -267,8 +267,8 @@ def transfer_score(run: Run, tasks: Sequence[str], *, gain: bool) -> float | Non
         return None
     own = measured(run, "test")
     try:
-        scores = [odds.of_score(rows[task])[0] for task in tasks]
-        return odds.mlog(scores, odds.of_accuracy(own)[0]) if gain else odds.mlo(scores)
+        scores = [odds.adjusted_score(rows[task])[0] for task in tasks]
+        return odds.mlog(scores, odds.adjusted_accuracy(own)[0]) if gain else odds.mlo(scores)
     except (ValueError, KeyError):  # A score of 0 or 1 without a number of images.
         return None
 

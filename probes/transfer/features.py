@@ -159,7 +159,7 @@ def keep(
       OSError: the disk is full, or not to be written.
     """
     depends_on = json.loads(json.dumps({"format": _FORMAT, "size": size, **depends_on}))
-    directory = root / identity.of_json(depends_on)
+    directory = root / identity.digest_json(depends_on)
     directory.mkdir(parents=True, exist_ok=True)
     with owned(directory, "computing the features in"):
         if (directory / "meta.json").exists():

@@ -168,7 +168,7 @@ def _key(planned: task_features.TaskPlan, task: Task, options: TransferConfig) -
     """Returns the digest of all that a score depends on."""
     settings = {name: getattr(options, name) for name in _OF_SCORES}
     protocol = {"score": task.score, "classes": task.classes, "format": _FORMAT}
-    return identity.of_json([planned.depends_on, protocol, settings])
+    return identity.digest_json([planned.depends_on, protocol, settings])
 
 
 def _row(

@@ -153,7 +153,7 @@ def _load(config: DataConfig) -> tuple[data.Dataset, tuple[str, str]]:
     """Returns a data set and the digests of its splits; cached for models of the same input."""
     dataset = data.load(config)
     train, test = (
-        identity.of_records(split.records, dataset.classes)
+        identity.digest_records(split.records, dataset.classes)
         for split in (dataset.train, dataset.test)
     )
     return dataset, (train, test)
@@ -185,7 +185,7 @@ def make(
       OSError: the disk is full.
     """
     if encoder.stored is not None:
-        return _of_files(encoder, encoder.stored, task)
+        return _from_files(encoder, encoder.stored, task)
     relabel = relabeller(task, planned.classes)
     start = time.perf_counter()
     splits, dropped, directories, notes = {}, {}, {}, _notes(encoder, task)
@@ -226,7 +226,7 @@ def make(
     return Material(splits, count, dropped, directories, notes, seconds, logits)
 
 
-def _of_files(encoder: Encoder, path: Path, task: Task) -> Material:
+def _from_files(encoder: Encoder, path: Path, task: Task) -> Material:
     """Returns features made elsewhere, checked against the images of a task if it has any."""
     start = time.perf_counter()
     files = features.saved_splits(path)

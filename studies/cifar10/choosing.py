@@ -11,7 +11,7 @@ import numpy as np
 from probes.analysis.tables import Table
 from studies.cifar10 import resampling
 from studies.cifar10.networks import OWN, TASKS, Networks
-from studies.cifar10.words import NAMES, of_pretraining, title
+from studies.cifar10.words import NAMES, pretraining_title, title
 
 DRAWS = 400
 # Keys of choices among other networks: without both VCI losses, and with settings added later.
@@ -146,7 +146,7 @@ def size_table(choices: Choices) -> Table:
         ]
         rows.append([f"{NAMES[score]}, on the target", *cells])
     for score in SOURCE:
-        rows.append([of_pretraining(score), "", "", points(choices, regret[score, ""])])
+        rows.append([pretraining_title(score), "", "", points(choices, regret[score, ""])])
     rows.append(["any network, at random", "", "", points(choices, choices.spread)])
     header = ["Choose the network by", "500 images", "2,000 images", "all images"]
     return Table("Accuracy lost by the choice, in points (± standard error)", header, rows)
@@ -158,7 +158,7 @@ def _with_all(choices: Choices) -> Iterable[tuple[str, tuple[str, str]]]:
         if (score, ALL) in choices.regret:
             yield f"{NAMES[score]}, on the target", (score, ALL)
     for score in SOURCE:
-        yield of_pretraining(score), (score, "")
+        yield pretraining_title(score), (score, "")
 
 
 def task_table(choices: Choices) -> Table:

@@ -10,7 +10,7 @@ from probes.figures.style import Axes, Figure, Line2D
 from studies.cifar10 import choosing, statements
 from studies.cifar10.document import StudyData
 from studies.cifar10.networks import GROUPS, PLAIN, TASKS
-from studies.cifar10.words import NAMES, of_pretraining, title
+from studies.cifar10.words import NAMES, pretraining_title, title
 
 _WIDTH = style.PAGE
 # What stands beside some points of the first panel, and to which side of them.
@@ -115,9 +115,9 @@ def regret(study: StudyData) -> Figure:
     style.panel(axes, "Accuracy lost by choosing a network by ...")
     lost = study.choices.regret
     rows = [(f"{NAMES[score]}, on the target", score) for score in choosing.TARGET]
-    rows += [(of_pretraining(score), score) for score in choosing.SOURCE]
+    rows += [(pretraining_title(score), score) for score in choosing.SOURCE]
     for position, (name, score) in enumerate(rows):
-        source = name == of_pretraining(score)
+        source = name == pretraining_title(score)
         sizes = ("",) if source else tuple(size for size in _SIZES if (score, size) in lost)
         for size in sizes:
             index = 3 if source else list(_SIZES).index(size)

@@ -41,6 +41,6 @@ def title(setting: str) -> str:
     )
 
 
-def of_pretraining(score: str) -> str:
+def pretraining_title(score: str) -> str:
     """Returns what a score of the images of pretraining is called."""
     return NAMES[score] + ("" if score == "accuracy" else " of the pretraining images")

@@ -251,7 +251,8 @@ def _inside(data):
     row = {"score": data["scores"][1], "accuracy": data["scores"][2], "task": "a", "samples": 9}
     return {"odds": [np.log(value / (1 - value)) for value in values],
             "moved": [bool(note) for note in notes],
-            "rows": np.array([odds.of_score(row)[0], odds.of_accuracy(row)[0]]) - 0.5}  # fmt: skip
+            "rows": np.array([odds.adjusted_score(row)[0], odds.adjusted_accuracy(row)[0]]) - 0.5,
+            }  # fmt: skip
 
 
 def _ties():
@@ -269,7 +270,7 @@ def _levels(data):
 
 
 RECORDS = (
-    Law(_probes("transfer.odds.inside", "transfer.odds.of_score", "transfer.odds.of_accuracy"),
+    Law(_probes(*(f"transfer.odds.{n}" for n in ("inside", "adjusted_score", "adjusted_accuracy"))),
         "Right and wrong exchanged: log odds turn around, also of 0 and 1.",
         lambda: {"scores": [0.0, 0.3, 0.8, 1.0]}, _inside,
         changed(scores=lambda s: [1 - score for score in s]),
@@ -303,7 +304,7 @@ _FILES = "reads work directories; tests/probes/test_runs.py has its cases"
 EXEMPT = {
     **dict.fromkeys(_probes("analysis.cohorts.from_runs", "analysis.runs.read_run",
                             "analysis.runs.read_runs", "analysis.runs.read_rows"), _FILES),
-    "probes.analysis.cohorts.shares": "the scores of a run, each by odds.of_score",
+    "probes.analysis.cohorts.shares": "the scores of a run, each by odds.adjusted_score",
     "probes.analysis.cohorts.measured": "picks one row of a run",
     "probes.analysis.published.study": "a table without arguments",
     "probes.transfer.display.print_table": "prints a table as text",

@@ -212,17 +212,17 @@ def test_the_identity_of_images_is_their_content(photos):
     other = images.copy()
     other[1, 0, 0, 0] = 1
     digests = [
-        identity.of_records(base, ("x", "y")),
-        identity.of_records(base._replace(images=other), ("x", "y")),
-        identity.of_records(base._replace(labels=np.array([1, 0], np.int32)), ("x", "y")),
-        identity.of_records(base, ("y", "x")),
+        identity.digest_records(base, ("x", "y")),
+        identity.digest_records(base._replace(images=other), ("x", "y")),
+        identity.digest_records(base._replace(labels=np.array([1, 0], np.int32)), ("x", "y")),
+        identity.digest_records(base, ("y", "x")),
     ]
     assert len(set(digests)) == 4
-    assert identity.of_records(base._replace(title="b"), ("x", "y")) == digests[0]
+    assert identity.digest_records(base._replace(title="b"), ("x", "y")) == digests[0]
 
     def of_folder():
         dataset = data.load(DataConfig(source=f"folder:{photos}", image_size=4))
-        return identity.of_records(dataset.train.records, dataset.classes)
+        return identity.digest_records(dataset.train.records, dataset.classes)
 
     before = of_folder()
     assert of_folder() == before
@@ -352,7 +352,7 @@ def test_mistakes_are_said(run, tmp_path):
 
 def test_splits_of_one_prepared_data_set_are_told_apart(run, monkeypatch):
     """Their files and sizes may be the same: the split is part of what features depend on."""
-    monkeypatch.setattr(task_features.identity, "of_records", lambda records, classes: "same")
+    monkeypatch.setattr(task_features.identity, "digest_records", lambda records, classes: "same")
     task_features._load.cache_clear()
     probed = encoder_of_run.load(run[0], TransferConfig())
     planned = task_features.plan(probed, Task("digits", "digits", test=""))

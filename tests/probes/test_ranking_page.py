@@ -77,7 +77,7 @@ def test_the_page_says_what_was_found(written):
     assert "resnet18=a.pth has no score: no such file" in text
     # Below the table, whose first column it would make a column of single words.
     assert text.index("at an end of the grid.") > text.index("</table>", text.index("LogME"))
-    assert "test images it would take" in text
+    assert "test images needed" in text
 
 
 def test_labels_of_the_axis_are_inside_the_picture():

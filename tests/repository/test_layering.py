@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import pathlib
+import re
 import sys
 
 import pytest
@@ -208,3 +209,11 @@ def test_public_names_are_documented():
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
                 assert ast.get_docstring(node), f"{name(path)}: {node.name}"
+
+
+def test_test_files_that_are_named_exist():
+    """The Makefile, documents, comments and reasons of laws give the paths of test files."""
+    documents = [ROOT / "Makefile", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    for path in [*documents, *FILES, *(ROOT / "tests").rglob("*.py"), *ROOT.glob("tools/**/*.py")]:
+        for named in re.findall(r"\btests/[\w/]+\.py", path.read_text()):
+            assert (ROOT / named).exists(), f"{name(path)} names {named}"

@@ -9,11 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
+from probes.analysis.cohorts import METRICS
 from probes.analysis.runs import Run
 from probes.figures import style
 from probes.transfer import escape
-
-METRICS = ("fuzziness", "squared_distance", "cosine_similarity", "vci")
 
 
 def metric_curves(runs: Sequence[Run], split: str) -> Figure:

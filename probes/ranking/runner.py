@@ -19,13 +19,11 @@ from probes.transfer.display import Display
 from probes.transfer.tasks import Task, choose
 from train.config import ConfigError
 from train.data import Split
-from train.errors import RunError
 from vci_jax.probe import Ranking, rank
 
 # With fewer images than this, all of them are scored in turn, by cross-fitting.
 SMALL = 2000
 _CURVE = (0.1, 0.3)
-_FAILURES = (RunError, ValueError, OSError, RuntimeError, MemoryError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +112,7 @@ def run(models: Sequence[str], config: RankConfig, display: Display) -> Outcome:
             name, rows, splits, classes = _features(word, task, options, display)
             _same_rows(name, rows, by_model)
             by_model[name], images = rows, splits
-        except _FAILURES as error:
+        except transfer.FAILURES as error:
             failures.append((word, transfer.explain(error)))
             display.say(f"{word}: not ranked. {failures[-1][1]}")
     if not by_model:

@@ -36,7 +36,7 @@ from vci_jax.written import write_json
 # Version of the protocol; it is part of each row's key.
 _FORMAT = 1
 # Errors that end one task and not the sweep; JAX raises RuntimeError.
-_FAILURES = (RunError, ValueError, OSError, RuntimeError, MemoryError)
+FAILURES = (RunError, ValueError, OSError, RuntimeError, MemoryError)
 # The settings on which a score depends, given the features.
 _OF_SCORES = ("seed", "neighbours", "precision", "max_steps")
 
@@ -65,7 +65,7 @@ def transfer(
             try:
                 encoder = _loaded(model, options, display)
                 results.append(_probe_model(model, encoder, tasks, options, display, failures))
-            except _FAILURES as error:
+            except FAILURES as error:
                 failures[model, "all tasks"] = explain(error)
                 display.say(f"{model}: {explain(error)}")
     names = [task.name for task in tasks]
@@ -87,7 +87,7 @@ def extract(
         for model in models:
             try:
                 encoder = _loaded(model, options, display)
-            except _FAILURES as error:
+            except FAILURES as error:
                 failures[model, "all tasks"] = explain(error)
                 continue
             for task in tasks:
@@ -96,7 +96,7 @@ def extract(
                     planned = task_features.plan(encoder, task)
                     material = _make(encoder, task, planned, options, display)
                     display.say(_places(model, task, material))
-                except _FAILURES as error:
+                except FAILURES as error:
                     failures[model, task.name] = _with_remedy(explain(error), task)
     return failures
 
@@ -156,7 +156,7 @@ def _probe_model(
                 path.unlink(missing_ok=True)
                 display.say(_line(model, row))
             done[task.name] = log.rows[task.name]
-        except _FAILURES as error:
+        except FAILURES as error:
             failures[model, task.name] = _with_remedy(explain(error), task)
             display.say(f"{model} {task.name}: no score. {failures[model, task.name]}")
     if not options.keep_features:

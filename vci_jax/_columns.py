@@ -25,14 +25,14 @@ _COUNTERS = ("id", "idx", "index", "row")
 
 
 class Columns(NamedTuple):
-    """Which columns of a table are read, by their places."""
+    """The columns of a table to read, by index."""
 
     features: list[int]
     label: int
 
 
 def csv(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a table of text, whose columns are parted by commas, semicolons, tabs or spaces.
+    """Reads a table of text with columns separated by commas, semicolons, tabs or spaces.
 
     A first row that is not all numbers (but for its last cell) names the columns; else they are
     called 0, 1, 2 and so on.
@@ -137,7 +137,7 @@ def _lines(file: TextIO, path: Path, delimiter: str | None, columns: int) -> Ite
 
 
 def _labels(names: list[str]) -> np.ndarray:
-    """The different labels as integers if they are such, as other numbers, or as text."""
+    """Returns the distinct labels as integers if all are, else as numbers, else as text."""
     for kind in (np.int64, np.float64):
         try:
             return np.array(names).astype(kind)
@@ -147,7 +147,7 @@ def _labels(names: list[str]) -> np.ndarray:
 
 
 def _is_index(name: str) -> bool:
-    """Whether pandas has written the column to number the rows."""
+    """Whether the column is an index of the rows, as pandas writes it."""
     return not name or name.startswith(("Unnamed: ", "__index_level_"))
 
 
@@ -212,7 +212,7 @@ def _is_real(types: Any, kind: Any) -> bool:
 
 
 def _matrix(path: Path, name: str, column: Any, before: Sequence[np.ndarray]) -> np.ndarray:
-    """The lists of a column as rows, of the same length as those before."""
+    """Returns the lists of a column as rows of one length."""
     lengths = optional("pyarrow.compute", f"Reading {path}").list_value_length(column).to_numpy()
     if np.any(np.isnan(lengths)):
         row = int(np.argmax(np.isnan(lengths))) + sum(map(len, before))
@@ -236,7 +236,7 @@ def choose(
     features: str | None,
     labels: str | None,
 ) -> Columns:
-    """Returns the places of the label and of the features among the columns of a table.
+    """Returns the indices of the label column and of the feature columns of a table.
 
     Args:
       path: of the file, for errors.

@@ -33,7 +33,7 @@ class Stored(NamedTuple):
 
 Arrays = dict[str, Stored]
 
-_PIECE = 2**25  # Bytes that are read between two looks at the clock.
+_PIECE = 2**25  # Bytes that are read between two reports of progress.
 
 
 @contextlib.contextmanager
@@ -67,13 +67,13 @@ def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stored:
 
 
 class _Counted:
-    """A stream that shows how much of it has been read."""
+    """A stream that reports how much of it has been read."""
 
     def __init__(self, stream: IO[bytes], size: int) -> None:
         self._stream, self._size, self._done = stream, size, 0
 
     def read(self, size: int = -1) -> bytes:
-        """As that of any stream."""
+        """Reads as any stream does."""
         data = self._stream.read(size)
         self._done += len(data)
         progress.advance("reading", self._done, self._size)
@@ -125,7 +125,7 @@ def _check_dtype(name: str, dtype: np.dtype[Any]) -> None:
 
 @contextlib.contextmanager
 def torch(path: Path) -> Iterator[Arrays]:
-    """Opens a file of ``torch.save``: tensors, and lists of numbers or text, however nested.
+    """Opens a file of ``torch.save``: tensors, and lists of numbers or text, at any depth.
 
     Names are joined by dots; the elements of a list are numbered; a tensor alone has the empty one.
     """
@@ -192,7 +192,7 @@ def _listed(values: Sequence[Any]) -> Stored:
 
 
 def _is_single(value: Any) -> bool:
-    """Whether a value is one number or text, in an array or not."""
+    """Whether a value is a single number or text, also as an array."""
     return isinstance(value, str | int | float) or (_is_array(value) and not _shape(value))
 
 
@@ -240,11 +240,11 @@ def h5(path: Path) -> Iterator[Arrays]:
 
 
 def _by_rows(stored: Any, chunk: int) -> np.ndarray:
-    """Reads a data set in pieces of whole chunks, and shows how much is read.
+    """Reads a data set in pieces of whole chunks, and reports progress.
 
     Args:
       stored: of HDF5 or Zarr.
-      chunk: rows of a chunk; one that is cut would be read twice.
+      chunk: rows of a chunk; a chunk that two pieces share would be read twice.
     """
     size = math.prod(stored.shape) * stored.dtype.itemsize
     if size <= _PIECE or stored.dtype.kind not in "biuf":

@@ -40,7 +40,7 @@ _HALVINGS = 64
 
 
 class Sample(NamedTuple):
-    """What a sample says of its population: sizes, and the ratios c'_j of all directions.
+    """Statistics of a sample: sizes, and the ratios c'_j of all directions.
 
     ``ratios`` are infinite for directions without variance within classes; only those ``kept``
     count. ``size`` is N, ``classes`` K, ``rank`` p, and ``limit`` the number of directions that
@@ -103,7 +103,7 @@ def adjusted_vci(sample: Sample, plugin: Scalar) -> Scalar:
 
 
 def jackknife_inflation(sample: Sample, count: Int[Array, " K"], vci: Scalar) -> Scalar:
-    """By what factor a jackknife over blocks overstates the variance of ``adjusted_vci``.
+    """The factor by which a jackknife over blocks overstates the variance of ``adjusted_vci``.
 
     Two causes. A sample's influence on a residual is that on its error over one minus its
     leverage, on average p / (N - 1) for the features and (K' - 1) / (N - 1) for the class means,

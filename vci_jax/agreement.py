@@ -23,7 +23,7 @@ from vci_jax.placement import anywhere, like, without_leading
 
 
 class Agreement(NamedTuple):
-    """The means to compare with, about ``centre``, and how many rows agreed of how many."""
+    """The class means about ``centre``, the number of rows, and of those that agreed."""
 
     centre: Float[Array, " D"]
     means: Float[Array, "K D"]

@@ -1,4 +1,4 @@
-"""The caveats of a report: what the numbers cannot say themselves.
+"""The caveats of a report: when its numbers must be read with care.
 
 Each rule looks at the finished numbers and a few facts about how they were made, and gives a
 ``Caveat`` where a reader must know more: rows that were refused, directions that were cut, bias of
@@ -220,7 +220,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _undefined(result: dict[str, Any], facts: dict[str, Any]) -> Iterator[Caveat]:
-    """Why values are missing that the data should have given, and which are."""
+    """Returns caveats about undefined values, with the reasons."""
     missing = tuple(
         name for name, value in result.items() if isinstance(value, float) and math.isnan(value)
     )

@@ -1,4 +1,4 @@
-"""Two or more sets of features of the same samples: which has collapsed more, and how sure is that.
+"""Comparison of two or more sets of features of the same samples, with intervals.
 
 Sets that are made of the same samples share most of their noise: where an image is hard, it is so
 for both networks. So their difference is taken block by block, and its error is far below that of
@@ -278,7 +278,7 @@ def _read(
     confidence: float,
     weighting: Weighting,
 ) -> Report:
-    """The report of a set; notes the classes of its rows in ``labels`` if they are known."""
+    """Returns the report of a set; adds the classes of its rows to ``labels`` if known."""
     if isinstance(given, Report):
         return given
     if not isinstance(given, ClassMoments):

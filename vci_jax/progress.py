@@ -1,4 +1,4 @@
-"""How far a command is, in one line of a terminal: what it does, the share done, the time left.
+"""The progress of a command in one terminal line: action, share done, time left.
 
     reading big.csv, 1,240 MiB 43 %, 12 s left ...
 
@@ -40,7 +40,7 @@ def begin(action: str, subject: str) -> None:
 
 
 def advance(action: str, done: int, of: int) -> None:
-    """Shows how much of an action is done, at most five times a second.
+    """Shows the progress of an action, at most five times a second.
 
     Args:
       action: that of ``begin``, or the next with the same subject.
@@ -62,7 +62,7 @@ def advance(action: str, done: int, of: int) -> None:
 
 
 def about(subject: str) -> None:
-    """Names another subject for what comes next."""
+    """Sets the subject of the next action."""
     global _stage
     if _stage is not None:
         _stage = _stage._replace(action="", subject=subject)

@@ -1,4 +1,4 @@
-"""Moments on disk, so that one pass can be cut over hosts and days.
+"""Moments on disk, so that a pass can be split over hosts and days.
 
 The state is a pytree of arrays, so Orbax saves it as it is; these two functions need only NumPy.
 """

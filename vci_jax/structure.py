@@ -63,7 +63,7 @@ def cdnv_adjusted(geometry: Geometry) -> Scalar:
 
 
 class _Class(NamedTuple):
-    """What a pair of classes is compared by, for one class or for a leading axis of them."""
+    """Quantities of a class that pairs are compared by, also with a leading axis of classes."""
 
     present: Bool[Array, "..."]
     offset: Float[Array, "... D"]
@@ -90,7 +90,7 @@ def _classes(geometry: Geometry) -> _Class:
 
 
 def _cdnv_of(square: Array, first: _Class, second: _Class) -> tuple[Array, Array]:
-    """CDNV and adjusted CDNV of classes whose means have that squared distance."""
+    """Returns CDNV and adjusted CDNV of two classes from the squared distance of their means."""
     apart = square > first.rounding**2 + second.rounding**2
     variance = (first.variance + second.variance) / 2
     plain = jnp.where(apart, variance / jnp.where(apart, square, 1), jnp.inf)

@@ -127,7 +127,7 @@ def _whiten_again(
     tail: Float[Array, "D D"],
     noise: Float[Array, ""],
 ) -> tuple[Float[Array, "D D"], Bool[Array, " D"], Int[Array, ""]]:
-    """Whitens what a first, rounded whitening left: root^T A root, near the identity.
+    """Whitens root^T A root, near the identity, after a first whitening with rounding.
 
     One eigensolver is lost below eps times the largest eigenvalue. Dividing the resolved
     directions out and solving again resolves the rest, if root^T A root is good to more digits

@@ -1,4 +1,4 @@
-"""Invariance laws: what may be done to features and labels without a metric noticing.
+"""Invariance laws: transformations of features and labels that leave metrics unchanged.
 
 A law names the metrics that must keep their value under its transformation. Every other metric
 must change, which catches an implementation that normalises away what it should measure.

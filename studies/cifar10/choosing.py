@@ -1,4 +1,4 @@
-"""Which cheap number picks the network that transfers best: regret against the probe itself.
+"""Choice of a network by a cheap score: its regret against the best network under the probe.
 
 Legend: B draws, of which the first is the estimate; N networks.
 """
@@ -17,7 +17,7 @@ DRAWS = 400
 # Keys of choices among other networks: without both VCI losses, and with settings added later.
 WITHOUT_VCI, WITH_ALL = "vci_plus, vci_minus", "all"
 ALL = "all"  # All labelled images of the target.
-# Of the images of pretraining, and whether a larger value is taken to be better.
+# Scores on pretraining images; 1 if larger is better, -1 if smaller is.
 SOURCE = {"accuracy": 1, "vci": 1, "vci_adjusted": 1}
 TARGET = {
     "vci_adjusted": -1,
@@ -136,7 +136,7 @@ def _of(values: np.ndarray, candidates: np.ndarray) -> np.ndarray:
 
 
 def size_table(choices: Choices) -> Table:
-    """What each score costs, with so many labelled images of the target."""
+    """Returns the table of regret by score and number of labelled images of the target."""
     regret, sizes_shown = choices.regret, ("500", "2000", ALL)
     rows = []
     for score in TARGET:
@@ -153,7 +153,7 @@ def size_table(choices: Choices) -> Table:
 
 
 def _with_all(choices: Choices) -> Iterable[tuple[str, tuple[str, str]]]:
-    """Names the scores of all labelled images, and of those of pretraining, with their keys."""
+    """Yields names and keys of the scores on all labelled images and on pretraining images."""
     for score in TARGET:
         if (score, ALL) in choices.regret:
             yield f"{NAMES[score]}, on the target", (score, ALL)
@@ -162,7 +162,7 @@ def _with_all(choices: Choices) -> Iterable[tuple[str, tuple[str, str]]]:
 
 
 def task_table(choices: Choices) -> Table:
-    """What each score costs on every task alone."""
+    """Returns the table of regret by score and task."""
     regret = choices.regret
     rows = [
         [name, *(f"{100 * value:.2f}" for value in regret[key][0])]
@@ -173,7 +173,7 @@ def task_table(choices: Choices) -> Table:
 
 
 def without_table(choices: Choices, left_out: dict[str, Choices]) -> Table:
-    """What each choice costs if some networks had not been there to choose."""
+    """Returns the table of regret if some settings were not among the candidates."""
     rows = []
     for name, key in _with_all(choices):
         lost = {names: entry.points(entry.regret[key])[0] for names, entry in left_out.items()}

@@ -33,7 +33,7 @@ _NAME = re.compile(r"\{\{([\w.]+)\}\}")
 
 
 class StudyData(NamedTuple):
-    """All that the text and the pictures are made of.
+    """The data behind the text and the pictures.
 
     Attributes:
       networks, drawn: of all settings.
@@ -215,7 +215,7 @@ def facts(study: StudyData) -> dict[str, str]:
 
 
 def compare(path: Path, text: str) -> str:
-    """Returns where a file parts from the text that it should have; empty if nowhere."""
+    """Returns the first difference between a file and its expected text, or nothing."""
     written = path.read_text().splitlines() if path.exists() else []
     lines = text.splitlines()
     for number, (old, new) in enumerate(zip([*written, ""], [*lines, ""], strict=False), start=1):
@@ -231,7 +231,7 @@ def _verdicts(study: StudyData) -> Table:
     judged = (study.verdicts["mlog"], study.verdicts["mlo"], study.wider["mlog"])
     for first, second, wide in zip(*judged, strict=True):
         statement = first.statement.replace("MLOG", "transfer")
-        # Where the statement is not about transfer, both are the same.
+        # Statements that are not about transfer have the same verdict for both.
         same = second == first and first.number != 13
         cells = [Raw(f"**{first.verdict}**{_small(first)}"), _effect(first)]
         cells += ["", ""] if same else [f"{second.verdict}{_small(second)}", _effect(second)]
@@ -243,7 +243,7 @@ def _verdicts(study: StudyData) -> Table:
 
 
 def _small(verdict: Verdict) -> str:
-    """Said of an effect that is there, and lies within the margin of an absent one."""
+    """Marks an effect that is present, but within the margin of an absent one."""
     within = max(-verdict.inner[0], verdict.inner[1]) < verdict.margin
     return ", small" if within and verdict.verdict != statements.ABSENT else ""
 
@@ -391,7 +391,7 @@ def _prediction(study: StudyData) -> Table:
 
 
 def left_out(x: np.ndarray, y: np.ndarray) -> float:
-    """Returns the root mean square error of a line fitted to all settings but the predicted."""
+    """Returns the root mean square error of leave-one-out predictions by a line."""
     errors = []
     for index in range(len(y)):
         u, v = np.delete(x, index), np.delete(y, index)

@@ -27,7 +27,9 @@ GROUPS = {
 SETTINGS = tuple(dict.fromkeys(name for group in GROUPS.values() for name in group))
 ADDED = tuple(f"lambda_{value}" for value in STRONGER)
 _UNTIMED = {"training": float("nan"), "scoring": float("nan")}
-LEAST_ACCURACY = 0.2  # A network below has not learned; the preregistration leaves it out.
+LEAST_ACCURACY = (
+    0.2  # The preregistration excludes networks of a lower accuracy, which have not learned.
+)
 
 OWN = "cifar10"
 # The test set of each task, and whether the task has all of its images.
@@ -73,12 +75,12 @@ class Networks(NamedTuple):
 
     @property
     def settings(self) -> list[str]:
-        """The settings that there are, in the order of ``SETTINGS``."""
+        """The settings that have a network, in the order of ``SETTINGS``."""
         return [name for name in SETTINGS if name in self.names]
 
 
 class Gains(NamedTuple):
-    """What is compared: mean log odds, the same less the network's own, and these."""
+    """MLO, MLOG, and the log odds of the network's own test accuracy."""
 
     mlo: np.ndarray
     mlog: np.ndarray
@@ -184,7 +186,7 @@ def log_odds(share: np.ndarray) -> np.ndarray:
 
 
 def pack(right: np.ndarray) -> str:
-    """Returns one bit an image, as text."""
+    """Packs one bit per image into text."""
     return base64.b64encode(np.packbits(right).tobytes()).decode()
 
 

@@ -1,4 +1,4 @@
-"""The pictures of the study: its design, its answer, and what a choice costs."""
+"""The pictures of the study: its design, its answer, and the regret of choices."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from studies.cifar10.networks import GROUPS, PLAIN, TASKS
 from studies.cifar10.words import NAMES, pretraining_title, title
 
 _WIDTH = style.PAGE
-# What stands beside some points of the first panel, and to which side of them.
+# Labels of some points of the first panel, and the side they stand on.
 _NAMED = {
     "vci_plus": ("+ 0.5 VCI", "above"),
     "vci_minus": ("- 0.5 VCI", "right"),
@@ -34,7 +34,7 @@ def draw(study: StudyData, directory: Path) -> list[Path]:
 
 
 def design(study: StudyData) -> Figure:
-    """Returns what was trained, in how many settings, and what it was scored on."""
+    """Draws the design: groups, settings and tasks."""
     figure = style.figure(_WIDTH, 2.9)
     axes = figure.subplots()
     axes.set_axis_off()

@@ -1,4 +1,4 @@
-"""The tables of docs/study/pilot.md: which training can tell settings of the loss apart.
+"""The tables of docs/study/pilot.md: effects of the loss beside noise, by training regime.
 
 The rows are in ``docs/study/pilot.json``, one for each trained network; ``pilot_score``
 adds those of further runs.

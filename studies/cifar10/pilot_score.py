@@ -57,7 +57,7 @@ def measure(path: Path, data_dir: str) -> pilot.Row:
             encoder, task, planned, options, root=encoder.directory / "features"
         )
         train, test = (Samples(*map(np.asarray, made.splits[name])) for name in ("train", "test"))
-        # Those below 1e-2 take nine tenths of the time, and were chosen for no network.
+        # Penalties below 1e-2 take nine tenths of the time, and were never chosen.
         values = score.VALUES[score.VALUES >= 1e-2]
         right = score.answers(train, test, made.num_classes, values)
         accuracies[task.name] = {"accuracy": float(np.mean(right)), "images": len(right)}

@@ -1,4 +1,4 @@
-"""How sure the study is: what is drawn anew, in one bootstrap.
+"""The bootstrap of the study: what each draw resamples.
 
 Test images and seeds always: an interval is then about these settings and these tasks. To ask about
 others like them, settings and data sets are drawn as well, all in one hierarchy.

@@ -1,4 +1,4 @@
-"""The raw file of a network: which test images its probes get right, and every cheap number.
+"""The raw file of a network: correct test images of its probes, and all cheap scores.
 
     python -m studies.cifar10.score RUN [RUN ...] --out docs/study/networks --data-dir DIR
 
@@ -38,7 +38,7 @@ VALUES = np.geomspace(1e-6, 1e6, 25)
 SIZES = (500, 2000)
 FOLDS, REPEATS = 5, 3
 NEIGHBOURS = 20
-# What a network is measured by, on the images of pretraining.
+# Metrics on the pretraining images.
 METRICS = (
     "accuracy",
     "loss",
@@ -137,7 +137,7 @@ def processor() -> str:
 
 
 def own_answers(encoder: Encoder, options: TransferConfig) -> np.ndarray:
-    """Returns which test images of pretraining the network's own last layer gets right."""
+    """Returns which pretraining test images the network's own head classifies correctly."""
     (task,) = tasks.choose("small", (OWN,), {}, Path(options.data_dir))
     planned = task_features.plan(encoder, task, logits=True)
     test = planned.splits["test"]
@@ -178,7 +178,7 @@ def targets(encoder: Encoder, options: TransferConfig) -> Iterator[Target]:
 
 
 def score(target: Target) -> dict[str, Any]:
-    """Returns which images the probe gets right, and the cheap numbers of parts of the images."""
+    """Returns the correct images of the probe, and the cheap scores of subsets of the images."""
     if target.test is None:
         right = [cross_fitted(target, repeat) for repeat in range(REPEATS)]
     else:
@@ -198,7 +198,7 @@ def score(target: Target) -> dict[str, Any]:
 def answers(
     train: Samples, test: Samples, num_classes: int, values: np.ndarray = VALUES
 ) -> np.ndarray:
-    """Returns which test images the probe of the paper's protocol gets right."""
+    """Returns which test images are correct under the probe of the paper's protocol."""
     result = sweep(train, test, num_classes, values=values)
     predicted = selection.predict(result.fit.kernel, result.fit.bias, test.features)
     return np.asarray(predicted == test.labels)
@@ -247,7 +247,7 @@ def folds(labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def part(samples: Samples, size: int) -> Samples:
-    """Returns so many images of even classes; the same for every network."""
+    """Returns a balanced subset of images, the same for every network."""
     if size >= len(samples.labels):
         return samples
     order = np.random.default_rng(0).permutation(len(samples.labels))
@@ -276,7 +276,9 @@ def cheap(samples: Samples, num_classes: int) -> dict[str, float]:
         "nearest_mean": np.mean(centroid == held_out.labels),
         "neighbours": np.mean(nearest == held_out.labels),
     }
-    if len(samples.labels) in SIZES:  # With all images it is what the others are judged by.
+    if (
+        len(samples.labels) in SIZES
+    ):  # With all images, the probe is the reference for the other scores.
         scores["probe"] = sweep(fitted, held_out, num_classes, validation=held_out).validation_score
     return {name: float(value) for name, value in scores.items()}
 

@@ -1,4 +1,4 @@
-"""The statements of docs/study/preregistration.md, and what the networks say of each.
+"""The statements of docs/study/preregistration.md, and the verdict on each.
 
 Legend: B draws, of which the first is the estimate; S settings.
 """
@@ -24,7 +24,7 @@ ALL = "all"
 
 
 class Verdict(NamedTuple):
-    """A statement with what was found.
+    """A statement and its verdict.
 
     Attributes:
       number: in the preregistration.

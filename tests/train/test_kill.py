@@ -151,16 +151,16 @@ def test_a_request_to_the_group_saves_whenever_it_comes(workers, whole, tmp_path
 def test_of_two_processes_one_trains_and_the_other_is_told(whole, tmp_path):
     """Started 0 to 30 s apart, VCI_PAIRS times: one ends with all rows, the other with 2.
 
-    The run waits at its passes, to last longer than that. Where the second process starts at least
+    The run waits at its saves, to last longer than that. Where the second process starts at least
     five seconds later, it is the one that is told.
     """
     moments, pairs = random.Random(0), int(os.environ.get("VCI_PAIRS", "3"))
     for pair in range(pairs):
         workdir, logs = tmp_path / f"run{pair}", [tmp_path / f"log{pair}{i}" for i in range(2)]
         distance = 30 * (pair + moments.random()) / pairs
-        processes = [start(workdir, logs[0], SECONDS_A_PASS="1.5")]
+        processes = [start(workdir, logs[0], SECONDS_A_SAVE="1.5")]
         time.sleep(distance)
-        processes.append(start(workdir, logs[1], SECONDS_A_PASS="1.5"))
+        processes.append(start(workdir, logs[1], SECONDS_A_SAVE="1.5"))
         codes = [process.wait(200) for process in processes]
         said = [log.read_text() for log in logs]
         assert sorted(codes) == [0, 2], (distance, codes, said[0][-500:], said[1][-500:])

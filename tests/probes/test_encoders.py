@@ -251,7 +251,10 @@ def test_causes_by_names():
 
 def test_unknown_words_list_the_kinds(tmp_path, capsys):
     (tmp_path / "w.pth").write_bytes(b"")
-    for word, begins in (("resnet51=w.pth", "'resnet51=w.pth' is no model"), ("nope", "'nope'")):
+    for word, begins in (
+        ("resnet51=w.pth", "'resnet51=w.pth' is neither a model nor"),
+        ("nope", "'nope'"),
+    ):
         with pytest.raises(ConfigError) as error:
             encoders.load(word, OPTIONS)
         assert str(error.value).startswith(begins)

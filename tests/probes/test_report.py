@@ -213,7 +213,7 @@ def test_a_group_lists_what_differs(tmp_path):
     assert (shared["seed"]["value"], shared["seed"]["set"]) == ("0", False)
     assert shared["epochs"]["set"], "4 is not the default of 300"
     words = _words(_page(tmp_path / "group")[0])
-    assert "Every setting has one run" in words
+    assert "Each setting has one run" in words
 
 
 def test_means_of_two_kinds_are_not_compared(tmp_path):

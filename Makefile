@@ -19,8 +19,8 @@ test: $(READY)  ## The test suite, without the tests marked slow.
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(TESTS)
 
 # Those that compare numbers, or train for long, have programs optimised as a user's are.
-OPTIMIZED := tests/test_conformance.py tests/test_train_norm.py \
-	tests/test_probes_optimum.py tests/test_interval.py tests/test_train_main.py
+OPTIMIZED := tests/vci_jax/test_conformance.py tests/train/test_norm.py \
+	tests/vci_jax/probe/test_optimum.py tests/vci_jax/test_interval.py tests/train/test_main.py
 slow: $(READY)  ## The tests marked slow.
 	VCI_TEST_OPTIMIZED=1 $(BIN)/python -m pytest -n 2 -m slow $(OPTIMIZED) $(TESTS)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(OPTIMIZED:%=--ignore=%) $(TESTS)

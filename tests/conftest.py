@@ -24,12 +24,11 @@ if os.environ.get("VCI_TEST_OPTIMIZED") != "1":
 import jax
 import numpy as np
 import pytest
+from shared_data import SHARED
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # Of a job in the background, and handed on to the processes that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture

@@ -2,8 +2,12 @@
 
 import json
 import math
+from pathlib import Path
+
+from probes.analysis.runs import Run
 
 CLASSES, DIM = 10, 16
+METRICS = ("vci", "fuzziness", "squared_distance", "cosine_similarity")
 
 
 def row(epoch, split, *, level=1.0, **changes):
@@ -122,3 +126,32 @@ def write_group(path, runs=5):
         )
         for i in range(runs)
     ]
+
+
+def epoch_rows(epochs=4):
+    return [
+        {
+            "epoch": e,
+            "split": s,
+            **{m: (i + 1 + (s == "test")) / (e + 1) for i, m in enumerate(METRICS)},
+        }
+        for e in range(epochs)
+        for s in ("train", "test")
+    ]
+
+
+def loaded_run(name, rows=None, **fields):
+    """A run of 30 epochs with every key that a figure needs; ``fields`` are set in each row."""
+    rows = epoch_rows(30) if rows is None else rows
+    spectrum = {"total": [2.0 / (i + 1) for i in range(40)], "between": [1.0, 0.5, 0.0]}
+    full = [
+        {
+            "within_between_part": 9 / (1 + row["epoch"]),
+            "within_orthogonal_part": 1 + row["epoch"],
+            "spectrum": spectrum,
+        }
+        | row
+        | fields
+        for row in rows
+    ]
+    return Run(name, "group", Path(name), {}, full, [], [])

@@ -34,5 +34,5 @@ def write_pth(path, tree):
 
 
 def read_tree(path):
-    """What ``vci_jax.files.read_tree`` would find; tests/test_files.py has torch read its own."""
+    """What ``vci_jax.files.read_tree`` finds; vci_jax/test_files.py has torch read its own."""
     return TREES[path] if path in TREES else read_file(path)

@@ -72,7 +72,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """``vci_jax.probe``, imported when it is asked for: it is half of the library."""
+    """Imports ``vci_jax.probe`` at its first use: it is half of the library."""
     if name == "probe":
         return importlib.import_module("vci_jax.probe")
     raise AttributeError(f"module 'vci_jax' has no attribute {name!r}")

@@ -9,7 +9,7 @@ from vci_jax.cli import main
 
 
 def run() -> NoReturn:
-    """Runs the command in a process of its own, whose signals it takes.
+    """Runs the command as the main program of a process, with its signal handlers.
 
     A closed pipe ends it in silence, as it does other programs; Ctrl-C with one line and 130, at
     once: threads of XLA have crashed where Python took its time to end.

@@ -25,14 +25,14 @@ _COUNTERS = ("id", "idx", "index", "row")
 
 
 class Columns(NamedTuple):
-    """Which columns of a table are read, by their places."""
+    """The columns of a table to read, by index."""
 
     features: list[int]
     label: int
 
 
 def csv(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a table of text, whose columns are parted by commas, semicolons, tabs or spaces.
+    """Reads a table of text with columns separated by commas, semicolons, tabs or spaces.
 
     A first row that is not all numbers (but for its last cell) names the columns; else they are
     called 0, 1, 2 and so on.
@@ -43,7 +43,7 @@ def csv(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarra
       labels: the name of the label's column; None for the one with such a name, or the last.
 
     Raises:
-      VCIError: for names that there are not, cells that are not numbers, or rows of another length.
+      VCIError: for unknown names, cells that are not numbers, or rows of another length.
     """
     delimiter, first, second = _start(path)
     named = not all(map(_is_number, first[:-1] or first))
@@ -78,10 +78,10 @@ def csv(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarra
     except UnicodeDecodeError as error:
         raise _not_utf8(path, error) from None
     except ValueError as error:
-        said = str(error).partition(";")[0].rstrip(".")
+        reason = str(error).partition(";")[0].rstrip(".")
         raise VCIError(
-            f"{path}: {said}, counted from 0 below the header. All columns but the label must hold "
-            "numbers, in every row; --features and --labels choose columns."
+            f"{path}: {reason}, counted from 0 below the header. All columns but the label must "
+            "hold numbers, in every row; --features and --labels choose columns."
         ) from None
     if "" in codes:
         row = int(np.argmax(cells[:, -1] == codes[""]))
@@ -137,7 +137,7 @@ def _lines(file: TextIO, path: Path, delimiter: str | None, columns: int) -> Ite
 
 
 def _labels(names: list[str]) -> np.ndarray:
-    """The different labels as integers if they are such, as other numbers, or as text."""
+    """Returns the distinct labels as integers if all are, else as numbers, else as text."""
     for kind in (np.int64, np.float64):
         try:
             return np.array(names).astype(kind)
@@ -147,7 +147,7 @@ def _labels(names: list[str]) -> np.ndarray:
 
 
 def _is_index(name: str) -> bool:
-    """Whether pandas has written the column to number the rows."""
+    """Whether the column is an index of the rows, as pandas writes it."""
     return not name or name.startswith(("Unnamed: ", "__index_level_"))
 
 
@@ -168,7 +168,7 @@ def parquet(path: Path, features: str | None, labels: str | None) -> tuple[np.nd
       labels: as for ``csv``.
 
     Raises:
-      VCIError: for names that there are not, columns of text among the features, or lists of
+      VCIError: for unknown names, columns of text among the features, or lists of
         unequal length.
       MissingPackageError: without PyArrow.
     """
@@ -196,11 +196,11 @@ def parquet(path: Path, features: str | None, labels: str | None) -> tuple[np.nd
             rows = _matrix(path, chosen[0], table[chosen[0]], parts)
         else:
             rows = np.stack([table[name].to_numpy() for name in chosen], axis=1)
-        found = table[label]
-        if types.is_dictionary(found.type):
-            found = found.cast(found.type.value_type)
+        column = table[label]
+        if types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
         parts.append(rows)
-        classes.append(found.to_numpy())
+        classes.append(column.to_numpy())
         progress.advance("reading", group + 1, groups)
     if not parts:
         return np.empty((0, len(chosen))), np.empty(0, int)
@@ -212,7 +212,7 @@ def _is_real(types: Any, kind: Any) -> bool:
 
 
 def _matrix(path: Path, name: str, column: Any, before: Sequence[np.ndarray]) -> np.ndarray:
-    """The lists of a column as rows, of the same length as those before."""
+    """Returns the lists of a column as rows of one length."""
     lengths = optional("pyarrow.compute", f"Reading {path}").list_value_length(column).to_numpy()
     if np.any(np.isnan(lengths)):
         row = int(np.argmax(np.isnan(lengths))) + sum(map(len, before))
@@ -236,22 +236,22 @@ def choose(
     features: str | None,
     labels: str | None,
 ) -> Columns:
-    """Returns the places of the label and of the features among the columns of a table.
+    """Returns the indices of the label column and of the feature columns of a table.
 
     Args:
       path: of the file, for errors.
       names: of all columns.
       text: which of them do not hold numbers.
       features: a name, or a pattern of names; None for all but the label.
-      labels: a name; None for the one that is called so, or the last.
+      labels: a name; None for the only column of a usual name (``LABELS``), or else the last.
 
     Raises:
       VCIError: for a name or pattern that fits none, or features that hold text or number the rows.
     """
     shown = ", ".join(names[:6]) + (f", ... ({len(names)} in all)" if len(names) > 6 else "")
     if labels is None:
-        known = [place for place, name in enumerate(names) if name.lower() in LABELS]
-        label = known[0] if len(known) == 1 else len(names) - 1
+        candidates = [place for place, name in enumerate(names) if name.lower() in LABELS]
+        label = candidates[0] if len(candidates) == 1 else len(names) - 1
     elif labels in names:
         label = list(names).index(labels)
     else:

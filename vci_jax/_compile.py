@@ -1,4 +1,4 @@
-"""Compilation of the finish, which is a long program that runs a few times a day.
+"""Fast compilation of long programs that run a few times a day.
 
 XLA's optimiser takes longer over it than it ever saves: nearly all the work is in LAPACK and in
 matrix products, which it does not touch. The first report of 10 classes and 256 features takes 6 s
@@ -19,7 +19,7 @@ _QUICK: dict[str, str | bool] = {
 
 
 def quick_jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Returns a decorator as ``jax.jit`` with these options, for functions that run seldom.
+    """Returns ``jax.jit`` with these options as a decorator, for functions that run rarely.
 
     On the host CPU alone, and not inside another jitted function, where JAX allows no options of
     the compiler.
@@ -28,6 +28,7 @@ def quick_jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., An
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.cache
         def program() -> Callable[..., Any]:
+            """Compiled at the first call, when XLA's options can be tried."""
             return jax.jit(function, compiler_options=dict(_understood()), **options)
 
         @functools.wraps(function)
@@ -41,8 +42,8 @@ def quick_jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., An
 
 @functools.cache
 def _understood() -> Mapping[str, Any]:
-    """Returns those of the options that this version of XLA has, and the user did not set."""
-    found = {}
+    """Returns the options that this version of XLA supports and the user has not set."""
+    options = {}
     for name, value in _QUICK.items():
         if name in os.environ.get("XLA_FLAGS", ""):
             continue
@@ -50,5 +51,5 @@ def _understood() -> Mapping[str, Any]:
             jax.jit(lambda x: x).lower(0.0).compile(compiler_options={name: value})
         except jax.errors.JaxRuntimeError:  # No such option.
             continue
-        found[name] = value
-    return found
+        options[name] = value
+    return options

@@ -1,4 +1,4 @@
-"""``vci_adjusted`` without each block of the data, from what all of the data gave.
+"""``vci_adjusted`` without each block of the data, from quantities of all of the data.
 
 Leaving out block b takes its scatter, and that of its class means about the others', off the whole:
 
@@ -26,11 +26,11 @@ from vci_jax.moments import ClassMoments
 
 # Ratios c_j are right to about this: far closer than leaving out a block changes them.
 _PRECISION = 1e-9
-_MARGIN = 10  # So far from a cutoff is clear of it: more than a norm that is estimated is off by.
+_MARGIN = 10  # A value this far from a cutoff is clear of it: estimated norms are more accurate.
 
 
 class Whole(NamedTuple):
-    """What ``without_each`` has to know of all of the data.
+    """Quantities of all of the data that ``without_each`` needs.
 
     ``scatter`` is the pooled S of all blocks, ``mean`` the class means about ``pivot``; ``varying``
     are the coordinates that are no constants. ``complete``: no direction was cut, and none is free
@@ -50,7 +50,7 @@ class Whole(NamedTuple):
 
 
 def whole(geometry: Geometry, data_eps: float) -> Whole:
-    """The facts about the geometry of all of the data, for the program that has factored it."""
+    """Returns ``Whole`` from a geometry that has been factored."""
     moments, canonical = geometry.moments, geometry.canonical
     scatter = moments.scatter + moments.scatter_residual
     within = jnp.diagonal(scatter)
@@ -105,12 +105,12 @@ def without_each(
     for b in np.flatnonzero(np.any(count, axis=1)):
         left = total - count[b]
         share = count[b] / np.maximum(left, 1)
-        # Where a class lies in this block alone, nothing of its mean is left, nor was between.
+        # A class that lies in this block alone leaves no mean, and adds nothing between classes.
         weight = np.where(left > 0, of_all.class_weight * share * total, 0)
         apart = (blocks.pivot[b].astype(float) - of_all.pivot) + blocks.mean[b] - of_all.mean
         apart = np.where(count[b][:, None] > 0, apart, 0)[:, columns] * scale
-        taken = blocks.scatter[b].astype(float) + blocks.scatter_residual[b]
-        rest = correlation - taken[columns][:, columns] * square
+        block_scatter = blocks.scatter[b].astype(float) + blocks.scatter_residual[b]
+        rest = correlation - block_scatter[columns][:, columns] * square
         rows = np.sqrt(weight)[:, None] * apart
         # Fortran's order, for LAPACK; it reads and writes one triangle of the symmetric matrix.
         rest = blas.dsyrk(-1.0, rows.T, beta=1.0, c=rest.T, overwrite_c=True, lower=True)

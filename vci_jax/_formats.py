@@ -33,7 +33,7 @@ class Stored(NamedTuple):
 
 Arrays = dict[str, Stored]
 
-_PIECE = 2**25  # Bytes that are read between two looks at the clock.
+_PIECE = 2**25  # Bytes that are read between two reports of progress.
 
 
 @contextlib.contextmanager
@@ -49,6 +49,7 @@ def npz(path: Path) -> Iterator[Arrays]:
 
 def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stored:
     def header() -> tuple[tuple[int, ...], np.dtype[Any], int]:
+        """Returns shape, type, and the number of bytes that follow."""
         with archive.open(info) as stream:
             return *_header(stream), info.file_size - stream.tell()
 
@@ -66,13 +67,13 @@ def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stored:
 
 
 class _Counted:
-    """A stream that shows how much of it has been read."""
+    """A stream that reports how much of it has been read."""
 
     def __init__(self, stream: IO[bytes], size: int) -> None:
         self._stream, self._size, self._done = stream, size, 0
 
     def read(self, size: int = -1) -> bytes:
-        """As that of any stream."""
+        """Reads as any stream does."""
         data = self._stream.read(size)
         self._done += len(data)
         progress.advance("reading", self._done, self._size)
@@ -124,7 +125,7 @@ def _check_dtype(name: str, dtype: np.dtype[Any]) -> None:
 
 @contextlib.contextmanager
 def torch(path: Path) -> Iterator[Arrays]:
-    """Opens a file of ``torch.save``: tensors, and lists of numbers or text, however nested.
+    """Opens a file of ``torch.save``: tensors, and lists of numbers or text, at any depth.
 
     Names are joined by dots; the elements of a list are numbered; a tensor alone has the empty one.
     """
@@ -161,10 +162,10 @@ def load_torch(path: Path) -> Any:
         with library.serialization.safe_globals(STAND_INS) if named else contextlib.nullcontext():
             return library.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError:
-        asked: list[str] = []
+        globals_: list[str] = []
         with contextlib.suppress(Exception):
-            asked = sorted(library.serialization.get_unsafe_globals_in_checkpoint(str(path)))
-        more = f" It asks for {', '.join(asked[:3])}." if asked else ""
+            globals_ = sorted(library.serialization.get_unsafe_globals_in_checkpoint(str(path)))
+        more = f" It asks for {', '.join(globals_[:3])}." if globals_ else ""
         raise VCIError(
             f"{path} is damaged, or holds more than tensors, arrays, numbers and text, which could "
             f"run any code; nothing in it was run.{more} If you trust it, load it with torch and "
@@ -191,7 +192,7 @@ def _listed(values: Sequence[Any]) -> Stored:
 
 
 def _is_single(value: Any) -> bool:
-    """Whether a value is one number or text, in an array or not."""
+    """Whether a value is a single number or text, also as an array."""
     return isinstance(value, str | int | float) or (_is_array(value) and not _shape(value))
 
 
@@ -223,6 +224,7 @@ def h5(path: Path) -> Iterator[Arrays]:
         )
 
         def reader(name: str, item: Any) -> Callable[[], Any]:
+            """Returns the function that reads a data set: text as strings, numbers as they are."""
             if library.check_string_dtype(item.dtype):
                 return lambda: np.asarray(item.asstr()[()], str)
 
@@ -238,11 +240,11 @@ def h5(path: Path) -> Iterator[Arrays]:
 
 
 def _by_rows(stored: Any, chunk: int) -> np.ndarray:
-    """Reads a data set in pieces of whole chunks, and shows how much is read.
+    """Reads a data set in pieces of whole chunks, and reports progress.
 
     Args:
       stored: of HDF5 or Zarr.
-      chunk: rows of a chunk; one that is cut would be read twice.
+      chunk: rows of a chunk; a chunk that two pieces share would be read twice.
     """
     size = math.prod(stored.shape) * stored.dtype.itemsize
     if size <= _PIECE or stored.dtype.kind not in "biuf":
@@ -264,6 +266,8 @@ def zarr(path: Path) -> Iterator[Arrays]:
     members = [("", opened)] if _is_array(opened) else opened.members(max_depth=None)
 
     def reader(array: Any) -> Callable[[], Any]:
+        """Returns the function that reads an array, unless its codec can run code."""
+
         def read() -> Any:
             if "pickle" in str(array.metadata.to_dict()):
                 raise VCIError(

@@ -1,4 +1,4 @@
-"""Arrays of NumPy inside files of ``torch.save``, rebuilt without NumPy's own functions for that.
+"""NumPy arrays inside files of ``torch.save``, rebuilt without NumPy's unpickling functions.
 
 ``torch.load(weights_only=True)`` calls what a file names if that is on a list. NumPy's
 ``_reconstruct``, ``dtype`` and ``__setstate__`` do not belong there: they believe whatever a file
@@ -40,7 +40,7 @@ class Array(np.ndarray):
     """An array that is empty until the file gives its contents."""
 
     def __new__(cls, *_: Any) -> "Array":
-        """Returns an empty one, whatever the file asks for."""
+        """Returns an empty array; the arguments of the file are ignored."""
         return np.empty(0, np.int8).view(cls)
 
     def __setstate__(self, state: Any) -> None:
@@ -65,7 +65,7 @@ def reconstruct(*_: Any) -> Array:
 
 
 def nothing(*_: Any) -> bytes:
-    """As ``bytes()``: those of an array without elements."""
+    """As ``bytes()``: the contents of an array without elements."""
     return b""
 
 

@@ -1,4 +1,4 @@
-"""Numbers as people read them: aligned text of at most 80 columns, and HTML for notebooks."""
+"""Tables for people: aligned text of at most 80 columns, and HTML for notebooks."""
 
 import html
 import math
@@ -15,7 +15,7 @@ LEGEND = "v more collapsed when smaller, ^ when larger"
 
 
 def number(value: Any, digits: int = 6) -> str:
-    """A number with so many significant digits, or the two ends of an interval with fewer."""
+    """Returns a number with ``digits`` significant digits, or an interval with fewer."""
     if value is None or any(map(math.isnan, value if isinstance(value, list) else [value])):
         return "undefined"
     if isinstance(value, list):
@@ -25,19 +25,19 @@ def number(value: Any, digits: int = 6) -> str:
 
 
 def marks(caveats: Sequence[Caveat], name: str) -> str:
-    """The numbers of the caveats that concern a metric: " [1,3]", or nothing."""
+    """Returns the numbers of the caveats about a metric, such as " [1,3]"."""
     places = [str(i) for i, caveat in enumerate(caveats, 1) if name in caveat.metrics]
     return f" [{','.join(places)}]" if places else ""
 
 
 def wrapped(text: str, indent: str = "  ", hanging: str | None = None) -> list[str]:
-    """A sentence on lines of at most ``WIDTH`` columns."""
+    """Wraps a sentence to lines of at most ``WIDTH`` columns."""
     later = indent if hanging is None else hanging
     return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=later)
 
 
 def footnotes(caveats: Sequence[Caveat]) -> list[str]:
-    """The sentences that ``marks`` refers to."""
+    """Returns the caveats as footnotes, numbered as by ``marks``."""
     return [
         line
         for i, caveat in enumerate(caveats, 1)
@@ -46,7 +46,7 @@ def footnotes(caveats: Sequence[Caveat]) -> list[str]:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells as lines: the first column to the left, the others to the right."""
+    """Aligns rows of cells: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
@@ -71,7 +71,7 @@ def report_text(report: Any, title: str = "") -> str:
 
 
 def metrics_text() -> str:
-    """All metrics, a line each: the key, which way is more collapsed, what it is, what it needs."""
+    """Lists all metrics, one per line: key, direction of collapse, title, and what it needs."""
     lines = [LEGEND, ""]
     for key, metric in METRICS.items():
         needs = f" (needs {' and '.join(metric.needs)})" if metric.needs else ""
@@ -80,7 +80,7 @@ def metrics_text() -> str:
 
 
 def summary(report: Any) -> str:
-    """How much data a report is of."""
+    """Returns the size of the data of a report in words."""
     return (
         f"{report['samples']:,} samples, {report['classes']} classes, {report['dim']} dimensions "
         f"(rank {report['kept_rank']}), weighting by {report['weighting']}"

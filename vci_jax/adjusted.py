@@ -40,7 +40,7 @@ _HALVINGS = 64
 
 
 class Sample(NamedTuple):
-    """What a sample says of its population: sizes, and the ratios c'_j of all directions.
+    """Statistics of a sample: sizes, and the ratios c'_j of all directions.
 
     ``ratios`` are infinite for directions without variance within classes; only those ``kept``
     count. ``size`` is N, ``classes`` K, ``rank`` p, and ``limit`` the number of directions that
@@ -92,9 +92,9 @@ def adjusted_vci(sample: Sample, plugin: Scalar) -> Scalar:
         lambda _, start: jax.lax.fori_loop(0, _HALVINGS, halve, (start, end))[0],
         along,
     )
-    _, found = _at(sample, jnp.exp(root))
+    _, total = _at(sample, jnp.exp(root))
     inner = jnp.minimum(sample.rank, sample.classes - 1)
-    mean = (found + (inner - jnp.sum(sample.kept))) / jnp.maximum(inner, 1)
+    mean = (total + (inner - jnp.sum(sample.kept))) / jnp.maximum(inner, 1)
     share = jnp.clip(mean, 0, 1)
     mean -= share**2 * (1 - share) / sample.size
     missing = sample.limit - inner  # apart, or collapse would be lost in the sum
@@ -103,7 +103,7 @@ def adjusted_vci(sample: Sample, plugin: Scalar) -> Scalar:
 
 
 def jackknife_inflation(sample: Sample, count: Int[Array, " K"], vci: Scalar) -> Scalar:
-    """By what factor a jackknife over blocks overstates the variance of ``adjusted_vci``.
+    """The factor by which a jackknife over blocks overstates the variance of ``adjusted_vci``.
 
     Two causes. A sample's influence on a residual is that on its error over one minus its
     leverage, on average p / (N - 1) for the features and (K' - 1) / (N - 1) for the class means,
@@ -121,12 +121,12 @@ def jackknife_inflation(sample: Sample, count: Int[Array, " K"], vci: Scalar) ->
     Reference: B. Efron and C. Stein, The jackknife estimate of variance, Annals of Statistics 9.
     """
     v = jnp.clip(vci, 1e-9, 1)
-    one, zero = jnp.ones_like(v), jnp.zeros_like(v)
+    ones, zeros = jnp.ones_like(v), jnp.zeros_like(v)
     inner = jnp.minimum(sample.rank, sample.classes - 1)
     outer = sample.rank - inner  # directions in which no class mean differs
     linear = 2 * inner * v**2 * (1 - v**2)
-    both = _pair_variance(v, v, one)
-    mixed = _pair_variance(one, v, zero)
+    both = _pair_variance(v, v, ones)
+    mixed = _pair_variance(ones, v, zeros)
     beyond = jnp.maximum(sample.classes - 1 - sample.rank, 0)  # between-class noise, no direction
     quadratic = inner * ((inner - 1) / 2 * both + outer * mixed + beyond * 2 * v**4) / sample.size
     twice = (linear + 2 * quadratic) / (linear + quadratic)

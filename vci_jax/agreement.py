@@ -23,7 +23,7 @@ from vci_jax.placement import anywhere, like, without_leading
 
 
 class Agreement(NamedTuple):
-    """The means to compare with, about ``centre``, and how many rows agreed of how many."""
+    """The class means about ``centre``, the number of rows, and of those that agreed."""
 
     centre: Float[Array, " D"]
     means: Float[Array, "K D"]
@@ -146,5 +146,5 @@ def ncc_agreement(agreement: Agreement) -> Float[Array, ""]:
       Papyan, Han & Donoho (2020), Fig. 7, which plots one minus this.
     """
     count = agreement.count.astype(agreement.means.dtype)
-    known = (agreement.count > 0) & (agreement.count < MAX_COUNT)
-    return agreement.agreed.astype(count.dtype) / jnp.where(known, count, jnp.nan)
+    defined = (agreement.count > 0) & (agreement.count < MAX_COUNT)
+    return agreement.agreed.astype(count.dtype) / jnp.where(defined, count, jnp.nan)

@@ -1,4 +1,4 @@
-"""Arrays of the host, brought to dtypes in which JAX reads the numbers they hold.
+"""Host arrays, converted to dtypes in which JAX reads their numbers correctly.
 
 ``jax.jit`` converts NumPy arguments before any function sees them: an int64 label of 2^40 becomes
 0, and the cache of compiled programs ignores byte order, so that big-endian features (FITS, HDF5)
@@ -138,7 +138,7 @@ def as_native(name: str, values: Any) -> Any:
     _check_kind(name, values)
     try:
         array = values if type(values) in (np.ndarray, np.memmap) else np.asarray(_on_host(values))
-    except Exception as error:  # Of whatever library the values are.
+    except Exception as error:  # The values may be of any array library.
         first = next(iter(str(error).splitlines()), type(error).__name__)
         ragged = "inhomogeneous" in first
         reason = "its rows have different lengths." if ragged else first
@@ -156,7 +156,7 @@ def as_native(name: str, values: Any) -> Any:
 
 
 def _check_kind(name: str, values: Any) -> None:
-    """Refuses names of files, and batches that have not been joined."""
+    """Refuses file names, and lists of batches that were not concatenated."""
     if isinstance(values, str | bytes | os.PathLike):
         raise VCIError(
             f"{name} is {str(values)[:60]!r}, not an array: vci_jax.read_features(path) reads "
@@ -196,13 +196,13 @@ def _is_tensor(value: Any) -> bool:
 
 
 def is_real(dtype: Any) -> bool:
-    """Whether a dtype is that of integers or floating-point numbers, bfloat16 and the like too."""
-    known = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
-    return bool(known) and np.dtype(dtype).kind not in "mM"  # NumPy takes durations for integers
+    """Whether a dtype is of integers or floating-point numbers, bfloat16 and similar included."""
+    numeric = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+    return bool(numeric) and np.dtype(dtype).kind not in "mM"  # NumPy takes durations for integers
 
 
 def labelled_rows(labels: np.ndarray) -> np.ndarray:
-    """Returns which rows have a label: all but those with -1 or -100, the marks for none.
+    """Returns which rows have a label: all but rows with -1 or -100, which mark its absence.
 
     Raises:
       VCIError: for other negative labels, with the first and its row.

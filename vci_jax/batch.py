@@ -1,4 +1,4 @@
-"""Vetting of one batch: what counts, what is padding, what is refused, and why.
+"""Checks of one batch: rows that count, padding, and rows that are refused.
 
 Every accumulator of the library takes its rows through ``vet``, so that a wrong label or a NaN
 means the same everywhere: it is left out, and counted.
@@ -95,7 +95,7 @@ def vet(
 
 
 def in_pieces(add: Callable[[_State, Batch], _State], state: _State, batch: Batch) -> _State:
-    """Adds a batch by a few rows at a time: a CPU waits for temporaries that leave its cache."""
+    """Adds a batch in pieces of a few rows, whose temporaries stay in the cache of a CPU."""
     size, dim = batch.features.shape
     rows = chunk_rows(dim)
 
@@ -107,7 +107,7 @@ def in_pieces(add: Callable[[_State, Batch], _State], state: _State, batch: Batc
 
 
 def chunk_rows(dim: int) -> int:
-    """How many rows at a time keep the work on them in the cache of a CPU."""
+    """Returns the number of rows whose temporaries stay in the cache of a CPU."""
     return min(max(2**19 // dim, 128), 1024)
 
 
@@ -137,7 +137,7 @@ def per_class(values: Array, batch: Batch, num_classes: int) -> Array:
 def add_per_class(
     table: Float[Array, "K D"], rows: Float[Array, "N D"], batch: Batch
 ) -> Float[Array, "K D"]:
-    """Adds rows to their classes: those of a part first, where a class has many, to round less."""
+    """Adds rows to their classes; many rows of a class are first summed, to round less."""
     if 4 * table.shape[0] > rows.shape[0]:
         return table.at[batch.labels].add(rows, mode="drop")
     return table + per_class(rows, batch, table.shape[0])

@@ -1,4 +1,4 @@
-"""METRICS: what each metric is called, what it says, and which way it goes.
+"""METRICS: the title, the meaning and the direction of each metric.
 
 The one place where any of this is said. The tables of ``Report`` and of the command line, the
 training program, the figures and the report page read it.
@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 
 class Metric(NamedTuple):
-    """What is known of one metric before any data are seen.
+    """One metric: its names, its meaning, its range and its source.
 
     Attributes:
       key: its name in reports, files and ``metrics=``.
@@ -49,7 +49,7 @@ class Metric(NamedTuple):
     needs: tuple[str, ...] = ()
 
 
-# Which sign, on which data: the two questions that users confuse.
+# The direction depends on whose labels are used, which users confuse.
 ON_PRETRAINING = (
     "On the labels of pretraining, less collapse (larger vci) went with better transfer in the "
     "paper."

@@ -1,4 +1,4 @@
-"""CODES: what each caveat of a report means, and what to do about it.
+"""CODES: the meaning of each caveat of a report, and what to do about it.
 
 A caveat's message speaks of the data at hand, and its wording may change. A code is stable:
 programs may test for it, and the documentation explains it from here.

@@ -1,4 +1,4 @@
-"""The caveats of a report: what the numbers cannot say themselves.
+"""The caveats of a report: when its numbers must be read with care.
 
 Each rule looks at the finished numbers and a few facts about how they were made, and gives a
 ``Caveat`` where a reader must know more: rows that were refused, directions that were cut, bias of
@@ -39,14 +39,14 @@ def find(result: dict[str, Any], facts: dict[str, Any], data_eps: float) -> list
         K sum_k (n_k / N)^2 and the relative spread of the classes' variances.
       data_eps: roundoff of the moments.
     """
-    found = [*_rows(result), *_degenerate(result, facts)]
+    caveats = [*_rows(result), *_degenerate(result, facts)]
     some, every = facts["underflowed"]
     if not (facts["overflowed"] or every):
-        found += [*_sample_size(result), *_class_size(result, facts), *_unequal(result, facts)]
-        found += [] if some else _cut(result, facts, data_eps)
-        found += _precision(result, facts, data_eps)
-    found += _undefined(result, facts)
-    return [caveat for caveat in found if caveat.metrics]
+        caveats += [*_sample_size(result), *_class_size(result, facts), *_unequal(result, facts)]
+        caveats += [] if some else _cut(result, facts, data_eps)
+        caveats += _precision(result, facts, data_eps)
+    caveats += _undefined(result, facts)
+    return [caveat for caveat in caveats if caveat.metrics]
 
 
 def _rows(result: dict[str, Any]) -> Iterator[Caveat]:
@@ -220,7 +220,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _undefined(result: dict[str, Any], facts: dict[str, Any]) -> Iterator[Caveat]:
-    """Why values are missing that the data should have given, and which are."""
+    """Returns caveats about undefined values, with the reasons."""
     missing = tuple(
         name for name, value in result.items() if isinstance(value, float) and math.isnan(value)
     )

@@ -1,4 +1,4 @@
-"""Two or more sets of features of the same samples: which has collapsed more, and how sure is that.
+"""Comparison of two or more sets of features of the same samples, with intervals.
 
 Sets that are made of the same samples share most of their noise: where an image is hard, it is so
 for both networks. So their difference is taken block by block, and its error is far below that of
@@ -30,7 +30,7 @@ _SHOWN = ("vci", "vci_adjusted", "vci_interval", "fuzziness")
 
 
 class Difference(NamedTuple):
-    """One metric of the first set minus that of the second, on the same samples.
+    """The difference of one metric between two sets of features of the same samples.
 
     Attributes:
       first: the name of a set.
@@ -41,7 +41,7 @@ class Difference(NamedTuple):
       high: the upper end.
       p_value: of no difference, for this pair alone.
       p_holm: the same, corrected for all pairs of this metric (Holm 1979).
-      apart: whether the two can be told apart, all pairs taken together.
+      apart: whether the two differ significantly, corrected for the number of pairs.
     """
 
     first: str
@@ -85,12 +85,12 @@ class Comparison:
         Raises:
           VCIError: for sets or a metric that were not compared.
         """
-        for one in self.differences:
-            if one.metric == metric and one[:2] == (first, second):
-                return one
-            if one.metric == metric and one[:2] == (second, first):
-                return one._replace(first=first, second=second, difference=-one.difference,
-                                    low=-one.high, high=-one.low)  # fmt: skip
+        for entry in self.differences:
+            if entry.metric == metric and entry[:2] == (first, second):
+                return entry
+            if entry.metric == metric and entry[:2] == (second, first):
+                return entry._replace(first=first, second=second, difference=-entry.difference,
+                                      low=-entry.high, high=-entry.low)  # fmt: skip
         metrics = ", ".join(dict.fromkeys(d.metric for d in self.differences))
         raise VCIError(
             f"{first!r} and {second!r} were not compared by {metric!r}; there are the sets "
@@ -117,7 +117,7 @@ class Comparison:
         """A plain dictionary: ``sets``, ``differences`` and ``confidence``."""
         return {
             "sets": {name: report.to_dict() for name, report in self.reports.items()},
-            "differences": [one.to_dict() for one in self.differences],
+            "differences": [entry.to_dict() for entry in self.differences],
             "confidence": self.confidence,
         }
 
@@ -278,7 +278,7 @@ def _read(
     confidence: float,
     weighting: Weighting,
 ) -> Report:
-    """The report of a set; notes the classes of its rows in ``labels`` if they are known."""
+    """Returns the report of a set; adds the classes of its rows to ``labels`` if known."""
     if isinstance(given, Report):
         return given
     if not isinstance(given, ClassMoments):
@@ -319,11 +319,11 @@ def _check_same(
                 f"{a} and {b} have other labels ({where}): compare features of the same samples in "
                 "the same order."
             )
-    for (a, one), (b, other) in itertools.pairwise(states.items()):
-        if not np.array_equal(one.counts, other.counts):
+    for (a, state), (b, other) in itertools.pairwise(states.items()):
+        if not np.array_equal(state.counts, other.counts):
             raise VCIError(
-                f"The blocks of {a} and {b} do not hold the same samples: {len(one.counts)} blocks "
-                f"of {one.counts.sum(axis=1)[:3].tolist()} ... and {len(other.counts)} of "
+                f"The blocks of {a} and {b} do not hold the same samples: {len(state.counts)} "
+                f"blocks of {state.counts.sum(axis=1)[:3].tolist()} ... and {len(other.counts)} of "
                 f"{other.counts.sum(axis=1)[:3].tolist()} ... samples, or other classes. Measure "
                 "the same rows in the same order and the same blocks."
             )

@@ -1,4 +1,4 @@
-"""What is said when a number cannot be given, or must be read with care."""
+"""Errors, for input without an answer, and caveats, for numbers to be read with care."""
 
 import importlib
 from collections.abc import Sequence
@@ -52,10 +52,10 @@ def check_dtype(dtype: Any) -> np.dtype:
       VCIError: for what names none.
     """
     try:
-        known: np.dtype = np.dtype(dtype)
+        checked: np.dtype = np.dtype(dtype)
     except TypeError:
         raise VCIError(f"dtype must be float32 or float64, got {dtype!r}.") from None
-    return known
+    return checked
 
 
 def check_moments(*states: Any) -> None:

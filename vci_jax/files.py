@@ -157,7 +157,7 @@ def read_tree(path: str | os.PathLike[str]) -> Any:
 
 
 def _kind(path: Path) -> str:
-    """The format of a file, a key of ``_ARRAYS`` or ``_TABLES``; refused if it is none of these."""
+    """The format of a file, a key of ``_ARRAYS`` or ``_TABLES``; other formats are refused."""
     with explained(path, "readable"):
         if path.is_dir():
             marks = ("zarr.json", ".zarray", ".zgroup")
@@ -192,8 +192,8 @@ def explained(path: Path, kind: str) -> Iterator[None]:
     try:
         yield
     except VCIError as error:
-        said = str(error)
-        raise type(error)(said if str(path) in said else f"{path}: {said}") from None
+        message = str(error)
+        raise type(error)(message if str(path) in message else f"{path}: {message}") from None
     except FileNotFoundError:
         raise VCIError(f"{path}: no such file.") from None
     except MemoryError:

@@ -237,8 +237,8 @@ _without_each = quick_jit(static_argnames=("names", "weighting", "data_eps"))(wi
 def holm(p_values: np.ndarray) -> np.ndarray:
     """Returns p-values adjusted for their number by Holm's step-down rule; NaN stays out of it."""
     adjusted = np.full(len(p_values), np.nan)
-    known = np.flatnonzero(np.isfinite(p_values))
-    order = known[np.argsort(p_values[known], kind="stable")]
+    defined = np.flatnonzero(np.isfinite(p_values))
+    order = defined[np.argsort(p_values[defined], kind="stable")]
     factors = len(order) - np.arange(len(order))
     adjusted[order] = np.minimum(np.maximum.accumulate(p_values[order] * factors), 1.0)
     return adjusted

@@ -64,7 +64,7 @@ def as_classes(labels: Any, size: int) -> tuple[np.ndarray, int | None]:
         )
     if array.ndim == 2:
         columns = array.shape[1]
-        array = _of_one_hot(array)
+        array = _from_one_hot(array)
     if array.ndim != 1:
         raise VCIError(
             f"labels have shape {list(array.shape)}. {_NEEDS}: pass [N] or one-hot rows [N, K]."
@@ -91,7 +91,7 @@ def _numbered(labels: np.ndarray, num_classes: int | None) -> tuple[np.ndarray, 
     return codes, num_classes
 
 
-def _of_one_hot(rows: np.ndarray) -> np.ndarray:
+def _from_one_hot(rows: np.ndarray) -> np.ndarray:
     """The column of the one in every row."""
     if rows.dtype.kind not in "biuf":
         raise VCIError(f"labels are {rows.dtype} of shape {list(rows.shape)}. {_NEEDS}: pass [N].")
@@ -114,7 +114,7 @@ def _of_one_hot(rows: np.ndarray) -> np.ndarray:
     )
 
 
-def _of_numbers(labels: np.ndarray) -> np.ndarray:
+def _from_numbers(labels: np.ndarray) -> np.ndarray:
     """Objects that are numbers as an array: of integers, exactly, if they all are whole."""
     values = [label.item() if isinstance(label, np.number) else label for label in labels]
     whole = all(isinstance(value, int) or value.is_integer() for value in values)
@@ -134,7 +134,7 @@ def _whole(labels: np.ndarray) -> np.ndarray:
         if all(isinstance(label, str | bytes) for label in labels):
             return labels.astype(str)
         if all(isinstance(label, int | float | np.number) for label in labels):
-            return _whole(_of_numbers(labels))
+            return _whole(_from_numbers(labels))
         odd = next(label for label in labels if not isinstance(label, str))
         raise VCIError(
             f"labels hold {odd!r}, neither all text nor all numbers: remove the rows without a "

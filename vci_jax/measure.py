@@ -1,4 +1,4 @@
-"""The three-line way in: a callable, an iterable of batches, a report.
+"""``measure``: a report from a callable and an iterable of batches.
 
 Legend: N samples in a batch, K classes, D feature dimension.
 """
@@ -118,7 +118,7 @@ def measure(
 
 
 def _check_callable(feature_fn: Any, batches: Any) -> None:
-    """Refuses arguments that are no function and no batches."""
+    """Refuses arguments that are not a function, or not batches."""
     if not callable(feature_fn):
         raise VCIError(
             f"feature_fn must be a function of the inputs, got {type(feature_fn).__name__}: for "
@@ -136,7 +136,7 @@ def _in_native_order(leaf: Any) -> Any:
 
 
 def _layers(features: Any, head: Head | None) -> dict[str | None, Any]:
-    """Features by layer; by None if there is one that has no name."""
+    """Returns features by layer; a single layer without a name has the key None."""
     named = isinstance(features, Mapping)
     if named and head is not None:
         raise VCIError("head belongs to one layer: let feature_fn return its features alone.")

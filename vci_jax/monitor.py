@@ -1,4 +1,4 @@
-"""Collapse of a network while any program trains it, in the files that ``train`` writes.
+"""``Monitor``: metrics during any training program, in the files that ``train`` writes.
 
 Legend: N rows of a batch, K classes, D features, B blocks.
 """
@@ -126,7 +126,7 @@ class Monitor:
         *,
         logits: Any = None,
     ) -> None:
-        """Takes up a batch of a split, of a network in evaluation mode.
+        """Adds a batch of a split, from a network in evaluation mode.
 
         The host does not wait for the device.
 
@@ -242,14 +242,14 @@ class Monitor:
         features = state.moments[deepest]
         if head is not None:
             head = check_head(head, features.mean.shape[-1], self._num_classes)
-        found = report(features, head=head)
+        measured = report(features, head=head)
         row = {} if state.answers is None else _scores(state.answers)
-        row |= found
+        row |= measured
         others = {name: report(m) for name, m in state.moments.items() if name != deepest}
         if others:
             row["layers"] = {
-                name: {metric: one[metric] for metric in LAYER_METRICS}
-                for name, one in others.items()
+                name: {metric: values[metric] for metric in LAYER_METRICS}
+                for name, values in others.items()
             }
         columns = jax.device_get(_classes(features))
         if state.answers is not None:
@@ -257,11 +257,11 @@ class Monitor:
             columns["accuracy"] = np.where(samples > 0, right / np.maximum(samples, 1), np.nan)
         lists: Row = {name: column.tolist() for name, column in columns.items()}
         row["seconds"] = time.perf_counter() - start
-        return found, row, lists if self._names is None else lists | {"name": self._names}
+        return measured, row, lists if self._names is None else lists | {"name": self._names}
 
 
 class _Split:
-    """What came of a split: moments by layer, and the sums over its logits."""
+    """The state of a split: moments by layer, and sums over its logits."""
 
     def __init__(
         self, moments: dict[str, ClassMoments], *, has_logits: bool, num_classes: int
@@ -292,7 +292,7 @@ class _Directory:
         self._rows = {name: _read(path / name) for name in ("metrics.jsonl", "pictures.jsonl")}
 
     def write(self, rows: list[Row], classes: Row, pictures: list[Row]) -> None:
-        """Adds rows of a step, in place of those of this step and of later ones."""
+        """Writes the rows of a step; they replace rows of this step and of later ones."""
         step, splits = rows[0]["step"], {row["split"] for row in rows}
         self._path.mkdir(parents=True, exist_ok=True)
         for name, new in (("pictures.jsonl", pictures), ("metrics.jsonl", rows)):
@@ -307,7 +307,7 @@ class _Directory:
 
 
 def _read(file: Path) -> list[Row]:
-    """The rows of a file, none if it is not there."""
+    """Returns the rows of a file, or nothing if it does not exist."""
     if not file.exists():
         return []
     try:
@@ -340,7 +340,7 @@ def deal(
     mask = jnp.ones(labels.shape) if mask is None else mask
 
     def dealt(rows: jax.Array) -> jax.Array:
-        lacking = -rows.shape[0] % blocks  # Rows of zeros, which the mask rules out.
+        lacking = -rows.shape[0] % blocks  # Rows of zeros, which the mask excludes.
         padded = jnp.pad(rows, [(0, lacking)] + [(0, 0)] * (rows.ndim - 1))
         return jnp.swapaxes(padded.reshape(-1, blocks, *rows.shape[1:]), 0, 1)
 

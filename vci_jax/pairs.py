@@ -76,7 +76,7 @@ def split(classes: _Classes, block: int) -> tuple[_Classes, int]:
 def nearest(
     rows: Float[Array, "N D"], means: Float[Array, "K D"], squares: Float[Array, "N K"]
 ) -> Int[Array, " N"]:
-    """The class whose mean is nearest to each row, the lower index among equals.
+    """Returns the class whose mean is nearest to each row; of equals, the lower index.
 
     ``squares`` are their squared distances, but for a term of the row; infinite for classes that do
     not count. Those are sums of products, whose rounding hides what lies near to each other and far

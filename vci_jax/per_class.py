@@ -1,4 +1,4 @@
-"""Which classes have collapsed, and which are still mixed up with which.
+"""Metrics of each class: which have collapsed, and which still overlap.
 
 The other metrics are averages; these are what is averaged, one entry a class. Sort by
 ``squared_distance`` to see the loosest classes; look up ``nearest`` to see what they blur into.
@@ -26,7 +26,7 @@ _PAIRS = 2**22  # pairs of classes compared at once: 32 MiB in float64
 def per_class(
     moments: ClassMoments, *, weighting: Weighting = "sample"
 ) -> dict[str, Num[Array, " K"]]:
-    """Returns the spread, place and closest neighbour of every class.
+    """Returns the spread, the position and the closest neighbour of every class.
 
     Args:
       moments: one state.

@@ -1,4 +1,4 @@
-"""Features as points of a plane: a few hundred samples of a split, to look at.
+"""Features as points in a plane: a few hundred samples of a split, for display.
 
 The plane is that of the best linear probe: least squares from the features to the corners of a
 regular polygon, one for each class. It is a projection of the discriminant directions, and what
@@ -60,7 +60,7 @@ def fit_plane(blocks: ClassMoments) -> Plane:
 
 
 def draw(plane: Plane, features: Any, labels: Any, mask: Any) -> dict[str, Any]:
-    """Returns ``label``, ``x`` and ``y`` of the samples that ``mask`` does not leave out."""
+    """Returns ``label``, ``x`` and ``y`` of the samples under ``mask``."""
     present = np.asarray(mask) > 0
     points = np.asarray(features, float)[present] @ plane.kernel + plane.bias
     return {
@@ -71,7 +71,7 @@ def draw(plane: Plane, features: Any, labels: Any, mask: Any) -> dict[str, Any]:
 
 
 class Few(NamedTuple):
-    """The first n samples of each class, and for how many of them there were rows."""
+    """Room for the first n samples of each class, and how many of it are filled."""
 
     features: Float[Array, "K n D"]
     filled: Int[Array, " K"]
@@ -91,7 +91,7 @@ def keep(
     labels: Int[Array, " N"],
     mask: Bool[Array, " N"] | None = None,
 ) -> Few:
-    """Takes up the samples of a batch for which there is room.
+    """Adds the samples of a batch for which there is room.
 
     By class, so that the picture of a shuffled split has the same number of each in every epoch,
     and that of a split that is sorted by class has all of them.
@@ -110,7 +110,7 @@ def keep(
 
 
 def points(plane: Plane, few: Few) -> dict[str, Any]:
-    """Returns ``label``, ``x`` and ``y`` of the samples that were kept, in the order of labels."""
+    """Returns ``label``, ``x`` and ``y`` of the stored samples, in the order of labels."""
     features, filled = jax.device_get(few)
     classes, each, dim = features.shape
     labels = np.repeat(np.arange(classes), each)

@@ -38,6 +38,7 @@ def anywhere(
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
         def call(tree: Any, rest: tuple[tuple[int, Any], ...], *arrays: jax.Array) -> _R:
+            """Calls the function with arrays back in their places among the other arguments."""
             fixed, given = dict(rest), iter(arrays)
             leaves = [fixed[i] if i in fixed else next(given) for i in range(tree.num_leaves)]
             args, kwargs = tree.unflatten(leaves)
@@ -48,6 +49,7 @@ def anywhere(
 
         @functools.wraps(function)
         def placed(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            """Runs the function on arrays that vary alike, on an Explicit mesh by ``result``."""
             leaves, tree = jax.tree.flatten((args, kwargs))
             arrays = alike([leaf for leaf in leaves if isinstance(leaf, jax.Array)])
             rest = tuple((i, x) for i, x in enumerate(leaves) if not isinstance(x, jax.Array))

@@ -1,4 +1,4 @@
-"""How far a command is, in one line of a terminal: what it does, the share done, the time left.
+"""The progress of a command in one terminal line: action, share done, time left.
 
     reading big.csv, 1,240 MiB 43 %, 12 s left ...
 
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 
 class _Stage(NamedTuple):
-    """What is done, to what, since when, and when that was last shown."""
+    """An action, its subject, when it began, and when it was last shown."""
 
     action: str
     subject: str
@@ -26,7 +26,7 @@ _EVERY_SECONDS = 0.2
 
 
 def begin(action: str, subject: str) -> None:
-    """Shows on stderr, if that is a terminal, what is done from now on.
+    """Shows on stderr, if that is a terminal, which action is running.
 
     Args:
       action: such as ``"reading"``.
@@ -40,7 +40,7 @@ def begin(action: str, subject: str) -> None:
 
 
 def advance(action: str, done: int, of: int) -> None:
-    """Shows how much of an action is done, at most five times a second.
+    """Shows the progress of an action, at most five times a second.
 
     Args:
       action: that of ``begin``, or the next with the same subject.
@@ -62,7 +62,7 @@ def advance(action: str, done: int, of: int) -> None:
 
 
 def about(subject: str) -> None:
-    """Names another subject for what comes next."""
+    """Sets the subject of the next action."""
     global _stage
     if _stage is not None:
         _stage = _stage._replace(action="", subject=subject)

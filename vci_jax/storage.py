@@ -1,4 +1,4 @@
-"""Moments on disk, so that one pass can be cut over hosts and days.
+"""Moments on disk, so that a pass can be split over hosts and days.
 
 The state is a pytree of arrays, so Orbax saves it as it is; these two functions need only NumPy.
 """
@@ -56,10 +56,10 @@ def _checked(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> ClassMoments:
     counts = {name: getattr(moments, name) for name in whole}
     odd = [name for name, leaf in counts.items() if leaf.dtype.kind not in "iu"]
     if odd or kinds not in ({np.dtype(np.float32)}, {np.dtype(np.float64)}):
-        found = ", ".join(f"{name} {leaf.dtype}" for name, leaf in moments._asdict().items())
+        listing = ", ".join(f"{name} {leaf.dtype}" for name, leaf in moments._asdict().items())
         raise VCIError(
             f"{path} does not hold moments: counts must be integers, all else float32 or all "
-            f"float64, got {found}."
+            f"float64, got {listing}."
         )
     _check_shapes(path, moments)
     return moments._replace(
@@ -74,10 +74,10 @@ def _check_shapes(path: pathlib.Path, moments: ClassMoments) -> None:
     expected = jax.eval_shape(partial(init, max(num_classes, 1), max(dim, 1)))._asdict()
     wrong = [name for name, leaf in expected.items() if shapes[name] != (*lead, *leaf.shape)]
     if wrong:
-        found = ", ".join(f"{name} {list(shapes[name])}" for name in ["mean", *wrong[:3]])
+        listing = ", ".join(f"{name} {list(shapes[name])}" for name in ["mean", *wrong[:3]])
         raise VCIError(
             f"{path} does not hold moments: its arrays have shapes that do not fit each other, "
-            f"{found}. Write it with vci_jax.save."
+            f"{listing}. Write it with vci_jax.save."
         )
 
 

@@ -63,7 +63,7 @@ def cdnv_adjusted(geometry: Geometry) -> Scalar:
 
 
 class _Class(NamedTuple):
-    """What a pair of classes is compared by, for one class or for a leading axis of them."""
+    """Quantities of a class that pairs are compared by, also with a leading axis of classes."""
 
     present: Bool[Array, "..."]
     offset: Float[Array, "... D"]
@@ -89,15 +89,15 @@ def _classes(geometry: Geometry) -> _Class:
     )
 
 
-def _cdnv_of(square: Array, one: _Class, other: _Class) -> tuple[Array, Array]:
-    """CDNV and adjusted CDNV of classes whose means have that squared distance."""
-    apart = square > one.rounding**2 + other.rounding**2
-    variance = (one.variance + other.variance) / 2
+def _cdnv_of(square: Array, first: _Class, second: _Class) -> tuple[Array, Array]:
+    """Returns CDNV and adjusted CDNV of two classes from the squared distance of their means."""
+    apart = square > first.rounding**2 + second.rounding**2
+    variance = (first.variance + second.variance) / 2
     plain = jnp.where(apart, variance / jnp.where(apart, square, 1), jnp.inf)
-    unbiased = square - one.error - other.error
-    known = apart & (unbiased > 0)
-    adjusted = (one.unbiased + other.unbiased) / 2 / jnp.where(known, unbiased, 1)
-    return plain, jnp.where(known, adjusted, jnp.nan)
+    unbiased = square - first.error - second.error
+    resolved = apart & (unbiased > 0)
+    adjusted = (first.unbiased + second.unbiased) / 2 / jnp.where(resolved, unbiased, 1)
+    return plain, jnp.where(resolved, adjusted, jnp.nan)
 
 
 def cdnv_and_adjusted(geometry: Geometry) -> tuple[Scalar, Scalar]:
@@ -135,7 +135,7 @@ def _squared_distances(left: _Class, right: _Class, chosen: Bool[Array, "B B"]) 
 
 
 def _differences(left: Float[Array, "B D"], right: Float[Array, "B D"]) -> Float[Array, "B B"]:
-    squares: Array = jax.lax.map(lambda one: jnp.sum((right - one) ** 2, axis=1), left)
+    squares: Array = jax.lax.map(lambda row: jnp.sum((right - row) ** 2, axis=1), left)
     return squares
 
 
@@ -209,8 +209,8 @@ def equiangularity(geometry: Geometry) -> Scalar:
       Papyan, Han & Donoho (2020), Fig. 3. Zero for K = 2, where there is one pair.
     """
     norms = lengths(geometry.offsets)
-    known = norms > mean_rounding(geometry)
-    safe = jnp.where(known, norms, jnp.where(geometry.present, jnp.nan, 1))
+    resolved = norms > mean_rounding(geometry)
+    safe = jnp.where(resolved, norms, jnp.where(geometry.present, jnp.nan, 1))
     classes = (geometry.present, geometry.offsets / safe[:, None])
 
     def mean(of: Callable[[Array], Array]) -> Array:
@@ -300,6 +300,6 @@ def _apart(geometry: Geometry) -> Bool[Array, ""]:
 
 
 def _mean_over(values: Array, where: Array) -> Scalar:
-    """Mean over the entries asked for; NaN if there are none."""
+    """Mean over the selected entries; NaN without any."""
     size = jnp.sum(where).astype(values.dtype)
     return jnp.sum(jnp.where(where, values, 0)) / jnp.where(size > 0, size, jnp.nan)

@@ -41,7 +41,7 @@ def transferability_metrics(geometry: Geometry) -> dict[str, Scalar]:
 
 
 def scores_and_errors(geometry: Geometry) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
-    """Returns the scores of this module, and about how large their rounding errors are."""
+    """Returns the scores of this module, and estimates of their rounding errors."""
     axes = raw_axes(geometry)
     rank, rank_error = _effective_rank(axes)
     evidence, evidence_error = _logme(geometry, axes)
@@ -74,8 +74,8 @@ def raw_axes(geometry: Geometry) -> RawAxes:
     offsets = jnp.where(geometry.present[:, None], moments.mean - inner, 0)
     scatter = moments.scatter + moments.scatter_residual
     scatter += linalg.matmul((count[:, None] * offsets).T, offsets)
-    known = jnp.all(moments.class_weight == 1) & jnp.isfinite(jnp.sum(scatter))
-    scatter = jnp.where(known, scatter, jnp.nan)
+    usable = jnp.all(moments.class_weight == 1) & jnp.isfinite(jnp.sum(scatter))
+    scatter = jnp.where(usable, scatter, jnp.nan)
     spread = jnp.diagonal(scatter)
     mean = moments.pivot + inner
     far = size * jnp.sum(mean**2) > 16 * jnp.sum(spread)
@@ -150,7 +150,7 @@ def _deflated(
 
 
 def _narrowed(geometry: Geometry, scale: Array, size: Array) -> Array:
-    """What eigenvalues of F^T F lose if float32 moments stand for features of more digits."""
+    """Returns the error of eigenvalues of F^T F if features had more digits than the moments."""
     means = jnp.abs(geometry.moments.pivot + geometry.moments.mean) * geometry.present[:, None]
     lost = geometry.data_eps * jnp.sqrt(jnp.sum(jnp.max(means, axis=0) ** 2))
     lost = jnp.where(geometry.data_eps > 1e-12, lost, 0)
@@ -171,7 +171,7 @@ def effective_rank(axes: RawAxes) -> Scalar:
 
 
 def _effective_rank(axes: RawAxes) -> tuple[Scalar, Scalar]:
-    """The rank, and about which part of it may be rounding."""
+    """Returns the rank, and an estimate of its relative rounding error."""
     singular = jnp.sqrt(jnp.where(axes.kept, axes.values, 0))
     total = jnp.sum(singular)
     share = singular / jnp.where(total > 0, total, jnp.nan)
@@ -248,7 +248,7 @@ def logme(geometry: Geometry, axes: RawAxes) -> Scalar:
 
 
 def _logme(geometry: Geometry, axes: RawAxes) -> tuple[Scalar, Scalar]:
-    """The evidence, and about by how much rounding may have changed it."""
+    """Returns the evidence, and an estimate of its rounding error."""
     moments, dtype = geometry.moments, axes.values.dtype
     class_count = moments.count.astype(dtype)
     count = jnp.sum(class_count)
@@ -259,6 +259,7 @@ def _logme(geometry: Geometry, axes: RawAxes) -> tuple[Scalar, Scalar]:
     outside = jnp.maximum(class_count - jnp.sum(energy, axis=1), 0)
 
     def fit(ratio: Array) -> tuple[Array, Array, Array, Array]:
+        """Returns prior and noise precision, residual and squared norm, at a ratio of the two."""
         damped = ratio[:, None] / (ratio[:, None] + squares)
         residual = outside + jnp.sum(energy * damped**2, axis=1)
         norm = jnp.sum(squares * energy / (ratio[:, None] + squares) ** 2, axis=1)
@@ -267,6 +268,7 @@ def _logme(geometry: Geometry, axes: RawAxes) -> tuple[Scalar, Scalar]:
         return effective / (norm + 1e-5), (count - effective) / (residual + 1e-5), residual, norm
 
     def refine(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        """Takes one fixed-point step in the logarithm of the ratio."""
         steps, logs, before, _ = state
         prior, noise, _, _ = fit(jnp.exp(logs))
         following = jnp.where(geometry.present, jnp.log(prior / noise), 0)

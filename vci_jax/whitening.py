@@ -85,6 +85,7 @@ def _inverse_root(
     """
 
     def spectral(matrix: Array, cutoff_at: Array) -> tuple[Array, Array, Array]:
+        """Whitens by eigenvectors, without those below the cutoff."""
         values, vectors = linalg.eigh(matrix)
         cutoff = relative * values[0] + cutoff_at
         kept = values > cutoff
@@ -92,6 +93,7 @@ def _inverse_root(
         return vectors * jax.lax.rsqrt(jnp.maximum(values, cutoff)), kept, grey
 
     def triangular(matrix: Array, cutoff_at: Array) -> tuple[Array, Array, Array]:
+        """Whitens by a Cholesky factor, if that is proved to be far from singular."""
         empty = jnp.all(matrix == 0, axis=1)
         filled = matrix + jnp.diag(jnp.where(empty, 1.0, 0))
         lower = jax.lax.linalg.cholesky(filled, symmetrize_input=False)  # it reads one half alone
@@ -105,10 +107,10 @@ def _inverse_root(
         floor = relative * jnp.max(jnp.diagonal(matrix)) + cutoff_at
         root = jnp.where(empty, jax.lax.rsqrt(floor), 1) * inverse.T
         none = alike(jnp.zeros((), jnp.int32), matrix, cutoff)
-        found: tuple[Array, Array, Array] = jax.lax.cond(
+        result: tuple[Array, Array, Array] = jax.lax.cond(
             proven, lambda: (root, ~empty, none), lambda: spectral(matrix, cutoff_at)
         )
-        return found
+        return result
 
     least = jnp.asarray(absolute, matrix.dtype)
     if matrix.dtype == jnp.float64:
@@ -125,7 +127,7 @@ def _whiten_again(
     tail: Float[Array, "D D"],
     noise: Float[Array, ""],
 ) -> tuple[Float[Array, "D D"], Bool[Array, " D"], Int[Array, ""]]:
-    """Whitens what a first, rounded whitening left: root^T A root, near the identity.
+    """Whitens root^T A root, near the identity, after a first whitening with rounding.
 
     One eigensolver is lost below eps times the largest eigenvalue. Dividing the resolved
     directions out and solving again resolves the rest, if root^T A root is good to more digits

@@ -1,4 +1,4 @@
-"""What is written to disk: files that are always whole, and numbers as JSON has them."""
+"""Writing files: always whole, with numbers that JSON can hold."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ from vci_jax.errors import VCIError
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
-    """Gives a file to write, which takes its place at once when it is done.
+    """Opens a file to write, which replaces the old one atomically at the end.
 
     A reader sees the old file or the new one, whole, also if the machine stops.
 
@@ -91,7 +91,7 @@ def read_json_lines(
 
 
 def json_ready(value: Any) -> Any:
-    """Returns a value as JSON has it: plain numbers, and None where one is not finite."""
+    """Returns a value for JSON: plain numbers, and None for those that are not finite."""
     if isinstance(value, Mapping):
         return {key: json_ready(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -30,11 +30,11 @@ class Study(NamedTuple):
       names: of the runs, no two the same.
       groups: the group of each.
       settings: a number for each, the same for runs that differ in the seed alone.
-      scores: test scores in (0, 1) by task, ``[N]``; 0 and 1 are half an image from there.
+      scores: test scores in (0, 1) by task, ``[N]``; 0 and 1 are moved inside by half an image.
       metrics: by name, ``[N]``; NaN where a run does not have one.
-      accuracy: the same on the test split of the data of pretraining, ``[N]``.
+      accuracy: on the test split of the pretraining data, ``[N]``.
       mlo: mean log odds of the scores, ``[N]``.
-      mlog: the same less the log odds of the accuracy, ``[N]``.
+      mlog: MLO less the log odds of the accuracy, ``[N]``.
       notes: sentences about what was left out or moved.
     """
 
@@ -55,7 +55,7 @@ class Study(NamedTuple):
     def members(self) -> dict[str, np.ndarray]:
         """Returns the rows of each group; of all runs too, last, where there are several groups.
 
-        A group that is itself called ``ALL`` is told apart by its name here, ``group "all"``.
+        A group whose own name is ``ALL`` is listed as ``group "all"``.
         """
         rows: dict[str, list[int]] = {}
         for i, group in enumerate(self.groups):
@@ -69,9 +69,9 @@ def from_runs(candidates: Sequence[Run], split: str) -> Study:
 
     Scores are compared with the metrics of the step they were taken at where that step was
     measured, else with the last ones, with a note. Scores and accuracies of 0 and 1 are taken half
-    an image from there, with a note (``odds.inside``). A run is left out, with a note, if it was
-    not probed at all, or if its test accuracy or a score is missing or no share of images. A null
-    score is none. Names become lines, no two the same (``escape.lines``).
+    an image inside the interval, with a note (``odds.inside``). A run is left out, with a note, if
+    it has no scores, or if its test accuracy or a score is missing or is not a share of images. A
+    null score counts as missing. Names become single lines, no two the same (``escape.lines``).
 
     Args:
       candidates: runs as read from work directories.
@@ -81,21 +81,23 @@ def from_runs(candidates: Sequence[Run], split: str) -> Study:
       ValueError: fewer than two runs are left, or they have no task in common; names the reasons.
     """
     names = escape.lines([run.name for run in candidates])
-    notes, kept, scores, accuracies = [], [], [], []
+    notes, comparable, scores, accuracies = [], [], [], []
     for name, run in zip(names, candidates, strict=True):
         try:
             own_scores, own_accuracy, adjustments = shares(run)
         except ValueError as error:
             notes.append(f"{name}: left out, {str(error).rstrip('.')}.")
         else:
-            kept.append(run._replace(name=name, group=_told_apart(escape.line(run.group))))
+            comparable.append(run._replace(name=name, group=_told_apart(escape.line(run.group))))
             scores.append(own_scores)
             accuracies.append(own_accuracy)
             notes += [f"{name}: {sentence}" for sentence in adjustments]
-    notes += [note for run in kept for note in _mismatches(run, split)]
-    tasks = [task for task in scores[0] if all(task in other for other in scores)] if kept else []
-    if len(kept) < 2 or not tasks:
-        raise ValueError(_too_few(candidates, len(kept), notes))
+    notes += [note for run in comparable for note in _mismatches(run, split)]
+    tasks = (
+        [task for task in scores[0] if all(task in other for other in scores)] if comparable else []
+    )
+    if len(comparable) < 2 or not tasks:
+        raise ValueError(_too_few(candidates, len(comparable), notes))
     dropped = sorted({task for other in scores for task in other} - set(tasks))
     if dropped:
         notes.append(f"tasks that not every run was scored on are left out: {', '.join(dropped)}.")
@@ -103,11 +105,11 @@ def from_runs(candidates: Sequence[Run], split: str) -> Study:
     accuracy = np.array(accuracies)
     mlo, mlog = gains(table, accuracy)
     return Study(
-        names=[run.name for run in kept],
-        groups=[run.group for run in kept],
-        settings=runs.settings(kept),
+        names=[run.name for run in comparable],
+        groups=[run.group for run in comparable],
+        settings=runs.settings(comparable),
         scores=table,
-        metrics={name: _column(kept, split, name) for name in METRICS},
+        metrics={name: _column(comparable, split, name) for name in METRICS},
         accuracy=accuracy,
         mlo=mlo,
         mlog=mlog,
@@ -116,10 +118,10 @@ def from_runs(candidates: Sequence[Run], split: str) -> Study:
 
 
 def shares(run: Run) -> tuple[dict[str, float], float, list[str]]:
-    """Returns the scores of a run by task, its test accuracy, and what of them was moved and why.
+    """Returns the scores of a run by task, its test accuracy, and notes on values that were moved.
 
     Raises:
-      ValueError: there are no scores or no accuracy, or one of them is no share; says which.
+      ValueError: scores or the accuracy are missing, or one of them is not a share of images.
     """
     rows = [row for row in run.transfer if row["score"] is not None]
     if not rows:
@@ -127,10 +129,10 @@ def shares(run: Run) -> tuple[dict[str, float], float, list[str]]:
     own = measured(run, "test")
     if own.get("accuracy") is None:
         raise ValueError("it has no test accuracy in metrics.jsonl")
-    taken = {escape.line(row["task"]): odds.of_score(row) for row in rows}
-    accuracy, said = odds.of_accuracy(own)
-    notes = [note for note in (*(note for _, note in taken.values()), said) if note]
-    return {task: score for task, (score, _) in taken.items()}, accuracy, notes
+    adjusted = {escape.line(row["task"]): odds.adjusted_score(row) for row in rows}
+    accuracy, accuracy_note = odds.adjusted_accuracy(own)
+    notes = [note for note in (*(note for _, note in adjusted.values()), accuracy_note) if note]
+    return {task: score for task, (score, _) in adjusted.items()}, accuracy, notes
 
 
 def gains(scores: dict[str, np.ndarray], accuracy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -143,7 +145,7 @@ def gains(scores: dict[str, np.ndarray], accuracy: np.ndarray) -> tuple[np.ndarr
 
 
 def measured(run: Run, split: str) -> Row:
-    """Returns the metrics that belong to the scores: of the same step, or the last; or nothing."""
+    """Returns the metrics of the step that was scored, else the last ones, else an empty row."""
     steps = _steps(run)
     same = [row for row in run.rows if row["split"] == split and row.get("step") in steps]
     return same[-1] if len(steps) == 1 and same else run.last(split)
@@ -155,9 +157,9 @@ def _column(runs_: Sequence[Run], split: str, metric: str) -> np.ndarray:
 
 
 def _steps(run: Run) -> list[int]:
-    """The steps at which the scores were taken, where they say so."""
-    found = {row.get("step") for row in run.transfer if row["score"] is not None}
-    return sorted(step for step in found if step is not None)
+    """The steps at which the scores were taken, as far as they are recorded."""
+    steps = {row.get("step") for row in run.transfer if row["score"] is not None}
+    return sorted(step for step in steps if step is not None)
 
 
 def _mismatches(run: Run, split: str) -> list[str]:
@@ -182,12 +184,12 @@ def _told_apart(group: str) -> str:
     return f'group "{ALL}"' if group == ALL else group
 
 
-def _too_few(candidates: Sequence[Run], kept: int, notes: Sequence[str]) -> str:
+def _too_few(candidates: Sequence[Run], count: int, notes: Sequence[str]) -> str:
     """Returns why runs cannot be compared, and what to do where probing them would help."""
     why = "\n".join(notes) or "the runs have no task in common."
-    message = f"{kept} of {len(candidates)} run(s) can be compared, and two are needed that were "
+    message = f"{count} of {len(candidates)} run(s) can be compared, and two are needed that were "
     message += f"scored on the same tasks:\n{why}"
     probed = all(any(row["score"] is not None for row in run.transfer) for run in candidates)
-    if not probed or kept > 1:
+    if not probed or count > 1:
         message += "\nProbe them on the same tasks: python -m probes transfer RUN..."
     return message

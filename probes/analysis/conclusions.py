@@ -21,7 +21,7 @@ from vci_jax.interval import holm
 _ENOUGH = 10
 
 # Share of 95 % intervals of Pearson's r that held the true value, normal data with r = 0.95, 2000
-# simulations of each size (tests/test_probes_correlate.py repeats them): BCa, permutation.
+# simulations of each size (tests/probes/test_correlate.py repeats them): BCa, permutation.
 _COVERAGE = {5: (0.87, 0.97), 6: (0.93, 0.97), 11: (0.93, 0.96)}
 
 
@@ -40,8 +40,8 @@ class Signs(NamedTuple):
       metric: its name.
       signs: by group, +1 or -1, or 0 where rounding alone would give the coefficient its sign;
         groups without a coefficient are not there.
-      significant: by group, whether the permutation test rejects that there is none, by itself.
-      surviving: by group, whether it still does after Holm's correction.
+      significant: by group, whether the permutation test alone rejects "no correlation".
+      surviving: by group, whether it still rejects after Holm's correction.
       tests: that Holm's correction is for.
     """
 
@@ -58,18 +58,19 @@ class Signs(NamedTuple):
 
     @property
     def established(self) -> bool:
-        """Whether what ``consistent`` says is significant, uncorrected: every sign it rests on.
+        """Whether the answer of ``consistent`` is significant, without a correction.
 
-        One sign in all groups takes all of them; a change takes one significant sign each way.
+        One sign in all groups needs every group to be significant; a change of sign needs one
+        significant group of either sign.
         """
-        sure = {self.signs[group] for group in self.signs if self.significant[group]}
+        significant_signs = {self.signs[group] for group in self.signs if self.significant[group]}
         if self.consistent:
             return all(self.significant.values())
-        return len(sure) == 2
+        return len(significant_signs) == 2
 
 
 def signs(correlations: Sequence[Correlation], plan: ResamplingPlan) -> list[Signs]:
-    """Returns the signs of every metric over the groups, that of all runs apart."""
+    """Returns the signs of every metric in the groups; ``ALL`` is not among them."""
     tested, survivors = _holm(correlations, plan)
     within_groups = [correlation for correlation in tested if correlation.group != ALL]
     by_metric = {
@@ -137,8 +138,8 @@ def _say_signs(verdicts: Signs) -> str:
         )
     else:
         verdict = "the sign changes between groups"
-        sure = ", significantly, each by itself"
-        rest = sure if verdicts.established else ", but the change is not significant"
+        each_significant = ", significantly, each by itself"
+        rest = each_significant if verdicts.established else ", but the change is not significant"
     return f"{verdicts.metric}: {listing}: {verdict}{rest}{_say_survivors(verdicts)}."
 
 
@@ -157,13 +158,13 @@ def _say_survivors(verdicts: Signs) -> str:
 
 
 def _say_tests(correlations: Sequence[Correlation], plan: ResamplingPlan) -> list[str]:
-    tested, sure = _holm(correlations, plan)
+    tested, survivors = _holm(correlations, plan)
     level = 1 - plan.confidence
     rejected = [correlation for correlation in tested if _rejects(correlation, plan)]
     return [
         f"{len(rejected)} of {len(tested)} correlations differ from zero at {level:.2g}, each by "
         f"itself: {_names(rejected)}.",
-        f"Corrected for {len(tested)} tests (Holm), {len(sure)} do: {_names(sure)}.",
+        f"Corrected for {len(tested)} tests (Holm), {len(survivors)} do: {_names(survivors)}.",
     ]
 
 

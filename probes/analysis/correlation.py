@@ -1,10 +1,10 @@
 """Metrics against transfer, over groups of runs: how strong, how sure, and with which sign.
 
-What a reader of eleven points needs beside a coefficient: intervals of two kinds, an exact test,
-how far it hangs on one run, what is left of it at equal pretraining accuracy, and whether the sign
+Eleven points need more than a coefficient: intervals of two kinds, an exact test, its values
+without each setting, the partial correlation given the pretraining accuracy, and whether the sign
 is the same in every group. The last is the claim of the paper: within a group one knob moves the
-metrics and the transfer together, so that |r| is near 1 almost whatever is measured, and only the
-sign says whether a metric orders networks that were trained differently.
+metrics and the transfer together, so that |r| is near 1 for almost any metric, and only the sign
+says whether a metric orders networks that were trained differently.
 """
 
 import math
@@ -84,31 +84,39 @@ def correlate(study: Study, plan: ResamplingPlan) -> list[Correlation]:
     """Returns every metric against MLOG in every group, and over all runs of several groups."""
     mlog, log_odds, settings = study.mlog, study.log_odds(), np.array(study.settings)
     return [
-        _correlation(metric, group, values[kept], mlog[kept], log_odds[kept], settings[kept], plan)
+        _correlation(
+            metric,
+            group,
+            values[defined],
+            mlog[defined],
+            log_odds[defined],
+            settings[defined],
+            plan,
+        )
         for group, rows in study.members().items()
         for metric, values in study.metrics.items()
-        for kept in [rows[np.isfinite(values[rows])]]
+        for defined in [rows[np.isfinite(values[rows])]]
     ]
 
 
 def compare(study: Study, metric: str, plan: ResamplingPlan) -> list[CorrelationGap]:
-    """Returns |r| of a metric less that of each other one, in every group.
+    """Returns the difference of |r| between a metric and each other metric, in every group.
 
     The same resamples serve both, so what is common to the two metrics cancels.
     """
     mlog, settings = study.mlog, np.array(study.settings)
-    found = []
+    gaps = []
     for group, rows in study.members().items():
         for other in study.metrics:
             pair = [study.metrics[name] for name in (metric, other)]
-            kept = rows[np.all(np.isfinite(pair), axis=0)[rows]]
-            if other == metric or len(set(settings[kept])) < 3:
+            defined = rows[np.all(np.isfinite(pair), axis=0)[rows]]
+            if other == metric or len(set(settings[defined])) < 3:
                 continue
-            samples = [*(values[kept] for values in pair), mlog[kept]]
-            found.append(
-                CorrelationGap(metric, other, group, *_gain(samples, settings[kept], plan))
+            samples = [*(values[defined] for values in pair), mlog[defined]]
+            gaps.append(
+                CorrelationGap(metric, other, group, *_gain(samples, settings[defined], plan))
             )
-    return found
+    return gaps
 
 
 def partial(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> tuple[float, float]:
@@ -127,7 +135,7 @@ def partial(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> tuple[float, flo
 
 
 def _residuals(sample: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """Returns what the line through a third sample leaves; zeros where six digits of it are gone.
+    """Returns the residuals of a least-squares line; zeros where fewer than six digits are left.
 
     Of the sixteen digits of a sample its unit may cost four, see ``rounding.SHARE``; with fewer
     than six left, no coefficient is good to four.
@@ -145,8 +153,8 @@ def _gain(
     signs = [rounding.sign(float(coefficients.pearson(mean, whole[-1]))) for mean in whole[:-1]]
 
     def gain(x: np.ndarray, other: np.ndarray, y: np.ndarray) -> np.ndarray:
-        ours, theirs = coefficients.pearson(x, y), coefficients.pearson(other, y)
-        return rounding.snap(signs[0] * ours - signs[1] * theirs, 0.0)
+        first, second = coefficients.pearson(x, y), coefficients.pearson(other, y)
+        return rounding.snap(signs[0] * first - signs[1] * second, 0.0)
 
     return float(gain(*whole)), resampling.bootstrap(gain, samples, settings, plan)
 
@@ -161,11 +169,11 @@ def _correlation(
     plan: ResamplingPlan,
 ) -> Correlation:
     size, several = len(set(settings)), len(set(settings)) < len(settings)
-    nothing = Interval(math.nan, math.nan, math.nan)
+    no_interval = Interval(math.nan, math.nan, math.nan)
     if size < 3:
         warnings = [f"{size} setting(s) in {group} have {metric}: a correlation takes three."]
-        none = (math.nan, math.nan)
-        return Correlation(metric, group, len(x), size, {}, none, nothing, warnings)
+        undefined = (math.nan, math.nan)
+        return Correlation(metric, group, len(x), size, {}, undefined, no_interval, warnings)
     averages = [resampling.means(sample, settings) for sample in (x, y, log_odds)]
     return Correlation(
         metric=metric,
@@ -179,7 +187,7 @@ def _correlation(
         partial=partial(*averages),
         seeds=resampling.bootstrap(coefficients.pearson, (x, y), settings, plan, seeds_only=True)
         if several
-        else nothing,
+        else no_interval,
         warnings=[],
     )
 

@@ -8,7 +8,7 @@ Reference: Xu & Liu (2023), tables 1 and 2.
 
 import numpy as np
 
-from probes.analysis.cohorts import Study
+from probes.analysis.cohorts import METRICS, Study
 
 TASKS = (
     "pets",
@@ -47,14 +47,13 @@ def study() -> Study:
     the rounded ones (``study.gains``) is off by up to 0.0004.
     """
     table = np.array([line.split() for line in _ROWS.strip().splitlines()], np.float64)
-    names = ("fuzziness", "squared_distance", "cosine_similarity", "vci")
     groups = ["temperature"] * 6 + ["regulariser"] * 5
     return Study(
         names=[f"tau {i}" for i in range(1, 7)] + [f"lambda {i}" for i in range(1, 6)],
         groups=groups,
         settings=list(range(len(groups))),
         scores=dict(zip(TASKS, table[:, :10].T / 100, strict=True)),
-        metrics=dict(zip(names, table[:, 11:15].T, strict=True)),
+        metrics=dict(zip(METRICS, table[:, 11:15].T, strict=True)),
         accuracy=table[:, 15] / 100,
         mlo=table[:, 10],
         mlog=table[:, 16],

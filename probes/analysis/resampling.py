@@ -167,13 +167,13 @@ def bca(
     values = distribution[np.isfinite(distribution)]
     undefined = 1 - len(values) / len(distribution)
     jackknife = jackknife[np.isfinite(jackknife)]
-    nothing = Interval(math.nan, math.nan, undefined)
+    no_interval = Interval(math.nan, math.nan, undefined)
     if not len(values) or len(jackknife) < 2 or not np.isfinite(estimate):
-        return nothing
+        return no_interval
     same = rounding.SHARE * max(float(np.max(np.abs(values))), abs(estimate))
     below = (np.mean(values < estimate - same) + np.mean(values <= estimate + same)) / 2
     if not 0 < below < 1 or np.ptp(jackknife) <= same:
-        return nothing
+        return no_interval
     influence = np.mean(jackknife) - jackknife
     spread = float(np.sum(influence**2))
     bias = special.ndtri(below)
@@ -204,15 +204,15 @@ def bootstrap(
         not shifted by leaving settings out.
     """
     samples, settings = arrange(samples, settings)
-    taken = draw(settings, plan, seeds_only=seeds_only)
-    resampled = [taken.means(sample) for sample in samples]
+    drawn = draw(settings, plan, seeds_only=seeds_only)
+    resampled = [drawn.means(sample) for sample in samples]
     whole = [means(sample, settings) for sample in samples]
     distribution = _in_batches(statistic, resampled)
     if seeds_only:
-        known = distribution[np.isfinite(distribution)]
+        defined = distribution[np.isfinite(distribution)]
         tails = [(1 - plan.confidence) / 2, (1 + plan.confidence) / 2]
-        low, high = np.quantile(known, tails) if len(known) else (math.nan, math.nan)
-        return Interval(float(low), float(high), 1 - len(known) / len(distribution))
+        low, high = np.quantile(defined, tails) if len(defined) else (math.nan, math.nan)
+        return Interval(float(low), float(high), 1 - len(defined) / len(distribution))
     jackknife = statistic(*(without_each(sample) for sample in whole))
     return bca(distribution, float(statistic(*whole)), jackknife, plan)
 
@@ -244,13 +244,13 @@ def permute(
 ) -> Permutation:
     """Returns the permutation test of no association, and the interval that inverts it.
 
-    The p-value is that of ``scipy.stats.permutation_test``, but that of two coefficients which
-    differ by rounding each is as far out as the other, whatever their size.
+    The p-value is the one of ``scipy.stats.permutation_test``, except that coefficients count as
+    equal if they differ by rounding alone.
 
-    The interval takes the permutation
-    distribution of Fisher's z = atanh(r) as that of z - zeta, whatever the true zeta (z is made to
-    have one variance everywhere), and keeps each zeta that the test does not reject. So it has 0
-    inside exactly if p > 1 - confidence. A perfect order of ranks has no z, hence no interval.
+    For the interval, the permutation distribution of Fisher's z = atanh(r) is taken as that of
+    z - zeta for any true zeta (z stabilises the variance). The interval holds every zeta that the
+    test does not reject, so it contains 0 exactly if p > 1 - confidence. A perfect order of ranks
+    has no z, hence no interval.
 
     Args:
       coefficient: one of ``coefficients``.
@@ -286,7 +286,7 @@ def permute(
 
 
 def _rounded(r: np.ndarray | float) -> np.ndarray:
-    """One that differs from 1 by rounding is 1, which has no z."""
+    """Sets a coefficient that differs from 1 by rounding alone to 1, where z is undefined."""
     return np.where(np.abs(r) > 1 - 1e-12, np.sign(r), r)
 
 

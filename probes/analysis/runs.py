@@ -2,7 +2,7 @@
 
 A work directory holds ``config.json``, ``metrics.jsonl`` and, once its features have been probed,
 ``transfer.jsonl``. Any part may be missing or, where a process was killed, end in half a line: a
-``Run`` has what is there, and ``notes`` say in sentences what is not.
+``Run`` holds what exists, and its ``notes`` are sentences about what is missing.
 """
 
 import json
@@ -17,8 +17,8 @@ from vci_jax.written import read_json_lines
 
 Row = dict[str, Any]
 
-# Of the config: what a run is called, and when it was measured and saved, is not what it is.
 _SCORED = ("task", "score")
+# Fields of the config that do not change what is trained: its name, when it measures and saves.
 _INCIDENTAL = (*FREE, "name", "checkpoint.", "eval.every_epochs", "eval.batch_size")
 
 
@@ -59,12 +59,12 @@ class Run(NamedTuple):
 
 
 def read_run(path: Path | str) -> Run:
-    """Returns the run of a work directory, or of the one that holds the given ``metrics.jsonl``.
+    """Returns the run of a work directory, given as a directory or as its ``metrics.jsonl``.
 
     Raises:
-      ValueError: there is neither ``metrics.jsonl`` nor ``transfer.jsonl``; or a line other than
-        the last of a file is not a JSON object, or lacks the fields of every row; or a task is no
-        string or its score no number. Names both.
+      ValueError: there is neither ``metrics.jsonl`` nor ``transfer.jsonl``; a line other than the
+        last of a file is not a JSON object, or lacks a required field; a task is not a string, or
+        its score not a number. The message names the file and the line or the values.
     """
     path = Path(path)
     path = path.parent if path.is_file() else path
@@ -75,7 +75,7 @@ def read_run(path: Path | str) -> Run:
     notes: list[str] = []
     config = _read_config(path / "config.json", notes)
     rows = read_rows(path / "metrics.jsonl", notes, required=("epoch", "split"))
-    probed = (path / "transfer.jsonl").exists()  # If not, that is nothing amiss.
+    probed = (path / "transfer.jsonl").exists()  # A run without it is whole.
     scores = read_rows(path / "transfer.jsonl", notes if probed else [], required=_SCORED)
     _check_scores(path / "transfer.jsonl", scores)
     latest = {row["task"]: row for row in scores}
@@ -95,28 +95,27 @@ def read_run(path: Path | str) -> Run:
 
 
 def read_runs(paths: Iterable[Path | str]) -> list[Run]:
-    """Returns the runs of work directories, and of all those below a directory that is none.
+    """Returns the runs of work directories; other directories are searched for work directories.
 
-    Names that occur twice are given the directories above them, as many as tell them apart:
+    Runs of the same name get the names of as many parent directories as make them differ:
     ``seed_1/tau_0.05``.
 
     Raises:
-      ValueError: as ``read_run``; or there is no run at all below a path.
+      ValueError: as ``read_run``, or there is no run below a path.
     """
-    found = {run.resolve(): run for path in paths for run in _find(Path(path))}
-    runs = [read_run(path) for path in found.values()]
+    directories = {run.resolve(): run for path in paths for run in _find(Path(path))}
+    runs = [read_run(path) for path in directories.values()]
     names = escape.told_apart([run.path.resolve() for run in runs])
     return [run._replace(name=name) for run, name in zip(runs, names, strict=True)]
 
 
 def read_rows(path: Path, notes: list[str], *, required: Sequence[str] = ()) -> list[Row]:
-    """Returns the rows of a ``.jsonl`` file; one that does not exist has none.
+    """Returns the rows of a ``.jsonl`` file; no rows if it does not exist. Blank lines are skipped.
 
     Args:
       path: of the file.
-      notes: gets a sentence if the file is missing; if its last line is cut off, as a killed or
-        running process leaves it, and that line is left out; or if numbers of some lines are not
-        finite, which become None. Blank lines are none.
+      notes: receives a sentence if the file is missing; if its last line is cut off, as a killed or
+        running process leaves it, and was dropped; or if numbers are not finite and became None.
       required: fields of every row.
 
     Raises:
@@ -145,9 +144,9 @@ def read_rows(path: Path, notes: list[str], *, required: Sequence[str] = ()) -> 
 def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Returns the config fields in which runs differ, each with its value in every run.
 
-    Left out are the name, when a run was measured and saved, and where it was computed: none of
-    them changes its numbers. A field that has come since a run has its default; a run without a
-    config has None everywhere.
+    Fields that change no number are left out: the name, when a run measures and saves, and on what
+    it was computed. A field that is newer than a run has its default; a run without a config has
+    None everywhere.
     """
     flat = [flatten_stored(run.config) if run.config else {} for run in runs]
     fields = dict.fromkeys(field for config in flat for field in config)
@@ -162,9 +161,9 @@ def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 
 def settings(runs: Sequence[Run]) -> list[int]:
-    """Returns a number for each run, the same for those that differ in nothing but the seed.
+    """Returns the number of each run's setting: runs that differ in the seed alone share one.
 
-    Runs without a config are each a setting of their own.
+    A run without a config is a setting of its own.
     """
     varied = differences(runs)
     keys = [
@@ -204,7 +203,7 @@ def _check_scores(path: Path, rows: Iterable[Row]) -> None:
 
 
 def _parse(text: str) -> tuple[Any, bool]:
-    """Returns what JSON says, None for what is not finite, and whether anything was not."""
+    """Returns parsed JSON with None for numbers that are not finite, and whether there were any."""
     odd: list[str] = []
 
     def finite(number: str) -> float | None:

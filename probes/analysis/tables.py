@@ -50,33 +50,33 @@ def metrics(study: Study, correlations: Sequence[Correlation]) -> Table:
         ]
         for i in range(len(study.names))
     ]
-    found = {(one.group, one.metric): one for one in correlations}
-    for group in dict.fromkeys(one.group for one in correlations):
-        values = [_value(found[group, metric]) for metric in study.metrics]
+    by_name = {(correlation.group, correlation.metric): correlation for correlation in correlations}
+    for group in dict.fromkeys(correlation.group for correlation in correlations):
+        values = [_value(by_name[group, metric]) for metric in study.metrics]
         rows.append([escape.line(group), "r with MLOG", *values, "", ""])
     names = map(_short, study.metrics)
     return Table("Metrics", ["Group", "Run", *names, "Accuracy", "MLOG"], rows)
 
 
-def correlations(found: Sequence[Correlation]) -> Table:
+def correlations(results: Sequence[Correlation]) -> Table:
     """Returns every coefficient of every metric and group, with what it is worth."""
     header = ["Group", "Metric", "n", "Pearson r", "permutation", "BCa", "test", "without one"]
     header += ["given accuracy", "Spearman", "Kendall", "weighted"]
-    return Table("Correlation with MLOG", header, [_row(one) for one in found])
+    return Table("Correlation with MLOG", header, [_row(result) for result in results])
 
 
-def seeds(found: Sequence[Correlation]) -> Table:
+def seeds(results: Sequence[Correlation]) -> Table:
     """Returns, where settings have several seeds, how far new seeds alone would move r."""
     rows = [
         [
-            escape.line(one.group),
-            _short(one.metric),
-            f"{one.settings} ({one.runs} runs)",
-            _value(one),
-            _interval(one.seeds.low, one.seeds.high),
+            escape.line(result.group),
+            _short(result.metric),
+            f"{result.settings} ({result.runs} runs)",
+            _value(result),
+            _interval(result.seeds.low, result.seeds.high),
         ]
-        for one in found
-        if math.isfinite(one.seeds.low)
+        for result in results
+        if math.isfinite(result.seeds.low)
     ]
     header = ["Group", "Metric", "n", "Pearson r", "if only the seeds were new"]
     return Table("Noise of the seed", header, rows)
@@ -123,13 +123,17 @@ def latex(table: Table) -> str:
     )
 
 
-def _row(one: Correlation) -> list[str]:
-    count = str(one.runs) if one.runs == one.settings else f"{one.settings} ({one.runs} runs)"
-    start = [escape.line(one.group), _short(one.metric), count]
-    if not one.estimates:
+def _row(result: Correlation) -> list[str]:
+    count = (
+        str(result.runs)
+        if result.runs == result.settings
+        else f"{result.settings} ({result.runs} runs)"
+    )
+    start = [escape.line(result.group), _short(result.metric), count]
+    if not result.estimates:
         return [*start, *["undefined"] * 9]
-    pearson = one.pearson
-    partial, p_partial = one.partial
+    pearson = result.pearson
+    partial, p_partial = result.partial
     return [
         *start,
         f"{pearson.value:+.3f}",
@@ -139,14 +143,15 @@ def _row(one: Correlation) -> list[str]:
         _interval(*pearson.leave_one_out),
         f"{partial:+.3f} ({_p(p_partial)})" if math.isfinite(partial) else "undefined",
         *(
-            f"{one.estimates[name].value:+.3f} ({_p(one.estimates[name].permutation.p_value)})"
+            f"{estimate.value:+.3f} ({_p(estimate.permutation.p_value)})"
             for name in ("spearman", "kendall", "weighted_kendall")
+            for estimate in [result.estimates[name]]
         ),
     ]
 
 
-def _value(one: Correlation) -> str:
-    return f"{one.pearson.value:+.3f}" if one.estimates else "undefined"
+def _value(result: Correlation) -> str:
+    return f"{result.pearson.value:+.3f}" if result.estimates else "undefined"
 
 
 def _interval(low: float, high: float) -> str:

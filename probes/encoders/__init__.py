@@ -1,4 +1,4 @@
-"""From images to features: runs, public checkpoints, and any function, each by its word."""
+"""From images to features: runs, public checkpoints, and any function."""
 
 from probes.encoders.encoder import Encoder, Outputs
 from probes.encoders.words import load

@@ -27,7 +27,7 @@ from probes.encoders.encoder import (
     place,
     transform,
 )
-from probes.encoders.identity import of_arrays
+from probes.encoders.identity import digest_arrays
 from train import mesh as meshes
 from train import models
 from train.config import ModelConfig
@@ -39,7 +39,7 @@ _SHOWN = 6
 
 
 class _Family(NamedTuple):
-    """What the members of a family share: the names of the head and the test transform."""
+    """What members of a family share: the name of the head and the test transform."""
 
     head: str
     mean: tuple[float, ...]
@@ -108,8 +108,8 @@ def load(word: str, path: Path, options: TransferConfig) -> Encoder:
     if not path.is_file():
         raise StateDictError(f"{path} cannot be read: No such file. {where(word)}")
     build = partial(models.build, ModelConfig(name=name))
-    found = unwrap.read(path, weights.shapes(build(1), (224, 224, 3)))
-    tensors, classes, notes = _with_head(found, family.head, dim)
+    stored = unwrap.read(path, weights.shapes(build(1), (224, 224, 3)))
+    tensors, classes, notes = _with_head(stored, family.head, dim)
     if "dist_token" in tensors:
         size = _SIZES[word.rpartition("_")[2]]
         raise StateDictError(
@@ -152,18 +152,18 @@ def load(word: str, path: Path, options: TransferConfig) -> Encoder:
         mesh=mesh,
         data=data,
         identity={
-            "variables": of_arrays(variables),
+            "variables": digest_arrays(variables),
             "model": {"name": name, "patch": patch},
             "transform": describe_transform(data, family.interpolation),
         },
         interpolation=family.interpolation,
-        notes=(*found.notes, *notes),
+        notes=(*stored.notes, *notes),
         experiment=word,
     )
 
 
 def where(word: str) -> str:
-    """Returns a sentence on which file a network needs, and where it is published."""
+    """Returns a sentence about the file that a network needs, and where it is published."""
     family = NETWORKS[word][0]
     size = word.rpartition("_")[2]
     places = family.where.replace("{}", _SIZES.get(size, word))
@@ -187,14 +187,14 @@ def _functions(model: Any, variables: Any, data: Any, classes: int) -> tuple[Any
     return partial(features, variables), partial(compiled(apply), variables), mesh
 
 
-def _with_head(found: unwrap.Weights, head: str, dim: int) -> tuple[Tensors, int, list[str]]:
+def _with_head(stored: unwrap.Weights, head: str, dim: int) -> tuple[Tensors, int, list[str]]:
     """Returns tensors that have a head, its number of classes (0: made up), and notes."""
-    tensors, notes = dict(found.inside), []
+    tensors, notes = dict(stored.inside), []
     own = {f"{head}.weight", f"{head}.bias"}
-    outer = found.outside.get(f"{head}.weight", np.zeros(0))
-    if not own & tensors.keys() and own <= found.outside.keys() and outer.shape[1:] == (dim,):
-        tensors |= {name: found.outside[name] for name in own}
-    elsewhere = [name for name in found.outside if name not in own or name not in tensors]
+    outer = stored.outside.get(f"{head}.weight", np.zeros(0))
+    if not own & tensors.keys() and own <= stored.outside.keys() and outer.shape[1:] == (dim,):
+        tensors |= {name: stored.outside[name] for name in own}
+    elsewhere = [name for name in stored.outside if name not in own or name not in tensors]
     # A head of pretraining of several layers: fc.0.weight, head.mlp.2.weight.
     elsewhere += [name for name in tensors if name.startswith(f"{head}.") and name not in own]
     tensors = {k: v for k, v in tensors.items() if not k.startswith(f"{head}.") or k in own}
@@ -225,7 +225,7 @@ def _on_grid(tensors: Tensors, side: int, patch: int) -> tuple[Tensors, str]:
 
 
 def _mismatch(word: str, path: Path, tensors: Tensors, problems: list[str]) -> str:
-    """Returns at most ten lines: how much does not fit, some of it, and why that may be."""
+    """Returns at most ten lines: how many tensors do not fit, examples, and the likely cause."""
     counts = [
         f"{sum(p.startswith(kind) for p in problems)} {kind.rstrip(':')}"
         for kind in ("missing:", "unexpected:", "shape:")

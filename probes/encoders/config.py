@@ -1,4 +1,4 @@
-"""Every setting of the probes that a command line can change, and every default, in one place."""
+"""All settings of the probes with their defaults; the command line changes any of them."""
 
 import dataclasses
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclasses.dataclass(frozen=True)
 class TransferConfig:
-    """What is probed, on which data, and how."""
+    """Tasks, data and settings of the probes."""
 
     suite: Literal["paper", "small"] = "paper"
     """The ten data sets of the paper, or seven tasks that need no download but CIFAR's."""
@@ -15,32 +15,32 @@ class TransferConfig:
     data: tuple[str, ...] = ()
     """Sources of images, each a task of its own: folder:PATH, tfds:NAME, digits."""
     out: str = ""
-    """Directory for the results of models that are no runs; empty is probes-out."""
+    """Directory for the results of models other than runs; empty for probes-out."""
     data_dir: str = ""
-    """Where TFDS keeps prepared data sets, and folders lie beside them; empty is TFDS' default."""
+    """Directory of prepared TFDS data sets and of image folders; empty for the default of TFDS."""
     sources: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Where the images of a task are instead: TASK SOURCE pairs, sign_digits folder:/photos."""
+    """Other sources of images for tasks, as TASK SOURCE pairs: sign_digits folder:/photos."""
     step: int = -1
-    """The checkpoint to probe; -1 is the last one."""
+    """Step of the checkpoint to probe; -1 for the last one."""
     best: bool = False
-    """Probe the checkpoint with the best test row (checkpoint.best) of those that are kept."""
+    """Probe the saved checkpoint with the best test row, as checkpoint.best defines it."""
     image_size: int = 0
-    """Side of the network's input; 0 is what it was trained on."""
+    """Side of the input images; 0 for the size that the network was trained on."""
     batch_size: int = 256
-    """Images per forward pass, over all devices together; changes nothing but the speed."""
+    """Images per forward pass, over all devices together; affects the speed alone."""
     shard_rows: int = 8192
-    """Images between two marks on disk; what a kill can cost."""
+    """Images per shard on disk; an interruption loses at most one shard."""
     threads: int = 2
     """Threads that read images."""
     max_unreadable: int = 0
-    """Broken images that are left out, and counted, before a task fails with their names."""
+    """Number of unreadable images to leave out; with more, a task fails and names them."""
     keep_features: bool = True
-    """Leave the features on disk, in RUN/features; otherwise delete them once a run is done."""
+    """Keep the features in RUN/features; otherwise delete them once all tasks are scored."""
     seed: int = 0
-    """Of the stratified fifth of train that is held out where there is no validation split."""
+    """Seed of the hold-out split, a stratified fifth of train, for tasks without validation."""
     neighbours: int = 20
-    """k of the nearest-neighbour score."""
+    """Number k of neighbours of the nearest-neighbour score."""
     precision: Literal["float32", "float64"] = "float32"
-    """Of the iterations of the probes."""
+    """Floating-point type of the solver's iterations."""
     max_steps: int = 2000
-    """Of L-BFGS, for each penalty."""
+    """Maximum number of L-BFGS steps per penalty."""

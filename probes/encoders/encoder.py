@@ -1,4 +1,4 @@
-"""``Encoder``: images to features, with the test transform of the network that makes them."""
+"""``Encoder``: a network from images to features, with its test transform."""
 
 import re
 from collections.abc import Callable
@@ -28,24 +28,22 @@ class Encoder(NamedTuple):
     """A network that gives features, or features that another program has computed.
 
     Attributes:
-      name: what tables and rows call it.
-      directory: where its results and its features go: the work directory of a run, else
-        ``OUT/name``.
+      name: in tables and rows.
+      directory: of its results and features: the work directory of a run, else ``OUT/name``.
       features: from images ``uint8 [B H W C]``, divided among the devices, to ``[B D]``.
-      outputs: the same with logits.
-      num_classes: number of logits, those of pretraining; 0 where there is no head.
+      outputs: features and logits of the same images.
+      num_classes: number of logits of the pretraining head; 0 without a head.
       mesh: the devices.
-      data: test transform: ``image_size``, ``resize``, ``mean`` and ``std``; its ``source`` is to
-        be replaced.
+      data: test transform: ``image_size``, ``resize``, ``mean`` and ``std``; each task replaces its
+        ``source``.
       interpolation: filter of the transform.
       peak: largest value of the pixels that the network was trained on.
       identity: of weights and transform; equal identities mean equal features.
-      trained_on: source of the images of pretraining, in the words of ``train.data``; "" if
-        unknown.
-      notes: sentences on what was assumed or chosen.
-      experiment: name of the config of a run, else the word's kind.
+      trained_on: source of the pretraining images, as in ``train.data``; "" if unknown.
+      notes: sentences about assumptions and choices.
+      experiment: name of the config of a run, else the kind of model.
       step: of the checkpoint of a run, else None.
-      test: row of ``metrics.jsonl`` of the test split at this step; empty if there is none.
+      test: row of ``metrics.jsonl`` of the test split at this step, or empty.
       stored: file or directory of features, for ``features:PATH``; nothing is computed then.
     """
 
@@ -68,12 +66,14 @@ class Encoder(NamedTuple):
 
 
 def place(kind: str, path: Path | None, options: TransferConfig) -> tuple[str, Path]:
-    """Returns the name of a model that is no run, and the directory of its results.
+    """Returns the name of a model other than a run, and the directory of its results.
 
-    A path is part of the name with four digits of its digest: many files are called best.pth.
+    The name includes four digits of the path's digest, since many files are called best.pth.
     """
     name = (
-        kind if path is None else f"{kind}-{path.stem}-{identity.of_json(str(path.resolve()))[:4]}"
+        kind
+        if path is None
+        else f"{kind}-{path.stem}-{identity.digest_json(str(path.resolve()))[:4]}"
     )
     name = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII)[-80:].strip("-.")
     return name, local.path(options.out or "probes-out", "--out") / name
@@ -91,7 +91,7 @@ def transform(
     wanted = options.image_size or side
     return DataConfig(
         image_size=wanted,
-        # Rounded as torchvision's and timm's own, whose side is that of the default.
+        # Rounded as torchvision and timm do for their default sides.
         resize=resize if wanted == side else round(resize * wanted / side),
         mean=mean,
         std=std,
@@ -102,7 +102,7 @@ def transform(
 
 
 def describe_transform(data: DataConfig, interpolation: str) -> dict[str, Any]:
-    """Returns what features depend on of a transform, for ``Encoder.identity``."""
+    """Returns the fields of a transform that features depend on, for ``Encoder.identity``."""
     fields = {name: getattr(data, name) for name in ("image_size", "resize", "mean", "std")}
     return fields | ({} if interpolation == "bilinear" else {"interpolation": interpolation})
 

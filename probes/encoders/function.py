@@ -3,12 +3,12 @@
     def encode(images):  # numpy uint8 [B, H, W, 3], RGB
         return features  # float [B, D]; or the pair (features, logits [B, K])
 
-The function normalises the pixels itself. What else there is to say is said in its attributes:
+The function normalises the pixels itself. Its attributes describe the rest:
 
-    encode.image_size = 224  # side of the images it is given; 224 if not said
-    encode.resize = 256  # short side before the centre crop; image_size * 256 / 224 if not said
+    encode.image_size = 224  # side of its input images; 224 by default
+    encode.resize = 256  # short side before the centre crop; image_size * 256 / 224 by default
     encode.interpolation = "bicubic"  # or "bilinear", the default
-    encode.name = "my network"  # in tables; MODULE-FUNCTION if not said
+    encode.name = "my network"  # in tables; MODULE-FUNCTION by default
     encode.version = "epoch 90"  # kept features are reused while this and the module's file last
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 
 from probes.encoders.config import TransferConfig
 from probes.encoders.encoder import Encoder, Outputs, describe_transform, place, transform
-from probes.encoders.identity import of_json
+from probes.encoders.identity import digest_json
 from train import mesh as meshes
 from train.config import ConfigError
 from train.errors import RunError
@@ -59,25 +59,25 @@ def load(target: str, options: TransferConfig) -> Encoder:
         )
     data = transform(options, side=side, resize=resize)
     source = inspect.getsourcefile(module)
-    found = {
+    identity_fields = {
         "function": target,
-        "source": of_json(Path(source).read_text()) if source else "",
+        "source": digest_json(Path(source).read_text()) if source else "",
         "version": str(getattr(function, "version", "")),
         "transform": describe_transform(data, filtered) | {"mean": None, "std": None},
     }
     label = str(getattr(function, "name", target.replace(":", "-")))
-    return of_function(
+    return host_encoder(
         function,
         title,
         label,
         data=data,
-        identity=found,
+        identity=identity_fields,
         interpolation=filtered,
         options=options,
     )
 
 
-def of_function(
+def host_encoder(
     function: Callable[[np.ndarray], Any],
     title: str,
     label: str,
@@ -107,6 +107,7 @@ def of_function(
     """
 
     def outputs(images: jax.Array | np.ndarray) -> Outputs:
+        """Calls the function, and checks the shapes of what it returns."""
         pixels = np.asarray(images)
         results = function(pixels)
         pair = results if isinstance(results, tuple) else (results, None)

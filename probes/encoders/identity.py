@@ -1,7 +1,7 @@
-"""What features depend on, as digests: two equal digests mean equal features, whatever the path.
+"""Digests of weights, images and settings: equal digests mean equal features, in any directory.
 
 Pixels in memory, weights and files of images are identified by their bytes, files by their names
-too. Times count for nothing: what restores, copies or edits a file may set them to any value.
+too. Modification times are ignored: copying, restoring or editing a file may set them to any value.
 Reading files in several threads takes a small part of the time that decoding them takes.
 """
 
@@ -24,13 +24,13 @@ from train.data.sources import Records
 _BYTES, _THREADS = 16, 8
 
 
-def of_json(values: Any) -> str:
+def digest_json(values: Any) -> str:
     """Returns the digest of numbers, strings, lists and dictionaries."""
     text = json.dumps(values, sort_keys=True, default=list)
     return hashlib.blake2b(text.encode(), digest_size=_BYTES).hexdigest()
 
 
-def of_arrays(tree: Any) -> str:
+def digest_arrays(tree: Any) -> str:
     """Returns the digest of a tree of arrays: their paths in it, types, shapes and bytes."""
     digest = hashlib.blake2b(digest_size=_BYTES)
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -40,13 +40,13 @@ def of_arrays(tree: Any) -> str:
     return digest.hexdigest()
 
 
-def of_records(records: Records, classes: Sequence[str]) -> str:
-    """Returns the digest of the images of a split, in their order, and of what labels mean.
+def digest_records(records: Records, classes: Sequence[str]) -> str:
+    """Returns the digest of the images of a split, in their order, and of the class names.
 
-    A prepared data set is one set of files for all its splits, so theirs are the same.
+    All splits of a prepared data set are in one set of files, and have the same digest.
     """
     if isinstance(records, Arrays):
-        return of_json([of_arrays((records.images, records.labels)), list(classes)])
+        return digest_json([digest_arrays((records.images, records.labels)), list(classes)])
     digest = hashlib.blake2b(digest_size=_BYTES)
     digest.update(f"{type(records).__name__} {records.size} {list(classes)}".encode())
     files = records.files if isinstance(records, Aircraft) else records
@@ -55,14 +55,14 @@ def of_records(records: Records, classes: Sequence[str]) -> str:
     assert isinstance(records, Aircraft | Files | Prepared), "the other records are in memory"
     with ThreadPoolExecutor(_THREADS) as pool:
         paths = records.paths()
-        for path, content in zip(paths, pool.map(_of_file, paths), strict=True):
+        for path, content in zip(paths, pool.map(_digest_file, paths), strict=True):
             digest.update("/".join(path.parts[-2:]).encode(errors="surrogateescape"))
             digest.update(content)
     return digest.hexdigest()
 
 
-def _of_file(path: Path) -> bytes:
-    """Returns the digest of the bytes of a file; a file that cannot be read has none."""
+def _digest_file(path: Path) -> bytes:
+    """Returns the digest of the bytes of a file, or ``unreadable``."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=_BYTES)).digest()

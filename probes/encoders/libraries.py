@@ -18,8 +18,8 @@ import numpy as np
 from probes.encoders import unwrap
 from probes.encoders.config import TransferConfig
 from probes.encoders.encoder import Encoder, describe_transform, transform
-from probes.encoders.function import of_function
-from probes.encoders.identity import of_arrays
+from probes.encoders.function import host_encoder
+from probes.encoders.identity import digest_arrays
 from train.config import ConfigError
 from train.models.weights import StateDictError
 
@@ -39,7 +39,7 @@ def load_timm(rest: str, options: TransferConfig) -> Encoder:
         raise ConfigError(_unknown("timm", name, timm.list_models()))
     try:
         config = timm.get_pretrained_cfg(name)
-    except RuntimeError as error:  # The tag after the point is none.
+    except RuntimeError as error:  # The library does not know the tag after the point.
         raise ConfigError(_unknown("timm", name, timm.list_pretrained())) from error
     if path is None:
         where = config and (config.hf_hub_id or config.url)
@@ -173,14 +173,14 @@ def _encoder(
         return features.cpu().numpy(), None if logits is None else logits.cpu().numpy()
 
     values = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
-    return of_function(
+    return host_encoder(
         run,
         title,
         title.replace(":", "-"),
         data=data,
         identity={
             "model": title,
-            "variables": of_arrays(values),
+            "variables": digest_arrays(values),
             "transform": describe_transform(data, interpolation),
         },
         interpolation=interpolation,
@@ -199,15 +199,15 @@ def _fill(
     resize: Any,
     convert: Any = None,
 ) -> list[str]:
-    """Loads a file into a module, whose head becomes that of the file; returns notes."""
+    """Loads a file into a module, which takes over the head of the file; returns notes."""
     torch = _library("torch")
     if path == RANDOM:
         return ["the weights are random, as asked for."]
     assert isinstance(path, Path)
-    found = unwrap.read(path, model.state_dict().keys())
+    stored = unwrap.read(path, model.state_dict().keys())
     tensors = {
         k: torch.from_numpy(np.array(v, np.float32 if v.dtype.kind != "i" else v.dtype))
-        for k, v in found.inside.items()
+        for k, v in stored.inside.items()
     }
     classes = {len(tensors[f"{h}.weight"]) for h in heads if f"{h}.weight" in tensors}
     resize(max(classes, default=0))
@@ -224,7 +224,7 @@ def _fill(
             "Likely cause: the weights of another model; its name is often in that of the file."
         ) from error
     count = max(classes, default=0)
-    return [*found.notes, f"{count or 'no'} classes."]
+    return [*stored.notes, f"{count or 'no'} classes."]
 
 
 def _library(name: str) -> Any:
@@ -244,8 +244,8 @@ def _split(rest: str) -> tuple[str, Path | str | None]:
     return name, path if path == RANDOM else Path(path).expanduser()
 
 
-def _unknown(library: str, name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=3)
+def _unknown(library: str, name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=3)
     hint = f" Did you mean {', '.join(close)}?" if close else ""
     return f"{library} has no model {name!r}.{hint}"
 

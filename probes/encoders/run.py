@@ -1,4 +1,4 @@
-"""The encoder of a work directory: its network in evaluation mode, and what is fed to it.
+"""The encoder of a work directory: its network in evaluation mode, and the test transform.
 
 Nothing in the directory is changed, so a run may be probed while it goes on. The data it was
 trained on are needed in one case only: where images keep their stored size (``image_size`` 0), the
@@ -49,7 +49,7 @@ def load(workdir: Path, options: TransferConfig) -> Encoder:
         )
         state = checkpoint.read(reader, step, built.shapes, built.inspect)
     state = built.gather(state.averaged if config.eval.averaged else state)
-    # What is not needed for features would stay in memory as long as the network does.
+    # Keeps only what features need: the rest would stay in memory with the network.
     state = state._replace(opt_state=(), ema={})
     whole, parts = meshes.replicated(mesh), meshes.split(mesh)
     features = jax.jit(
@@ -62,8 +62,8 @@ def load(workdir: Path, options: TransferConfig) -> Encoder:
         in_shardings=(whole, parts),
         out_shardings=parts,
     )
-    found = {
-        "variables": identity.of_arrays(state.variables),
+    identity_fields = {
+        "variables": identity.digest_arrays(state.variables),
         "model": dataclasses.asdict(config.model),
         "transform": describe_transform(data, "bilinear"),
     }
@@ -77,7 +77,7 @@ def load(workdir: Path, options: TransferConfig) -> Encoder:
         num_classes=classes,
         mesh=mesh,
         data=data,
-        identity=found,
+        identity=identity_fields,
         peak=peak,
         trained_on=config.data.source,
         experiment=config.name,

@@ -65,7 +65,7 @@ def read(path: Path, wanted: Collection[str]) -> Weights:
 
 
 def _prefix(tensors: Tensors, wanted: Collection[str], path: Path) -> str:
-    """Returns what stands before most of the wanted names."""
+    """Returns the most frequent prefix of the wanted names."""
     counts: Counter[str] = Counter()
     for name in tensors:
         parts = name.split(".")
@@ -84,6 +84,6 @@ def _prefix(tensors: Tensors, wanted: Collection[str], path: Path) -> str:
 
 
 def _bare(name: str) -> str:
-    while known := next((p for p in _PREFIXES if name.startswith(p)), ""):
-        name = name.removeprefix(known)
+    while prefix := next((p for p in _PREFIXES if name.startswith(p)), ""):
+        name = name.removeprefix(prefix)
     return name

@@ -11,7 +11,7 @@ from probes.encoders.encoder import Encoder, place, transform
 from train import mesh as meshes
 from train.config import ConfigError
 
-# Example -> what it is. The help, the error and the documentation list these.
+# Example: description. The help, the error and the documentation list these.
 KINDS = {
     "runs/digits": "a work directory of python -m train",
     "resnet50=resnet50.pth": "weights with the names of torchvision and timm: resnet18, resnet34, "
@@ -34,7 +34,7 @@ def load(word: str, options: TransferConfig) -> Encoder:
         run.
 
     Raises:
-      ConfigError: no kind has such words, or the model cannot be loaded; says what to do.
+      ConfigError: the word is of no kind, or the model cannot be loaded.
     """
     kind, colon, rest = word.partition(":")
     if colon and kind in _LOADERS:
@@ -51,19 +51,17 @@ def load(word: str, options: TransferConfig) -> Encoder:
         raise ConfigError(
             f"{word} is a file: say what it is, as in resnet50={word}.\n{list_kinds()}"
         )
-    raise ConfigError(
-        f"{word!r} is no model, and no directory of that name is there.\n{list_kinds()}"
-    )
+    raise ConfigError(f"{word!r} is neither a model nor an existing directory.\n{list_kinds()}")
 
 
 def list_kinds() -> str:
-    """Returns the kinds of words, one a line with an example each."""
+    """Returns the kinds of models, one per line with an example."""
     lines = (f"  {example:36}  {summary}" for example, summary in KINDS.items())
     return "Models are, by example:\n" + "\n".join(lines)
 
 
 def _stored(rest: str, options: TransferConfig) -> Encoder:
-    """Returns the encoder of features that are there already: it computes nothing."""
+    """Returns the encoder of existing features; it computes nothing."""
     path = Path(rest).expanduser()
     if not rest or not path.exists():
         raise ConfigError(f"features:{rest}: there is no such file or directory.")

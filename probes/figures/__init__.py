@@ -9,12 +9,16 @@ Figure 1 is ``within_parts``, 2 ``spectra``, 3 to 5 ``metric_curves``, 6 and 8 `
 choice of a probe's penalty, ``validation_curves`` those of a run.
 """
 
-from probes.figures.curves import metric_curves, train_and_test
+from probes.figures.curves import (
+    metric_curves,
+    train_and_test,
+    validation_curve,
+    validation_curves,
+)
 from probes.figures.overview import collapse_curves
 from probes.figures.parts import spectra, within_parts
 from probes.figures.scatter import transfer_scatter
 from probes.figures.style import save, save_both
-from probes.figures.sweeps import validation_curve, validation_curves
 
 __all__ = [
     "collapse_curves",

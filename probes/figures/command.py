@@ -17,22 +17,25 @@ from vci_jax.probe import selection
 def main(arguments: list[str]) -> int:
     """Draws figures 1 to 8, the metrics and the penalties of each run, as PNG and SVG.
 
-    Returns the exit code.
-
-    2 stands for a path without a run, or for a damaged file.
+    Returns the exit code: 2 for a path without a run, or a damaged file.
     """
     parser = argparse.ArgumentParser(prog="python -m probes figures", description=__doc__)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="work directory, or one of several")
     parser.add_argument(
-        "--out", type=local.argument, default=Path("figures"), help="where they are written"
+        "runs", nargs="+", metavar="RUN", help="work directory, or a directory above several"
     )
-    parser.add_argument("--epoch", type=float, help="of figure 2; the last if not given")
+    parser.add_argument(
+        "--out",
+        type=local.argument,
+        default=Path("figures"),
+        help="directory to write the figures to",
+    )
+    parser.add_argument("--epoch", type=float, help="epoch of figure 2; the last one by default")
     options = parser.parse_args(arguments)
     try:
-        found = runs.read_runs(options.runs)
-        for sentence in notes(found):
+        trainings = runs.read_runs(options.runs)
+        for sentence in notes(trainings):
             print(sentence, file=sys.stderr)
-        for path in draw(found, options.out, options.epoch):
+        for path in draw(trainings, options.out, options.epoch):
             print(escape.line(str(path)))
     except ValueError as error:
         print(f"error: {escape.prose(str(error))}", file=sys.stderr)
@@ -40,26 +43,26 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def draw(found: list[Run], out: Path, epoch: float | None) -> list[Path]:
-    """Writes every figure of runs; of figure 7 it may say that they cannot be compared."""
+def draw(trainings: list[Run], out: Path, epoch: float | None) -> list[Path]:
+    """Writes every figure; prints why figure 7 is missing if the runs cannot be compared."""
     others = ("fuzziness", "squared_distance", "cosine_similarity")
     made = {
-        "figure1_within_parts": figures.within_parts(found, "train"),
-        "figure2_spectra": figures.spectra(found, "train", epoch),
-        "figure3_train": figures.metric_curves(found, "train"),
-        "figure6_vci": figures.train_and_test(found, ("vci",)),
-        "figure8_others": figures.train_and_test(found, others),
+        "figure1_within_parts": figures.within_parts(trainings, "train"),
+        "figure2_spectra": figures.spectra(trainings, "train", epoch),
+        "figure3_train": figures.metric_curves(trainings, "train"),
+        "figure6_vci": figures.train_and_test(trainings, ("vci",)),
+        "figure8_others": figures.train_and_test(trainings, others),
     }
-    if any(run.transfer for run in found):
+    if any(run.transfer for run in trainings):
         try:
-            compared = cohorts.from_runs(found, "train")
+            compared = cohorts.from_runs(trainings, "train")
             coefficients = correlation.correlate(compared, ResamplingPlan())
             made["figure7_transfer"] = figures.transfer_scatter(compared, coefficients)
         except ValueError as error:
             print(f"no figure 7: {escape.prose(str(error))}", file=sys.stderr)
-    for run in found:
+    for run in trainings:
         if run.rows:
-            stem = f"collapse_{escape.stem(run.name)}" if len(found) > 1 else "collapse"
+            stem = f"collapse_{escape.stem(run.name)}" if len(trainings) > 1 else "collapse"
             made[stem] = figures.collapse_curves(run.rows)
         chosen = [row for row in run.transfer if row.get("validation_curve")]
         if chosen:
@@ -68,16 +71,16 @@ def draw(found: list[Run], out: Path, epoch: float | None) -> list[Path]:
     return [path for stem, figure in made.items() for path in figures.save_both(figure, out / stem)]
 
 
-def notes(found: list[Run]) -> list[str]:
-    """Returns what is amiss with runs, one sentence each, and how those of a group differ."""
-    said = [f"{run.name}: {note}" for run in found for note in run.notes]
-    for group in dict.fromkeys(run.group for run in found):
-        members = [run for run in found if run.group == group]
-        said += [
+def notes(trainings: list[Run]) -> list[str]:
+    """Returns the notes of all runs, and the settings in which runs of a group differ."""
+    sentences = [f"{run.name}: {note}" for run in trainings for note in run.notes]
+    for group in dict.fromkeys(run.group for run in trainings):
+        members = [run for run in trainings if run.group == group]
+        sentences += [
             f"{group}: {field} is {_listing(values, members)}"
             for field, values in runs.differences(members).items()
         ]
-    return list(map(escape.line, said))
+    return list(map(escape.line, sentences))
 
 
 def _listing(values: list[Any], members: list[Run]) -> str:

@@ -1,7 +1,7 @@
 """``python -m probes correlate RUN...`` or ``--published``: metrics against transfer, judged.
 
-Prints the table of correlations and what it allows one to say; with ``--tables`` tables 1 and 2
-as well; with ``--out DIR`` figure 7 is written there. ``--published`` takes the tables of Xu & Liu
+Prints the table of correlations and the conclusions from it; with ``--tables`` tables 1 and 2 as
+well; with ``--out DIR`` figure 7 is written there. ``--published`` takes the tables of Xu & Liu
 (2023).
 """
 
@@ -22,7 +22,7 @@ from train import local
 def main(arguments: list[str]) -> int:
     """Judges runs, or the published tables, and returns the exit code.
 
-    2 stands for paths without runs, damaged files, or runs that cannot be compared.
+    The exit code is 2 for paths without runs, damaged files, or runs that cannot be compared.
     """
     options = _parser().parse_args(arguments)
     if options.published == bool(options.runs):
@@ -31,10 +31,10 @@ def main(arguments: list[str]) -> int:
     try:
         plan = ResamplingPlan(resamples=options.resamples, seed=options.seed)
         compared = published.study() if options.published else _read(options.runs, options.split)
-        found = correlation.correlate(compared, plan)
-        print(report(compared, found, plan, latex=options.latex, all_tables=options.tables))
+        correlations = correlation.correlate(compared, plan)
+        print(report(compared, correlations, plan, latex=options.latex, all_tables=options.tables))
         if options.out is not None:
-            figure = figures.transfer_scatter(compared, found)
+            figure = figures.transfer_scatter(compared, correlations)
             for path in figures.save_both(figure, options.out / "figure7_transfer"):
                 print(f"figure: {escape.line(str(path))}")
     except ValueError as error:
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
 
 def report(
     compared: Study,
-    found: list[Correlation],
+    correlations: list[Correlation],
     plan: ResamplingPlan,
     *,
     latex: bool,
@@ -55,23 +55,25 @@ def report(
 
     Args:
       compared: the runs.
-      found: their correlations.
+      correlations: their correlations.
       plan: of the resampling.
-      latex: in LaTeX rather than in Markdown.
-      all_tables: tables 1 and 2 before the table of correlations.
+      latex: LaTeX instead of Markdown.
+      all_tables: put tables 1 and 2 before the table of correlations.
     """
-    chosen = [tables.scores(compared), tables.metrics(compared, found)] if all_tables else []
-    chosen.append(tables.correlations(found))
-    if (noise := tables.seeds(found)).rows:
+    chosen = [tables.scores(compared), tables.metrics(compared, correlations)] if all_tables else []
+    chosen.append(tables.correlations(correlations))
+    if (noise := tables.seeds(correlations)).rows:
         chosen.append(noise)
     write = tables.latex if latex else tables.markdown
     metric = "vci" if "vci" in compared.metrics else next(iter(compared.metrics))
-    said = conclusions.statements(found, correlation.compare(compared, metric, plan), plan)
+    verdicts = conclusions.statements(
+        correlations, correlation.compare(compared, metric, plan), plan
+    )
     how = (
         f"Intervals of {100 * plan.confidence:g} %; BCa and random permutations from "
         f"{plan.resamples} resamples, seed {plan.seed}."
     )
-    sentences = (how, *compared.notes, *said)
+    sentences = (how, *compared.notes, *verdicts)
     return "\n\n".join([*map(write, chosen), _listing(sentences, latex=latex)])
 
 
@@ -83,10 +85,10 @@ def _listing(sentences: Sequence[str], *, latex: bool) -> str:
 
 
 def _read(paths: list[str], split: str) -> Study:
-    found = runs.read_runs(paths)
-    for sentence in command.notes(found):
+    trainings = runs.read_runs(paths)
+    for sentence in command.notes(trainings):
         print(sentence, file=sys.stderr)
-    return cohorts.from_runs(found, split)
+    return cohorts.from_runs(trainings, split)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,16 +1,18 @@
-"""Metrics against epoch, one line a run: figures 3 to 6 and 8."""
+"""Metrics against epoch (figures 3 to 6 and 8), and validation scores against the penalty."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
 
+from probes.analysis.cohorts import METRICS
 from probes.analysis.runs import Run
 from probes.figures import style
 from probes.transfer import escape
-
-METRICS = ("fuzziness", "squared_distance", "cosine_similarity", "vci")
 
 
 def metric_curves(runs: Sequence[Run], split: str) -> Figure:
@@ -70,7 +72,7 @@ def _check(runs: Sequence[Run]) -> None:
 
 
 def _curves(axes: Axes, runs: Sequence[Run], metric: str, split: str) -> list[tuple[str, Line2D]]:
-    """Draws what can be drawn, and returns the named lines; zero has no place on a logarithm."""
+    """Draws the finite values, on a logarithmic axis the positive ones; returns lines and names."""
     scale = style.LABELS[metric].scale if metric in style.LABELS else "linear"
     names = style.names([run.name for run in runs])
     drawn, entries = [], []
@@ -92,7 +94,7 @@ def _curves(axes: Axes, runs: Sequence[Run], metric: str, split: str) -> list[tu
 
 
 def _is_long(runs: Sequence[Run], metric: str) -> bool:
-    """Of both splits, whose panels may share an axis."""
+    """Whether both splits together span more than a decade: their panels may share an axis."""
     curves = [run.curve(metric, split)[1] for run in runs for split in ("train", "test")]
     return style.is_long([value for curve in curves for value in curve])
 
@@ -101,7 +103,7 @@ def _explain(axes: Axes, runs: Sequence[Run], metric: str, split: str) -> None:
     rows = sum(row["split"] == split for run in runs for row in run.rows)
     split, metric = style.text(split, 24), style.text(metric, 24)
     reason = f"none of the {rows} {split} rows has a {metric}" if rows else f"no {split} rows"
-    # Where panels share an axis, the ticks of an empty one are those of its neighbours.
+    # On a shared axis, an empty panel has the ticks of its neighbours.
     if len(axes.get_shared_y_axes().get_siblings(axes)) == 1:
         axes.tick_params(axis="y", left=False, labelleft=False)
     axes.text(
@@ -114,3 +116,67 @@ def _explain(axes: Axes, runs: Sequence[Run], metric: str, split: str) -> None:
         fontsize=style.SMALL,
         color=style.GREY,
     )
+
+
+def validation_curve(values: ArrayLike, curve: ArrayLike, chosen: float) -> Figure:
+    """Returns the validation score against the penalty, the chosen one marked.
+
+    Args:
+      values: penalties in units of 1/C, such as ``selection.VALUES``.
+      curve: validation scores in [0, 1], one for each value.
+      chosen: one of the values.
+
+    Raises:
+      ValueError: values and scores are not as many, or the chosen value is not among them.
+    """
+    figure = style.figure(style.COLUMN, 2.2)
+    axes = figure.subplots()
+    _choice(axes, "Choice of the penalty", values, curve, chosen)
+    axes.set_xlabel("Penalty (1/C)", fontsize=style.TEXT)
+    axes.set_ylabel("Validation score (%)", fontsize=style.TEXT)
+    return figure
+
+
+def validation_curves(scores: Sequence[Mapping[str, Any]], values: ArrayLike) -> Figure:
+    """Returns validation scores against the penalty for every task of a run, one panel each.
+
+    Args:
+      scores: rows of ``transfer.jsonl`` with ``task``, ``value`` and ``validation_curve``; a score
+        that is not known is None.
+      values: penalties in units of 1/C, such as ``sweep.VALUES``.
+
+    Raises:
+      ValueError: there are no rows, or as ``validation_curve``.
+    """
+    if not scores:
+        raise ValueError("there are no scores of tasks to draw.")
+    columns = min(3, len(scores))
+    rows = -(-len(scores) // columns)
+    figure = style.figure(style.PAGE, min(0.5 + 1.7 * rows, 9))
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for axes, row in zip(panels.flat, scores, strict=False):
+        curve = np.array(row["validation_curve"], np.float64)
+        task = style.text(row["task"], 24)
+        # A long name stands above the note at its right.
+        title = task if len(task) <= 12 else f"{task}\n"
+        _choice(axes, title, values, curve, row["value"])
+    for axes in panels.flat[len(scores) :]:
+        axes.set_visible(False)
+    figure.supxlabel("Penalty (1/C)", fontsize=style.TEXT)
+    figure.supylabel("Validation score (%)", fontsize=style.TEXT)
+    return figure
+
+
+def _choice(axes: Axes, title: str, values: ArrayLike, curve: ArrayLike, chosen: float) -> None:
+    values, curve = np.asarray(values, np.float64), np.asarray(curve, np.float64)
+    if values.shape != curve.shape or chosen not in values:
+        raise ValueError(
+            f"got {values.shape} penalties, {curve.shape} scores and a choice of {chosen}, which "
+            "must be one of the penalties; give the values and the curve of one sweep."
+        )
+    best = curve[np.flatnonzero(values == chosen)[0]]
+    style.panel(axes, title, f"{chosen:.3g} scores {100 * best:.1f} %")
+    axes.set_xscale("log")
+    axes.plot(values, 100 * curve, **style.line(0) | {"marker": "None"})
+    axes.axvline(chosen, color=style.GREY, linewidth=0.6, linestyle=(0, (2, 2)))
+    axes.plot([chosen], [100 * best], **style.line(1) | {"markersize": 5})

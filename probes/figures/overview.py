@@ -1,4 +1,4 @@
-"""The four metrics of one run, train and test in each panel, on a screen: what a run ends with."""
+"""The four metrics of one run, train and test in each panel, sized for a screen."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -65,7 +65,7 @@ def _curve(axes: Axes, rows: Sequence[Row], metric: str, split: str) -> float | 
 
 
 def _is_drawable(value: float | None, scale: str) -> bool:
-    """Whether a value has a place on the axis: null has none, zero has none on logarithmic ones."""
+    """Whether a value can be drawn: it is not null, and positive on a logarithmic axis."""
     return value is not None and (scale == "linear" or value > 0)
 
 
@@ -81,7 +81,7 @@ def _decorate(axes: Axes, title: str, downwards: bool) -> None:
 
 
 def _limits(axes: Axes, metric: str, scale: str) -> None:
-    """Starts an index whose zero means something there; logarithmic axes get plain numbers."""
+    """Starts the axis of an index at zero; logarithmic axes get plain numbers."""
     axes.autoscale_view()  # Limits are computed lazily; what follows needs them now.
     if scale == "log":
         style.plain_log(axes)

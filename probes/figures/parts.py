@@ -25,7 +25,7 @@ def within_parts(runs: Sequence[Run], split: str) -> Figure:
     """Returns the two parts of the within-class variability against epoch (figure 1).
 
     Args:
-      runs: a panel each.
+      runs: one panel for each.
       split: ``"train"`` in the paper.
 
     Raises:
@@ -59,7 +59,7 @@ def spectra(runs: Sequence[Run], split: str, epoch: float | None = None) -> Figu
     Args:
       runs: a panel each.
       split: whose rows.
-      epoch: of the rows; the nearest recorded one is taken, and named. None is the last.
+      epoch: of the rows; the nearest recorded one is drawn and named, by default the last.
 
     Raises:
       ValueError: there are no runs.
@@ -81,13 +81,13 @@ def spectra(runs: Sequence[Run], split: str, epoch: float | None = None) -> Figu
 
 
 def _spectrum(axes: Axes, spectrum: dict[str, list[float | None]]) -> list[tuple[str, Line2D]]:
-    kept = {name: _above_rounding(spectrum.get(name) or []) for name in _SPECTRA}
-    if not any(kept.values()):
+    eigenvalues = {name: _above_rounding(spectrum.get(name) or []) for name in _SPECTRA}
+    if not any(eigenvalues.values()):
         style.empty(axes, "no eigenvalue of its spectrum\nis positive")
         return []
     entries = []
     for index, (name, label) in enumerate(_SPECTRA.items()):
-        if values := kept[name]:
+        if values := eigenvalues[name]:
             marks = _spread(len(values)).tolist()
             look = style.line(index) | {"markevery": marks, "markersize": 2.4}
             (line,) = axes.plot(range(1, len(values) + 1), values, label=label, **look)
@@ -97,12 +97,12 @@ def _spectrum(axes: Axes, spectrum: dict[str, list[float | None]]) -> list[tuple
 
 
 def _above_rounding(values: Sequence[float | None]) -> list[float]:
-    known = [value for value in values if value is not None]
-    return [value for value in known if value > max(0.0, _FLOOR * max(known))]
+    defined = [value for value in values if value is not None]
+    return [value for value in defined if value > max(0.0, _FLOOR * max(defined))]
 
 
 def _spread(size: int) -> np.ndarray:
-    """Places evenly spaced on a logarithmic axis, a dozen a decade, and the last."""
+    """Returns indices evenly spaced on a logarithmic axis, twelve per decade, and the last."""
     return np.unique(np.geomspace(1, size, 1 + int(12 * np.log10(size))).round().astype(int) - 1)
 
 
@@ -114,7 +114,7 @@ def _nearest(run: Run, split: str, epoch: float | None) -> Row | None:
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """As much of the names as leaves the right half of a title free."""
+    """Shortens the names so that the right half of a title stays free."""
     return style.names([run.name for run in runs], 20)
 
 

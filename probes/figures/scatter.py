@@ -22,7 +22,7 @@ def transfer_scatter(study: Study, correlations: Sequence[Correlation]) -> Figur
       correlations: of ``correlate(study)``; those of all runs together are not drawn.
     """
     groups = {name: rows for name, rows in study.members().items() if name != ALL}
-    found = {(one.group, one.metric): one for one in correlations}
+    by_name = {(correlation.group, correlation.metric): correlation for correlation in correlations}
     figure = style.figure(style.PAGE, 0.3 + 1.75 * len(groups))
     shape = (len(groups), len(study.metrics))
     panels = figure.subplots(*shape, sharex="col", sharey="row", squeeze=False)
@@ -33,7 +33,7 @@ def transfer_scatter(study: Study, correlations: Sequence[Correlation]) -> Figur
                 title = style.title(metric)
                 axes.set_title(title, fontsize=style.TEXT, fontweight="bold", pad=14)
             _points(axes, values[members], study.mlog[members], index)
-            _write(axes, found.get((group, metric)))
+            _write(axes, by_name.get((group, metric)))
         row[0].set_ylabel(f"{style.text(group, 24)}\nMLOG", fontsize=style.TEXT)
     for axes, metric in zip(panels[-1], study.metrics, strict=True):
         axes.set_xlabel(style.direction(metric), fontsize=style.SMALL, color=style.GREY)
@@ -42,8 +42,8 @@ def transfer_scatter(study: Study, correlations: Sequence[Correlation]) -> Figur
 
 
 def _points(axes: Axes, x: np.ndarray, y: np.ndarray, index: int) -> None:
-    kept = np.isfinite(x)
-    if not kept.any():
+    finite = np.isfinite(x)
+    if not finite.any():
         axes.text(
             0.5,
             0.5,
@@ -56,19 +56,19 @@ def _points(axes: Axes, x: np.ndarray, y: np.ndarray, index: int) -> None:
         )
         return
     look = style.line(index) | {"linestyle": "none", "markersize": 4}
-    axes.plot(x[kept], y[kept], **look)
+    axes.plot(x[finite], y[finite], **look)
     axes.margins(x=0.12, y=0.12)
 
 
 def _write(axes: Axes, correlation: Correlation | None) -> None:
     """Writes r and its interval above the points, in a panel's own title line."""
     if correlation is None or not correlation.estimates:
-        said = "r undefined" if correlation is None else f"{correlation.settings} points: no r"
+        text = "r undefined" if correlation is None else f"{correlation.settings} points: no r"
     else:
         estimate = correlation.pearson
         low, high = estimate.permutation.low, estimate.permutation.high
-        said = f"r = {estimate.value:+.3f}"
-        said += f" [{low:+.2f}, {high:+.2f}]" if np.isfinite(low) else " (no interval)"
+        text = f"r = {estimate.value:+.3f}"
+        text += f" [{low:+.2f}, {high:+.2f}]" if np.isfinite(low) else " (no interval)"
     axes.text(
-        0.5, 1.0, said, transform=axes.transAxes, ha="center", va="bottom", fontsize=style.SMALL
+        0.5, 1.0, text, transform=axes.transAxes, ha="center", va="bottom", fontsize=style.SMALL
     )

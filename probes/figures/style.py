@@ -55,7 +55,7 @@ LABELS = {
 
 
 def figure(width: float, height: float) -> Figure:
-    """Returns an empty figure, of inches, whose panels make room for one another."""
+    """Returns an empty figure of a size in inches, with constrained layout."""
     made = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(made)
     made.set_layout_engine("constrained", w_pad=0.06, h_pad=0.06)
@@ -108,7 +108,7 @@ def _shortened(name: str, limit: int) -> str:
 
 
 def line(index: int) -> dict[str, Any]:
-    """Returns the colour, dashes and marker of the so-manieth line; 280 differ."""
+    """Returns the colour, dashes and marker of line ``index``; 280 are different."""
     return {
         "color": COLOURS[index % len(COLOURS)],
         "linestyle": DASHES[index % len(DASHES)],
@@ -119,7 +119,7 @@ def line(index: int) -> dict[str, Any]:
 
 
 def panel(axes: Axes, title: str, note: str = "") -> None:
-    """Gives a panel its title, a note at the right of it, and the frame of the house."""
+    """Gives a panel its title, a note at its right, and the common frame."""
     axes.set_title(title, loc="left", fontsize=TEXT, fontweight="bold")
     axes.set_title(note, loc="right", fontsize=SMALL, color=GREY)
     axes.grid(color=GRID, linewidth=0.6)
@@ -140,12 +140,12 @@ def direction(metric: str) -> str:
 
 def title(metric: str) -> str:
     """Returns the name of a metric as it is printed."""
-    known = LABELS.get(metric)
-    return known.title if known else text(metric.replace("_", " ").capitalize(), 22)
+    label = LABELS.get(metric)
+    return label.title if label else text(metric.replace("_", " ").capitalize(), 22)
 
 
 def empty(axes: Axes, reason: str) -> None:
-    """Says in the middle of a panel why nothing is in it."""
+    """Writes the reason for an empty panel into its middle."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.text(
@@ -162,7 +162,7 @@ def empty(axes: Axes, reason: str) -> None:
 
 
 def is_long(values: Sequence[float]) -> bool:
-    """Whether values span more than a decade, so that a linear axis would hide the small ones."""
+    """Whether values span more than a decade: a linear axis would hide the small ones."""
     return min(values, default=0) > 0 and max(values) > 10 * min(values)
 
 
@@ -215,8 +215,8 @@ def legend(made: Figure, entries: Iterable[tuple[str, Line2D]]) -> None:
         handlelength=3.2,
     )
     # Set here, for a legend leaves out what is labelled with an underscore first.
-    for said, name in zip(box.get_texts(), named, strict=True):
-        said.set_text(name)
+    for label, name in zip(box.get_texts(), named, strict=True):
+        label.set_text(name)
 
 
 def save(made: Figure, path: Path) -> Path:

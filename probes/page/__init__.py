@@ -1,6 +1,6 @@
 """The parts of the report page: what it says (Python), and how it looks (template, style, script).
 
-Python decides everything that is said, and each module makes one section as plain data. What needs
+Python writes every sentence, and each module makes one section as plain data. What needs
 no script is in the HTML: the verdict, the tables, the settings. Curves, spectra and the sortable
 table of classes travel as JSON, which ``page.js`` draws with uPlot.
 """

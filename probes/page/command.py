@@ -64,11 +64,11 @@ def write(runs: Sequence[Run], out: Path, *, refresh: int = 0) -> None:
 def watch(directories: Sequence[Path], out: Path, seconds: int) -> None:
     """Writes the page whenever its sources change, until every run is finished.
 
-    The last page does not load itself again: nothing more is to come.
+    The last page no longer reloads itself.
     """
     before = None
     while True:
-        runs = read_runs(directories)  # Those that have begun since, too.
+        runs = read_runs(directories)  # Including runs that started meanwhile.
         now, finished = _stamps(runs), all(map(is_finished, runs))
         if now != before or finished:
             write(runs, out, refresh=0 if finished else seconds)
@@ -99,14 +99,16 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         nargs="+",
         type=local.argument,
         metavar="DIR",
-        help="of a run, or above some runs",
+        help="work directory of a run, or a directory above several",
     )
-    parser.add_argument("--out", type=local.argument, help="where to write the page")
+    parser.add_argument("--out", type=local.argument, help="file to write the page to")
     parser.add_argument(
-        "--watch", action="store_true", help="write it again while training goes on"
+        "--watch",
+        action="store_true",
+        help="rewrite the page whenever a run has recorded something",
     )
     parser.add_argument(
-        "--seconds", type=int, default=5, help="between two looks of --watch (default: 5)"
+        "--seconds", type=int, default=5, help="seconds between two checks of --watch (default: 5)"
     )
     options = parser.parse_args(arguments)
     if options.seconds < 1:

@@ -1,4 +1,4 @@
-"""Curves over training and spectra, as JSON for the charts, thinned to what a page can carry."""
+"""Curves over training and spectra, as JSON for the charts, thinned to the size of a page."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ _CURVE_BUDGET = 100_000
 _SPECTRUM_BUDGET = 50_000
 _EIGENVALUES = 64
 
-# What is not a curve, though a number.
+# Numbers of a row that are not drawn as curves.
 _NOT_CURVES = {"step", "epoch", "seconds", "images_per_second"}
 
 
@@ -38,9 +38,9 @@ def charts(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return [_chart(metric, runs, most) | {"main": metric in MAIN} for metric in (*MAIN, *further)]
 
 
-def thinning(runs: Sequence[Run], found: list[dict[str, Any]]) -> str:
+def thinning(runs: Sequence[Run], charts: list[dict[str, Any]]) -> str:
     """Returns a sentence if the charts do not hold all records, else nothing."""
-    shown = max((len(series["x"]) for chart in found for series in chart["series"]), default=0)
+    shown = max((len(series["x"]) for chart in charts for series in chart["series"]), default=0)
     records = max(len([r for r in run.rows if r["split"] == s]) for run in runs for s in SPLITS)
     if shown >= records or not shown:
         return ""
@@ -54,14 +54,14 @@ def spectra(runs: Sequence[Run]) -> list[dict[str, Any]]:
     many epochs, evenly spaced ones, the first and the last among them.
     """
     each = _SPECTRUM_BUDGET // (max(1, len(runs)) * 2 * 2 * _EIGENVALUES)
-    found = []
+    charts = []
     for number, run in enumerate(runs):
         for split in SPLITS:
             rows = [r for r in run.rows if r["split"] == split and r.get("spectrum")]
             rows = [rows[i] for i in evenly(len(rows), max(2, each))]
             if rows:
-                found.append({"run": number, "split": split, **_spectrum(rows)})
-    return found
+                charts.append({"run": number, "split": split, **_spectrum(rows)})
+    return charts
 
 
 def short(value: float | None, digits: int = 5) -> float | None:
@@ -70,7 +70,7 @@ def short(value: float | None, digits: int = 5) -> float | None:
 
 
 def evenly(length: int, most: int) -> list[int]:
-    """Returns the places of ``most`` evenly spaced records, the first and the last among them."""
+    """Returns the indices of ``most`` evenly spaced records, with the first and the last."""
     if length <= most:
         return list(range(length))
     return sorted({round(i) for i in np.linspace(0, length - 1, most)})
@@ -82,19 +82,19 @@ def _chart(metric: MetricDisplay, runs: Sequence[Run], most: int) -> dict[str, A
         for number, run in enumerate(runs)
         for split in SPLITS
     ]
-    series = [one for one in series if one["x"]]
+    series = [line for line in series if line["x"]]
     return {
         "id": escape.line(metric.name),
         "title": metric.title,
         "direction": metric.direction,
-        "scale": _scale(metric, [y for one in series for y in one["y"]]),
+        "scale": _scale(metric, [y for line in series for y in line["y"]]),
         "series": series,
         "reason": "" if series else _why_empty(metric, runs),
     }
 
 
 def _scale(metric: MetricDisplay, values: list[float]) -> str:
-    """An index that falls by more than a decade needs a logarithmic axis, as ratios always do."""
+    """Returns the scale of an axis: logarithmic for ratios, and for indices over a decade."""
     falls = bool(values) and min(values) > 0 and max(values) > 10 * min(values)
     return "log" if metric.scale == "zero" and falls else metric.scale
 
@@ -127,14 +127,14 @@ def _why_empty(metric: MetricDisplay, runs: Sequence[Run]) -> str:
 
 def _spectrum(rows: list[dict[str, Any]]) -> dict[str, Any]:
     size = {name: len(rows[-1]["spectrum"][name]) for name in ("between", "total")}
-    kept = {name: _spread(length) for name, length in size.items()}
+    shown = {name: _spread(length) for name, length in size.items()}
     return {
         "epochs": [row["epoch"] for row in rows],
         "size": size,
-        "index": {name: [i + 1 for i in indices] for name, indices in kept.items()},
+        "index": {name: [i + 1 for i in indices] for name, indices in shown.items()},
         **{
-            name: [[short(row["spectrum"][name][i], 4) for i in kept[name]] for row in rows]
-            for name in kept
+            name: [[short(row["spectrum"][name][i], 4) for i in shown[name]] for row in rows]
+            for name in shown
         },
     }
 

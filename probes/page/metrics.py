@@ -1,4 +1,4 @@
-"""How each metric is called on the page, which way it goes, and on what scale it is drawn."""
+"""Title, direction and axis scale of each metric on the page."""
 
 from typing import Literal, NamedTuple
 
@@ -10,8 +10,8 @@ class MetricDisplay(NamedTuple):
 
     Attributes:
       name: its key in ``metrics.jsonl``.
-      title: for people.
-      direction: what a change means.
+      title: as the page shows it.
+      direction: an arrow and what it means, such as "↓ more collapsed".
       scale: ratios without an upper bound fall by orders of magnitude; an index with a zero that
         means something starts there.
     """
@@ -28,7 +28,7 @@ _TITLES = {"vci_adjusted": "VCI", "vci": "VCI of the sample, not adjusted for it
 _WAYS = {"smaller": "↓ more collapsed", "larger": "↑ more collapsed", "": ""}
 
 
-def _known(name: str) -> MetricDisplay:
+def _from_catalogue(name: str) -> MetricDisplay:
     metric = METRICS[name]
     return MetricDisplay(
         name, _TITLES.get(name, metric.title), _WAYS[metric.direction], metric.scale
@@ -36,15 +36,17 @@ def _known(name: str) -> MetricDisplay:
 
 
 MAIN = (
-    _known("vci_adjusted"),
+    _from_catalogue("vci_adjusted"),
     MetricDisplay("accuracy", "Accuracy", "↑ better"),
     MetricDisplay("loss", "Loss", "↓ better", "log"),
-    *map(_known, ("fuzziness", "squared_distance", "cosine_similarity", "class_separation")),
+    *map(
+        _from_catalogue, ("fuzziness", "squared_distance", "cosine_similarity", "class_separation")
+    ),
 )
 
-# An interval and a spectrum are no curves.
+# An interval and a spectrum are not drawn as curves.
 _NOT_FURTHER = {metric.name for metric in MAIN} | {"vci_interval", "spectrum"}
-FURTHER = tuple(_known(name) for name in METRICS if name not in _NOT_FURTHER)
+FURTHER = tuple(_from_catalogue(name) for name in METRICS if name not in _NOT_FURTHER)
 
 BY_NAME = {metric.name: metric for metric in (*MAIN, *FURTHER)}
 

@@ -1,4 +1,4 @@
-"""``python -m probes rank MODEL... --data folder:PATH``: which model for these images, how sure.
+"""``python -m probes rank MODEL... --data folder:PATH``: ranks models on images, with intervals.
 
 A model is a word: a work directory of ``python -m train``, ``resnet50=PATH``, ``timm:NAME=PATH``,
 ``features:PATH`` and so on (a wrong word lists them all). The images are any source of
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def mistakes(outcome: runner.Outcome) -> list[page.Mistake]:
-    """Returns images that the best models get wrong, those that most models get wrong first."""
+    """Returns images that all of the best models misclassify, the hardest for all models first."""
     models = outcome.ranking.models
     best = np.stack([model.correct for model in models if model.ties_with_best])
     everyone = np.stack([model.correct for model in models])
@@ -113,7 +113,7 @@ def mistakes(outcome: runner.Outcome) -> list[page.Mistake]:
 
 
 def _write_csv(path: Path, models: list[dict[str, Any]]) -> None:
-    """A row a model; intervals are two columns, and lists are left to ``ranking.json``."""
+    """Writes one row per model; an interval is two columns, and lists are omitted."""
     rows = []
     for model in models:
         row = {name: value for name, value in model.items() if not isinstance(value, list)}

@@ -27,7 +27,7 @@ _COLOURS = 8
 
 
 class Mistake(NamedTuple):
-    """An image that the best models get wrong: its pixels, name, class, and who is right."""
+    """An image that the best models misclassify: its pixels, name, class, and correct models."""
 
     pixels: np.ndarray
     name: str
@@ -125,7 +125,7 @@ def plane(model: str, features: np.ndarray, labels: np.ndarray, most: int = 600)
 
 
 def _accuracies(ranking: Ranking, names: dict[str, str]) -> markupsafe.Markup:
-    """Accuracies with intervals, the best on top."""
+    """Draws accuracies with intervals, the best on top."""
     low = min(model.accuracy_interval[0] for model in ranking.models)
     high = max(model.accuracy_interval[1] for model in ranking.models)
     ticks = _ticks(100 * low, 100 * high)
@@ -156,7 +156,7 @@ def _accuracies(ranking: Ranking, names: dict[str, str]) -> markupsafe.Markup:
 
 
 def _learning(ranking: Ranking, names: dict[str, str]) -> markupsafe.Markup | None:
-    """Accuracy by number of training samples, a line a model."""
+    """Draws accuracy by number of training samples, one line per model."""
     curves = {model.model: _whole_curve(model) for model in ranking.models}
     if not all(len(curve) > 1 for curve in curves.values()):
         return None
@@ -186,13 +186,13 @@ def _learning(ranking: Ranking, names: dict[str, str]) -> markupsafe.Markup | No
         f'<text x="{(left + _WIDTH - right) / 2:.0f}" y="{height - 2}" text-anchor="middle">'
         "training samples</text>"
     )
-    taken: list[float] = []
+    heights: list[float] = []
     for number, (model, curve) in enumerate(curves.items()):
         points = " ".join(f"{x(size):.1f},{y(100 * value):.1f}" for size, value in curve)
         place = y(100 * curve[-1][1]) + 4
-        while any(abs(place - other) < 15 for other in taken):
+        while any(abs(place - other) < 15 for other in heights):
             place += 15
-        taken.append(place)
+        heights.append(place)
         title = names[model] if len(names[model]) < 18 else names[model][:16] + "…"
         parts.append(
             f'<g class="line" style="color: var(--c{number % _COLOURS})">'

@@ -1,4 +1,4 @@
-"""The page as one string of HTML that asks the network for nothing."""
+"""The page as one string of HTML that loads nothing from the network."""
 
 import datetime
 import json
@@ -11,7 +11,7 @@ import jinja2
 import markupsafe
 
 from probes.analysis.runs import Run, settings
-from probes.page import classes, curves, pictures, scatter, scores, tables
+from probes.page import classes, curves, scatter, tables
 from probes.transfer import escape
 
 _HERE = Path(__file__).parent
@@ -46,7 +46,7 @@ def render(runs: Sequence[Run], *, title: str, refresh: int) -> str:
         "refresh": refresh,
         "runs": names,
         "charts": charts,
-        "pictures": pictures.pictures(runs),
+        "pictures": classes.pictures(runs),
         "spectra": curves.spectra(runs),
         "classes": class_tables,
         "columns": classes.COLUMNS,
@@ -66,7 +66,7 @@ def render(runs: Sequence[Run], *, title: str, refresh: int) -> str:
         no_classes=no_classes,
         verdicts=tables.verdicts(runs),
         adjustment=tables.adjustment(runs[0]),
-        transfer=scores.table(runs),
+        transfer=tables.scores(runs),
         config=tables.config_table(runs),
         machines=[tables.machines(run) for run in runs],
         one_seed=len(runs) > 1 and len(set(settings(runs))) == len(runs),
@@ -86,7 +86,7 @@ def _quoted(value: Any) -> str:
 
 
 def _embed(data: dict[str, Any]) -> markupsafe.Markup:
-    """Returns JSON that cannot end the script element it stands in, whatever names are in it."""
+    """Returns JSON for a script element; names in it cannot end that element."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")

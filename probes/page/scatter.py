@@ -1,4 +1,4 @@
-"""Collapse on the training data against transfer, one point a run."""
+"""Collapse on the training data against transfer, one point per run."""
 
 import math
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from probes.page.curves import short
 from probes.page.metrics import BY_NAME, COLLAPSE
 from probes.transfer import escape
 
-# Below it, a correlation is close to 1 in absolute value for many unrelated pairs of numbers.
+# With fewer settings, unrelated numbers often have a correlation close to 1 or -1.
 _FEW = 10
 
 
 def scatters(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Returns a chart of transfer against each metric of the paper, and what they allow to say.
+    """Returns a chart of transfer against each metric of the paper, and the conclusions.
 
     Where nothing can be compared, the charts are empty, with the reason.
     """
@@ -29,12 +29,14 @@ def scatters(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[str]]:
     except ValueError as error:
         return [_empty(name, str(error)) for name in COLLAPSE], []
     plan = ResamplingPlan()
-    found = correlate(study, plan)
+    correlations = correlate(study, plan)
     names = escape.lines([run.name for run in runs])  # As the study has them.
     numbers = {name: number for number, name in enumerate(names)}
-    charts = [_scatter(study, [c for c in found if c.metric == name], numbers) for name in COLLAPSE]
+    charts = [
+        _scatter(study, [c for c in correlations if c.metric == name], numbers) for name in COLLAPSE
+    ]
     some = any(chart["strengths"] for chart in charts)
-    return charts, [*study.notes, *statements(found, [], plan)] if some else []
+    return charts, [*study.notes, *statements(correlations, [], plan)] if some else []
 
 
 def _scatter(
@@ -72,7 +74,7 @@ def _empty(name: str, reason: str) -> dict[str, Any]:
 
 
 def _strength(correlation: Correlation) -> dict[str, Any]:
-    """The coefficients of a group; None for what is undefined, as an interval of three runs is."""
+    """Returns the coefficients of a group, None for undefined ones such as intervals of 3 runs."""
     pearson, spearman = correlation.pearson, correlation.estimates["spearman"]
     return {
         "group": correlation.group,
@@ -91,8 +93,8 @@ def _notes(correlations: list[Correlation]) -> list[str]:
         notes += c.warnings
         if c.settings < _FEW:
             several = f"{c.runs} runs of {c.settings} settings"
-            one = f"{c.runs} runs, one seed a setting"
-            amount = several if c.runs > c.settings else one
+            single = f"{c.runs} runs, one seed a setting"
+            amount = several if c.runs > c.settings else single
             notes.append(f"Thin evidence in {c.group}: {amount}.")
     return notes
 

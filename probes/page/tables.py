@@ -1,4 +1,4 @@
-"""What the page says without a script: verdicts, settings and machines."""
+"""Parts of the page that need no script: verdicts, settings, machines and transfer scores."""
 
 import dataclasses
 import json
@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from probes.analysis.cohorts import measured
 from probes.analysis.runs import Run, differences
 from probes.page import caveats
 from probes.page.metrics import BY_NAME, COLLAPSE
+from probes.transfer import escape, odds, summary
 from train.config import Config, flatten
 
 SPLITS = ("train", "test")
@@ -17,7 +19,7 @@ _SHOWN = ("vci_adjusted", *COLLAPSE, "class_separation", "probe_mse")
 
 
 def numbers(values: Sequence[float | None]) -> list[str]:
-    """Returns numbers that are compared, to equal digits: three or more of the smallest.
+    """Returns numbers with equal decimal places: three or more digits of the smallest.
 
     A dash stands for what is undefined, whose reason stands with it.
 
@@ -31,7 +33,7 @@ def numbers(values: Sequence[float | None]) -> list[str]:
 
 
 def verdicts(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Returns where runs stand: progress in words, and each metric of both splits with notes."""
+    """Returns the state of each run: its progress, and each metric of both splits with notes."""
     rows = [run.last(split) for run in runs for split in SPLITS]
     cards = iter(_cards(rows))
     return [
@@ -63,7 +65,7 @@ def is_finished(run: Run) -> bool:
 
 
 def progress(run: Run) -> str:
-    """Returns "finished, 80 epochs" or how far it is."""
+    """Returns the progress of a run in words, such as "finished, 80 epochs"."""
     epochs, last = run.config.get("epochs"), run.last("test").get("epoch")
     if is_finished(run):
         return f"finished, {epochs} epochs"
@@ -112,7 +114,7 @@ def _setting(value: Any) -> str:
 
 
 def _cards(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns what the verdict says of VCI and accuracy in each row, all to equal digits."""
+    """Returns VCI and accuracy of each row for the verdicts, with equal decimal places."""
     vci = _with_intervals([_vci(row) for row in rows], [row.get("vci_interval") for row in rows])
     accuracy = _with_intervals(
         [row.get("accuracy") for row in rows], [caveats.accuracy_interval(row) for row in rows]
@@ -134,7 +136,7 @@ def _cards(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _vci(row: dict[str, Any]) -> float | None:
-    """The VCI that the page speaks of: adjusted for sample size wherever that is defined."""
+    """Returns the VCI of the page: the adjusted one wherever it is defined."""
     adjusted = row.get("vci_adjusted")
     return row.get("vci") if adjusted is None else adjusted
 
@@ -142,17 +144,17 @@ def _vci(row: dict[str, Any]) -> float | None:
 def _with_intervals(
     values: Sequence[float | None], ends: Sequence[Sequence[float | None] | None]
 ) -> list[tuple[str, str]]:
-    """Returns numbers and "0.0363 to 0.0398", or nothing for no interval, to equal digits."""
+    """Returns pairs of number and interval, such as "0.0363 to 0.0398", to equal places."""
     pairs = [(None, None) if not pair or None in pair else tuple(pair) for pair in ends]
-    said = numbers([*values, *(end for pair in pairs for end in pair)])
-    lows, highs = said[len(values) :: 2], said[len(values) + 1 :: 2]
+    texts = numbers([*values, *(end for pair in pairs for end in pair)])
+    lows, highs = texts[len(values) :: 2], texts[len(values) + 1 :: 2]
     spans = [DASH not in (a, b) and f"{a} to {b}" for a, b in zip(lows, highs, strict=True)]
-    return [(value, span or "") for value, span in zip(said[: len(values)], spans, strict=True)]
+    return [(value, span or "") for value, span in zip(texts[: len(values)], spans, strict=True)]
 
 
 def _notes(row: dict[str, Any], metrics: Sequence[str]) -> list[str]:
-    said = caveats.notes(row)
-    return list(dict.fromkeys(note for metric in metrics for note in said.get(metric, [])))
+    notes = caveats.notes(row)
+    return list(dict.fromkeys(note for metric in metrics for note in notes.get(metric, [])))
 
 
 def _reason(metric: str, row: dict[str, Any]) -> str:
@@ -185,9 +187,9 @@ def _sentence(run: Run) -> str:
         _, values = run.curve("vci_adjusted" if adjusted else "vci", split)
         if len(values) > 1:
             verb = "fell " if values[-1] < values[0] else "did not fall: it went "
-            said = "" if verb == before else verb
+            opening = "" if verb == before else verb
             first, last = numbers([values[0], values[-1]])
-            parts.append(f"{said}from {first} to {last} on {split}")
+            parts.append(f"{opening}from {first} to {last} on {split}")
             before = verb
     if not parts:
         return "There are not two records yet, so nothing can be said of a change."
@@ -196,13 +198,13 @@ def _sentence(run: Run) -> str:
 
 
 def adjustment(run: Run) -> str:
-    """Returns why VCI here is not the plain one, with the plain numbers."""
+    """Returns a sentence about the adjustment of VCI, with the plain values."""
     rows = [(split, run.last(split)) for split in SPLITS]
     pairs = [(s, r["vci"]) for s, r in rows if None not in (r.get("vci"), r.get("vci_adjusted"))]
     if not pairs:
         return ""
-    said = numbers([value for _, value in pairs])
-    plain = " and ".join(f"{t} on {s}" for t, (s, _) in zip(said, pairs, strict=True))
+    texts = numbers([value for _, value in pairs])
+    plain = " and ".join(f"{t} on {s}" for t, (s, _) in zip(texts, pairs, strict=True))
     return (
         "VCI on this page is vci_adjusted: without the bias of the sample size, which makes VCI of "
         "few images too small, so that splits of different sizes can be compared. The plain "
@@ -217,3 +219,79 @@ def _told_apart(run: Run) -> str:
     (low, high), (other_low, other_high) = (e for e in ends if e)
     apart = "overlap" if low <= other_high and other_low <= high else "do not overlap"
     return f" The 95 % intervals of train and test {apart}."
+
+
+def scores(runs: Sequence[Run]) -> dict[str, Any] | None:
+    """Returns the scores by run and task, the best of each task marked; None if there are none."""
+    having = [run for run in runs if run.transfer]
+    if not having:
+        return None
+    tasks = list(dict.fromkeys(row["task"] for run in having for row in run.transfer))
+    scored = [{row["task"]: row for row in run.transfer} for run in having]
+    shared = common_tasks(runs)
+    gain = all(measured(run, "test").get("accuracy") is not None for run in having)
+    means = [transfer_score(run, shared, gain=gain) for run in having]
+    return {
+        "tasks": [
+            {"name": escape.line(task), "score": _score_name(scored, task)} for task in tasks
+        ],
+        "runs": [
+            {"name": run.name, "cells": [_score(scored, i, task) for task in tasks]}
+            for i, run in enumerate(having)
+        ],
+        "means": [
+            {"text": text, "best": i in _best(means)} for i, text in enumerate(numbers(means))
+        ],
+        "mean_name": "MLOG" if gain else "MLO",
+        "shared": len(shared),
+        "lacking": [run.name for run in runs if not run.transfer],
+    }
+
+
+def common_tasks(runs: Sequence[Run]) -> list[str]:
+    """Returns the tasks that all probed runs share; only these can be compared."""
+    having = [[row["task"] for row in run.transfer] for run in runs if run.transfer]
+    return [task for task in (having[0] if having else []) if all(task in h for h in having)]
+
+
+def transfer_score(run: Run, tasks: Sequence[str], *, gain: bool) -> float | None:
+    """Returns the mean log odds of a run over tasks, or None if it is undefined.
+
+    Args:
+      run: with scores.
+      tasks: all of which it must have.
+      gain: take off the log odds of the accuracy on its own test split (MLOG rather than MLO).
+    """
+    rows = {row["task"]: row for row in run.transfer if row["score"] is not None}
+    if not tasks or any(task not in rows for task in tasks):
+        return None
+    own = measured(run, "test")
+    try:
+        scores = [odds.adjusted_score(rows[task])[0] for task in tasks]
+        return odds.mlog(scores, odds.adjusted_accuracy(own)[0]) if gain else odds.mlo(scores)
+    except (ValueError, KeyError):  # A score of 0 or 1 without a number of images.
+        return None
+
+
+def _score_name(scored: list[dict[str, Any]], task: str) -> str:
+    return next((s[task].get("score_name", "") for s in scored if task in s), "")
+
+
+def _score(scored: list[dict[str, Any]], which: int, task: str) -> dict[str, Any]:
+    row = scored[which].get(task)
+    if row is None or row["score"] is None:
+        return {"text": DASH, "best": False, "detail": "not probed"}
+    among = [s[task]["score"] if task in s else None for s in scored]
+    best = which in _best(among)
+    detail = [
+        f"{name} {row[key]:.4g}"
+        for key, name in (("validation_score", "validation"), ("l2", "l2"))
+        if row.get(key) is not None
+    ]
+    return {"text": f"{row['score']:.4f}", "best": best, "detail": ", ".join(detail)}
+
+
+def _best(values: Sequence[float | None]) -> set[int]:
+    """Returns the indices of the highest value, if there are two or more values."""
+    defined = [value for value in values if value is not None]
+    return summary.leading(values) if len(defined) > 1 else set()

@@ -1,7 +1,7 @@
-"""From models and images to a ranking: features once a model, on disk; then probes, in pairs.
+"""From models and images to a ranking: features on disk, then probes, compared in pairs.
 
-One model that fails does not keep the others from being ranked. Features that are on disk are not
-computed again, so the same command goes on after an interruption.
+A model that fails is left out, and the others are ranked. Features on disk are not computed again,
+so the same command resumes after an interruption.
 """
 
 import dataclasses
@@ -19,13 +19,11 @@ from probes.transfer.display import Display
 from probes.transfer.tasks import Task, choose
 from train.config import ConfigError
 from train.data import Split
-from train.errors import RunError
 from vci_jax.probe import Ranking, rank
 
-# Below this many images all of them are tested on in turn, by cross-fitting.
+# With fewer images than this, all of them are scored in turn, by cross-fitting.
 SMALL = 2000
 _CURVE = (0.1, 0.3)
-_FAILURES = (RunError, ValueError, OSError, RuntimeError, MemoryError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,35 +33,35 @@ class RankConfig:
     data: str
     """Images: folder:PATH, tfds:NAME, digits, or a task of the suites such as cifar100_living."""
     out: str = "ranking"
-    """Directory for ranking.json, rank.html, and the features of models that are no runs."""
+    """Directory for ranking.json, rank.html, and the features of models other than runs."""
     score: str = ""
-    """top1 or mean_per_class; empty is the task's own, top1 for any folder."""
+    """top1 or mean_per_class; empty for the task's own score, which is top1 for a folder."""
     csv: bool = False
-    """Write ranking.csv as well, a row a model."""
+    """Write ranking.csv as well, one row per model."""
     curve: bool = True
-    """Fit probes of a tenth and three tenths of the training images too, for the page."""
+    """Also fit probes on a tenth and on three tenths of the training images, for the page."""
     confidence: float = 0.95
-    """Level of all intervals; two models are told apart at one minus that."""
+    """Confidence level of all intervals; pairs of models are tested at one minus this level."""
     data_dir: str = ""
-    """Where TFDS keeps prepared data sets, and folders lie beside them; empty is TFDS' default."""
+    """Directory of prepared TFDS data sets and of image folders; empty for the default of TFDS."""
     image_size: int = 0
-    """Side of every network's input; 0 is what each was trained on."""
+    """Side of the input images; 0 for the size that each network was trained on."""
     batch_size: int = 256
-    """Images per forward pass, over all devices together; changes nothing but the speed."""
+    """Images per forward pass, over all devices together; affects the speed alone."""
     shard_rows: int = 8192
-    """Images between two marks on disk; what a kill can cost."""
+    """Images per shard on disk; an interruption loses at most one shard."""
     threads: int = 2
     """Threads that read images."""
     max_unreadable: int = 0
-    """Broken images that are left out, and counted, before a model fails with their names."""
+    """Number of unreadable images to leave out; with more, a model fails and names them."""
     seed: int = 0
-    """Of the splits."""
+    """Seed of the splits."""
     neighbours: int = 20
-    """k of the nearest-neighbour score."""
+    """Number k of neighbours of the nearest-neighbour score."""
 
 
 class Outcome(NamedTuple):
-    """What a ranking is made of, for the page.
+    """A ranking, and what its page shows beside it.
 
     Attributes:
       ranking: of the models that could be ranked.
@@ -81,7 +79,7 @@ class Outcome(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """Of one model: features, labels and logits to fit on, and those of an official test split."""
+    """One model's features, labels and logits to fit on, and features of an official test split."""
 
     features: np.ndarray
     labels: np.ndarray
@@ -105,25 +103,25 @@ def run(models: Sequence[str], config: RankConfig, display: Display) -> Outcome:
             task = dataclasses.replace(task, score=score)
         case unknown:
             raise ConfigError(f"--score is {unknown!r}; it is top1 or mean_per_class.")
-    found: dict[str, _Rows] = {}
+    by_model: dict[str, _Rows] = {}
     failures: list[tuple[str, str]] = []
     images: list[Split] = []
     classes: Sequence[str] = ()
     for word in models:
         try:
             name, rows, splits, classes = _features(word, task, options, display)
-            _same_rows(name, rows, found)
-            found[name], images = rows, splits
-        except _FAILURES as error:
+            _same_rows(name, rows, by_model)
+            by_model[name], images = rows, splits
+        except transfer.FAILURES as error:
             failures.append((word, transfer.explain(error)))
             display.say(f"{word}: not ranked. {failures[-1][1]}")
-    if not found:
+    if not by_model:
         raise ConfigError(
             "no model could be ranked:\n" + "\n".join(f"{m}: {w}" for m, w in failures)
         )
-    ranking = _rank(found, task, config, display)
-    tested = {name: r.features if r.test is None else r.test for name, r in found.items()}
-    if next(iter(found.values())).test is not None:
+    ranking = _rank(by_model, task, config, display)
+    tested = {name: r.features if r.test is None else r.test for name, r in by_model.items()}
+    if next(iter(by_model.values())).test is not None:
         images = images[-1:]
     return Outcome(ranking, tested, classes, images, failures)
 
@@ -172,40 +170,40 @@ def _features(
     return encoder.name, rows, splits, classes
 
 
-def _same_rows(name: str, rows: _Rows, found: dict[str, _Rows]) -> None:
-    if name in found:
+def _same_rows(name: str, rows: _Rows, others: dict[str, _Rows]) -> None:
+    if name in others:
         raise ConfigError(f"the model {name} is given twice.")
-    for other, theirs in found.items():
-        same = np.array_equal(rows.labels, theirs.labels) and (
+    for other, other_rows in others.items():
+        same = np.array_equal(rows.labels, other_rows.labels) and (
             rows.test_labels is None
             or (
-                theirs.test_labels is not None
-                and np.array_equal(rows.test_labels, theirs.test_labels)
+                other_rows.test_labels is not None
+                and np.array_equal(rows.test_labels, other_rows.test_labels)
             )
         )
         if not same:
             raise ConfigError(
                 f"its images are not those of {other}: {len(rows.labels)} and "
-                f"{len(theirs.labels)} rows, or other labels. Models are compared on the same "
+                f"{len(other_rows.labels)} rows, or other labels. Models are compared on the same "
                 "images in the same order."
             )
 
 
-def _rank(found: dict[str, _Rows], task: Task, config: RankConfig, display: Display) -> Ranking:
-    some = next(iter(found.values()))
+def _rank(models: dict[str, _Rows], task: Task, config: RankConfig, display: Display) -> Ranking:
+    some = next(iter(models.values()))
     test: Any = None
     if some.test is not None:
-        test = {name: rows.test for name, rows in found.items()}, some.test_labels
+        test = {name: rows.test for name, rows in models.items()}, some.test_labels
 
     def progress(name: str, done: int, of: int) -> None:
         display.begin(name)
         display.images("probes", done, of)
 
     return rank(
-        {name: rows.features for name, rows in found.items()},
+        {name: rows.features for name, rows in models.items()},
         some.labels,
         test=test,
-        logits={name: r.logits for name, r in found.items() if r.logits is not None},
+        logits={name: r.logits for name, r in models.items() if r.logits is not None},
         per_class=task.score == "mean_per_class",
         neighbours=config.neighbours,
         confidence=config.confidence,

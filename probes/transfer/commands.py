@@ -12,7 +12,8 @@ from rich.console import Console
 
 from probes.encoders.config import TransferConfig
 from probes.encoders.words import list_kinds
-from probes.transfer import runner, saved
+from probes.transfer import runner
+from probes.transfer.features import read_saved
 from train import runtime
 from train.config import ConfigError
 from vci_jax.probe.saved import renumber
@@ -35,9 +36,9 @@ class _Saved:
     train: tyro.conf.Positional[Path]
     """Features and labels to fit on, in any format that vci_jax.read_features knows."""
     test: tyro.conf.Positional[Path]
-    """Those to score on."""
+    """Features and labels to score on."""
     validation: Path | None = None
-    """Those to choose the penalty on; without them, a stratified fifth of train."""
+    """Features and labels to choose the penalty on; a stratified fifth of train by default."""
     score: Literal["top1", "mean_per_class"] = "top1"
     """Top-1 accuracy, or the mean of the accuracies of the classes."""
     json: bool = False
@@ -48,7 +49,7 @@ class _Saved:
 
 
 def transfer(arguments: Sequence[str]) -> int:
-    """Scores tasks on models; 1 if some have no score."""
+    """Scores tasks on models; returns 1 if a score is missing."""
     parsed = tyro.cli(_Models, args=list(arguments), prog="python -m probes transfer")
     _prepare(parsed.models)
     failures = runner.transfer(parsed.models, parsed.options, Console())
@@ -56,7 +57,7 @@ def transfer(arguments: Sequence[str]) -> int:
 
 
 def features(arguments: Sequence[str]) -> int:
-    """Computes the features of tasks by models, and says where they are; 1 if some could not be."""
+    """Computes the features of tasks by models and prints where they are; returns 1 on failures."""
     parsed = tyro.cli(_Models, args=list(arguments), prog="python -m probes features")
     _prepare(parsed.models)
     return _conclude(runner.extract(parsed.models, parsed.options, Console()))
@@ -66,9 +67,9 @@ def probe(arguments: Sequence[str]) -> int:
     """Probes features that any program has saved."""
     parsed = tyro.cli(_Saved, args=list(arguments), prog="python -m probes probe")
     runtime.cache_programs()
-    splits = {"train": saved.read(parsed.train), "test": saved.read(parsed.test)}
+    splits = {"train": read_saved(parsed.train), "test": read_saved(parsed.test)}
     if parsed.validation is not None:
-        splits["validation"] = saved.read(parsed.validation)
+        splits["validation"] = read_saved(parsed.validation)
     splits, num_classes = renumber(splits)
     try:
         row = runner.probe(splits, num_classes, parsed.score, parsed.options)
@@ -91,7 +92,7 @@ def _prepare(models: Sequence[str]) -> None:
 
 
 def _conclude(failures: dict[tuple[str, str], str]) -> int:
-    """Says what is missing and how to get it, each reason once."""
+    """Prints what is missing and how to get it, each reason once; returns the exit code."""
     if not failures:
         return 0
     reasons: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""What a person sees while features are computed and probed: lines, a live bar, and a table."""
+"""Terminal output while features are computed and probed: lines, a progress bar, and a table."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -16,7 +16,7 @@ class Display:
     """The progress of a sweep; a context manager that leaves the terminal as it was."""
 
     def __init__(self, console: Console) -> None:
-        """Takes where to print; the live bar appears only if it is a terminal."""
+        """Prints to ``console``; the progress bar appears only if that is a terminal."""
         self._console = console
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -44,7 +44,7 @@ class Display:
         self._console.print(escape.prose(message), highlight=False, markup=False, soft_wrap=True)
 
     def begin(self, about: str) -> None:
-        """Says what the bar is about from now on."""
+        """Sets the title of the bar and empties it."""
         about = escape.line(about)
         self._about = about
         self._progress.update(
@@ -52,7 +52,7 @@ class Display:
         )
 
     def images(self, split: str, rows: int, size: int) -> None:
-        """Moves the bar to the images whose features are on disk."""
+        """Shows how many images have their features on disk."""
         about = f"{self._about} {split}"
         self._progress.update(
             self._bar, description=about, total=size, completed=rows, unit="images"
@@ -92,8 +92,8 @@ def print_table(
     console.print(table)
     for name, summary in zip(names, summaries, strict=True):
         for note in summary["notes"]:
-            said = escape.prose(f"{name}: {note}")
-            console.print(said, highlight=False, markup=False, soft_wrap=True)
+            text = escape.prose(f"{name}: {note}")
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 _OWN = "pretraining_accuracy"

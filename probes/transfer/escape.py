@@ -1,11 +1,10 @@
-r"""What a user has named, for the media that read it: one function for each.
+r"""Escapes for names that users gave: one function for each medium.
 
-A run, a group, a task, a metric and a file are called whatever a directory or a JSON string can be
-called: ``_baseline``, ``lr$0.1$``, ``a|b``, ``C:\new``, ``=1+1``, nothing at all. A name that goes
-to a terminal goes through ``line``, to Markdown through ``markdown`` or ``cell``, to LaTeX through
-``latex``, to a file's name through ``stem``; ``told_apart`` names runs by their paths. Figures have
-``figures.style.text``; the page escapes all that it shows (``page.render``), and the CSV that it
-offers has ``csvCell`` in ``page.js``.
+The name of a run, group, task, metric or file may be any name of a directory or any JSON string:
+``_baseline``, ``lr$0.1$``, ``a|b``, ``C:\new``, ``=1+1``, or empty. ``line`` prepares it for a
+terminal, ``markdown`` and ``cell`` for Markdown, ``latex`` for LaTeX, ``stem`` for a file name;
+``told_apart`` names runs by their paths. Figures have ``figures.style.text``. The page escapes all
+text (``page.render``), and the CSV that it offers has ``csvCell`` in ``page.js``.
 """
 
 import hashlib
@@ -16,7 +15,7 @@ from pathlib import Path
 
 NAMELESS = "(no name)"
 
-# Turn the direction of what follows, or end a line.
+# Characters that change the direction of writing, or end a line.
 _MARKS = set("\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 # In Markdown: always; where a tag, an entity or the address of a link would begin; and underscores
@@ -37,12 +36,12 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "`": r"\textasciigrave{}",
 }
 
-# Bytes a file's name may have are 255; a suffix and what stands before the name need some.
+# A file name has at most 255 bytes, of which a prefix and a suffix need some.
 _LONGEST = 80
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""Returns text whose control characters, and what cannot be encoded, stand as escapes.
+    r"""Returns text with escapes for control characters and for what cannot be encoded.
 
     >>> printable("a\tb\x1b[0m")
     'a\\tb\\x1b[0m'
@@ -70,19 +69,19 @@ def line(name: str) -> str:
 
 
 def lines(names: Sequence[str]) -> list[str]:
-    """Returns names as ``line`` does, those that occurred before with a number.
+    """Returns names as ``line`` does, with numbers that make repeated ones unique.
 
     >>> lines(["a", "", "a"])
     ['a', '(no name)', 'a (2)']
     """
-    taken: dict[str, None] = {}
+    unique: dict[str, None] = {}
     for name in map(line, names):
         other, number = name, 1
-        while other in taken:
+        while other in unique:
             number += 1
             other = f"{name} ({number})"
-        taken[other] = None
-    return list(taken)
+        unique[other] = None
+    return list(unique)
 
 
 def markdown(text: str) -> str:
@@ -134,7 +133,7 @@ def _inline(text: str) -> str:
 
 
 def told_apart(paths: Sequence[Path]) -> list[str]:
-    """Returns the last parts of paths, one or as many as it takes for no two to be the same."""
+    """Returns the last parts of paths, as few as make no two names the same."""
     depths = [1] * len(paths)
     while True:
         names = ["/".join(path.parts[-depth:]) for path, depth in zip(paths, depths, strict=True)]

@@ -10,13 +10,14 @@ they depend on, so that nothing stale is ever reused:
              meta.json       once it is complete: what they depend on, and the shards
 
 A shard is noted with the digest of its rows, which is compared before they are used again. A killed
-process loses the shard it was at. ``extract`` makes the rows from images and any function
-of them; ``keep`` stores those of whatever makes them. ``saved.py`` reads what others saved.
+process loses the shard it was at. ``extract`` computes rows from images by any function;
+``keep`` stores them. ``read_saved`` reads features that other programs saved.
 """
 
 import dataclasses
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -27,15 +28,22 @@ import numpy as np
 from probes.encoders import identity
 from train import data
 from train import mesh as meshes
-from train.config import DataConfig
+from train.config import ConfigError, DataConfig
 from train.data.arrays import Arrays
 from train.data.sources import Records
 from train.workdir import owned
+from vci_jax.errors import VCIError
+from vci_jax.files import KINDS
+from vci_jax.probe import saved
+from vci_jax.probe.selection import Samples
 from vci_jax.written import write_json
 
-# Of the files; those of another number are never reused.
+# Version of the files; other versions are never reused.
 _FORMAT = 2
 _ABSENT = -1
+# Of features that others saved: their splits by name, and the endings of their files.
+_SPLITS = (("train", "train"), ("test", "test"), ("validation", "validation"))
+_FORMS = (".npz", ".safetensors", "_features.npy", ".pt", ".h5", ".parquet", ".csv", "")
 
 Compute = Callable[[range], tuple[np.ndarray, ...]]
 """Returns the features ``[n D]`` and labels ``[n]`` of a range of rows, and perhaps logits
@@ -104,8 +112,9 @@ def extract(
     size = meshes.round_up(batch_size, mesh)
 
     def compute(rows: range) -> tuple[np.ndarray, ...]:
+        """Computes one range of rows; see ``Compute``."""
         part = dataclasses.replace(split, records=_some(split.records, rows))
-        found, labels = [], []
+        batches, labels = [], []
         waiting: _Results | None = None
         for batch in data.evaluation_batches(part, config, size, size):
             labels.append(np.where(batch["mask"] > 0, batch["label"], _ABSENT))
@@ -113,9 +122,9 @@ def extract(
             # The devices are at this batch while the host takes the results of the one before.
             done, waiting = waiting, feature_fn(images)
             if done is not None:
-                found.append(_on_host(done))
-        found.append(_on_host(waiting))
-        columns = [np.concatenate(arrays)[: len(rows)] for arrays in zip(*found, strict=True)]
+                batches.append(_on_host(done))
+        batches.append(_on_host(waiting))
+        columns = [np.concatenate(arrays)[: len(rows)] for arrays in zip(*batches, strict=True)]
         numbers = np.concatenate(labels)[: len(rows)]
         for column in columns:
             column[numbers == _ABSENT] = 0
@@ -150,7 +159,7 @@ def keep(
       OSError: the disk is full, or not to be written.
     """
     depends_on = json.loads(json.dumps({"format": _FORMAT, "size": size, **depends_on}))
-    directory = root / identity.of_json(depends_on)
+    directory = root / identity.digest_json(depends_on)
     directory.mkdir(parents=True, exist_ok=True)
     with owned(directory, "computing the features in"):
         if (directory / "meta.json").exists():
@@ -241,7 +250,7 @@ def _verified(directory: Path, depends_on: Mapping[str, Any], size: int) -> Feat
 
 
 def _whole(arrays: Sequence[np.ndarray], noted: _Shards) -> _Shards:
-    """Returns the shards before the first of which the rows are not those that were noted."""
+    """Returns the shards before the first one whose digest does not match."""
     shards: _Shards = []
     start = 0
     for stop, digest in noted:
@@ -261,3 +270,52 @@ def _mapped(directory: Path, size: int) -> list[np.ndarray]:
     if any(a.shape[:1] != (size,) or a.dtype != d for a, d in zip(arrays, dtypes, strict=False)):
         raise ValueError("its files have another form than when they were written")
     return arrays
+
+
+def read_saved(path: Path) -> Samples:
+    """Returns the features and labels of a file, of a pair of files, or of a folder.
+
+    Rows with the label -1 (an image that could not be read) or -100 (``ignore_index`` of PyTorch)
+    have none: they are left out, and their number is written to stderr.
+
+    Raises:
+      ConfigError: it is no such file, its arrays do not fit each other, or other labels are
+        negative; says what is wrong.
+    """
+    try:
+        samples, dropped = saved.read(path)
+    except VCIError as error:
+        raise ConfigError(str(error)) from error
+    if dropped:
+        print(
+            f"{path}: {dropped:,} of {dropped + len(samples.labels):,} rows have the label -1 or "
+            "-100, which means none, and are left out.",
+            file=sys.stderr,
+        )
+    return samples
+
+
+def saved_splits(path: Path) -> dict[str, Path]:
+    """Returns the files of ``train``, ``test`` and perhaps ``validation``, or of ``all`` in one.
+
+    A directory has the splits as ``train.npz`` and ``test.npz``, or in any other form that
+    ``read_saved`` takes; without a test split, the validation split takes its place.
+
+    Raises:
+      ConfigError: a directory holds neither splits nor a file of features.
+    """
+    if not path.is_dir() or (path / "features.npy").exists():
+        return {"all": path}
+    files: dict[str, Path] = {}
+    for split, name in (*_SPLITS, ("validation", "val")):
+        there = [path / f"{name}{form}" for form in _FORMS if (path / f"{name}{form}").exists()]
+        if there:
+            files.setdefault(split, there[0])
+    if "test" not in files and "validation" in files:
+        files["test"] = files.pop("validation")
+    if not {"train", "test"} <= files.keys():
+        raise ConfigError(
+            f"{path} has no features of train and test; call them train.npz and test.npz, or put "
+            f"all in one file. Features are {KINDS}."
+        )
+    return files

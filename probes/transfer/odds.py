@@ -1,7 +1,7 @@
-"""Mean log odds, by which accuracies on unequal tasks are put together.
+"""Mean log odds, which combine accuracies on unequal tasks.
 
-0 and 1 have no log odds. Everywhere in the probes they are taken half an image from there, see
-``inside``: n images cannot tell a share of 1 from one above 1 - 1/2n.
+0 and 1 have no log odds. All of the probes move them inside by half an image, see ``inside``: n
+images cannot tell a share of 1 from one above 1 - 1/2n.
 
 Reference: Xu & Liu (2023), equation 6; S. Kornblith et al. (2019), section 3.
 """
@@ -50,16 +50,16 @@ def mlog(scores: Sequence[float], pretraining_accuracy: float) -> float:
 def inside(score: float, size: int | None, what: str, field: str) -> tuple[float, str]:
     """Returns a share of images as it has log odds, and a note if it was moved, else nothing.
 
-    0 becomes 1/2n and 1 becomes 1 - 1/2n, half of one of n images away; the rest stays.
+    0 becomes 1/2n and 1 becomes 1 - 1/2n, half of one of n images; other scores stay.
 
     Args:
       score: in [0, 1].
-      size: n, or None if it is not known.
-      what: the name of the score, for sentences.
-      field: where n belongs, for sentences: '"samples" into metrics.jsonl'.
+      size: n, or None if unknown.
+      what: the name of the score, for messages.
+      field: where n belongs, for messages: '"samples" into metrics.jsonl'.
 
     Raises:
-      ValueError: the score is no share, or it is 0 or 1 and n is not known. Says the remedy.
+      ValueError: the score is not a share, or it is 0 or 1 and n is unknown.
 
     >>> inside(1.0, 50, "pets", "test_size")
     (0.99, 'pets is 1, taken as 0.99: half of one of its 50 images below 1.')
@@ -77,18 +77,18 @@ def inside(score: float, size: int | None, what: str, field: str) -> tuple[float
         )
     moved = abs(end - 1 / (2 * size))
     digits = len(str(2 * size)) + 1  # As many as tell it from the end.
-    said = f"{moved:.{digits}f}".rstrip("0")
+    shown = f"{moved:.{digits}f}".rstrip("0")
     side = "below 1" if end else "above 0"
-    return moved, f"{what} is {end}, taken as {said}: half of one of its {size} images {side}."
+    return moved, f"{what} is {end}, taken as {shown}: half of one of its {size} images {side}."
 
 
-def of_score(row: Mapping[str, Any]) -> tuple[float, str]:
-    """Returns the score of a row of ``transfer.jsonl`` as it has log odds; see ``inside``."""
+def adjusted_score(row: Mapping[str, Any]) -> tuple[float, str]:
+    """Returns ``inside`` of the score of a row of ``transfer.jsonl``."""
     field = '"test_size" into transfer.jsonl'
     return inside(row["score"], row.get("test_size"), escape.line(row["task"]), field)
 
 
-def of_accuracy(row: Mapping[str, Any]) -> tuple[float, str]:
-    """Returns the accuracy of a row of ``metrics.jsonl`` as it has log odds; see ``inside``."""
+def adjusted_accuracy(row: Mapping[str, Any]) -> tuple[float, str]:
+    """Returns ``inside`` of the accuracy of a row of ``metrics.jsonl``."""
     field = '"samples" into metrics.jsonl'
     return inside(row["accuracy"], row.get("samples"), "its test accuracy", field)

@@ -5,9 +5,9 @@
 MODEL is a word of ``encoders.load``. The scores of a work directory of ``python -m train`` go to
 ``RUN/transfer.jsonl``, one row a task, the means over the tasks to ``RUN/transfer_summary.json``,
 its features to ``RUN/features``; those of any other model to ``OUT/<its name>``.
-What is done is not done again, unless the checkpoint, the data or the settings have changed since;
-what fails (a data set that is not there, an image that is broken) does not keep the rest from
-being done, is said at the end with its remedy, and is tried again by the same command.
+A task with a score is skipped, unless the checkpoint, the data or the settings have changed. A task
+that fails (a data set is missing, an image is broken) does not stop the others: it is listed at the
+end with its remedy, and the same command tries it again.
 """
 
 import re
@@ -33,10 +33,10 @@ from vci_jax.probe import baselines, selection
 from vci_jax.probe.path import Unusable
 from vci_jax.written import write_json
 
-# Of a row: another protocol, other rows.
+# Version of the protocol; it is part of each row's key.
 _FORMAT = 1
-# What can go wrong with one task and leave the next one whole; RuntimeError is also JAX's.
-_FAILURES = (RunError, ValueError, OSError, RuntimeError, MemoryError)
+# Errors that end one task and not the sweep; JAX raises RuntimeError.
+FAILURES = (RunError, ValueError, OSError, RuntimeError, MemoryError)
 # The settings on which a score depends, given the features.
 _OF_SCORES = ("seed", "neighbours", "precision", "max_steps")
 
@@ -52,10 +52,10 @@ def transfer(
       console: where progress appears.
 
     Returns:
-      Why, by model and task, there is no score; empty if every task of every model has one.
+      Reasons for missing scores, by model and task; empty if every task of every model has one.
 
     Raises:
-      ConfigError: the settings name tasks that there are not.
+      ConfigError: the settings name an unknown task.
     """
     tasks = tasks_of(models, options)
     failures: dict[tuple[str, str], str] = {}
@@ -65,7 +65,7 @@ def transfer(
             try:
                 encoder = _loaded(model, options, display)
                 results.append(_probe_model(model, encoder, tasks, options, display, failures))
-            except _FAILURES as error:
+            except FAILURES as error:
                 failures[model, "all tasks"] = explain(error)
                 display.say(f"{model}: {explain(error)}")
     names = [task.name for task in tasks]
@@ -80,14 +80,14 @@ def transfer(
 def extract(
     models: Sequence[str], options: TransferConfig, console: Console
 ) -> dict[tuple[str, str], str]:
-    """Computes the features that a sweep would, and says where they are; returns its failures."""
+    """Computes the features of a sweep, prints where they are, and returns the failures."""
     tasks = tasks_of(models, options)
     failures: dict[tuple[str, str], str] = {}
     with Display(console) as display:
         for model in models:
             try:
                 encoder = _loaded(model, options, display)
-            except _FAILURES as error:
+            except FAILURES as error:
                 failures[model, "all tasks"] = explain(error)
                 continue
             for task in tasks:
@@ -96,7 +96,7 @@ def extract(
                     planned = task_features.plan(encoder, task)
                     material = _make(encoder, task, planned, options, display)
                     display.say(_places(model, task, material))
-                except _FAILURES as error:
+                except FAILURES as error:
                     failures[model, task.name] = _with_remedy(explain(error), task)
     return failures
 
@@ -104,8 +104,8 @@ def extract(
 def tasks_of(models: Sequence[str], options: TransferConfig) -> list[Task]:
     """Returns the tasks that options name: ``data`` and ``task``, or else the suite.
 
-    Features of ``features:PATH`` are those of some images: where no other model is given and no
-    images are named, the one task is what the files hold.
+    The files of ``features:PATH`` hold features of certain images: without another kind of model
+    and without named images, the only task is the one in the files.
     """
     names = (*options.task, *options.data)
     if not names and all(model.startswith("features:") for model in models):
@@ -131,7 +131,7 @@ def _probe_model(
     display: Display,
     failures: dict[tuple[str, str], str],
 ) -> summary.ModelScores:
-    """Returns the scores of one model, and adds to ``failures`` what has none."""
+    """Returns the scores of one model, and adds tasks without one to ``failures``."""
     root = encoder.directory
     log = score_log.ScoreLog(root / "transfer.jsonl")
     done = {}
@@ -156,7 +156,7 @@ def _probe_model(
                 path.unlink(missing_ok=True)
                 display.say(_line(model, row))
             done[task.name] = log.rows[task.name]
-        except _FAILURES as error:
+        except FAILURES as error:
             failures[model, task.name] = _with_remedy(explain(error), task)
             display.say(f"{model} {task.name}: no score. {failures[model, task.name]}")
     if not options.keep_features:
@@ -168,7 +168,7 @@ def _key(planned: task_features.TaskPlan, task: Task, options: TransferConfig) -
     """Returns the digest of all that a score depends on."""
     settings = {name: getattr(options, name) for name in _OF_SCORES}
     protocol = {"score": task.score, "classes": task.classes, "format": _FORMAT}
-    return identity.of_json([planned.depends_on, protocol, settings])
+    return identity.digest_json([planned.depends_on, protocol, settings])
 
 
 def _row(
@@ -179,7 +179,7 @@ def _row(
     display: Display,
     path: Path,
 ) -> dict[str, Any]:
-    """Computes features, probes them, and returns the row; what is done stays in ``path``."""
+    """Computes features, probes them, and returns the row; ``path`` is the probe's resume file."""
     material = _make(encoder, task, planned, options, display)
     display.probing()
     start = time.perf_counter()
@@ -230,7 +230,7 @@ def probe(
       num_classes: K.
       score_name: of ``tasks.SCORES``.
       options: of the probes.
-      resume: a file for what is done of the path; see ``logistic.iter_path``.
+      resume: checkpoint file of the path; see ``vci_jax.probe.iter_path``.
 
     Raises:
       ValueError: the features are not finite, or cannot be divided by class.
@@ -239,7 +239,7 @@ def probe(
     train, test, validation = splits["train"], splits["test"], splits.get("validation")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = selection.sweep(
+        result = selection.sweep(
             train,
             test,
             validation=validation,
@@ -250,7 +250,7 @@ def probe(
             max_steps=options.max_steps,
             resume=resume,
         )
-    said = [
+    messages = [
         str(warning.message) for warning in caught if warning.category is not DeprecationWarning
     ]
     parts = [train] if validation is None else [train, validation]
@@ -261,14 +261,14 @@ def probe(
     kernel, bias, _ = baselines.least_squares(features, labels, num_classes)
     linear = selection.predict(kernel, bias, test.features)
     return {
-        "score": found.score,
+        "score": result.score,
         "score_name": score_name,
-        "l2": found.l2,
-        "validation_score": found.validation_score,
-        "value": found.value,
-        "validation_curve": found.curve.tolist(),
-        "probe_steps": int(found.fit.steps),
-        "converged": bool(found.fit.converged),
+        "l2": result.l2,
+        "validation_score": result.validation_score,
+        "value": result.value,
+        "validation_curve": result.curve.tolist(),
+        "probe_steps": int(result.fit.steps),
+        "converged": bool(result.fit.converged),
         "knn_score": score(nearest, test.labels),
         "least_squares_score": score(linear, test.labels),
         "train_size": len(train.labels),
@@ -276,7 +276,7 @@ def probe(
         "test_size": len(test.labels),
         "num_classes": num_classes,
         "dim": int(train.features.shape[1]),
-        "warnings": list(dict.fromkeys(said)),
+        "warnings": list(dict.fromkeys(messages)),
     }
 
 
@@ -287,9 +287,9 @@ def data_directory(options: TransferConfig) -> Path:
 
 def explain(error: BaseException) -> str:
     """Returns an error in the words of this command, whose settings have shorter names."""
-    said = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
-    said = said.replace("--data.source is", "its source is")
-    return re.sub(r"--data\.(\w+)", lambda match: "--" + match[1].replace("_", "-"), said)
+    message = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+    message = message.replace("--data.source is", "its source is")
+    return re.sub(r"--data\.(\w+)", lambda match: "--" + match[1].replace("_", "-"), message)
 
 
 def _places(model: str, task: Task, material: task_features.Material) -> str:
@@ -301,13 +301,13 @@ def _places(model: str, task: Task, material: task_features.Material) -> str:
     return f"{model} {task.name}:{''.join(lines)}"
 
 
-def _with_remedy(said: str, task: Task) -> str:
-    return f"{said} {task.remedy}" if task.remedy else said
+def _with_remedy(message: str, task: Task) -> str:
+    return f"{message} {task.remedy}" if task.remedy else message
 
 
 def _line(model: str, row: dict[str, Any]) -> str:
     sizes = f"{row['train_size'] + row['validation_size']:,} + {row['test_size']:,} images"
     seconds = f"features {row['feature_seconds']:.0f} s, probe {row['probe_seconds']:.0f} s"
-    said = "".join(f"\n  {warning}" for warning in row["warnings"])
+    notes = "".join(f"\n  {warning}" for warning in row["warnings"])
     score = f"{row['score']:.4f} ({row['score_name']}, value {row['value']:.3g}"
-    return f"{model} {row['task']}: {score}; {sizes}; {seconds}){said}"
+    return f"{model} {row['task']}: {score}; {sizes}; {seconds}){notes}"

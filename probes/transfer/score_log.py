@@ -1,7 +1,7 @@
-"""``transfer.jsonl``: one row a score, appended when it is known, on disk when that returns.
+"""``transfer.jsonl``: one row per score, on disk before ``add`` returns.
 
-Where a task was scored more than once, its last row counts. A line that a killed process left half
-written is dropped when the file is next opened.
+Of a task that was scored more than once, the last row counts. A line that a killed process left
+incomplete is dropped when the file is next opened.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ class ScoreLog:
     """The rows of one run."""
 
     def __init__(self, path: Path) -> None:
-        """Reads the rows that are there.
+        """Reads the existing rows.
 
         Raises:
           DamagedRunError: a line other than the last is not JSON.

@@ -1,8 +1,8 @@
-"""The scores of several runs put together: mean log odds over the tasks that all of them have.
+"""Mean log odds of several runs, over the tasks that all of them have.
 
-A mean over other tasks is another number, so a task that one run lacks is left out for all, and
-said. A score of exactly 0 or 1 has no log odds; for the mean alone it is taken half an image from
-there (``odds.inside``), which is also said.
+Means over different tasks cannot be compared, so a task that one run lacks is left out for all of
+them, with a note. For the mean alone, scores of exactly 0 and 1 are moved inside by half an image
+(``odds.inside``), with a note.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class ModelScores(NamedTuple):
     Attributes:
       run: its work directory.
       rows: of ``transfer.jsonl``, by task.
-      test: its row of ``metrics.jsonl`` of the test split, empty if there is none.
+      test: its row of ``metrics.jsonl`` of the test split, or empty.
     """
 
     run: Path
@@ -29,14 +29,14 @@ class ModelScores(NamedTuple):
 
 
 def summarise(results: Sequence[ModelScores], tasks: Sequence[str]) -> list[Row]:
-    """Returns a summary of each run: ``mlo``, ``mlog``, what they are the means of, and notes.
+    """Returns a summary of each run: ``mlo``, ``mlog``, the tasks of these means, and notes.
 
     ``mlo`` is None if there is no task that all runs have; ``mlog`` also if the accuracy of the
     run's own test split is not known.
 
     Args:
       results: of the runs.
-      tasks: those that were asked for.
+      tasks: names of the requested tasks.
     """
     shared = [task for task in tasks if all(_score(result, task) is not None for result in results)]
     return [_summary(result, tasks, shared) for result in results]
@@ -50,7 +50,7 @@ def _summary(result: ModelScores, tasks: Sequence[str], shared: Sequence[str]) -
     scores, own, mlo, mlog = [], None, None, None
     try:
         for task in shared:
-            scores.append(_taken(odds.of_score({**result.rows[task], "task": task}), notes))
+            scores.append(_taken(odds.adjusted_score({**result.rows[task], "task": task}), notes))
         mlo = odds.mlo(scores) if shared else None
     except ValueError as error:
         notes.append(f"no MLO: {error}")
@@ -58,7 +58,7 @@ def _summary(result: ModelScores, tasks: Sequence[str], shared: Sequence[str]) -
         notes.append("no MLOG: metrics.jsonl has no test accuracy at this step.")
     else:
         try:
-            own = _taken(odds.of_accuracy(result.test), notes)
+            own = _taken(odds.adjusted_accuracy(result.test), notes)
             mlog = odds.mlog(scores, own) if mlo is not None else None
         except ValueError as error:
             notes.append(f"no MLOG: {error}")
@@ -72,8 +72,8 @@ def _summary(result: ModelScores, tasks: Sequence[str], shared: Sequence[str]) -
     }
 
 
-def _taken(found: tuple[float, str], notes: list[str]) -> float:
-    value, note = found
+def _taken(adjusted: tuple[float, str], notes: list[str]) -> float:
+    value, note = adjusted
     notes += [note] if note else []
     return value
 
@@ -93,8 +93,10 @@ def leading(values: Sequence[float | None]) -> set[int]:
     >>> leading([0.3, None, 0.1 + 0.2, 0.2])
     {0, 2}
     """
-    known = [value for value in values if value is not None]
-    if not known:
+    defined = [value for value in values if value is not None]
+    if not defined:
         return set()
-    near = rounding.SHARE * max(1.0, abs(max(known)))
-    return {i for i, value in enumerate(values) if value is not None and value >= max(known) - near}
+    near = rounding.SHARE * max(1.0, abs(max(defined)))
+    return {
+        i for i, value in enumerate(values) if value is not None and value >= max(defined) - near
+    }

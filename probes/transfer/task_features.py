@@ -16,7 +16,7 @@ import numpy as np
 from probes.encoders import Encoder, identity
 from probes.encoders.config import TransferConfig
 from probes.encoders.encoder import bicubic
-from probes.transfer import features, saved
+from probes.transfer import features
 from probes.transfer.tasks import Task
 from train import data
 from train.config import ConfigError, DataConfig
@@ -30,14 +30,14 @@ from vci_jax.probe.selection import Samples
 
 
 class TaskPlan(NamedTuple):
-    """What a task needs, before anything is computed.
+    """The images of a task, before any feature is computed.
 
     Attributes:
       splits: ``train``, ``test`` and perhaps ``validation``: the images.
-      depends_on: of each split, all that its features depend on.
+      depends_on: of each split, everything that its features depend on.
       classes: of the source, by label.
       config: with the transform.
-      logits: whether the logits of pretraining are kept beside the features.
+      logits: whether to store the logits of the pretraining head beside the features.
     """
 
     splits: dict[str, data.Split]
@@ -48,15 +48,15 @@ class TaskPlan(NamedTuple):
 
 
 class Material(NamedTuple):
-    """What a probe is made of.
+    """Features and labels of a task, ready to be probed.
 
     Attributes:
       splits: ``train``, ``test`` and perhaps ``validation``: features and the task's labels.
       num_classes: K.
       dropped: how many images of each split are of none of the task's classes.
       directories: of the features of each split.
-      notes: sentences for reports, on what is not as published.
-      seconds: what the features took.
+      notes: sentences about deviations from the published protocol.
+      seconds: time that the features took.
       logits: ``[N K]`` of each split, in the rows of ``splits``; empty without a head.
     """
 
@@ -70,13 +70,13 @@ class Material(NamedTuple):
 
 
 class _Progress(Protocol):
-    """Is told of a split, of the rows of it that are there, and of its size."""
+    """Receives a split's name, its number of finished rows, and its size."""
 
     def __call__(self, split: str, rows: int, size: int) -> None: ...
 
 
 class _Prepared(NamedTuple):
-    """Records with the range of pixels that a network knows, and with its filter."""
+    """Records in a network's range of pixels, resized by its filter."""
 
     records: Records
     factor: float
@@ -106,11 +106,11 @@ def plan(encoder: Encoder, task: Task, *, logits: bool | None = None) -> TaskPla
     Args:
       encoder: to compute the features with.
       task: with the source and its splits.
-      logits: whether to keep the logits of pretraining as well; None keeps those of models that
-        are no run of ``train``.
+      logits: whether to store the logits of the pretraining head as well; by default for every
+        model but a run of ``train``.
 
     Raises:
-      ConfigError: they are not on this disk, or not what the task wants; says what to do.
+      ConfigError: the images are missing, or do not fit the task; the message has the remedy.
     """
     if encoder.stored is not None:
         return TaskPlan({}, {"all": encoder.identity}, (), encoder.data)
@@ -124,15 +124,15 @@ def plan(encoder: Encoder, task: Task, *, logits: bool | None = None) -> TaskPla
     peak = DIGITS_PEAK if grey and task.source == "digits" else 255
     factor = encoder.peak / peak
     dataset, digests = _load(config)
-    found = {"train": (dataset.train, digests[0]), "test": (dataset.test, digests[1])}
+    parts = {"train": (dataset.train, digests[0]), "test": (dataset.test, digests[1])}
     if task.validation:
         other, others = _load(dataclasses.replace(config, test_split=task.validation))
-        found["validation"] = (other.test, others[1])
+        parts["validation"] = (other.test, others[1])
     specs = {"train": task.train, "test": task.test, "validation": task.validation}
-    relabeller(task, dataset.classes)  # Mistakes come out now, and not after the features.
+    relabeller(task, dataset.classes)  # To raise its errors before features are computed.
     resize = functools.partial(bicubic, side=config.image_size, short=config.resize)
     splits, depends_on = {}, {}
-    for name, (split, digest) in found.items():
+    for name, (split, digest) in parts.items():
         splits[name] = split
         filtered = encoder.interpolation == "bicubic"
         if filtered or factor != 1:
@@ -150,10 +150,10 @@ def plan(encoder: Encoder, task: Task, *, logits: bool | None = None) -> TaskPla
 
 @functools.cache
 def _load(config: DataConfig) -> tuple[data.Dataset, tuple[str, str]]:
-    """Returns a data set and the digests of its splits; once for all runs of a size of input."""
+    """Returns a data set and the digests of its splits; cached for models of the same input."""
     dataset = data.load(config)
     train, test = (
-        identity.of_records(split.records, dataset.classes)
+        identity.digest_records(split.records, dataset.classes)
         for split in (dataset.train, dataset.test)
     )
     return dataset, (train, test)
@@ -169,7 +169,7 @@ def make(
     say: Callable[[str], None] = lambda message: None,
     progress: _Progress = lambda split, rows, size: None,
 ) -> Material:
-    """Returns the features of a plan, from disk as far as they are there.
+    """Returns the features of a plan; those on disk are not computed again.
 
     Args:
       encoder: to compute them with.
@@ -177,15 +177,15 @@ def make(
       planned: the images.
       options: of the batches and shards.
       root: where the directories of features are.
-      say: told of damaged files.
-      progress: told of split, rows that are there, and rows in all.
+      say: receives messages about damaged files.
+      progress: receives a split's name, its number of finished rows, and its size.
 
     Raises:
-      ConfigError: an image cannot be read, or another process computes the same.
+      ConfigError: an image cannot be read, or another process is computing the same features.
       OSError: the disk is full.
     """
     if encoder.stored is not None:
-        return _of_files(encoder, encoder.stored, task)
+        return _from_files(encoder, encoder.stored, task)
     relabel = relabeller(task, planned.classes)
     start = time.perf_counter()
     splits, dropped, directories, notes = {}, {}, {}, _notes(encoder, task)
@@ -198,7 +198,7 @@ def make(
             mesh=encoder.mesh,
             batch_size=options.batch_size,
         )
-        found = features.keep(
+        saved_split = features.keep(
             root,
             planned.depends_on[name],
             split.size,
@@ -207,30 +207,30 @@ def make(
             say=say,
             progress=functools.partial(progress, name, size=split.size),
         )
-        directories[name] = found.directory
-        if found.unreadable > options.max_unreadable:  # They were made under another limit.
+        directories[name] = saved_split.directory
+        if saved_split.unreadable > options.max_unreadable:  # Stored under another limit.
             raise ConfigError(
-                f"{found.unreadable} images of {name} could not be read, more than "
+                f"{saved_split.unreadable} images of {name} could not be read, more than "
                 f"--max-unreadable, which is {options.max_unreadable}. Mend them, or raise it."
             )
-        if found.unreadable:
-            notes.append(f"{found.unreadable} images of {name} could not be read; left out.")
-        rows, numbers, dropped[name] = relabel(found.labels)
-        chosen = slice(None) if len(rows) == len(found.labels) else rows
-        splits[name] = Samples(found.features[chosen], numbers)
-        if found.logits is not None:
-            logits[name] = found.logits[chosen]
+        if saved_split.unreadable:
+            notes.append(f"{saved_split.unreadable} images of {name} could not be read; left out.")
+        rows, numbers, dropped[name] = relabel(saved_split.labels)
+        chosen = slice(None) if len(rows) == len(saved_split.labels) else rows
+        splits[name] = Samples(saved_split.features[chosen], numbers)
+        if saved_split.logits is not None:
+            logits[name] = saved_split.logits[chosen]
     notes += _differences(task, splits)
     count = len(task.classes) or len(planned.classes)
     seconds = time.perf_counter() - start
     return Material(splits, count, dropped, directories, notes, seconds, logits)
 
 
-def _of_files(encoder: Encoder, path: Path, task: Task) -> Material:
+def _from_files(encoder: Encoder, path: Path, task: Task) -> Material:
     """Returns features made elsewhere, checked against the images of a task if it has any."""
     start = time.perf_counter()
-    files = saved.splits_of(path)
-    splits = {name: saved.read(file) for name, file in files.items()}
+    files = features.saved_splits(path)
+    splits = {name: features.read_saved(file) for name, file in files.items()}
     notes = []
     if task.source:
         splits, classes, dropped = _matched(encoder, splits, task)
@@ -249,7 +249,7 @@ def _of_files(encoder: Encoder, path: Path, task: Task) -> Material:
 def _matched(
     encoder: Encoder, splits: dict[str, Samples], task: Task
 ) -> tuple[dict[str, Samples], int, dict[str, int]]:
-    """Returns features that other programs made of a task's images, under the task's labels.
+    """Returns features that another program computed from a task's images, with its labels.
 
     Rows of one file are all images: those of train before those of test, or, as torchvision's
     ``ImageFolder`` lists a folder, by class and then by name.
@@ -265,7 +265,7 @@ def _matched(
     if "all" in splits:
         splits = _divided(splits["all"], images)
     relabel = relabeller(task, dataset.classes)
-    found, dropped = {}, {}
+    relabelled, dropped = {}, {}
     for name, records in images.items():
         samples = splits.get(name, Samples(np.zeros((0, 0)), np.zeros(0, int)))
         labels = getattr(records, "labels", samples.labels)
@@ -277,12 +277,12 @@ def _matched(
                 "order; without --data and --task the file's own rows and labels are probed."
             )
         rows, numbers, dropped[name] = relabel(samples.labels)
-        found[name] = Samples(samples.features[rows], numbers)
-    return found, len(task.classes) or len(dataset.classes), dropped
+        relabelled[name] = Samples(samples.features[rows], numbers)
+    return relabelled, len(task.classes) or len(dataset.classes), dropped
 
 
 def _divided(whole: Samples, images: dict[str, Records]) -> dict[str, Samples]:
-    """Returns the splits of features of all images, by the order of rows that fits the labels."""
+    """Cuts features of all images into splits, in the order of rows that fits the labels."""
     sizes = [records.size for records in images.values()]
     rows = np.arange(sum(sizes))
     listed = [records for records in images.values() if isinstance(records, Files)]
@@ -301,7 +301,7 @@ def _divided(whole: Samples, images: dict[str, Records]) -> dict[str, Samples]:
 
 
 class KeptRows(NamedTuple):
-    """Which rows of a split a task has, their labels, and how many it dropped."""
+    """The rows of a split that belong to a task, their labels, and the number of other rows."""
 
     rows: np.ndarray
     labels: np.ndarray
@@ -309,9 +309,9 @@ class KeptRows(NamedTuple):
 
 
 def relabeller(task: Task, names: Sequence[str]) -> Callable[[np.ndarray], KeptRows]:
-    """Returns what turns the labels of the source into those of the task.
+    """Returns the function from labels of the source to rows and labels of the task.
 
-    A label of -1 stands for an image that could not be read; it is in no row, and not counted.
+    Images that could not be read have the label -1: they are neither in the rows nor counted.
 
     Args:
       task: with the classes.
@@ -338,9 +338,9 @@ def relabeller(task: Task, names: Sequence[str]) -> Callable[[np.ndarray], KeptR
         table[[numbers[name] for name in members]] = label
 
     def relabel(labels: np.ndarray) -> KeptRows:
-        found = table[labels]
-        rows = np.flatnonzero(found >= 0)
-        return KeptRows(rows, found[rows].astype(np.int32), int(np.sum(found[labels >= 0] < 0)))
+        numbers = table[labels]
+        rows = np.flatnonzero(numbers >= 0)
+        return KeptRows(rows, numbers[rows].astype(np.int32), int(np.sum(numbers[labels >= 0] < 0)))
 
     return relabel
 
@@ -352,7 +352,7 @@ def _notes(encoder: Encoder, task: Task) -> list[str]:
 
 
 def _differences(task: Task, splits: dict[str, Samples]) -> list[str]:
-    """Returns a sentence for each split that has not as many images as was published."""
+    """Returns a sentence for each split whose number of images is not the published one."""
     if task.sizes is None:
         return []
     published = dict(zip(("train", "validation", "test"), task.sizes, strict=True))

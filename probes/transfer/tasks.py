@@ -1,11 +1,11 @@
-"""The downstream tasks, as data: where the images are, how they are split, and what is scored.
+"""The downstream tasks, as data: sources of images, splits, classes and scores.
 
 ``paper`` has the ten data sets of the paper's section 6 with its splits and scores; ``small`` has
 seven tasks for networks the size of CIFAR's. Any other source of images is a task of its own, by
 the words of ``train.data``: ``folder:PATH``, ``tfds:NAME``.
 
-A task may rename classes (``classes``): several become one, as the super-classes of CIFAR-100, and
-images of classes that it does not name are dropped, and counted.
+A task may combine classes (``classes``), as in the super-classes of CIFAR-100. Images of classes
+that it does not name are dropped and counted.
 
 Reference: Xu & Liu (2023), section 6; S. Kornblith et al. (2019), table 1; A. Krizhevsky, Learning
 Multiple Layers of Features from Tiny Images, 2009 (the super-classes).
@@ -27,16 +27,16 @@ class Task:
 
     Attributes:
       name: in ``transfer.jsonl``.
-      source: of ``train.data``; a relative path is one in the data directory.
+      source: of ``train.data``; a relative path lies in the data directory.
       train: split.
       validation: split; empty holds out a stratified fifth of train.
       test: split; empty is the source's default.
       score: top-1 accuracy, or the mean of the accuracies of the classes.
       num_classes: as published, after ``classes``; 0 is not checked.
-      sizes: images of train, validation and test, as published; others are allowed, and said.
-      classes: the task's classes, each with the classes of the source that it consists of; empty
-        keeps those of the source.
-      remedy: how to get the data, where the source does not say.
+      sizes: published numbers of images of train, validation and test; a note names a deviation.
+      classes: the task's classes, each with the source's classes that it consists of; empty for
+        the classes of the source.
+      remedy: how to get the data; added to error messages.
     """
 
     name: str
@@ -122,7 +122,7 @@ PAPER = (
         num_classes=100,
         sizes=(3334, 3333, 3333),
     ),
-    # In TFDS, whose download of it ends with error 404.
+    # Also in TFDS, but its download fails with error 404.
     Task("cars", "cars:stanford_cars", num_classes=196, sizes=(8144, 0, 8041)),
     Task(
         "dtd",
@@ -132,7 +132,7 @@ PAPER = (
         sizes=(1880, 1880, 1880),
     ),
     _CIFAR10,
-    # TFDS gives its test images the name validation, and there is no other split.
+    # TFDS calls the test images validation; there is no third split.
     Task(
         "food101",
         "tfds:food101:2.0.0",
@@ -201,29 +201,29 @@ SCORES: dict[str, selection.Score] = {
 }
 
 
-# Sources that are paths; those of the tasks above lie in the data directory.
+# Kinds of sources that are paths; paths of the tasks above lie in the data directory.
 _PATHS = ("folder", "aircraft", "cars")
 
 
 def choose(
     suite: str, names: Sequence[str], sources: Mapping[str, str], data_dir: Path
 ) -> list[Task]:
-    """Returns the tasks of a suite, or those named, with their images where they are.
+    """Returns the tasks of a suite, or the named ones, with the sources of their images.
 
     Args:
       suite: of ``SUITES``.
-      names: of tasks, or sources of images; none is the whole suite.
+      names: of tasks, or sources of images; the whole suite if empty.
       sources: to use for a task instead of its own, by its name.
       data_dir: where the folders of the tasks are.
 
     Raises:
-      ConfigError: a name is neither that of a task nor a source, or is given twice.
+      ConfigError: a name is neither a task nor a source, or is given twice.
     """
     for name in sources:
-        _known(name)
+        _by_name(name)
     tasks = [_named(name) for name in names] if names else list(SUITES[suite])
-    found = [task.name for task in tasks]
-    if twice := sorted({name for name in found if found.count(name) > 1}):
+    names_chosen = [task.name for task in tasks]
+    if twice := sorted({name for name in names_chosen if names_chosen.count(name) > 1}):
         raise ConfigError(f"the tasks {', '.join(twice)} are given more than once.")
     return [_placed(task, sources, data_dir) for task in tasks]
 
@@ -241,16 +241,16 @@ def _named(name: str) -> Task:
     if ":" in name or name == "synthetic":
         # A flat folder is one split, of which train.data measures a fifth unless told otherwise.
         return Task(name, name, test="")
-    return _known(name)
+    return _by_name(name)
 
 
-def _known(name: str) -> Task:
-    known = {task.name: task for suite in SUITES.values() for task in suite}
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
+def _by_name(name: str) -> Task:
+    by_name = {task.name: task for suite in SUITES.values() for task in suite}
+    if name not in by_name:
+        close = difflib.get_close_matches(name, by_name, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ConfigError(
-            f"{name!r} is no task.{hint} Tasks are {', '.join(known)}, and any source of images, "
-            "such as folder:PATH or tfds:NAME."
+            f"{name!r} is not a task.{hint} Tasks are {', '.join(by_name)}, and any source of "
+            "images, such as folder:PATH or tfds:NAME."
         )
-    return known[name]
+    return by_name[name]

@@ -1,18 +1,23 @@
-"""Which cheap number picks the network that transfers best: regret against the probe itself.
+"""Choice of a network by a cheap score: its regret against the best network under the probe.
 
 Legend: B draws, of which the first is the estimate; N networks.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
+from probes.analysis.tables import Table
 from studies.cifar10 import resampling
 from studies.cifar10.networks import OWN, TASKS, Networks
+from studies.cifar10.words import NAMES, pretraining_title, title
 
 DRAWS = 400
+# Keys of choices among other networks: without both VCI losses, and with settings added later.
+WITHOUT_VCI, WITH_ALL = "vci_plus, vci_minus", "all"
 ALL = "all"  # All labelled images of the target.
-# Of the images of pretraining, and whether a larger value is taken to be better.
+# Scores on pretraining images; 1 if larger is better, -1 if smaller is.
 SOURCE = {"accuracy": 1, "vci": 1, "vci_adjusted": 1}
 TARGET = {
     "vci_adjusted": -1,
@@ -44,7 +49,7 @@ class Choices(NamedTuple):
 
 
 def choose(
-    found: Networks,
+    networks: Networks,
     accuracy: dict[str, np.ndarray],
     *,
     others: bool = False,
@@ -56,26 +61,26 @@ def choose(
     there are seeds. Each draw has its own test images and its own networks of each setting.
 
     Args:
-      found: the networks.
+      networks: the networks.
       accuracy: theirs in each draw, from ``resampling.accuracies``.
       others: draw settings and data sets as well.
       without: settings that are not chosen among.
     """
     draws = min(DRAWS, len(accuracy[OWN]))
-    candidates = resampling.choices(found, draws, others=others)
+    candidates = resampling.choices(networks, draws, others=others)
     if without:
-        candidates = candidates[:, :, [name not in without for name in found.settings]]
+        candidates = candidates[:, :, [name not in without for name in networks.settings]]
     regret = {}
     for score, sign in SOURCE.items():
-        values = accuracy[OWN][:draws] if score == "accuracy" else found.metrics["train", score]
+        values = accuracy[OWN][:draws] if score == "accuracy" else networks.metrics["train", score]
         regret[score, ""] = np.stack(
             [regret_of(accuracy[task][:draws], sign * values, candidates) for task in TASKS], axis=1
         )
     for score, sign in TARGET.items():
-        for size in sizes(found, score):
+        for size in sizes(networks, score):
             regret[score, size] = np.stack(
                 [
-                    regret_of(accuracy[task][:draws], sign * cheap(found, task, size, score),
+                    regret_of(accuracy[task][:draws], sign * cheap(networks, task, size, score),
                             candidates)
                     for task in TASKS
                 ], axis=1,
@@ -84,18 +89,22 @@ def choose(
     return Choices(regret, spread, resampling.task_weights(draws, others=others))
 
 
-def sizes(found: Networks, score: str) -> list[str]:
+def sizes(networks: Networks, score: str) -> list[str]:
     """Returns the numbers of labelled images at which every task has a score, or all of them."""
-    known = [{size for task, size, name in found.cheap if (task, name) == (one, score)}
-             for one in TASKS]  # fmt: skip
-    common = sorted(set.union(*known) & {"500", "2000"}, key=int)
+    by_task = [{size for task, size, name in networks.cheap if (task, name) == (wanted, score)}
+             for wanted in TASKS]  # fmt: skip
+    common = sorted(set.union(*by_task) & {"500", "2000"}, key=int)
     return common + ([] if score == "probe" else [ALL])
 
 
-def cheap(found: Networks, task: str, size: str, score: str) -> np.ndarray:
+def cheap(networks: Networks, task: str, size: str, score: str) -> np.ndarray:
     """Returns a score of each network on so many labelled images of a task, or on all it has."""
-    known = [own for one, own, name in found.cheap if (one, name) == (task, score)]
-    return found.cheap[task, size if size in known else max(known, key=int), score]
+    sizes_scored = [
+        scored_size
+        for scored_task, scored_size, name in networks.cheap
+        if (scored_task, name) == (task, score)
+    ]
+    return networks.cheap[task, size if size in sizes_scored else max(sizes_scored, key=int), score]
 
 
 def regret_of(accuracy: np.ndarray, score: np.ndarray, candidates: np.ndarray) -> np.ndarray:
@@ -124,3 +133,62 @@ def _of(values: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     """Returns the values, ``[N]`` or ``[B N]``, of the candidates of each choice, ``[B C S]``."""
     values = np.broadcast_to(values, (len(candidates), values.shape[-1]))
     return np.take_along_axis(values[:, None, :], candidates, axis=2)
+
+
+def size_table(choices: Choices) -> Table:
+    """Returns the table of regret by score and number of labelled images of the target."""
+    regret, sizes_shown = choices.regret, ("500", "2000", ALL)
+    rows = []
+    for score in TARGET:
+        cells = [
+            points(choices, regret[score, size]) if (score, size) in regret else ""
+            for size in sizes_shown
+        ]
+        rows.append([f"{NAMES[score]}, on the target", *cells])
+    for score in SOURCE:
+        rows.append([pretraining_title(score), "", "", points(choices, regret[score, ""])])
+    rows.append(["any network, at random", "", "", points(choices, choices.spread)])
+    header = ["Choose the network by", "500 images", "2,000 images", "all images"]
+    return Table("Accuracy lost by the choice, in points (± standard error)", header, rows)
+
+
+def _with_all(choices: Choices) -> Iterable[tuple[str, tuple[str, str]]]:
+    """Yields names and keys of the scores on all labelled images and on pretraining images."""
+    for score in TARGET:
+        if (score, ALL) in choices.regret:
+            yield f"{NAMES[score]}, on the target", (score, ALL)
+    for score in SOURCE:
+        yield pretraining_title(score), (score, "")
+
+
+def task_table(choices: Choices) -> Table:
+    """Returns the table of regret by score and task."""
+    regret = choices.regret
+    rows = [
+        [name, *(f"{100 * value:.2f}" for value in regret[key][0])]
+        for name, key in _with_all(choices)
+    ]
+    rows.append(["any network, at random", *(f"{100 * x:.2f}" for x in choices.spread[0])])
+    return Table("The same on every task, all images", ["Choose the network by", *TASKS], rows)
+
+
+def without_table(choices: Choices, left_out: dict[str, Choices]) -> Table:
+    """Returns the table of regret if some settings were not among the candidates."""
+    rows = []
+    for name, key in _with_all(choices):
+        lost = {names: entry.points(entry.regret[key])[0] for names, entry in left_out.items()}
+        ones = {names: lost[names] for names in lost if names not in (WITHOUT_VCI, WITH_ALL)}
+        least, most = min(ones, key=ones.__getitem__), max(ones, key=ones.__getitem__)
+        cells = [f"{ones[entry]:.2f} ({title(entry)})" for entry in (least, most)]
+        some = [f"{lost[names]:.2f}" for names in (WITH_ALL, "vci_minus", WITHOUT_VCI)]
+        rows.append([name, *some, *cells])
+    header = ["Choose the network by", "with regularisers 1.5 and 2 (two seeds)"]
+    header += ["without cross-entropy - 0.5 VCI", "without both VCI losses"]
+    header += ["least without one setting", "most without one setting"]
+    return Table("The same, if other settings had been there to choose", header, rows)
+
+
+def points(choices: Choices, lost: np.ndarray) -> str:
+    """Returns a mean over tasks with its standard error, from the draws."""
+    mean = choices.points(lost)
+    return f"{mean[0]:.2f} ± {mean[1:].std():.2f}"

@@ -16,10 +16,9 @@ import numpy as np
 from probes.analysis import tables
 from probes.analysis.coefficients import pearson, spearman
 from probes.analysis.tables import Raw, Table
-from studies.cifar10 import choosing, networks, pilot, regret, resampling, statements
+from studies.cifar10 import choosing, networks, pilot, resampling, statements
 from studies.cifar10.choosing import Choices
 from studies.cifar10.networks import GROUPS, TASKS, Networks
-from studies.cifar10.regret import WITH_ALL, WITHOUT_VCI
 from studies.cifar10.statements import ALL, METRICS, Drawn, Verdict
 from studies.cifar10.words import NAMES, title
 
@@ -34,7 +33,7 @@ _NAME = re.compile(r"\{\{([\w.]+)\}\}")
 
 
 class StudyData(NamedTuple):
-    """All that the text and the pictures are made of.
+    """The data behind the text and the pictures.
 
     Attributes:
       networks, drawn: of all settings.
@@ -42,8 +41,8 @@ class StudyData(NamedTuple):
       choices: among the preregistered settings.
       verdicts: on these, as preregistered.
       wider: the same with settings and data sets drawn as well.
-      left_out: choices without each setting, without both VCI losses (``WITHOUT_VCI``), and with
-        the settings that were added (``WITH_ALL``).
+      left_out: choices without each setting, without both VCI losses (``choosing.WITHOUT_VCI``),
+        and with the settings that were added (``choosing.WITH_ALL``).
       pilot: its rows.
     """
 
@@ -63,41 +62,44 @@ def read(directory: Path, draws: int = resampling.DRAWS) -> StudyData:
     Raises:
       ValueError: networks are missing, or a raw file is not of the study.
     """
-    found = networks.read(directory / "networks")
+    trained = networks.read(directory / "networks")
     if missing := [
-        name for name in networks.SETTINGS if name not in (*found.settings, *networks.ADDED)
+        name for name in networks.SETTINGS if name not in (*trained.settings, *networks.ADDED)
     ]:
         raise ValueError(
             f"{directory / 'networks'} has no network of {', '.join(missing)}; train and score it: "
             "configs/collapse_study.py says how."
         )
-    accuracy = resampling.accuracies(found, draws)
-    kept = np.array([name not in networks.ADDED for name in found.names])
-    first = networks.preregistered(found), {name: one[:, kept] for name, one in accuracy.items()}
-    once = {name: one[:1] for name, one in accuracy.items()}
-    first_once = {name: one[:1] for name, one in first[1].items()}
+    accuracy = resampling.accuracies(trained, draws)
+    before = np.array([name not in networks.ADDED for name in trained.names])
+    first = (
+        networks.preregistered(trained),
+        {name: values[:, before] for name, values in accuracy.items()},
+    )
+    once = {name: values[:1] for name, values in accuracy.items()}
+    first_once = {name: values[:1] for name, values in first[1].items()}
     rows = json.loads((directory / "pilot.json").read_text())
     return StudyData(
-        networks=found,
-        drawn=statements.draw(found, accuracy),
+        networks=trained,
+        drawn=statements.draw(trained, accuracy),
         first=(first[0], statements.draw(*first)),
         choices=choosing.choose(*first),
         verdicts=_verdicts_on(*first),
         wider=_verdicts_on(*first, others=True),
         left_out={
             names: choosing.choose(first[0], first_once, without=tuple(names.split(", ")))
-            for names in (*first[0].settings, WITHOUT_VCI)
+            for names in (*first[0].settings, choosing.WITHOUT_VCI)
         }
-        | {WITH_ALL: choosing.choose(found, once)},
-        pilot=[pilot.row(one) for one in rows],
+        | {choosing.WITH_ALL: choosing.choose(trained, once)},
+        pilot=[pilot.row(row) for row in rows],
     )
 
 
 def _verdicts_on(
-    found: Networks, accuracy: dict[str, np.ndarray], *, others: bool = False
+    trained: Networks, accuracy: dict[str, np.ndarray], *, others: bool = False
 ) -> dict[str, list[Verdict]]:
-    drawn = statements.draw(found, accuracy, others=others)
-    chosen = choosing.choose(found, accuracy, others=others)
+    drawn = statements.draw(trained, accuracy, others=others)
+    chosen = choosing.choose(trained, accuracy, others=others)
     return {gain: statements.judge(drawn, chosen, gain) for gain in GAINS}
 
 
@@ -107,14 +109,14 @@ def texts(study: StudyData, directory: Path, readme: Path | None) -> dict[Path, 
     Raises:
       ValueError: as ``render`` and ``between``.
     """
-    known = facts(study)
+    values = facts(study)
     page = directory / "pilot.md"
     made = {
-        directory.with_suffix(".md"): render(known, (directory / "text.md").read_text()),
+        directory.with_suffix(".md"): render(values, (directory / "text.md").read_text()),
         page: between(TABLES, page.read_text(), f"\n{pilot.markdown(study.pilot)}\n"),
     }
     if readme is not None:
-        part = render(known, (directory / "readme.md").read_text())
+        part = render(values, (directory / "readme.md").read_text())
         made[readme] = between(STUDY, readme.read_text(), part)
     return made
 
@@ -132,47 +134,49 @@ def between(marks: tuple[str, str], text: str, part: str) -> str:
     return f"{before}{begin}\n{part}{end}{after}"
 
 
-def render(known: dict[str, str], prose: str) -> str:
+def render(values: dict[str, str], prose: str) -> str:
     """Returns prose with the facts that it names.
 
     Raises:
-      ValueError: it names one that there is not.
+      ValueError: the text uses an unknown name.
     """
-    if missing := sorted(set(_NAME.findall(prose)) - set(known)):
-        near = [name for one in missing for name in difflib.get_close_matches(one, known)]
+    if missing := sorted(set(_NAME.findall(prose)) - set(values)):
+        near = [name for unknown in missing for name in difflib.get_close_matches(unknown, values)]
         raise ValueError(f"the prose names {', '.join(missing)}; there are {', '.join(near)}.")
-    return _NAME.sub(lambda match: known[match[1]], prose)
+    return _NAME.sub(lambda match: values[match[1]], prose)
 
 
 def facts(study: StudyData) -> dict[str, str]:
     """Returns every number and table that the prose may name."""
-    found, drawn = study.networks, study.drawn
+    trained, drawn = study.networks, study.drawn
     made = {
-        "networks": str(len(found.names)),
-        "settings": str(len(found.settings)),
-        "probes": str(len(found.names) * len(TASKS)),
-        "failed": "; ".join(found.failed) or "none",
+        "networks": str(len(trained.names)),
+        "settings": str(len(trained.settings)),
+        "probes": str(len(trained.names) * len(TASKS)),
+        "failed": "; ".join(trained.failed) or "none",
         "table.verdicts": tables.markdown(_verdicts(study)),
         "table.settings": tables.markdown(_settings(study)),
         "table.power": tables.markdown(_power(study)),
         "table.correlations": tables.markdown(_correlations(study)),
         "table.signs": tables.markdown(_signs(study)),
         "table.tasks": tables.markdown(_tasks(study)),
-        "table.regret": tables.markdown(regret.sizes(study.choices)),
-        "table.regret_tasks": tables.markdown(regret.tasks(study.choices)),
-        "table.regret_without": tables.markdown(regret.without(study.choices, study.left_out)),
+        "table.regret": tables.markdown(choosing.size_table(study.choices)),
+        "table.regret_tasks": tables.markdown(choosing.task_table(study.choices)),
+        "table.regret_without": tables.markdown(
+            choosing.without_table(study.choices, study.left_out)
+        ),
         "table.prediction": tables.markdown(_prediction(study)),
     }
     for prefix, judged in (("", study.verdicts), ("wider.", study.wider)):
         for gain, verdicts in judged.items():
             counted = verdicts if not prefix else [v for v in verdicts if v.number not in FIXED]
             for word in statements.VERDICTS:
-                count = sum(one.verdict == word for one in counted)
+                count = sum(verdict.verdict == word for verdict in counted)
                 made[f"{prefix}{gain}.{word.replace(' ', '_')}"] = str(count)
-            for one in verdicts:
-                made[f"{prefix}{gain}.{one.number}"] = _effect(one)
-                made[f"{prefix}{gain}.{one.number}.verdict"] = one.verdict
-    made |= _training(found)
+            for verdict in verdicts:
+                made[f"{prefix}{gain}.{verdict.number}"] = _effect(verdict)
+                made[f"{prefix}{gain}.{verdict.number}.verdict"] = verdict.verdict
+    made |= _training(trained)
     for column, setting in enumerate(drawn.settings):
         for gain in GAINS:
             made[f"{gain}.{setting}"] = f"{getattr(drawn, gain)[0, column]:.2f}"
@@ -185,14 +189,14 @@ def facts(study: StudyData) -> dict[str, str]:
             )
     for (score, size), lost in study.choices.regret.items():
         key = ".".join(filter(None, (score, size)))
-        made[f"regret.{key}"] = regret.points(study.choices, lost)
-        rest = study.left_out[WITHOUT_VCI]
+        made[f"regret.{key}"] = choosing.points(study.choices, lost)
+        rest = study.left_out[choosing.WITHOUT_VCI]
         made[f"without_vci.{key}"] = f"{rest.points(rest.regret[score, size])[0]:.2f}"
-        every = study.left_out[WITH_ALL]
+        every = study.left_out[choosing.WITH_ALL]
         made[f"with_all.{key}"] = f"{every.points(every.regret[score, size])[0]:.2f}"
     for setting in drawn.settings:
-        made[f"seeds.{setting}"] = str(found.names.count(setting))
-    made["regret.random"] = regret.points(study.choices, study.choices.spread)
+        made[f"seeds.{setting}"] = str(trained.names.count(setting))
+    made["regret.random"] = choosing.points(study.choices, study.choices.spread)
     gain, first = drawn.mlog[0], study.first[1]
     everything = drawn.metrics["train", "vci"][0], drawn.mlo[0]
     for name, given in (("own", drawn.own), ("train", drawn.metrics["train", "accuracy"])):
@@ -211,7 +215,7 @@ def facts(study: StudyData) -> dict[str, str]:
 
 
 def compare(path: Path, text: str) -> str:
-    """Returns where a file parts from the text that it should have; empty if nowhere."""
+    """Returns the first difference between a file and its expected text, or nothing."""
     written = path.read_text().splitlines() if path.exists() else []
     lines = text.splitlines()
     for number, (old, new) in enumerate(zip([*written, ""], [*lines, ""], strict=False), start=1):
@@ -227,7 +231,7 @@ def _verdicts(study: StudyData) -> Table:
     judged = (study.verdicts["mlog"], study.verdicts["mlo"], study.wider["mlog"])
     for first, second, wide in zip(*judged, strict=True):
         statement = first.statement.replace("MLOG", "transfer")
-        # Where the statement is not about transfer, both are the same.
+        # Statements that are not about transfer have the same verdict for both.
         same = second == first and first.number != 13
         cells = [Raw(f"**{first.verdict}**{_small(first)}"), _effect(first)]
         cells += ["", ""] if same else [f"{second.verdict}{_small(second)}", _effect(second)]
@@ -238,24 +242,26 @@ def _verdicts(study: StudyData) -> Table:
     return Table("The statements, one by one", header, rows)
 
 
-def _small(one: Verdict) -> str:
-    """Said of an effect that is there, and lies within the margin of an absent one."""
-    within = max(-one.inner[0], one.inner[1]) < one.margin
-    return ", small" if within and one.verdict != statements.ABSENT else ""
+def _small(verdict: Verdict) -> str:
+    """Marks an effect that is present, but within the margin of an absent one."""
+    within = max(-verdict.inner[0], verdict.inner[1]) < verdict.margin
+    return ", small" if within and verdict.verdict != statements.ABSENT else ""
 
 
-def _effect(one: Verdict) -> str:
-    if np.isnan(one.low):
-        return f"in {100 * one.estimate:.1f} % of draws"
-    return f"{one.estimate:+.2f} [{one.low:+.2f}, {one.high:+.2f}]"
+def _effect(verdict: Verdict) -> str:
+    if np.isnan(verdict.low):
+        return f"in {100 * verdict.estimate:.1f} % of draws"
+    return f"{verdict.estimate:+.2f} [{verdict.low:+.2f}, {verdict.high:+.2f}]"
 
 
 def _settings(study: StudyData) -> Table:
-    found, drawn = study.networks, study.drawn
+    trained, drawn = study.networks, study.drawn
     rows = []
     for column, setting in enumerate(drawn.settings):
-        members = [row for row, name in enumerate(found.names) if name == setting]
-        accuracy = [100 * float(np.mean(found.right[task][members].mean(axis=1))) for task in TASKS]
+        members = [row for row, name in enumerate(trained.names) if name == setting]
+        accuracy = [
+            100 * float(np.mean(trained.right[task][members].mean(axis=1))) for task in TASKS
+        ]
         rows.append(
             [
                 title(setting),
@@ -329,9 +335,9 @@ def _signs(study: StudyData) -> Table:
 
 
 def _tasks(study: StudyData) -> Table:
-    found = study.first[0]
+    trained = study.first[0]
     odds = {
-        task: resampling.means(found, networks.log_odds(found.right[task].mean(axis=1)))
+        task: resampling.means(trained, networks.log_odds(trained.right[task].mean(axis=1)))
         for task in TASKS
     }
     rows = [
@@ -359,36 +365,39 @@ def _named(split: str, metric: str) -> str:
     return NAMES[metric] + (", test images" if split == "test" else "")
 
 
-def _training(found: Networks) -> dict[str, str]:
-    """Returns what the trainings and scorings took, of those networks that say so."""
-    minutes = np.array(found.seconds) / 60
-    known = ~np.isnan(minutes[:, 0])
-    made = {"timed": str(known.sum()), "processor": ", ".join(sorted(set(found.processors) - {""}))}
+def _training(trained: Networks) -> dict[str, str]:
+    """Returns when and how long networks were trained and scored, as far as it is recorded."""
+    minutes = np.array(trained.seconds) / 60
+    timed = ~np.isnan(minutes[:, 0])
+    made = {
+        "timed": str(timed.sum()),
+        "processor": ", ".join(sorted(set(trained.processors) - {""})),
+    }
     for column, name in enumerate(("training", "scoring")):
-        made[f"minutes.{name}"] = f"{np.median(minutes[known, column]):.1f}" if any(known) else "?"
-    return made | {"first": min(found.started)[:16], "last": max(found.started)[:16]}
+        made[f"minutes.{name}"] = f"{np.median(minutes[timed, column]):.1f}" if any(timed) else "?"
+    return made | {"first": min(trained.started)[:16], "last": max(trained.started)[:16]}
 
 
 def _prediction(study: StudyData) -> Table:
     rows = []
     both = study.first[1], study.drawn
     for split, metric in _measured():
-        errors = [left_out(one.metrics[split, metric][0], one.mlog[0]) for one in both]
+        errors = [left_out(fold.metrics[split, metric][0], fold.mlog[0]) for fold in both]
         rows.append([_named(split, metric), *(f"{error:.3f}" for error in errors)])
-    errors = [left_out(np.zeros_like(one.mlog[0]), one.mlog[0]) for one in both]
+    errors = [left_out(np.zeros_like(fold.mlog[0]), fold.mlog[0]) for fold in both]
     rows.append(["the mean of the others", *(f"{error:.3f}" for error in errors)])
     header = ["A line in", "error of MLOG", "with the two strong regularisers"]
     return Table("Predicting a setting that is left out (root mean square)", header, rows)
 
 
 def left_out(x: np.ndarray, y: np.ndarray) -> float:
-    """Returns the root mean square error of a line fitted to all settings but the predicted."""
+    """Returns the root mean square error of leave-one-out predictions by a line."""
     errors = []
-    for one in range(len(y)):
-        u, v = np.delete(x, one), np.delete(y, one)
+    for index in range(len(y)):
+        u, v = np.delete(x, index), np.delete(y, index)
         spread = np.sum((u - u.mean()) ** 2)
         slope = np.sum((u - u.mean()) * (v - v.mean())) / spread if spread else 0.0
-        errors.append(y[one] - v.mean() - slope * (x[one] - u.mean()))
+        errors.append(y[index] - v.mean() - slope * (x[index] - u.mean()))
     return float(np.sqrt(np.mean(np.square(errors))))
 
 

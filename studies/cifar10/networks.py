@@ -27,7 +27,9 @@ GROUPS = {
 SETTINGS = tuple(dict.fromkeys(name for group in GROUPS.values() for name in group))
 ADDED = tuple(f"lambda_{value}" for value in STRONGER)
 _UNTIMED = {"training": float("nan"), "scoring": float("nan")}
-LEAST_ACCURACY = 0.2  # A network below has not learned; the preregistration leaves it out.
+LEAST_ACCURACY = (
+    0.2  # The preregistration excludes networks of a lower accuracy, which have not learned.
+)
 
 OWN = "cifar10"
 # The test set of each task, and whether the task has all of its images.
@@ -73,12 +75,12 @@ class Networks(NamedTuple):
 
     @property
     def settings(self) -> list[str]:
-        """The settings that there are, in the order of ``SETTINGS``."""
+        """The settings that have a network, in the order of ``SETTINGS``."""
         return [name for name in SETTINGS if name in self.names]
 
 
 class Gains(NamedTuple):
-    """What is compared: mean log odds, the same less the network's own, and these."""
+    """MLO, MLOG, and the log odds of the network's own test accuracy."""
 
     mlo: np.ndarray
     mlog: np.ndarray
@@ -91,25 +93,25 @@ def read(directory: Path) -> Networks:
     Raises:
       ValueError: there are none, or a file is of another setting than its name says.
     """
-    found, failed = [], []
+    rows, failed = [], []
     for path in sorted(directory.glob("seed_*/*.json")):
-        one = json.loads(path.read_text())
-        if (one["setting"], f"seed_{one['seed']}") != (path.stem, path.parent.name):
-            raise ValueError(f"{path} is of {one['setting']}, seed {one['seed']}.")
-        if one["setting"] not in SETTINGS:
-            raise ValueError(f"{path}: {one['setting']!r} is none of {', '.join(SETTINGS)}.")
-        if one["test"]["accuracy"] < LEAST_ACCURACY:
-            failed.append(f"{one['setting']}, seed {one['seed']}")
+        row = json.loads(path.read_text())
+        if (row["setting"], f"seed_{row['seed']}") != (path.stem, path.parent.name):
+            raise ValueError(f"{path} is of {row['setting']}, seed {row['seed']}.")
+        if row["setting"] not in SETTINGS:
+            raise ValueError(f"{path}: {row['setting']!r} is none of {', '.join(SETTINGS)}.")
+        if row["test"]["accuracy"] < LEAST_ACCURACY:
+            failed.append(f"{row['setting']}, seed {row['seed']}")
         else:
-            found.append(one)
-    if not found:
+            rows.append(row)
+    if not rows:
         raise ValueError(f"{directory} has no seed_S/NAME.json; studies.cifar10.score makes them.")
-    return _arrays(found, json.loads((directory / "images.json").read_text()), failed)
+    return _arrays(rows, json.loads((directory / "images.json").read_text()), failed)
 
 
-def _arrays(found: list[dict[str, Any]], subsets: dict[str, str], failed: list[str]) -> Networks:
-    right = {OWN: _answers([one["test"] for one in found])}
-    right |= {task: _answers([one["tasks"][task] for one in found]) for task in TASKS}
+def _arrays(rows: list[dict[str, Any]], subsets: dict[str, str], failed: list[str]) -> Networks:
+    right = {OWN: _answers([row["test"] for row in rows])}
+    right |= {task: _answers([row["tasks"][task] for row in rows]) for task in TASKS}
     sizes = {OWN: right[OWN].shape[1]}
     sizes |= {data: right[data].shape[1] for data in TASKS.values()}
     members = {
@@ -119,26 +121,26 @@ def _arrays(found: list[dict[str, Any]], subsets: dict[str, str], failed: list[s
         for name in right
     }
     return Networks(
-        names=[one["setting"] for one in found],
-        seeds=[one["seed"] for one in found],
+        names=[row["setting"] for row in rows],
+        seeds=[row["seed"] for row in rows],
         metrics={
-            (split, name): np.array([one[split][name] for one in found])
+            (split, name): np.array([row[split][name] for row in rows])
             for split in ("train", "test")
-            for name in found[0][split]
+            for name in rows[0][split]
             if name != "right"
         },
         right=right,
         members=members,
         sizes=sizes,
         cheap={
-            (task, size, name): np.array([one["tasks"][task]["cheap"][size][name] for one in found])
+            (task, size, name): np.array([row["tasks"][task]["cheap"][size][name] for row in rows])
             for task in TASKS
-            for size, scores in found[0]["tasks"][task]["cheap"].items()
+            for size, scores in rows[0]["tasks"][task]["cheap"].items()
             for name in scores
         },
-        started=[one["machine"][0]["started"] for one in found],
-        seconds=np.array([list(one.get("seconds", _UNTIMED).values()) for one in found]),
-        processors=[one.get("processor", "") for one in found],
+        started=[row["machine"][0]["started"] for row in rows],
+        seconds=np.array([list(row.get("seconds", _UNTIMED).values()) for row in rows]),
+        processors=[row.get("processor", "") for row in rows],
         failed=failed,
     )
 
@@ -149,18 +151,18 @@ def _answers(rows: list[dict[str, Any]]) -> np.ndarray:
     )
 
 
-def preregistered(found: Networks) -> Networks:
+def preregistered(networks: Networks) -> Networks:
     """Returns the networks without those of settings that were added later."""
-    rows = [row for row, name in enumerate(found.names) if name not in ADDED]
-    return found._replace(
-        names=[found.names[row] for row in rows],
-        seeds=[found.seeds[row] for row in rows],
-        metrics={name: values[rows] for name, values in found.metrics.items()},
-        right={name: values[rows] for name, values in found.right.items()},
-        cheap={name: values[rows] for name, values in found.cheap.items()},
-        started=[found.started[row] for row in rows],
-        seconds=found.seconds[rows],
-        processors=[found.processors[row] for row in rows],
+    rows = [row for row, name in enumerate(networks.names) if name not in ADDED]
+    return networks._replace(
+        names=[networks.names[row] for row in rows],
+        seeds=[networks.seeds[row] for row in rows],
+        metrics={name: values[rows] for name, values in networks.metrics.items()},
+        right={name: values[rows] for name, values in networks.right.items()},
+        cheap={name: values[rows] for name, values in networks.cheap.items()},
+        started=[networks.started[row] for row in rows],
+        seconds=networks.seconds[rows],
+        processors=[networks.processors[row] for row in rows],
     )
 
 
@@ -184,7 +186,7 @@ def log_odds(share: np.ndarray) -> np.ndarray:
 
 
 def pack(right: np.ndarray) -> str:
-    """Returns one bit an image, as text."""
+    """Packs one bit per image into text."""
     return base64.b64encode(np.packbits(right).tobytes()).decode()
 
 

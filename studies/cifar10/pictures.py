@@ -1,4 +1,4 @@
-"""The pictures of the study: its design, its answer, and what a choice costs."""
+"""The pictures of the study: its design, its answer, and the regret of choices."""
 
 from pathlib import Path
 
@@ -10,10 +10,10 @@ from probes.figures.style import Axes, Figure, Line2D
 from studies.cifar10 import choosing, statements
 from studies.cifar10.document import StudyData
 from studies.cifar10.networks import GROUPS, PLAIN, TASKS
-from studies.cifar10.words import NAMES, of_pretraining, title
+from studies.cifar10.words import NAMES, pretraining_title, title
 
 _WIDTH = style.PAGE
-# What stands beside some points of the first panel, and to which side of them.
+# Labels of some points of the first panel, and the side they stand on.
 _NAMED = {
     "vci_plus": ("+ 0.5 VCI", "above"),
     "vci_minus": ("- 0.5 VCI", "right"),
@@ -34,7 +34,7 @@ def draw(study: StudyData, directory: Path) -> list[Path]:
 
 
 def design(study: StudyData) -> Figure:
-    """Returns what was trained, in how many settings, and what it was scored on."""
+    """Draws the design: groups, settings and tasks."""
     figure = style.figure(_WIDTH, 2.9)
     axes = figure.subplots()
     axes.set_axis_off()
@@ -48,8 +48,8 @@ def design(study: StudyData) -> Figure:
         if group == "objectives":  # Words, not numbers: several lines.
             lines = [", ".join(shown[start : start + 3]) for start in range(0, len(shown), 3)]
         place = (46, 52 - 17 * row - 3 * (len(lines) > 1))
-        said = "\n".join([f"{group}: {len(settings)} settings", *lines])
-        _box(axes, place, said, style.COLOURS[row])
+        label = "\n".join([f"{group}: {len(settings)} settings", *lines])
+        _box(axes, place, label, style.COLOURS[row])
         axes.plot((9, 46, 87), (32, place[1], 32), color=style.GREY, linewidth=0.8, zorder=0)
     sizes = {task: len(study.networks.members[task]) for task in TASKS}
     tasks = "\n".join(f"{task}: {size:,}" for task, size in sizes.items())
@@ -92,12 +92,12 @@ def answer(study: StudyData) -> Figure:
                 elinewidth=0.6, **look,
             )  # fmt: skip
             entries.append((group, bars.lines[0]))
-        for setting, (said, side) in _NAMED.items() if metric == "vci" else ():
+        for setting, (label, side) in _NAMED.items() if metric == "vci" else ():
             column = drawn.settings.index(setting)
             place = drawn.metrics["train", metric][0, column], drawn.mlog[0, column]
             offset, align = _SIDES[side]
             axes.annotate(
-                said, place, offset, textcoords="offset points", ha=align, va="center",
+                label, place, offset, textcoords="offset points", ha=align, va="center",
                 fontsize=style.SMALL, color=style.GREY,
             )  # fmt: skip
         if metric in ("squared_distance", "fuzziness"):
@@ -115,9 +115,9 @@ def regret(study: StudyData) -> Figure:
     style.panel(axes, "Accuracy lost by choosing a network by ...")
     lost = study.choices.regret
     rows = [(f"{NAMES[score]}, on the target", score) for score in choosing.TARGET]
-    rows += [(of_pretraining(score), score) for score in choosing.SOURCE]
+    rows += [(pretraining_title(score), score) for score in choosing.SOURCE]
     for position, (name, score) in enumerate(rows):
-        source = name == of_pretraining(score)
+        source = name == pretraining_title(score)
         sizes = ("",) if source else tuple(size for size in _SIZES if (score, size) in lost)
         for size in sizes:
             index = 3 if source else list(_SIZES).index(size)
@@ -139,7 +139,7 @@ def regret(study: StudyData) -> Figure:
         "points of accuracy, mean of six tasks, ± standard error; dashed: any network at random",
         fontsize=style.SMALL,
     )
-    handles = [(said, _handle(axes, index)) for index, said in enumerate(_SIZES.values())]
+    handles = [(label, _handle(axes, index)) for index, label in enumerate(_SIZES.values())]
     style.legend(figure, [*handles, ("images of pretraining", _handle(axes, 3))])
     return figure
 

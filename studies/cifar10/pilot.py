@@ -1,4 +1,4 @@
-"""The tables of docs/study/pilot.md: which training can tell settings of the loss apart.
+"""The tables of docs/study/pilot.md: effects of the loss beside noise, by training regime.
 
 The rows are in ``docs/study/pilot.json``, one for each trained network; ``pilot_score``
 adds those of further runs.
@@ -53,7 +53,7 @@ def row(fields: Mapping[str, Any]) -> Row:
     return Row(**fields)
 
 
-def errors(one: Row) -> tuple[float, float]:
+def errors(row: Row) -> tuple[float, float]:
     """Returns the standard errors of MLO and of MLOG from the sizes of the test sets.
 
     Delta method: log(a / (1 - a)) of n images has the variance 1 / (n a (1 - a)). Test sets count
@@ -63,9 +63,9 @@ def errors(one: Row) -> tuple[float, float]:
     def variance(share: float, size: float) -> float:
         return 1 / (size * share * (1 - share))
 
-    tasks = [variance(task["accuracy"], task["images"]) for task in one.tasks.values()]
+    tasks = [variance(task["accuracy"], task["images"]) for task in row.tasks.values()]
     mlo = sum(tasks) / len(tasks) ** 2
-    own = variance(one.test["accuracy"], one.test["samples"])
+    own = variance(row.test["accuracy"], row.test["samples"])
     return float(np.sqrt(mlo)), float(np.sqrt(mlo + own))
 
 
@@ -77,25 +77,25 @@ def markdown(rows: Sequence[Row]) -> str:
 def _runs(rows: Sequence[Row]) -> Table:
     header = ["Regime", "Setting", "seed", "min", "train acc. %", "test acc. %", "VCI train"]
     header += ["VCI test", "cos. sim.", *(f"{name} %" for name in TASKS), "MLO", "MLOG", "SE"]
-    return Table("Runs of the pilot", header, [_cells(one) for one in rows])
+    return Table("Runs of the pilot", header, [_cells(row) for row in rows])
 
 
-def _cells(one: Row) -> list[str]:
-    scores = [one.tasks.get(name, {}).get("accuracy") for name in TASKS]
+def _cells(row: Row) -> list[str]:
+    scores = [row.tasks.get(name, {}).get("accuracy") for name in TASKS]
     return [
-        one.regime,
-        one.setting,
-        str(one.seed),
-        f"{one.minutes:.1f}",
-        f"{100 * one.train['accuracy']:.1f}",
-        f"{100 * one.test['accuracy']:.2f}",
-        f"{one.train['vci']:.4f}",
-        f"{one.test['vci']:.4f}",
-        f"{one.train['cosine_similarity']:.3f}",
+        row.regime,
+        row.setting,
+        str(row.seed),
+        f"{row.minutes:.1f}",
+        f"{100 * row.train['accuracy']:.1f}",
+        f"{100 * row.test['accuracy']:.2f}",
+        f"{row.train['vci']:.4f}",
+        f"{row.test['vci']:.4f}",
+        f"{row.train['cosine_similarity']:.3f}",
         *("" if score is None else f"{100 * score:.2f}" for score in scores),
-        f"{one.mlo:.3f}",
-        f"{one.mlog:.3f}",
-        f"{errors(one)[1]:.3f}",
+        f"{row.mlo:.3f}",
+        f"{row.mlog:.3f}",
+        f"{errors(row)[1]:.3f}",
     ]
 
 
@@ -107,11 +107,11 @@ def _effects(rows: Sequence[Row]) -> Table:
     the regime, where there are two seeds anywhere; else that from the test images.
     """
     made = []
-    for regime in dict.fromkeys(one.regime for one in rows):
-        inside = [one for one in rows if one.regime == regime]
+    for regime in dict.fromkeys(row.regime for row in rows):
+        inside = [row for row in rows if row.regime == regime]
         for knob, label in (("tau", "temperature"), ("lambda", "regulariser")):
-            group = [one for one in inside if one.setting.startswith(knob) or one.setting == _BOTH]
-            if len({one.setting for one in group}) > 1:
+            group = [row for row in inside if row.setting.startswith(knob) or row.setting == _BOTH]
+            if len({row.setting for row in group}) > 1:
                 made.append([regime, label, *_effect(group, inside)])
     header = ["Regime", "Group", "settings (runs)"]
     for name in ("MLO", "MLOG"):
@@ -120,17 +120,17 @@ def _effects(rows: Sequence[Row]) -> Table:
 
 
 def _effect(group: Sequence[Row], regime: Sequence[Row]) -> list[str]:
-    settings = dict.fromkeys(one.setting for one in group)
+    settings = dict.fromkeys(row.setting for row in group)
     seeds = len(group) / len(settings)
     cells = [f"{len(settings)} ({len(group)})"]
     for position, name in enumerate(("mlo", "mlog")):
         means = [
-            np.mean([getattr(one, name) for one in group if one.setting == setting])
+            np.mean([getattr(row, name) for row in group if row.setting == setting])
             for setting in settings
         ]
         spread = float(np.std(means, ddof=1))
         noise = seed_noise(regime, name) / np.sqrt(seeds)
-        images = float(np.median([errors(one)[position] for one in group]))
+        images = float(np.median([errors(row)[position] for row in group]))
         error = images if np.isnan(noise) else noise
         cells += [f"{max(means) - min(means):.3f}", f"{spread:.3f}"]
         cells += ["" if np.isnan(noise) else f"{noise:.3f}", f"{images:.3f}"]
@@ -141,8 +141,8 @@ def _effect(group: Sequence[Row], regime: Sequence[Row]) -> list[str]:
 def seed_noise(rows: Sequence[Row], name: str) -> float:
     """Returns the standard deviation between seeds of one setting, pooled; NaN without any two."""
     squares, degrees = 0.0, 0
-    for setting in dict.fromkeys(one.setting for one in rows):
-        values = [getattr(one, name) for one in rows if one.setting == setting]
+    for setting in dict.fromkeys(row.setting for row in rows):
+        values = [getattr(row, name) for row in rows if row.setting == setting]
         squares += len(values) * float(np.var(values))
         degrees += len(values) - 1
     return float(np.sqrt(squares / degrees)) if degrees else float("nan")

@@ -30,15 +30,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--data-dir", default="", help="where CIFAR is, prepared by TFDS")
     parsed = parser.parse_args(arguments)
     runtime.quiet()
-    found = json.loads(parsed.out.read_text())
-    known = {(one["regime"], one["setting"], one["seed"]) for one in found}
+    rows = json.loads(parsed.out.read_text())
+    scored = {(row["regime"], row["setting"], row["seed"]) for row in rows}
     for path in parsed.run:
         run = runs.read_run(path)
-        if (*run.name.split("_", 1), run.config["seed"]) not in known:
-            found.append(measure(path, parsed.data_dir)._asdict())
-            text = ",\n".join(json.dumps(one) for one in found)
+        if (*run.name.split("_", 1), run.config["seed"]) not in scored:
+            rows.append(measure(path, parsed.data_dir)._asdict())
+            text = ",\n".join(json.dumps(row) for row in rows)
             replace_text(parsed.out, f"[\n{text}\n]\n")
-            print(found[-1], flush=True)
+            print(rows[-1], flush=True)
     return 0
 
 
@@ -57,7 +57,7 @@ def measure(path: Path, data_dir: str) -> pilot.Row:
             encoder, task, planned, options, root=encoder.directory / "features"
         )
         train, test = (Samples(*map(np.asarray, made.splits[name])) for name in ("train", "test"))
-        # Those below 1e-2 take nine tenths of the time, and were chosen for no network.
+        # Penalties below 1e-2 take nine tenths of the time, and were never chosen.
         values = score.VALUES[score.VALUES >= 1e-2]
         right = score.answers(train, test, made.num_classes, values)
         accuracies[task.name] = {"accuracy": float(np.mean(right)), "images": len(right)}

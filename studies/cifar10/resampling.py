@@ -1,4 +1,4 @@
-"""How sure the study is: what is drawn anew, in one bootstrap.
+"""The bootstrap of the study: what each draw resamples.
 
 Test images and seeds always: an interval is then about these settings and these tasks. To ask about
 others like them, settings and data sets are drawn as well, all in one hierarchy.
@@ -152,7 +152,7 @@ def drawn_means(networks: Networks, values: np.ndarray, picks: Picks) -> np.ndar
 
 
 def power(networks: Networks, drawn: np.ndarray) -> dict[str, tuple[float, float]]:
-    """Returns of each group the standard deviation between settings, and that of its error.
+    """Returns the standard deviation between settings of each group, and that of its error.
 
     Differences between settings are what counts, so the error is of a mean less the group's.
 
@@ -160,13 +160,13 @@ def power(networks: Networks, drawn: np.ndarray) -> dict[str, tuple[float, float
       networks: with the settings.
       drawn: of ``drawn_means``.
     """
-    found = {}
+    errors = {}
     for group, names in GROUPS.items():
         inside = drawn[:, columns(networks.settings, names)]
         centred = inside - inside.mean(axis=1, keepdims=True)
         error = np.sqrt(np.var(centred[1:], axis=0).mean())
-        found[group] = (float(np.std(centred[0], ddof=1)), float(error))
-    return found
+        errors[group] = (float(np.std(centred[0], ddof=1)), float(error))
+    return errors
 
 
 def interval(drawn: np.ndarray, level: float) -> tuple[float, float]:
@@ -204,5 +204,5 @@ def choices(networks: Networks, draws: int, *, others: bool = False, seed: int =
 
 
 def columns(settings: list[str], names: tuple[str, ...]) -> list[int]:
-    """Returns the positions of those settings that there are."""
+    """Returns the positions of the settings that have a network."""
     return [settings.index(name) for name in names if name in settings]

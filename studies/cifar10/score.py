@@ -1,4 +1,4 @@
-"""The raw file of a network: which test images its probes get right, and every cheap number.
+"""The raw file of a network: correct test images of its probes, and all cheap scores.
 
     python -m studies.cifar10.score RUN [RUN ...] --out docs/study/networks --data-dir DIR
 
@@ -38,7 +38,7 @@ VALUES = np.geomspace(1e-6, 1e6, 25)
 SIZES = (500, 2000)
 FOLDS, REPEATS = 5, 3
 NEIGHBOURS = 20
-# What a network is measured by, on the images of pretraining.
+# Metrics on the pretraining images.
 METRICS = (
     "accuracy",
     "loss",
@@ -137,7 +137,7 @@ def processor() -> str:
 
 
 def own_answers(encoder: Encoder, options: TransferConfig) -> np.ndarray:
-    """Returns which test images of pretraining the network's own last layer gets right."""
+    """Returns which pretraining test images the network's own head classifies correctly."""
     (task,) = tasks.choose("small", (OWN,), {}, Path(options.data_dir))
     planned = task_features.plan(encoder, task, logits=True)
     test = planned.splits["test"]
@@ -150,12 +150,12 @@ def own_answers(encoder: Encoder, options: TransferConfig) -> np.ndarray:
 
 def subsets(data_dir: str) -> dict[str, str]:
     """Returns which test images of CIFAR-100 each task has that has not all, as ``pack`` does."""
-    found = data.load(DataConfig(source="tfds:cifar100:3.0.2", data_dir=data_dir))
-    names = [found.classes[found.test.records.read(row)[1]] for row in range(found.test.size)]
+    cifar = data.load(DataConfig(source="tfds:cifar100:3.0.2", data_dir=data_dir))
+    names = [cifar.classes[cifar.test.records.read(row)[1]] for row in range(cifar.test.size)]
     made = {}
     for task in tasks.choose("small", SPLIT, {}, Path(data_dir)):
         chosen = {old for _, olds in task.classes for old in olds}
-        if chosen and not chosen.issuperset(found.classes):
+        if chosen and not chosen.issuperset(cifar.classes):
             made[task.name] = pack(np.isin(names, list(chosen)))
     return made
 
@@ -178,7 +178,7 @@ def targets(encoder: Encoder, options: TransferConfig) -> Iterator[Target]:
 
 
 def score(target: Target) -> dict[str, Any]:
-    """Returns which images the probe gets right, and the cheap numbers of parts of the images."""
+    """Returns the correct images of the probe, and the cheap scores of subsets of the images."""
     if target.test is None:
         right = [cross_fitted(target, repeat) for repeat in range(REPEATS)]
     else:
@@ -186,7 +186,7 @@ def score(target: Target) -> dict[str, Any]:
     sizes = [size for size in SIZES if size < len(target.train.labels)]
     return {
         "images": len(right[0]),
-        "right": [pack(one) for one in right],
+        "right": [pack(answer) for answer in right],
         "accuracy": float(np.mean(right)),
         "cheap": {
             str(size): cheap(part(target.train, size), target.num_classes)
@@ -198,10 +198,10 @@ def score(target: Target) -> dict[str, Any]:
 def answers(
     train: Samples, test: Samples, num_classes: int, values: np.ndarray = VALUES
 ) -> np.ndarray:
-    """Returns which test images the probe of the paper's protocol gets right."""
-    found = sweep(train, test, num_classes, values=values)
-    given = selection.predict(found.fit.kernel, found.fit.bias, test.features)
-    return np.asarray(given == test.labels)
+    """Returns which test images are correct under the probe of the paper's protocol."""
+    result = sweep(train, test, num_classes, values=values)
+    predicted = selection.predict(result.fit.kernel, result.fit.bias, test.features)
+    return np.asarray(predicted == test.labels)
 
 
 def sweep(
@@ -230,9 +230,11 @@ def cross_fitted(target: Target, repeat: int) -> np.ndarray:
     fold = folds(labels, repeat)
     right = np.zeros(len(labels), bool)
     for number in range(FOLDS):
-        held = fold == number
-        train = Samples(features[~held], labels[~held])
-        right[held] = answers(train, Samples(features[held], labels[held]), target.num_classes)
+        held_out = fold == number
+        train = Samples(features[~held_out], labels[~held_out])
+        right[held_out] = answers(
+            train, Samples(features[held_out], labels[held_out]), target.num_classes
+        )
     return right
 
 
@@ -245,7 +247,7 @@ def folds(labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def part(samples: Samples, size: int) -> Samples:
-    """Returns so many images of even classes; the same for every network."""
+    """Returns a balanced subset of images, the same for every network."""
     if size >= len(samples.labels):
         return samples
     order = np.random.default_rng(0).permutation(len(samples.labels))
@@ -262,21 +264,23 @@ def cheap(samples: Samples, num_classes: int) -> dict[str, float]:
 
     The probe's is the best of its penalties on that fifth, as one has it with few images.
     """
-    fitted, held = selection.hold_out(samples, 0)
+    fitted, held_out = selection.hold_out(samples, 0)
     nearest = baselines.knn_predict(
-        *fitted, held.features, k=min(NEIGHBOURS, len(fitted.labels)), num_classes=num_classes
+        *fitted, held_out.features, k=min(NEIGHBOURS, len(fitted.labels)), num_classes=num_classes
     )
-    centroid = baselines.nearest_mean_predict(*fitted, held.features, num_classes=num_classes)
+    centroid = baselines.nearest_mean_predict(*fitted, held_out.features, num_classes=num_classes)
     empty = vci_jax.init(num_classes, samples.features.shape[1])
     report = vci_jax.report(vci_jax.jit_update(empty, *samples), only=TARGET_METRICS)
-    found = {
+    scores = {
         **{name: report[name] for name in TARGET_METRICS},
-        "nearest_mean": np.mean(centroid == held.labels),
-        "neighbours": np.mean(nearest == held.labels),
+        "nearest_mean": np.mean(centroid == held_out.labels),
+        "neighbours": np.mean(nearest == held_out.labels),
     }
-    if len(samples.labels) in SIZES:  # With all images it is what the others are judged by.
-        found["probe"] = sweep(fitted, held, num_classes, validation=held).validation_score
-    return {name: float(value) for name, value in found.items()}
+    if (
+        len(samples.labels) in SIZES
+    ):  # With all images, the probe is the reference for the other scores.
+        scores["probe"] = sweep(fitted, held_out, num_classes, validation=held_out).validation_score
+    return {name: float(value) for name, value in scores.items()}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The statements of docs/study/preregistration.md, and what the networks say of each.
+"""The statements of docs/study/preregistration.md, and the verdict on each.
 
 Legend: B draws, of which the first is the estimate; S settings.
 """
@@ -24,7 +24,7 @@ ALL = "all"
 
 
 class Verdict(NamedTuple):
-    """A statement with what was found.
+    """A statement and its verdict.
 
     Attributes:
       number: in the preregistration.
@@ -67,28 +67,28 @@ class Drawn(NamedTuple):
     metrics: dict[tuple[str, str], np.ndarray]
 
 
-def draw(found: Networks, accuracy: dict[str, np.ndarray], *, others: bool = False) -> Drawn:
+def draw(trained: Networks, accuracy: dict[str, np.ndarray], *, others: bool = False) -> Drawn:
     """Returns the settings' means in every draw of test images and seeds.
 
     Args:
-      found: the networks.
+      trained: the networks.
       accuracy: theirs in each draw, from ``resampling.accuracies``.
       others: draw settings and data sets as well: what of others like them?
     """
     draws = len(accuracy[networks.OWN])
     gains = networks.gains(accuracy, resampling.task_weights(draws, others=others))
-    picks = resampling.pick(found, draws)
+    picks = resampling.pick(trained, draws)
     chosen = {
-        group: resampling.setting_draws(members(found.settings, group), draws, others=others)
+        group: resampling.setting_draws(members(trained.settings, group), draws, others=others)
         for group in (*GROUPS, ALL)
     }
 
     def drawn(values: np.ndarray) -> np.ndarray:
-        return resampling.drawn_means(found, values, picks)
+        return resampling.drawn_means(trained, values, picks)
 
-    metrics = {name: drawn(values) for name, values in found.metrics.items()}
+    metrics = {name: drawn(values) for name, values in trained.metrics.items()}
     mlo, mlog, own = map(drawn, gains)
-    return Drawn(found.settings, chosen, mlo, mlog, own, metrics)
+    return Drawn(trained.settings, chosen, mlo, mlog, own, metrics)
 
 
 def judge(drawn: Drawn, chosen: choosing.Choices, gain: str) -> list[Verdict]:
@@ -138,8 +138,7 @@ def _signs(drawn: Drawn, y: np.ndarray, title: str) -> Verdict:
     """Whether VCI alone has one sign in all groups."""
     same = np.stack(
         [
-            np.abs(np.sum([np.sign(one) for one in _by_group(drawn, metric, y)], axis=0))
-            == len(GROUPS)
+            np.abs(np.sum([np.sign(r) for r in _by_group(drawn, metric, y)], axis=0)) == len(GROUPS)
             for metric in METRICS
         ]
     )
@@ -157,7 +156,7 @@ def _signs(drawn: Drawn, y: np.ndarray, title: str) -> Verdict:
 def _by_group(drawn: Drawn, metric: str, y: np.ndarray) -> list[np.ndarray]:
     x = drawn.metrics["train", metric]
     chosen = [drawn.members[group] for group in GROUPS]
-    return [pearson(_of(x, one), _of(y, one)) for one in chosen]
+    return [pearson(_of(x, rows), _of(y, rows)) for rows in chosen]
 
 
 def _of(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -238,8 +237,8 @@ def decide_correlation(
     inside = [_of(sample, chosen) for sample in samples]
     made = decide(number, statement, coefficient(*inside), sign, CORRELATION)
     rest = [
-        float(coefficient(*(np.delete(sample[0], one) for sample in inside)))
-        for one in range(chosen.shape[1])
+        float(coefficient(*(np.delete(sample[0], left_out) for sample in inside)))
+        for left_out in range(chosen.shape[1])
     ]
     verdict = made.verdict
     if verdict in (CONFIRMED, CONTRADICTED) and min(rest) * max(rest) <= 0:

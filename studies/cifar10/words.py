@@ -1,4 +1,4 @@
-"""What settings and scores are called on the page and in the pictures."""
+"""Names of settings and scores on the page and in the pictures."""
 
 from studies.cifar10 import networks
 
@@ -32,7 +32,7 @@ OBJECTIVES = {
 
 
 def title(setting: str) -> str:
-    """Returns what a setting is called in tables and pictures."""
+    """Returns the name of a setting in tables and pictures."""
     knob, _, value = setting.rpartition("_")
     if setting == networks.PLAIN:
         return "cross-entropy (temperature 1)"
@@ -41,6 +41,6 @@ def title(setting: str) -> str:
     )
 
 
-def of_pretraining(score: str) -> str:
-    """Returns what a score of the images of pretraining is called."""
+def pretraining_title(score: str) -> str:
+    """Returns the name of a score on the pretraining images."""
     return NAMES[score] + ("" if score == "accuracy" else " of the pretraining images")

@@ -1,4 +1,4 @@
-"""Invariance laws: what may be done to features and labels without a metric noticing.
+"""Invariance laws: transformations of features and labels that leave metrics unchanged.
 
 A law names the metrics that must keep their value under its transformation. Every other metric
 must change, which catches an implementation that normalises away what it should measure.
@@ -111,8 +111,8 @@ def _coordinates() -> tuple[Law, ...]:
 
 def _rotation(dim: int) -> NDArray[np.float64]:
     """Two Householder reflections, so a proper rotation mixing every coordinate."""
-    one, two = np.ones(dim), np.arange(1.0, dim + 1)
-    return _reflection(one) @ _reflection(two)
+    ones, rising = np.ones(dim), np.arange(1.0, dim + 1)
+    return _reflection(ones) @ _reflection(rising)
 
 
 def _reflection(normal: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""What a probe is given: refused with a count of what is wrong, and brought to one form."""
+"""Checks and conversions of a probe's input; errors count what is wrong."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ _SPARSE, _FEW, _MOST = 10, 1000, 2**24
 def samples(
     features: ArrayLike, labels: ArrayLike, num_classes: int | None
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Returns features, labels and K; features stay memory-mapped if they are.
+    """Returns checked features, labels and K; memory-mapped features stay so.
 
     Raises:
       VCIError: shapes, dtypes or values are not those of ``[N D]`` and ``[N]`` in [0, K).
@@ -45,7 +45,7 @@ def samples(
 
 
 def classes(*labels: np.ndarray) -> int:
-    """Returns the largest label plus one, if so many classes can be meant.
+    """Returns the largest label plus one; refuses labels that cannot be numbers of classes.
 
     Raises:
       VCIError: they cannot, since far fewer labels occur.
@@ -88,7 +88,7 @@ def matrix(features: ArrayLike, name: str) -> np.ndarray:
 
 
 def _unmasked(values: ArrayLike, name: str) -> np.ndarray:
-    """Returns an array, unless it has entries that are masked and would count."""
+    """Returns an array; refuses masked entries, which would count as values."""
     if masked := int(np.sum(np.ma.getmaskarray(values))) if np.ma.isMaskedArray(values) else 0:
         raise VCIError(f"{name} have {masked} masked entries, which would count: leave them out.")
     return np.asarray(values)
@@ -108,12 +108,12 @@ def _wide(features: np.ndarray) -> np.ndarray:
 
 
 def _native(array: np.ndarray) -> np.ndarray:
-    """Returns an array in the processor's byte order, which is the one that JAX takes."""
+    """Returns an array in the processor's byte order, the only one that JAX supports."""
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def splits(named: dict[str, Any], num_classes: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Returns splits, pairs of features and labels, by the same rules and of one size.
+    """Returns checked splits, pairs of features and labels with the same D.
 
     Raises:
       VCIError: as ``samples``, with the name of the split.

@@ -1,4 +1,4 @@
-"""The free intercept: solved for given the kernel, and what is left of it in the certificate.
+"""The free intercept: its optimum given the kernel, and its part in the certificate.
 
 Legend: n samples of a part, K classes, p_i the softmax of sample i, w_i its weight.
 
@@ -71,6 +71,8 @@ def settle(
     """
 
     def at(move: jax.Array) -> Any:
+        """Returns loss, Newton step, remaining decrease, Hessian and residual after a move."""
+
         def part(design: Any, weights: jax.Array, targets: jax.Array, logits: jax.Array) -> Any:
             del design
             losses, residual = cross_entropy(logits + move[:, None], targets)
@@ -86,13 +88,14 @@ def settle(
         return move, loss, step, rest, hessian, residual
 
     def iterate(carry: Any) -> Any:
+        """Takes one Newton step, and keeps the better of both points."""
         (move, loss, step, rest, *_), _, count = carry
         new = at(move + step / jnp.maximum(_range(step), 1))
-        # Near the optimum neither changes but by rounding, and it is time to end.
+        # Near the optimum both change by rounding alone, and the iteration ends.
         better = (new[3] < rest / 2) & (new[1] <= loss * (1 + 20 * jnp.finfo(loss.dtype).eps))
         better |= count == 0
-        kept = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, carry[0])
-        return kept, better & (kept[3] > enough), count + 1
+        best = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, carry[0])
+        return best, better & (best[3] > enough), count + 1
 
     first = _newton(gradient, hessian)
     first = jnp.where(-jnp.vdot(gradient, first) > enough, first, 0)

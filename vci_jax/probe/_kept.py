@@ -1,4 +1,4 @@
-"""What is done of a ranking, a file for each model: an interrupted one does not fit it again."""
+"""Scores of a ranking on disk, a file for each model: a ranking that was interrupted resumes."""
 
 import hashlib
 import json
@@ -31,9 +31,9 @@ class Store(NamedTuple):
     key: str
 
     def load(self) -> Scored | None:
-        """What the file holds; None if there is none, or it is of other data or damaged.
+        """Returns the content of the file; None if it is missing, damaged, or of other data.
 
-        Nothing is lost by that: the model is fitted again.
+        The model is then fitted again.
         """
         try:
             with np.load(self.path) as file:
@@ -48,7 +48,7 @@ class Store(NamedTuple):
         return Scored(answers, list(map(tuple, rest["curve"])), cheap, rest["dim"], rest["seconds"])
 
     def save(self, scored: Scored) -> None:
-        """Writes the file at once, or not at all."""
+        """Writes the file, whole or not at all."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         probe, nearest, centroid, *rest = scored.answers
         shown = scored._asdict() | {"answers": rest}
@@ -65,6 +65,6 @@ def store(
     arrays: Sequence[np.ndarray],
     settings: Sequence[Any],
 ) -> Store:
-    """Returns the place of a model's results; its arrays may be of any kind."""
+    """Returns the file of a model's scores; ``arrays`` and ``settings`` are fingerprinted."""
     place = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
     return Store(Path(directory) / f"{place}.npz", _progress.key(arrays, [name, *settings]))

@@ -1,4 +1,4 @@
-"""What L-BFGS remembers, as arrays: the last m steps and the changes of the gradient along them.
+"""The memory of L-BFGS as arrays: the last m steps and the changes of the gradient along them.
 
 Legend: m pairs, Q rows (features and intercept) and K columns of the parameters, QK numbers in all.
 

@@ -49,9 +49,11 @@ def search(
     """
 
     def steep(trial: _Trial) -> jax.Array:
+        """Whether the derivative is still too large."""
         return ~(jnp.abs(trial.slope) <= -_SLOPE * slope) & (trial.trials < _TRIALS)
 
     def attempt(trial: _Trial) -> _Trial:
+        """Evaluates the next length, tightens the bracket, and proposes the length after it."""
         length = trial.next
         objective, gradient, here = along(length)
         over = ~(here <= 0)  # Not a number means too far, as well.
@@ -68,9 +70,9 @@ def search(
         bracket = following, low, low_slope, high, high_slope
         return _Trial(*bracket, length, here, objective, gradient, trial.trials + 1)
 
-    one = jnp.ones_like(slope)
-    infinite = jnp.inf * one
-    bracket = one, 0 * one, slope, infinite, infinite
-    unknown = 0 * one, infinite, infinite, jnp.zeros_like(gradient), jnp.int32(0)
+    ones = jnp.ones_like(slope)
+    infinite = jnp.inf * ones
+    bracket = ones, 0 * ones, slope, infinite, infinite
+    unknown = 0 * ones, infinite, infinite, jnp.zeros_like(gradient), jnp.int32(0)
     last = jax.lax.while_loop(steep, attempt, _Trial(*bracket, *unknown))
     return last.length, last.objective, last.gradient

@@ -71,6 +71,7 @@ def prove(
         return jnp.sum(penalised * (vector / jnp.sqrt(l2)) ** 2) / 2
 
     def hopeless_or_done(carry: _Iterate) -> jax.Array:
+        """Whether the bound is reached, or cannot be reached by further iterations."""
         left = carry.residual - ridge * carry.step
         curved = jnp.sum(carry.step * (carry.residual - gradient - ridge * carry.step))
         free = jnp.sum((1 - penalised) * carry.residual**2 * inverse.diagonal)
@@ -80,6 +81,7 @@ def prove(
         return proved | solved | ~(carry.square > 0)
 
     def iterate(carry: _Iterate) -> _Iterate:
+        """One iteration of preconditioned conjugate gradients."""
         product, _ = _curved(problem, here, carry.search)
         product += ridge * carry.search
         length = carry.square / jnp.sum(carry.search * product)

@@ -1,4 +1,4 @@
-"""Two classifiers on the same samples: how far apart, how sure, and how many samples would tell.
+"""Two classifiers on the same samples: their difference, its interval, and the samples needed.
 
 Every test and interval is paired: what both get right, or both get wrong, cancels, so that two
 classifiers that agree on most samples are compared as sharply as those samples allow.
@@ -18,7 +18,7 @@ _FLIPS, _MANY = 20_000, 500
 _POWER = 0.8
 
 
-class Score(NamedTuple):
+class Accuracy(NamedTuple):
     """An accuracy and its interval."""
 
     value: float
@@ -26,8 +26,8 @@ class Score(NamedTuple):
     high: float
 
 
-class Difference(NamedTuple):
-    """Score of a minus score of b, its interval, and what a test says of it.
+class AccuracyDifference(NamedTuple):
+    """Accuracy of a minus accuracy of b, its interval, and what a test says of it.
 
     Attributes:
       value: the difference.
@@ -55,7 +55,7 @@ def sample_weights(labels: np.ndarray, *, per_class: bool) -> np.ndarray:
 
 def score(
     correct: np.ndarray, labels: np.ndarray, *, per_class: bool = False, confidence: float = 0.95
-) -> Score:
+) -> Accuracy:
     """Returns the accuracy of ``correct`` ``[N]`` with Wilson's interval.
 
     Of the mean over classes, and of shares of repeats, Wilson's interval is that of as many samples
@@ -72,12 +72,12 @@ def score(
         _, place = np.unique(labels, return_inverse=True)
         rates = (np.bincount(place, correct) / np.bincount(place))[place]
         variance = float(np.sum(weights**2 * rates * (1 - rates)))
-        # Classes without an error say nothing of their variance: never more than n p (1 - p) has.
+        # The variance of a class without errors is unknown; n p (1 - p) bounds it.
         size = min(value * (1 - value) / variance, len(labels)) if variance > 0 else size
     z = float(ndtri((1 + confidence) / 2))
     centre = (value + z**2 / (2 * size)) / (1 + z**2 / size)
     reach = z / (1 + z**2 / size) * np.sqrt(value * (1 - value) / size + z**2 / (4 * size**2))
-    return Score(value, float(max(0, centre - reach)), float(min(1, centre + reach)))
+    return Accuracy(value, float(max(0, centre - reach)), float(min(1, centre + reach)))
 
 
 def difference(
@@ -87,7 +87,7 @@ def difference(
     *,
     per_class: bool = False,
     confidence: float = 0.95,
-) -> Difference:
+) -> AccuracyDifference:
     """Returns how much better a is than b, by their ``correct`` ``[N]`` on the same samples.
 
     The interval is that of the mean of paired differences, with half a sample added to each of the
@@ -110,7 +110,7 @@ def difference(
     spread = float(np.sum(weights**2 * (gaps - value) ** 2)) * size
     quantiles = float(ndtri((1 + confidence) / 2) + ndtri(_POWER))
     needed = quantiles**2 * spread / value**2 if value else np.inf
-    return Difference(
+    return AccuracyDifference(
         value,
         float(max(-1, centre - reach)),
         float(min(1, centre + reach)),
@@ -129,7 +129,7 @@ def _stratified(gaps: np.ndarray, labels: np.ndarray) -> tuple[float, float, flo
     means = np.bincount(place, gaps) / (sizes + extra)
     squares = (np.bincount(place, gaps**2) + extra / 2) / (sizes + extra)
     spreads = squares - means**2
-    # A class of few samples says little of its own spread; it is taken to be that of all.
+    # The variance of a class of few samples is taken from all classes.
     pooled = float(np.sum(sizes * spreads) / sizes.sum())
     spreads = (sizes * spreads + 2 * pooled) / (sizes + 2)
     variance = float(np.sum(spreads / (sizes + extra))) / classes**2
@@ -137,7 +137,7 @@ def _stratified(gaps: np.ndarray, labels: np.ndarray) -> tuple[float, float, flo
 
 
 def _p_value(gaps: np.ndarray, weights: np.ndarray) -> float:
-    """Two-sided, of the signs of the weighted differences being a matter of chance."""
+    """Returns the two-sided p-value of the sign-flip test on weighted differences."""
     terms = (weights * gaps)[gaps != 0]
     if not len(terms):
         return 1.0

@@ -1,4 +1,4 @@
-"""What stands for the inverse Hessian before a memory of steps knows better.
+"""The preconditioner of L-BFGS: an approximate inverse Hessian.
 
 In the basis of the design's principal axes the bound of Boehning (1992) is the diagonal h s_j^2 +
 l2. It costs nothing, and does where probabilities are even. Where they are not, as at weak
@@ -28,7 +28,7 @@ SAMPLES = 32
 # The blocks take no longer than a few steps, and no more memory than logits, if Q^2 is at most the
 # number of samples. Where a step is this cheap, N K Q, it is faster to take many.
 _LEAST_WORK = 2**24
-# How much of the diagonal is added, for directions of which the sample says little.
+# Share of the diagonal that is added, for directions that the sample hardly covers.
 _SHRINKAGE = 0.05
 
 
@@ -60,7 +60,7 @@ class Inverse(NamedTuple):
 
 
 def sampled(samples: int, num_classes: int, columns: int, part: int) -> np.ndarray | None:
-    """Returns which samples of each part of so many the blocks are made from, None for no blocks.
+    """Returns the samples of each part from which blocks are made; None for no blocks.
 
     Args:
       samples: N.
@@ -72,7 +72,7 @@ def sampled(samples: int, num_classes: int, columns: int, part: int) -> np.ndarr
     if not SAMPLES or columns**2 > samples or small:
         return None
     chosen = min(part, -(-part * SAMPLES * columns // samples))
-    # Not every so manyth: labels may come in turns.
+    # Not at equal steps: labels may be periodic.
     return np.sort(np.random.default_rng(0).choice(part, chosen, replace=False)).astype(np.int32)
 
 
@@ -116,7 +116,7 @@ def diagonal_of_hessian(problem: Problem, here: jax.Array) -> jax.Array:
 
 
 def _blocks(problem: Problem, ridge: jax.Array, here: jax.Array, diagonal: jax.Array) -> jax.Array:
-    """Returns H_k^-1 of every class from the sample; the diagonal's where that has no inverse."""
+    """Returns H_k^-1 of each class from the sample; of the diagonal where H_k is singular."""
     chosen = problem.sampled
     assert chosen is not None
     share = here.shape[-1] / len(chosen)

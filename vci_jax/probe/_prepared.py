@@ -1,4 +1,4 @@
-"""A data set made ready for the path solver, and what the solver found brought back.
+"""Transforms a data set for the path solver, and the solver's optima back to its features.
 
 Legend: N samples, D features, K classes, P penalties.
 """
@@ -16,9 +16,9 @@ from scipy.special import logsumexp
 from vci_jax.probe import _inputs, _precondition, _rotation, _solver
 from vci_jax.probe import _problem as problem
 
-# Penalties per call of the compiled program; between calls a path can be left and gone on from.
+# Penalties per call of the compiled program; a path can be saved and resumed between calls.
 BLOCK = 16
-# Between penalties further apart than this, others are solved on the way.
+# Between penalties with a larger ratio, further ones are inserted.
 _LARGEST_RATIO = 10**0.5
 # Columns are padded to a multiple of D over this, so that features with a few dead directions more
 # or less share a program.
@@ -27,7 +27,7 @@ _GRANULES = 16
 # and by how many tolerances it may then lie above what the path had: it is in float32.
 _DIGITS, _NOISE = 0.1, 4
 _CHUNK = 4096
-# What the directions left out may cost of the objective before it is said.
+# Cost in the objective of the directions left out above which a warning is given.
 _UNSEEN = 1e-10
 # Data are uneven if a sample makes more than this part of a variance, has less than this part of
 # the mean weight, a class of the mean frequency, or a direction of the largest variance.
@@ -60,13 +60,13 @@ class ProbeFit(NamedTuple):
 
 
 class PreparedData(NamedTuple):
-    """A data set as the solver takes it, and what turns its results back.
+    """A data set as the solver takes it, and what maps results back to its features.
 
     Attributes:
       data: rotated, padded, placed.
       state: before the first penalty.
       visited: penalties relative to the variance of the features, from large to small.
-      wanted: indices among them of the penalties that were asked for, ``[P]``.
+      wanted: indices in ``visited`` of the caller's penalties, ``[P]``.
       rotation: of the features.
       present: the classes with a sample that counts.
       num_classes: K.
@@ -92,7 +92,7 @@ class PreparedData(NamedTuple):
     def solutions(
         self, start: int, optima: _solver.Optimum, tolerance: float
     ) -> tuple[np.ndarray, ProbeFit]:
-        """Returns indices of penalties that were asked for, and the fits at these."""
+        """Returns indices of the caller's penalties in this block, and the fits there."""
         places = np.flatnonzero((self.wanted >= start) & (self.wanted < start + BLOCK))
         optima = _solver.Optimum(*(np.asarray(x)[self.wanted[places] - start] for x in optima))
         # The gradient there has a square of at most 2 min(1, f) times the variance left out.
@@ -106,7 +106,7 @@ class PreparedData(NamedTuple):
         return places, self._as_given(fit, penalties, tolerance)
 
     def _as_given(self, fit: ProbeFit, penalties: np.ndarray, tolerance: float) -> ProbeFit:
-        """Holds objectives against float64 and the features as given, where rounding may tell.
+        """Recomputes objectives in float64 from the given features, where rounding may matter.
 
         For data that are uneven, and for features so far from zero that the kernel times their mean
         has lost digits of the logits.
@@ -115,8 +115,8 @@ class PreparedData(NamedTuple):
         if self.data.uneven is None and (lost <= _DIGITS * tolerance).all():
             return fit
         values = [
-            _objective(*self.samples, *one)
-            for one in zip(fit.kernel, fit.bias, penalties, strict=True)
+            _objective(*self.samples, *solution)
+            for solution in zip(fit.kernel, fit.bias, penalties, strict=True)
         ]
         above = np.maximum(np.array(values) / fit.objective - 1, 0)
         return fit._replace(
@@ -134,6 +134,9 @@ def prepare(
     num_classes: int,
     dtype: np.dtype,
     mesh: Any = None,
+    *,
+    tolerance: float,
+    max_steps: int,
 ) -> PreparedData | ProbeFit:
     """Returns a checked data set, ready for the solver; or the fit, if there is one class alone.
 
@@ -146,10 +149,12 @@ def prepare(
     rotation = _rotation.fit(features, weights)
     _say_what_is_lost(rotation, penalties)
     visited, wanted = _bridged(_inputs.in_range(penalties, rotation.scale, dtype))
-    # Samples of classes without weight may stand in any row.
+    # Samples of classes without weight are given any class: their weight is zero.
     rows = np.minimum(np.searchsorted(present, labels), len(present) - 1)
     with jax.enable_x64(dtype == np.float64):
-        data = _problem(features, rows, weights, len(present), rotation, dtype, mesh)
+        data = _problem(
+            features, rows, weights, len(present), rotation, dtype, mesh, tolerance, max_steps
+        )
         state = _begin(np.bincount(rows, weights), data, visited[0])
     samples = features, labels, weights
     return PreparedData(data, state, visited, wanted, rotation, present, num_classes, samples)
@@ -175,19 +180,20 @@ def _objective(
     return float(total)
 
 
-def _say_what_is_lost(found: _rotation.Rotation, penalties: np.ndarray) -> None:
-    share = float(found.lost * np.square(found.scale) / penalties.min())
+def _say_what_is_lost(rotation: _rotation.Rotation, penalties: np.ndarray) -> None:
+    share = float(rotation.lost * np.square(rotation.scale) / penalties.min())
     if share > _UNSEEN:
         warnings.warn(
-            f"{found.dropped} of {found.dropped + len(found.squares)} directions of the features "
-            f"vary less than rounding resolves and were left out, which may cost {share:.1g} of "
-            f"the objective at l2 = {penalties.min():.3g}; bring the features to one unit.",
+            f"{rotation.dropped} of {rotation.dropped + len(rotation.squares)} directions of the "
+            "features vary less than rounding resolves and were left out, which may cost "
+            f"{share:.1g} of the objective at l2 = {penalties.min():.3g}; bring the features to "
+            "one unit.",
             stacklevel=4,
         )
 
 
 def _only_one(dim: int, num_classes: int, present: int, penalties: int) -> ProbeFit:
-    """A single class: nothing to tell apart, and zero loss at once."""
+    """Returns the fit of a single class, whose loss is zero."""
     bias = np.full((penalties, num_classes), -np.inf)
     bias[:, present] = 0
     zero = np.zeros(penalties)
@@ -197,7 +203,7 @@ def _only_one(dim: int, num_classes: int, present: int, penalties: int) -> Probe
 
 
 def _bridged(penalties: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns penalties to visit, from large to small, and where those asked for are among them.
+    """Returns penalties to visit, from large to small, and the indices of the given ones.
 
     A path is started where the optimum is nearly zero, at the largest variance (one), and never
     jumps by more than ``_LARGEST_RATIO``; from far away L-BFGS takes thousands of steps.
@@ -219,41 +225,45 @@ def _problem(
     rows: np.ndarray,
     weights: np.ndarray,
     num_classes: int,
-    found: _rotation.Rotation,
+    rotation: _rotation.Rotation,
     dtype: np.dtype,
     mesh: Any,
+    tolerance: float,
+    max_steps: int,
 ) -> problem.Problem:
-    kept, granule = len(found.squares), -(-features.shape[1] // _GRANULES)
-    columns = -(-kept // granule) * granule
+    directions, granule = len(rotation.squares), -(-features.shape[1] // _GRANULES)
+    columns = -(-directions // granule) * granule
     layout = problem.shape(len(rows), num_classes, mesh.size if mesh else 1)
     chunks, parts, size = layout
     design = np.zeros((chunks, parts, columns + 1, size), dtype)
     design[:, :, -1] = 1
     padded = np.zeros(layout, dtype)
     padded.ravel()[: len(weights)] = weights
-    largest = np.zeros(kept)
+    largest = np.zeros(directions)
     for index, place in enumerate(np.ndindex(chunks, parts)):
-        found.apply(features[index * size : (index + 1) * size], design[place])
-        squares = design[place][:kept] ** 2 * padded[place]
+        rotation.apply(features[index * size : (index + 1) * size], design[place])
+        squares = design[place][:directions] ** 2 * padded[place]
         largest = np.maximum(largest, squares.max(axis=1, initial=0))
-    uneven = _uneven(rows, weights, found, largest)
+    uneven = _uneven(rows, weights, rotation, largest)
     sampled = _precondition.sampled(len(rows), num_classes, columns + 1, size)
     places = np.pad(rows, (0, padded.size - len(rows))).reshape(chunks, parts, 1, size)
-    ends = np.zeros(columns - kept)
+    ends = np.zeros(columns - directions)
     divided, whole = placement(mesh, None, mesh and mesh.axis_names), placement(mesh)
     return problem.Problem(
         design=jax.device_put(design, divided),
         weights=jax.device_put(padded, divided),
         targets=jax.device_put(places == np.arange(num_classes)[:, None], divided),
-        squares=jax.device_put(np.concatenate([found.squares, ends, [1]]).astype(dtype), whole),
+        squares=jax.device_put(np.concatenate([rotation.squares, ends, [1]]).astype(dtype), whole),
         penalised=jax.device_put(np.append(np.ones(columns), 0).astype(dtype), whole),
+        tolerance=jax.device_put(np.asarray(tolerance, dtype), whole),
+        max_steps=jax.device_put(np.int32(max_steps), whole),
         uneven=jax.device_put(np.zeros((), dtype), whole) if uneven else None,
         sampled=None if sampled is None else jax.device_put(sampled, whole),
     )
 
 
 def _uneven(
-    rows: np.ndarray, weights: np.ndarray, found: _rotation.Rotation, largest: np.ndarray
+    rows: np.ndarray, weights: np.ndarray, rotation: _rotation.Rotation, largest: np.ndarray
 ) -> bool:
     """Returns whether the curvature may be far from what the variances lead to expect.
 
@@ -263,23 +273,23 @@ def _uneven(
     Args:
       rows: the classes of the samples.
       weights: of the samples.
-      found: their rotation.
+      rotation: their rotation.
       largest: the part of each variance that is a single sample's, ``[Q]``.
     """
     some = weights[weights > 0]
     frequencies = np.bincount(rows, weights)
-    alone = np.any(largest > max(_SHARE, 10 / len(some)) * found.squares)
+    alone = np.any(largest > max(_SHARE, 10 / len(some)) * rotation.squares)
     light = some.min() < _LIGHT / len(some) or frequencies.min() < _LIGHT / len(frequencies)
-    return bool(alone or light or np.min(found.squares, initial=1) < _GRADED)
+    return bool(alone or light or np.min(rotation.squares, initial=1) < _GRADED)
 
 
 def placement(mesh: Any, *axes: Any) -> NamedSharding | None:
-    """Returns where arrays lie whose axes are divided so; None is the one device there is."""
+    """Returns the sharding of arrays along ``axes`` of a mesh; None without a mesh."""
     return NamedSharding(mesh, PartitionSpec(*axes)) if mesh else None
 
 
 def _begin(frequencies: np.ndarray, data: problem.Problem, l2: float) -> _solver.State:
-    """Starts at an infinite penalty: no kernel, and the classes' log frequencies."""
+    """Returns the state at an infinite penalty: kernel zero, intercept the log frequencies."""
     dtype, classes = data.design.dtype, len(frequencies)
     prior = np.zeros((data.design.shape[2], classes), dtype)
     prior[-1] = np.log(frequencies) - np.log(frequencies).mean()
@@ -288,16 +298,16 @@ def _begin(frequencies: np.ndarray, data: problem.Problem, l2: float) -> _solver
 
 
 def _restore(
-    optimum: _solver.Optimum, found: _rotation.Rotation, present: np.ndarray, num_classes: int
+    optimum: _solver.Optimum, rotation: _rotation.Rotation, present: np.ndarray, num_classes: int
 ) -> ProbeFit:
-    kept = len(found.squares)
+    directions = len(rotation.squares)
     params = optimum.params.astype(np.float64)
-    kernel, bias = found.undo(params[:, :kept], params[:, -1])
-    # The gradient for the features as they came: rotated back, plus the mean times the bias' part.
+    kernel, bias = rotation.undo(params[:, :directions], params[:, -1])
+    # The gradient for the original features: rotated back, plus the mean times the bias' part.
     gradient = optimum.gradient.astype(np.float64)
-    turned = found.scale * gradient[:, :kept]
-    turned += (found.mean @ found.axes)[:, None] * gradient[:, -1:]
-    beyond = found.mean - found.axes @ (found.mean @ found.axes)
+    turned = rotation.scale * gradient[:, :directions]
+    turned += (rotation.mean @ rotation.axes)[:, None] * gradient[:, -1:]
+    beyond = rotation.mean - rotation.axes @ (rotation.mean @ rotation.axes)
     free = np.sum(gradient[:, -1] ** 2, axis=-1)
     norm = np.sqrt(np.sum(turned**2, axis=(1, 2)) + (1 + beyond @ beyond) * free)
     if len(present) < num_classes:

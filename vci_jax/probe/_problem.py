@@ -1,4 +1,4 @@
-"""The data of a probe as the path solver takes them, and the two ways it goes through them.
+"""The data of a probe in the solver's layout, and sums over them.
 
 Samples lie along the last axis: long rows are what processors add, multiply and exponentiate
 fastest, also where there are only ten classes. They are cut into C chunks of S parts of n. Chunks
@@ -23,7 +23,7 @@ _REGISTER, _FEW, _MANY = 8, 32, 64
 
 
 class Problem(NamedTuple):
-    """What all penalties share.
+    """Data and settings that all penalties share.
 
     Attributes:
       design: ``[C S Q n]``; the columns are uncorrelated, and the last is one, the intercept's.
@@ -31,6 +31,8 @@ class Problem(NamedTuple):
       targets: true in the row of the sample's class, ``[C S K n]``.
       squares: weighted mean squares of the columns, ``[Q]``.
       penalised: one, and zero for the intercept, ``[Q]``.
+      tolerance: relative excess of the objective at which a penalty is solved.
+      max_steps: of L-BFGS at a penalty, after which it is given up.
       uneven: not None if L-BFGS is not to be believed about what is left to gain: samples, classes
         or columns are of very different weight, and an optimum has to be proved.
       sampled: the samples of each part that ``_precondition`` makes blocks from; None for none.
@@ -41,6 +43,8 @@ class Problem(NamedTuple):
     targets: jax.Array
     squares: jax.Array
     penalised: jax.Array
+    tolerance: jax.Array
+    max_steps: jax.Array
     uneven: jax.Array | None = None
     sampled: jax.Array | None = None
 

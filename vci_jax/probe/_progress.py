@@ -1,4 +1,4 @@
-"""A path that was interrupted: what is done of it, in a file that is always whole."""
+"""The checkpoint file of a path, from which an interrupted path resumes; always whole."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ _CHUNK = 4096
 
 
 class Progress(NamedTuple):
-    """What is done: a number of penalties, where the path stands, and results block by block."""
+    """The number of penalties solved, the state of the path, and results block by block."""
 
     done: int
     state: Any
@@ -24,7 +24,7 @@ class Progress(NamedTuple):
 
 
 def key(arrays: Sequence[np.ndarray], settings: Sequence[Any]) -> str:
-    """Returns a fingerprint of all that a path depends on."""
+    """Returns a fingerprint of everything that a path depends on."""
     digest = hashlib.blake2b(repr([settings, [(a.shape, a.dtype.str) for a in arrays]]).encode())
     for array in arrays:
         for start in range(0, len(array), _CHUNK):
@@ -33,10 +33,10 @@ def key(arrays: Sequence[np.ndarray], settings: Sequence[Any]) -> str:
 
 
 class Unusable(ValueError):
-    """A file that keeps another path, or none, or no longer."""
+    """A checkpoint file of another path, a damaged one, or a file of another kind."""
 
 
-# What NumPy, zipfile and zlib have for an empty file, a short one, a wrong bit, and another format.
+# Errors of NumPy, zipfile and zlib for files that are empty, cut short, damaged, or of other kinds.
 UNREADABLE = (
     ValueError,
     KeyError,
@@ -50,10 +50,10 @@ UNREADABLE = (
 
 
 def load(path: str | os.PathLike[str], key: str, state: Any) -> Progress:
-    """Returns what the file holds; nothing done, and ``state``, if there is none yet.
+    """Returns the content of the file; no results and ``state`` if it does not exist.
 
     Raises:
-      Unusable: it belongs to another path, cannot be read, or is no such file.
+      Unusable: it belongs to another path, or cannot be read.
     """
     if not os.path.exists(path):
         return Progress(0, state, [])
@@ -78,7 +78,7 @@ def load(path: str | os.PathLike[str], key: str, state: Any) -> Progress:
 
 
 def save(path: str | os.PathLike[str], key: str, progress: Progress) -> None:
-    """Writes the file beside its old self, and puts it in its place at once."""
+    """Replaces the file atomically."""
     results = progress.results
     arrays = {f"state{i}": leaf for i, leaf in enumerate(jax.tree.leaves(progress.state))}
     for i, fields in enumerate(results):

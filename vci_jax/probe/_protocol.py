@@ -1,4 +1,4 @@
-"""How features are scored: which samples are fitted on and which predicted, and by what.
+"""The protocol of a ranking: which samples are fitted and which are scored, by which probes.
 
 Legend: N samples, D features, K classes.
 """
@@ -15,13 +15,13 @@ from vci_jax.errors import VCIError
 from vci_jax.probe import _paired, baselines, selection
 from vci_jax.probe.selection import Samples
 
-# With fewer samples than this they are all used for testing, in turn.
+# With fewer samples than this, all of them are scored in turn.
 _CROSS_FIT = 2000
 _REPEATS, _FOLDS, _TEST_SHARE = 2, 5, 0.2
 
 
 class Answers(NamedTuple):
-    """Of one model: what was right, by the probe and by the baselines, and how it was reached."""
+    """One model's share of correct answers by sample, for the probe and the baselines."""
 
     probe: np.ndarray
     nearest: np.ndarray
@@ -31,7 +31,7 @@ class Answers(NamedTuple):
     train_size: int
 
 
-class Split(NamedTuple):
+class Fold(NamedTuple):
     """Rows to fit on and rows to score, of one array, or of two with an official test split."""
 
     fit: np.ndarray
@@ -39,7 +39,7 @@ class Split(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """Labels as 0 .. K - 1: those fitted on, and those scored."""
+    """Labels 0 .. K - 1 of the samples to fit on, and of the samples to score."""
 
     labels: np.ndarray
     scored: np.ndarray
@@ -48,8 +48,8 @@ class Targets(NamedTuple):
 
 def prepare(
     features: Mapping[str, Any], labels: Any, test: Any, seed: int
-) -> tuple[list[str], list[Split], Targets, str]:
-    """Checks what was handed in, and divides the samples."""
+) -> tuple[list[str], list[Fold], Targets, str]:
+    """Checks the input, and divides the samples."""
     if not features:
         raise VCIError("there are no features to rank: give a dictionary of them, by model.")
     names = list(features)
@@ -70,18 +70,18 @@ def prepare(
         if unknown := set(scored.tolist()) - set(kinds.tolist()):
             raise VCIError(f"test has classes that are never fitted: {sorted(unknown)[:5]}.")
         _check_sizes(kinds, places, 2)
-        held = Targets(places, np.searchsorted(kinds, scored), len(kinds))
+        targets = Targets(places, np.searchsorted(kinds, scored), len(kinds))
         everything = np.arange(len(places)), np.arange(len(scored))
-        return names, [Split(*everything)], held, _official(len(places), len(scored))
+        return names, [Fold(*everything)], targets, _official(len(places), len(scored))
     _check_sizes(kinds, places, 3)
     rng = np.random.default_rng(seed)
-    held = Targets(places, places, len(kinds))
+    targets = Targets(places, places, len(kinds))
     if len(places) >= _CROSS_FIT:
         parts = _folds(places, round(1 / _TEST_SHARE), rng)
         scored_rows = np.flatnonzero(parts == 0)
-        split = Split(np.flatnonzero(parts != 0), scored_rows)
-        held = held._replace(scored=places[scored_rows])
-        return names, [split], held, _official(len(split.fit), len(scored_rows))
+        split = Fold(np.flatnonzero(parts != 0), scored_rows)
+        targets = targets._replace(scored=places[scored_rows])
+        return names, [split], targets, _official(len(split.fit), len(scored_rows))
     splits = []
     number = min(_FOLDS, int(np.min(np.bincount(places))))
     for _ in range(_REPEATS):
@@ -90,12 +90,12 @@ def prepare(
         size = len(places) - int(np.max(np.bincount(parts)))
         for part in range(number):
             fit = _thinned(np.flatnonzero(parts != part), size, places)
-            splits.append(Split(fit, np.flatnonzero(parts == part)))
-    told = (
+            splits.append(Fold(fit, np.flatnonzero(parts == part)))
+    warning = (
         f"Each of {len(places):,} samples was predicted by probes fitted without it: "
         f"{_REPEATS} repeats of {number}-fold cross-fitting."
     )
-    return names, splits, held, told
+    return names, splits, targets, warning
 
 
 def _official(fitted: int, scored: int) -> str:
@@ -103,7 +103,7 @@ def _official(fitted: int, scored: int) -> str:
 
 
 def _check_labels(labels: np.ndarray, name: str) -> None:
-    """Refuses rows without a label, which would be a class of their own."""
+    """Refuses rows without a label, which would become a class."""
     if labels.dtype == object:
         without = np.array([label is None or label != label for label in labels])
     elif labels.dtype.kind == "f":
@@ -142,9 +142,9 @@ def _check_sizes(kinds: np.ndarray, places: np.ndarray, least: int) -> None:
 
 
 def _folds(places: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
-    """The part, 0 .. number - 1, that each sample belongs to: equal ones, and equal by class."""
+    """Returns the part of each sample, 0 .. number - 1, in equal sizes overall and by class."""
     parts = np.empty(len(places), int)
-    dealt = 0  # Goes on from class to class, so that parts are of one size as well.
+    dealt = 0  # The count continues from class to class, so that parts have equal sizes as well.
     for place in range(places.max() + 1):
         rows = rng.permutation(np.flatnonzero(places == place))
         parts[rows] = (dealt + np.arange(len(rows))) % number
@@ -170,50 +170,50 @@ def counter(progress: Callable[[str, int, int], None], name: str, of: int) -> Ca
 def answer(
     rows: np.ndarray,
     outside: np.ndarray | None,
-    held: Targets,
-    splits: Sequence[Split],
+    targets: Targets,
+    splits: Sequence[Fold],
     per_class: bool,
     values: np.ndarray,
     neighbours: int,
     note: Callable[[], None],
 ) -> Answers:
     """Fits and scores by each split; a sample's answers are averaged over the repeats."""
-    size = len(held.scored)
-    found = np.zeros((3, size))
+    size = len(targets.scored)
+    correct = np.zeros((3, size))
     seen = np.zeros(size)
-    penalties, said = [], []
+    penalties, messages = [], []
     for split in splits:
-        train, test, places = _cut(rows, outside, held, split)
-        chosen, told = _fit(train, test, held.num_classes, per_class, values)
+        train, test, places = _cut(rows, outside, targets, split)
+        chosen, new = _fit(train, test, targets.num_classes, per_class, values)
         predicted = (
             selection.predict(chosen.fit.kernel, chosen.fit.bias, test.features),
             baselines.knn_predict(
                 *train,
                 test.features,
                 k=min(neighbours, len(train.labels)),
-                num_classes=held.num_classes,
+                num_classes=targets.num_classes,
             ),
-            baselines.nearest_mean_predict(*train, test.features, num_classes=held.num_classes),
+            baselines.nearest_mean_predict(*train, test.features, num_classes=targets.num_classes),
         )
-        found[:, places] += [answer == test.labels for answer in predicted]
+        correct[:, places] += [answer == test.labels for answer in predicted]
         seen[places] += 1
         penalties.append(float(chosen.value))
-        said += told
+        messages += new
         note()
     size = round(float(np.mean([len(split.fit) for split in splits])))
-    probe, nearest, centroid = found / seen
-    return Answers(probe, nearest, centroid, penalties, list(dict.fromkeys(said)), size)
+    probe, nearest, centroid = correct / seen
+    return Answers(probe, nearest, centroid, penalties, list(dict.fromkeys(messages)), size)
 
 
 def _cut(
-    rows: np.ndarray, outside: np.ndarray | None, held: Targets, split: Split
+    rows: np.ndarray, outside: np.ndarray | None, targets: Targets, split: Fold
 ) -> tuple[Samples, Samples, np.ndarray]:
-    """What to fit, what to score, and where its answers belong."""
-    train = Samples(rows[split.fit], held.labels[split.fit])
+    """Returns samples to fit, samples to score, and the rows of the latter."""
+    train = Samples(rows[split.fit], targets.labels[split.fit])
     if outside is not None:
-        return train, Samples(outside, held.scored), split.scored
-    test = Samples(rows[split.scored], held.labels[split.scored])
-    alone = len(held.scored) == len(split.scored)
+        return train, Samples(outside, targets.scored), split.scored
+    test = Samples(rows[split.scored], targets.labels[split.scored])
+    alone = len(targets.scored) == len(split.scored)
     return train, test, np.arange(len(split.scored)) if alone else split.scored
 
 
@@ -222,50 +222,52 @@ def _fit(
 ) -> tuple[selection.Sweep, list[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = selection.sweep(
+        result = selection.sweep(
             train,
             test,
             score=selection.mean_per_class if per_class else selection.top1,
             values=values,
             num_classes=num_classes,
         )
-    said = [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
-    return found, said
+    messages = [
+        str(record.message) for record in caught if issubclass(record.category, UserWarning)
+    ]
+    return result, messages
 
 
 def learning_curve(
     rows: np.ndarray,
     outside: np.ndarray | None,
-    held: Targets,
-    splits: Sequence[Split],
+    targets: Targets,
+    splits: Sequence[Fold],
     per_class: bool,
     values: np.ndarray,
     shares: Sequence[float],
     note: Callable[[], None],
 ) -> list[tuple[int, float]]:
-    """Accuracies of probes of fewer samples, every class with two at least."""
+    """Returns accuracies of probes on fewer samples, with at least two of each class."""
     points = []
     for share in shares:
-        correct, seen, sizes = np.zeros(len(held.scored)), np.zeros(len(held.scored)), []
+        correct, seen, sizes = np.zeros(len(targets.scored)), np.zeros(len(targets.scored)), []
         # As many of each class in every split: all fits have one size, and one compiled program.
-        smallest = np.min([np.bincount(held.labels[split.fit]) for split in splits], axis=0)
+        smallest = np.min([np.bincount(targets.labels[split.fit]) for split in splits], axis=0)
         counts = np.minimum(smallest, np.maximum(2, np.round(share * smallest)))
         for number, split in enumerate(splits):
             rng = np.random.default_rng(number)
             order = rng.permutation(len(split.fit))
-            labels = held.labels[split.fit][order]
+            labels = targets.labels[split.fit][order]
             turn = np.empty(len(order), int)  # Place of a sample within its class.
-            for place in range(held.num_classes):
+            for place in range(targets.num_classes):
                 turn[labels == place] = np.arange(np.sum(labels == place))
             wanted = counts[labels]
-            kept = split._replace(fit=np.sort(split.fit[order[turn < wanted]]))
-            train, test, places = _cut(rows, outside, held, kept)
-            found, _ = _fit(train, test, held.num_classes, per_class, values)
-            predicted = selection.predict(found.fit.kernel, found.fit.bias, test.features)
+            smaller = split._replace(fit=np.sort(split.fit[order[turn < wanted]]))
+            train, test, places = _cut(rows, outside, targets, smaller)
+            result, _ = _fit(train, test, targets.num_classes, per_class, values)
+            predicted = selection.predict(result.fit.kernel, result.fit.bias, test.features)
             correct[places] += predicted == test.labels
             seen[places] += 1
             sizes.append(len(train.labels))
             note()
-        weights = _paired.sample_weights(held.scored, per_class=per_class)
+        weights = _paired.sample_weights(targets.scored, per_class=per_class)
         points.append((round(float(np.mean(sizes))), float(weights @ (correct / seen))))
     return points

@@ -53,13 +53,13 @@ class Rotation(NamedTuple):
 
     def apply(self, features: np.ndarray, out: np.ndarray) -> None:
         """Writes the rotated features into ``out[:Q, :N]``, in float64 a chunk at a time."""
-        kept = len(self.squares)
+        directions = len(self.squares)
         for rows in _chunks(len(features)):
             centred = features[rows].astype(np.float64) - self.mean
-            out[:kept, rows][:, : len(centred)] = (centred @ self.axes / self.scale).T
+            out[:directions, rows][:, : len(centred)] = (centred @ self.axes / self.scale).T
 
     def undo(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the kernel ``[P D K]`` and bias ``[P K]`` for the features as they came."""
+        """Returns the kernel ``[P D K]`` and bias ``[P K]`` for the original features."""
         kernel = np.matmul(self.axes / self.scale, kernel)
         return kernel, bias - np.einsum("d,pdk->pk", self.mean, kernel)
 
@@ -151,12 +151,12 @@ class _Centred(NamedTuple):
         """Returns the same by way of N x N inner products: X = U S V^T, V = X^T U / S."""
         rows = self.rows(slice(None))
         variances, left = _eigh(rows @ rows.T)
-        kept = variances > _RESOLVED * variances[0]
-        axes = rows.T @ (left[:, kept] / np.sqrt(variances[kept]))
-        if not (variances[kept] > _ORTHONORMAL * variances[0]).all():
+        resolved = variances > _RESOLVED * variances[0]
+        axes = rows.T @ (left[:, resolved] / np.sqrt(variances[resolved]))
+        if not (variances[resolved] > _ORTHONORMAL * variances[0]).all():
             axes, signs = np.linalg.qr(axes)
             axes *= np.sign(np.diag(signs))
-        return np.where(kept, variances, 0), axes
+        return np.where(resolved, variances, 0), axes
 
     def deviations(self) -> np.ndarray:
         """Returns the standard deviation of each column."""

@@ -15,9 +15,9 @@ It is L-BFGS, with five things that make the whole path cost a few products per 
    one product, that of the gradient, and the first trial mostly does.
 5. The search looks for a zero of the derivative (``_line_search.py``).
 
-Where a path stands is a ``State`` without a number per sample, so that it can be kept in a file and
-gone on from. Penalties are taken in blocks of one length, whatever their number: the program is
-compiled once for all data sets of a shape.
+The state of a path, ``State``, has no number per sample, so that a small file is enough to resume.
+Penalties are taken in blocks of one length, whatever their number: the program is compiled once for
+all data sets of a shape.
 """
 
 from collections.abc import Callable
@@ -57,7 +57,7 @@ _INTERCEPT = 0.02
 
 
 class State(NamedTuple):
-    """Where a path stands.
+    """The state of a path between two penalties.
 
     Attributes:
       params: the latest optima, the latest first, ``[H Q K]``.
@@ -74,15 +74,8 @@ class State(NamedTuple):
     hard: jax.Array
 
 
-class Stop(NamedTuple):
-    """When a penalty is done with: at a relative excess, or after so many steps."""
-
-    tolerance: jax.Array
-    max_steps: jax.Array
-
-
 class Optimum(NamedTuple):
-    """What was reached at a penalty, on a device or in NumPy; ``gap`` is ``ProbeFit``'s."""
+    """The result at a penalty, on a device or in NumPy; ``gap`` as in ``ProbeFit``."""
 
     params: Any
     gradient: Any
@@ -102,7 +95,7 @@ class _Point(NamedTuple):
     memory: Memory
     steps: jax.Array
     failures: jax.Array
-    calm: jax.Array  # Points in a row that predict no more decrease than is asked for.
+    calm: jax.Array  # Points in a row whose predicted decrease is within tolerance.
 
 
 def begin(prior: jax.Array, hessian: jax.Array, l2: jax.Array) -> State:
@@ -118,27 +111,26 @@ def begin(prior: jax.Array, hessian: jax.Array, l2: jax.Array) -> State:
 
 
 @jax.jit
-def follow(
-    problem: Problem, state: State, penalties: jax.Array, stop: Stop
-) -> tuple[State, Optimum]:
-    """Returns where the path stands after some penalties, and the optima at them.
+def follow(problem: Problem, state: State, penalties: jax.Array) -> tuple[State, Optimum]:
+    """Returns the state of the path after some penalties, and the optima at them.
 
     Args:
       problem: the data.
-      state: where it stood.
+      state: before the first of them.
       penalties: from large to small; those that are zero are passed over, and their optima
         are zero, ``[P]``.
-      stop: when to go on to the next.
     """
     relative = partial(relative_to_target, targets=problem.targets)
     images = tuple(relative(logits(problem, params)) for params in state.params)
 
     def visit(carry: Any, l2: jax.Array) -> tuple[Any, Optimum]:
+        """Solves at one penalty, and puts the logits there before the earlier ones."""
         state, images = carry
-        state, here, optimum = _solve(problem, state, images, l2, stop)
+        state, here, optimum = _solve(problem, state, images, l2)
         return (state, (relative(here), *images[:-1])), optimum
 
     def either(carry: Any, l2: jax.Array) -> tuple[Any, Optimum]:
+        """Solves at a penalty, or skips a zero, which fills up the last block."""
         nothing = jax.tree.map(
             lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(visit, carry, l2)[1]
         )
@@ -150,16 +142,16 @@ def follow(
 
 @jax.jit
 def follow_together(
-    problems: Problem, states: State, penalties: jax.Array, stop: Stop
+    problems: Problem, states: State, penalties: jax.Array
 ) -> tuple[State, Optimum]:
     """Returns ``follow`` of several data sets in step, each array with one more axis in front."""
-    return jax.vmap(follow, in_axes=(0, 0, 0, None))(problems, states, penalties, stop)
+    return jax.vmap(follow)(problems, states, penalties)
 
 
 def _solve(
-    problem: Problem, state: State, images: tuple[jax.Array, ...], l2: jax.Array, stop: Stop
+    problem: Problem, state: State, images: tuple[jax.Array, ...], l2: jax.Array
 ) -> tuple[State, jax.Array, Optimum]:
-    """Minimises at one penalty: the span, L-BFGS, and the intercept. Returns the logits as well."""
+    """Minimises at one penalty: warm start, L-BFGS, intercept. Returns the logits as well."""
     ridge = (problem.penalised * l2)[:, None]
     params = _warm_start.best(problem, state.params, images, l2)
     here = logits(problem, params)  # Afresh: carried sums would drift along the path.
@@ -168,32 +160,33 @@ def _solve(
     objective, gradient = _evaluate(problem, ridge, params, _as_is, here)
     direction, slope = _descent(memory, gradient, inverse)
     zero = jnp.int32(0)
-    calm = _is_calm(stop, slope, objective, 0).astype(jnp.int32)
+    calm = _is_calm(problem, slope, objective, 0).astype(jnp.int32)
     point = _Point(params, here, objective, gradient, direction, slope, memory, zero, zero, calm)
 
     def bound(point: _Point) -> jax.Array:
-        """On what is left to gain; the intercept's part is taken to second order."""
+        """Bounds the remaining decrease; the intercept's part is taken to second order."""
         kernel = problem.penalised[:, None]
         square = kernel * (point.gradient / jnp.sqrt(l2)) ** 2
         return jnp.sum(square + (1 - kernel) * point.gradient**2 * inverse.diagonal) / 2
 
     def reached(point: _Point) -> jax.Array:
-        """By the bound, or by prediction."""
+        """Whether the bound or the prediction is within tolerance."""
         believed = point.calm > jnp.minimum(point.steps // _SLOW, _MOST_POINTS)
-        return (bound(point) <= stop.tolerance * point.objective) | believed
+        return (bound(point) <= problem.tolerance * point.objective) | believed
 
     def unfinished(point: _Point) -> jax.Array:
-        # In a batch a penalty of zero is not passed over; it ends at once.
+        # A batch cannot skip a penalty of zero, but ends it at once.
+        """Whether L-BFGS takes another step."""
         going = (l2 > 0) & ~reached(point)
-        return going & (point.steps < stop.max_steps) & (point.failures < 3)
+        return going & (point.steps < problem.max_steps) & (point.failures < 3)
 
-    step = partial(_step, problem, ridge, inverse, stop)
+    step = partial(_step, problem, ridge, inverse)
     point = jax.lax.while_loop(unfinished, step, point)
     doubtful = (point.steps > _LONG) | (problem.uneven is not None)
     converged = reached(point)
-    point, excess, proved = _prove(problem, inverse, l2, stop, point, unfinished, step, doubtful)
+    point, excess, proved = _prove(problem, inverse, l2, point, unfinished, step, doubtful)
     converged = jnp.where(doubtful, proved, converged)
-    end = _settle(problem, ridge, l2, stop, state.hessian, point, converged)
+    end = _settle(problem, ridge, l2, state.hessian, point, converged)
     optimum, here, hessian = end
     optimum = optimum._replace(gap=jnp.minimum(optimum.gap, excess / optimum.objective))
     params = jnp.concatenate([optimum.params[None], state.params[:-1]])
@@ -205,16 +198,15 @@ def _prove(
     problem: Problem,
     inverse: Inverse,
     l2: jax.Array,
-    stop: Stop,
     point: _Point,
     unfinished: Callable[[_Point], jax.Array],
     step: Callable[[_Point], _Point],
     doubtful: jax.Array,
 ) -> tuple[_Point, jax.Array, jax.Array]:
-    """Goes on, by a step of Newton's and then L-BFGS, until a doubtful optimum is proved.
+    """Continues by a Newton step and then L-BFGS until a doubtful optimum is proved.
 
-    Or until neither the proof nor the objective gets better three times in a row. That Newton's
-    step promises next to nothing is as good as a proof on even data.
+    Or until neither the bound nor the objective improves three times in a row. On even data, a
+    Newton step that promises next to nothing is as good as a proof.
 
     Returns:
       The point, a bound on its excess, infinite without a doubt, and whether it is proved.
@@ -222,13 +214,15 @@ def _prove(
     promise = _PROMISE if problem.uneven is None else 0
 
     def unproven(carry: Any) -> jax.Array:
+        """Whether another proof is to be tried."""
         point, _, _, stalled, proved = carry
         going = doubtful & (l2 > 0) & ~proved
-        return going & (stalled < 3) & (point.steps < stop.max_steps)
+        return going & (stalled < 3) & (point.steps < problem.max_steps)
 
     def go_on(carry: Any) -> Any:
+        """Tries a proof, then steps along Newton's direction and by L-BFGS."""
         point, best, before, stalled, _ = carry
-        enough = stop.tolerance * point.objective
+        enough = problem.tolerance * point.objective
         move, excess = _newton.prove(problem, point.logits, point.gradient, inverse, l2, enough)
         gained = (excess < best / 2) | (point.objective < before - _SAFETY * enough)
         slope = jnp.sum(point.gradient * move)
@@ -258,7 +252,6 @@ def _settle(
     problem: Problem,
     ridge: jax.Array,
     l2: jax.Array,
-    stop: Stop,
     hessian: jax.Array,
     point: _Point,
     converged: jax.Array,
@@ -266,7 +259,7 @@ def _settle(
     """Returns the optimum, its intercept solved for, with its logits and Hessian in that."""
     long = point.steps > _FRESH
     here = jax.lax.cond(long, lambda: logits(problem, point.params), lambda: point.logits)
-    enough = _INTERCEPT * stop.tolerance * jnp.minimum(l2, 1) * point.objective
+    enough = _INTERCEPT * problem.tolerance * jnp.minimum(l2, 1) * point.objective
     settled = _intercept.settle(problem, here, point.gradient[-1], hessian, enough)
     params = point.params.at[-1].add(settled.move)
     objective = settled.loss + jnp.sum(ridge * params**2) / 2
@@ -281,20 +274,19 @@ def _settle(
 
 
 def _is_calm(
-    stop: Stop, slope: jax.Array, objective: jax.Array, steps: jax.Array | int
+    problem: Problem, slope: jax.Array, objective: jax.Array, steps: jax.Array | int
 ) -> jax.Array:
-    """Whether a point after so many steps of a penalty predicts no more than may be left."""
+    """Whether the predicted decrease at a point, after ``steps`` steps, is within tolerance."""
     predicted = -slope / 2 * jnp.clip(steps / _SLOW, 1, _MOST_DOUBT[slope.dtype.name])
-    return predicted <= _SAFETY * stop.tolerance * objective
+    return predicted <= _SAFETY * problem.tolerance * objective
 
 
-def _step(
-    problem: Problem, ridge: jax.Array, inverse: Inverse, stop: Stop, point: _Point
-) -> _Point:
+def _step(problem: Problem, ridge: jax.Array, inverse: Inverse, point: _Point) -> _Point:
     """One step of L-BFGS: two products with the design."""
     change = logits(problem, point.direction)
 
     def along(length: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns objective, gradient and derivative at a length of the direction."""
         params = point.params + length * point.direction
         objective, gradient = _evaluate(
             problem, ridge, params, lambda a, b: a + length * b, point.logits, change
@@ -303,7 +295,7 @@ def _step(
 
     length, objective, gradient = search(along, point.slope, point.gradient)
     move = length * point.direction
-    # The derivative decides about a step; this only refuses what rounding cannot explain.
+    # The derivative decides about a step; this refuses increases beyond rounding.
     noise = 20 * float(jnp.finfo(move.dtype).eps)
     sound = (objective <= point.objective * (1 + noise)) & jnp.all(jnp.isfinite(gradient))
     memory, useful = _lbfgs.push(
@@ -315,7 +307,7 @@ def _step(
     )
     direction, slope = _descent(memory, gradient, inverse)
     failures = jnp.where(useful, 0, point.failures + 1)
-    calm = jnp.where(_is_calm(stop, slope, objective, point.steps + 1), point.calm + 1, 0)
+    calm = jnp.where(_is_calm(problem, slope, objective, point.steps + 1), point.calm + 1, 0)
     reached = params, here, objective, gradient, direction, slope
     return _Point(*reached, memory, point.steps + 1, failures, calm)
 

@@ -14,7 +14,7 @@ from vci_jax.written import json_ready
 
 @dataclass(frozen=True)
 class ModelScore:
-    """What the features of one model reached.
+    """The scores of one model's features.
 
     Attributes:
       model: its name.
@@ -112,12 +112,12 @@ class Ranking:
 
     @property
     def verdict(self) -> str:
-        """Which models are best, which cannot be told apart, and what it would take."""
+        """Which models are best, which tie with them, and how many images would separate those."""
         return _verdict(self)
 
     @property
     def warnings(self) -> list[str]:
-        """Each warning once, after the models that it is of."""
+        """Each warning once, with the models that it concerns."""
         of: dict[str, list[str]] = {}
         for model in self.models:
             for warning in model.warnings:
@@ -189,7 +189,7 @@ class Ranking:
 
 
 def _verdict(ranking: Ranking) -> str:
-    """Which models are best, which cannot be told apart, and what it would take to do so."""
+    """Which models are best, which tie with them, and how many images would separate those."""
     best, *others = ranking.models
     number = f"{ranking.test_size:,} samples"
     if not others:
@@ -199,22 +199,22 @@ def _verdict(ranking: Ranking) -> str:
     behind = [model for model in others if not model.ties_with_best]
     if ties:
         names = _listed([best.model, *(model.model for model in ties)])
-        said = [f"{names} are best and cannot be told apart on these {number}."]
-        said += [_what_it_takes(best, pairs[model.model]) for model in ties]
+        sentences = [f"{names} are best and cannot be told apart on these {number}."]
+        sentences += [_what_it_takes(best, pairs[model.model]) for model in ties]
     else:
-        said = [f"{best.model} is best on these {number}."]
+        sentences = [f"{best.model} is best on these {number}."]
     for model in behind:
         pair = pairs[model.model]
         low, high = (100 * end for end in pair.interval)
-        said.append(
+        sentences.append(
             f"{model.model} is worse than {best.model} by {100 * pair.difference:.1f} points "
             f"[{low:.1f}, {high:.1f}]."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def _table(ranking: Ranking) -> str:
-    """The table, what its columns mean, and the verdict."""
+    """Returns the table, the meaning of its columns, and the verdict."""
     cells = [_HEAD, *(_row(model) for model in ranking.models)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
@@ -226,8 +226,8 @@ def _table(ranking: Ranking) -> str:
                 + [cell.rjust(width) for cell, width in zip(rest, widths[2:], strict=True)]
             )
         )
-    said = [ranking.protocol, *_legend(ranking), *ranking.warnings]
-    return "\n".join([*lines, "", *said, "", ranking.verdict])
+    sentences = [ranking.protocol, *_legend(ranking), *ranking.warnings]
+    return "\n".join([*lines, "", *sentences, "", ranking.verdict])
 
 
 def _html(ranking: Ranking) -> str:
@@ -286,7 +286,7 @@ def _number(value: float) -> str:
 
 
 def _rounded(number: float) -> int:
-    """To two digits: more would be pretence."""
+    """Rounds to two digits: the estimate has no more."""
     digits = max(0, int(math.log10(max(number, 1))) - 1)
     return int(math.ceil(number / 10**digits) * 10**digits)
 

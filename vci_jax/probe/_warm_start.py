@@ -20,14 +20,14 @@ from vci_jax.probe._softmax import cross_entropy, over_classes
 
 _ITERATIONS = 4
 # Newton is quadratic: a step that promises less than this part of the objective is the last of use,
-# and too short to go wrong, so that nobody need look where it ends.
+# and too short to need a check of the objective at its end.
 _ENOUGH = 1e-4
 
 
 def best(
     problem: Problem, params: jax.Array, images: Sequence[jax.Array], l2: jax.Array
 ) -> jax.Array:
-    """Returns the best parameters in the span of earlier optima, by a few steps of Newton.
+    """Returns the best parameters in the span of earlier optima, by a few Newton steps.
 
     Args:
       problem: the data.
@@ -52,6 +52,7 @@ def best(
         return jnp.sum(values) + coefficients @ dot(penalty, coefficients) / 2, residual
 
     def newton(carry: Any) -> Any:
+        """Takes one Newton step in the coefficients of the span."""
         coefficients, objective, residual, _, count = carry
         gradient, hessian = total(_derivatives, problem, residual, *images)
         gradient += dot(penalty, coefficients)
@@ -66,7 +67,7 @@ def best(
     def longest(
         coefficients: jax.Array, objective: jax.Array, residual: jax.Array, move: jax.Array
     ) -> tuple[jax.Array, ...]:
-        """Goes all of the move, or a third of that, down to 1/27; returns whether it helped."""
+        """Tries the whole move, then a third of it, down to 1/27; returns whether one helped."""
 
         def shorter(trial: Any) -> Any:
             length = trial[0] / 3

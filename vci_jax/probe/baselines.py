@@ -1,4 +1,4 @@
-"""What needs no penalty: k nearest neighbours, least squares, and scores of a model's own logits.
+"""Scores without a penalty: k nearest neighbours, least squares, and scores of a model's logits.
 
 Legend: N training samples, M test samples, D features, K classes, C classes of a source.
 """
@@ -56,8 +56,8 @@ def knn_predict(
     for start in range(0, len(queries), _CHUNK):
         unit = (_unit(queries[start : start + _CHUNK]) - centre).astype(dtype)
         with jax.enable_x64(dtype == np.float64):
-            found = _nearest(near, level, unit, k)
-        similarity, rows = map(np.asarray, found)
+            neighbours = _nearest(near, level, unit, k)
+        similarity, rows = map(np.asarray, neighbours)
         parts.append(_vote(similarity, labels[rows], num_classes))
     return np.concatenate(parts)
 
@@ -86,7 +86,7 @@ def nearest_mean_predict(
     order = np.argsort(labels, kind="stable")
     present = np.flatnonzero(counts)
     starts = (np.cumsum(counts) - counts)[present]
-    largest = max(float(np.max(np.abs(one), initial=0)) for one in (features, queries))
+    largest = max(float(np.max(np.abs(array), initial=0)) for array in (features, queries))
     scale = np.float64(2.0) ** -np.clip(np.frexp(largest)[1], -1022, 1022)
     rows, queries = np.asarray(features, np.float64) * scale, queries * scale
     centre = rows.mean(axis=0)
@@ -99,7 +99,7 @@ def nearest_mean_predict(
     moved = (queries - centre) * scale
     nearness = moved @ means.T - np.sum(means**2, axis=1) / 2
     nearest = np.argmax(nearness, axis=1)
-    # Where products cannot tell the nearest from the next, differences do.
+    # Where products are too coarse to order the nearest, differences are not.
     reach = 1 + np.max(np.abs(moved), axis=1)
     close = nearness >= (np.max(nearness, axis=1) - 1e-14 * means.shape[1] * reach)[:, None]
     for row in np.flatnonzero(np.sum(close, axis=1) > 1):
@@ -143,7 +143,7 @@ def leep(logits: ArrayLike, labels: ArrayLike) -> float:
     rows, labels, num_classes = _inputs.samples(logits, labels, None)
     theta = softmax(rows.astype(np.float64), axis=1)
     joint = np.stack([theta[labels == k].sum(axis=0) for k in range(num_classes)])
-    # Source classes whose probability underflows for every sample say nothing of any label.
+    # A source class whose probability underflows for every sample carries no information.
     total = joint.sum(axis=0)
     conditional = joint / np.where(total > 0, total, 1)
     return float(np.mean(np.log(np.sum(conditional[labels] * theta, axis=1))))
@@ -212,26 +212,26 @@ def least_squares(
     """
     features, labels, num_classes = _inputs.samples(features, labels, num_classes)
     weights = np.full(len(labels), 1 / len(labels))
-    found = _rotation.fit(features, weights)
-    possible = min(len(labels) - 1, len(found.squares) + found.dropped)
-    if len(found.squares) < possible:
+    rotation = _rotation.fit(features, weights)
+    possible = min(len(labels) - 1, len(rotation.squares) + rotation.dropped)
+    if len(rotation.squares) < possible:
         warnings.warn(
-            f"{possible - len(found.squares)} of {possible} directions of the features vary less "
-            "than rounding resolves beside the others, and were left out: if they vary, the error "
-            "may be smaller; bring the features to one unit, or remove copies.",
+            f"{possible - len(rotation.squares)} of {possible} directions of the features vary "
+            "less than rounding resolves beside the others, and were left out: if they vary, the "
+            "error may be smaller; bring the features to one unit, or remove copies.",
             stacklevel=2,
         )
-    design = np.empty((len(found.squares), len(labels)))
-    found.apply(features, design)
+    design = np.empty((len(rotation.squares), len(labels)))
+    rotation.apply(features, design)
     targets = np.eye(num_classes)[labels]
     bias = targets.mean(axis=0)
     # The columns are uncorrelated, up to rounding where their scales are very different.
-    scale = np.sqrt(found.squares)[:, None]
+    scale = np.sqrt(rotation.squares)[:, None]
     design /= scale
     gram = design @ design.T / len(labels)
     kernel = np.linalg.solve(gram, design @ (targets - bias) / len(labels))
     error = float(np.mean(np.sum((design.T @ kernel + bias - targets) ** 2, axis=1)) / 2)
-    kernels, biases = found.undo((kernel / scale)[None], bias[None])
+    kernels, biases = rotation.undo((kernel / scale)[None], bias[None])
     reached = np.mean(np.sum((features @ kernels[0] + biases[0] - targets) ** 2, axis=1)) / 2
     if abs(reached - error) > 1e-6 * max(error, 1e-9):
         warnings.warn(

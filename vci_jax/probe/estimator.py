@@ -70,10 +70,10 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
             max_steps=self.max_iter,
             dtype=self.dtype,
         )
-        _, found = path.join(optima)
-        path.warn(found, penalties, ConvergenceWarning)
-        self.coef_, self.intercept_ = found.kernel[0].T, found.bias[0]
-        self.n_iter_ = np.maximum(1, found.steps)
+        _, fit = path.join(optima)
+        path.warn(fit, penalties, ConvergenceWarning)
+        self.coef_, self.intercept_ = fit.kernel[0].T, fit.bias[0]
+        self.n_iter_ = np.maximum(1, fit.steps)
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:

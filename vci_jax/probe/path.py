@@ -2,7 +2,7 @@ r"""Linear probes: multinomial logistic regression for a whole path of penalties
 
     minimise over (W, b)   sum_i w_i CE(W^T h_i + b, y_i) + (l2/2) ||W||_F^2
 
-with weights w_i = 1/N unless said, W ``[D K]`` the kernel and b ``[K]`` the bias, which is free.
+with weights w_i = 1/N by default, W ``[D K]`` the kernel and b ``[K]`` the bias, which is free.
 This is scikit-learn's ``LogisticRegression`` with C = 1 / (N l2). A path of 97 penalties is one
 compiled program (``_solver.py``) on features that were rotated once (``_rotation.py``).
 It is compiled for a shape and serves every data set of it: the features of eleven checkpoints for
@@ -43,15 +43,17 @@ __all__ = [
 
 
 class ConvergenceWarning(UserWarning):
-    """Some penalties did not reach the tolerance; ``converged`` says which."""
+    """Some penalties did not reach the tolerance: those where ``converged`` is false."""
 
 
 def fit(features: ArrayLike, labels: ArrayLike, l2: float, **options: Any) -> ProbeFit:
     """Returns the optimum at one penalty; options and errors are those of ``fit_path``."""
-    found = fit_path(features, labels, [l2], **options)
-    return ProbeFit(*(field[0] for field in found))
+    path = fit_path(features, labels, [l2], **options)
+    return ProbeFit(*(field[0] for field in path))
 
 
+# Both functions list the options: help() and the documentation show no member of
+# ``**options: Unpack[...]``.
 def fit_path(
     features: ArrayLike,
     labels: ArrayLike,
@@ -93,9 +95,9 @@ def fit_path(
         mesh=mesh,
         resume=resume,
     )
-    found = _in_order(optima)
-    warn(found, np.asarray(penalties, np.float64))
-    return found
+    fit = _in_order(optima)
+    warn(fit, np.asarray(penalties, np.float64))
+    return fit
 
 
 def iter_path(
@@ -112,7 +114,7 @@ def iter_path(
     mesh: Any = None,
     resume: str | os.PathLike[str] | None = None,
 ) -> Iterator[tuple[np.ndarray, ProbeFit]]:
-    """Yields the optima from large to small penalties, some at a time, so that one may leave.
+    """Yields the optima block by block, from large to small penalties; stop at any block.
 
     Args:
       features: finite, ``[N D]``; may be memory-mapped.
@@ -129,7 +131,7 @@ def iter_path(
       dtype: of the iterations, float32 or float64. The rotation is float64 in either case.
       mesh: devices (``train.mesh.make_mesh``) to divide the samples among; one if left out. They
         exchange objective and gradient once per trial of a length; a step mostly has one.
-      resume: a file to keep what is done in; the same call goes on from it, to the same numbers.
+      resume: checkpoint file; the same call resumes from it and returns identical results.
 
     Yields:
       Places in ``penalties``, and the optima at those.
@@ -144,11 +146,14 @@ def iter_path(
     features, labels, num_classes = _inputs.samples(features, labels, num_classes)
     penalties = _inputs.penalties(penalties)
     weights = _inputs.weights(labels, num_classes, sample_weight, class_weight)
-    prepared = _prepared.prepare(features, labels, penalties, weights, num_classes, dtype, mesh)
+    prepared = _prepared.prepare(
+        *(features, labels, penalties, weights, num_classes, dtype, mesh),
+        tolerance=tolerance,
+        max_steps=max_steps,
+    )
     if isinstance(prepared, ProbeFit):
         yield np.arange(len(penalties)), prepared
         return
-    stop = _stop(dtype, tolerance, max_steps)
     layout = [leaf.shape for leaf in jax.tree.leaves((prepared.data.weights, prepared.state))]
     settings = [num_classes, tolerance, max_steps, dtype.str, layout]
     key = _progress.key([features, labels, weights, penalties], settings) if resume else ""
@@ -158,9 +163,9 @@ def iter_path(
         yield indices, ProbeFit(*fields)
     for start in range(so_far.done, len(prepared.visited), _prepared.BLOCK):
         with jax.enable_x64(dtype == np.float64):
-            # Placed alike every time, or another program would be compiled for the second call.
+            # With the same sharding in every call: another one would compile a second program.
             state = jax.device_put(so_far.state, _prepared.placement(mesh))
-            state, optima = _solver.follow(prepared.data, state, prepared.block(start), stop)
+            state, optima = _solver.follow(prepared.data, state, prepared.block(start))
         indices, fit = prepared.solutions(start, optima, tolerance)
         results = [*so_far.results, (indices, *fit)] if resume else []
         so_far = _progress.Progress(start + _prepared.BLOCK, state, results)
@@ -211,7 +216,13 @@ def fit_paths(
         try:
             rows, marks, _ = _inputs.samples(*pair, num_classes)
             weights = _inputs.weights(marks, num_classes, None, class_weight)
-            ready.append(_prepared.prepare(rows, marks, penalties, weights, num_classes, dtype))
+            ready.append(
+                _prepared.prepare(
+                    *(rows, marks, penalties, weights, num_classes, dtype),
+                    tolerance=tolerance,
+                    max_steps=max_steps,
+                )
+            )
         except ValueError as error:
             raise VCIError(f"data set {number}: {error}") from error
     fits = {i: item for i, item in enumerate(ready) if isinstance(item, ProbeFit)}
@@ -220,17 +231,14 @@ def fit_paths(
         if isinstance(item, _prepared.PreparedData):
             shapes = tuple(leaf.shape for leaf in jax.tree.leaves((item.data, item.state)))
             by_shape.setdefault(shapes, {})[i] = item
-    stop = _stop(dtype, tolerance, max_steps)
     for group in by_shape.values():
-        fits |= dict(zip(group, _follow_group(list(group.values()), dtype, stop), strict=True))
+        fits |= dict(zip(group, _follow_group(list(group.values()), dtype), strict=True))
     for fit in fits.values():
         warn(fit, penalties)
     return [fits[i] for i in range(len(ready))]
 
 
-def _follow_group(
-    group: Sequence[_prepared.PreparedData], dtype: np.dtype, stop: _solver.Stop
-) -> list[ProbeFit]:
+def _follow_group(group: Sequence[_prepared.PreparedData], dtype: np.dtype) -> list[ProbeFit]:
     parts: list[list[tuple[np.ndarray, ProbeFit]]] = [[] for _ in group]
     with jax.enable_x64(dtype == np.float64):
         data, state = jax.tree.map(
@@ -241,48 +249,43 @@ def _follow_group(
     for start in range(0, max(len(prepared.visited) for prepared in group), _prepared.BLOCK):
         blocks = np.stack([prepared.block(start) for prepared in group])
         with jax.enable_x64(dtype == np.float64):
-            state, optima = _solver.follow_together(data, state, blocks, stop)
+            state, optima = _solver.follow_together(data, state, blocks)
         optima = _solver.Optimum(*map(np.asarray, optima))
         for i, prepared in enumerate(group):
             own = _solver.Optimum(*(field[i] for field in optima))
-            parts[i].append(prepared.solutions(start, own, float(stop.tolerance)))
+            parts[i].append(prepared.solutions(start, own, float(prepared.data.tolerance)))
     return [_in_order(part) for part in parts]
 
 
 def _in_order(parts: Iterable[tuple[np.ndarray, ProbeFit]]) -> ProbeFit:
-    places, found = join(parts)
-    return ProbeFit(*(field[np.argsort(places)] for field in found))
+    order, fit = join(parts)
+    return ProbeFit(*(field[np.argsort(order)] for field in fit))
 
 
 def _tolerance(dtype: np.dtype, tolerance: float | None, max_steps: int) -> float:
-    """Returns the tolerance or its default, and refuses settings that the path cannot have."""
+    """Returns the tolerance or its default, after a check of the settings."""
     tolerance = (5e-7 if dtype == np.float32 else 3e-10) if tolerance is None else tolerance
     _inputs.settings(dtype, tolerance, max_steps)
     return tolerance
 
 
-def _stop(dtype: np.dtype, tolerance: float, max_steps: int) -> _solver.Stop:
-    with jax.enable_x64(dtype == np.float64):
-        return _solver.Stop(jnp.asarray(tolerance, dtype), jnp.int32(max_steps))
-
-
 def join(parts: Iterable[tuple[np.ndarray, ProbeFit]]) -> tuple[np.ndarray, ProbeFit]:
-    """Returns what ``iter_path`` yielded as one: places, and the optima in their order."""
+    """Concatenates what ``iter_path`` yielded: indices, and the optima in their order."""
     places, fits = zip(*parts, strict=True)
     return np.concatenate(places), ProbeFit(*map(np.concatenate, zip(*fits, strict=True)))
 
 
 def warn(
-    found: ProbeFit, penalties: np.ndarray, category: type[UserWarning] = ConvergenceWarning
+    fit: ProbeFit, penalties: np.ndarray, category: type[UserWarning] = ConvergenceWarning
 ) -> None:
-    """Warns of the penalties that did not converge, in a category of the caller's choice."""
-    failed = np.flatnonzero(~found.converged)
+    """Warns of penalties that did not converge, with a warning of ``category``."""
+    failed = np.flatnonzero(~fit.converged)
     if len(failed):
         listing = ", ".join(f"{penalties[i]:.3g}" for i in failed[:5])
         more = ", ..." if len(failed) > 5 else ""
         warnings.warn(
             f"{len(failed)} of {len(penalties)} penalties did not converge (l2 = {listing}{more}) "
-            f"within {found.steps[failed].max()} steps or the precision of the iterations; raise "
+            f"within {fit.steps[failed].max()} steps or the precision of the iterations; raise "
             "max_steps or use dtype=numpy.float64.",
             category,
             stacklevel=3,

@@ -10,6 +10,8 @@ penalties takes about a second, so it is followed, and the others are reported b
 Legend: N samples, D features, K classes, M models.
 """
 
+import contextlib
+import importlib
 import itertools
 import os
 import time
@@ -19,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from vci_jax import _threads
 from vci_jax.errors import VCIError
 from vci_jax.interval import holm
 from vci_jax.probe import _kept, _paired, _protocol, baselines, selection
@@ -58,7 +59,7 @@ def rank(
       per_class: score by the mean over classes of their accuracies, not by the share of samples.
       values: penalties, 1 / C of scikit-learn.
       neighbours: of the k-NN baseline.
-      confidence: level of all intervals; two models are told apart at one minus that.
+      confidence: level of all intervals; pairs of models are tested at one minus this level.
       curve: shares of the training samples, such as (0.1, 0.3), to score the probe with as well.
       seed: of splits.
       progress: called with a model's name, and how many of its fits are done of how many.
@@ -83,7 +84,7 @@ def rank(
       S. Kornblith et al., Do Better ImageNet Models Transfer Better?, CVPR 2019; P. Bayle et al.,
       Cross-validation Confidence Intervals for Test Error, NeurIPS 2020.
     """
-    names, splits, held, protocol = _protocol.prepare(features, labels, test, seed)
+    names, splits, targets, protocol = _protocol.prepare(features, labels, test, seed)
     if per_class:
         protocol += " Accuracy is the mean over the classes of each class' accuracy."
     scored = {}
@@ -93,35 +94,35 @@ def rank(
         rows = np.asarray(features[name])
         outside = None if test is None else np.asarray(test[0][name])
         own = None if logits is None else logits.get(name)
-        given = [rows, held.labels, held.scored]
-        given += [np.asarray(one) for one in (outside, own) if one is not None]
-        kept = None if resume is None else _kept.store(resume, name, given, settings)
-        if kept is not None and (there := kept.load()):
+        arrays = [rows, targets.labels, targets.scored]
+        arrays += [np.asarray(array) for array in (outside, own) if array is not None]
+        stored = None if resume is None else _kept.store(resume, name, arrays, settings)
+        if stored is not None and (there := stored.load()):
             scored[name] = there
             continue
         note = _protocol.counter(progress, name, len(splits) * (1 + len(curve)))
         # Beside the probe, whose compilation leaves processors idle.
-        with _threads.half_of_the_processors(), ThreadPoolExecutor(1) as pool:
+        with _half_of_the_processors(), ThreadPoolExecutor(1) as pool:
             try:
-                cheap = pool.submit(_cheap_scores, rows, held.labels, own)
+                cheap = pool.submit(_cheap_scores, rows, targets.labels, own)
                 answers = _protocol.answer(
-                    rows, outside, held, splits, per_class, values, neighbours, note
+                    rows, outside, targets, splits, per_class, values, neighbours, note
                 )
                 learned = _protocol.learning_curve(
-                    rows, outside, held, splits, per_class, values, curve, note
+                    rows, outside, targets, splits, per_class, values, curve, note
                 )
                 without_probe = cheap.result()
             except ValueError as error:
                 raise VCIError(f"{name}: {error}") from error
         seconds = time.perf_counter() - start
         scored[name] = Scored(answers, learned, without_probe, rows.shape[1], seconds)
-        if kept is not None:
-            kept.save(scored[name])
-    return _compare(scored, held, protocol, per_class, confidence)
+        if stored is not None:
+            stored.save(scored[name])
+    return _compare(scored, targets, protocol, per_class, confidence)
 
 
 def _cheap_scores(rows: np.ndarray, labels: np.ndarray, logits: Any) -> dict[str, Any]:
-    """What needs no probe, on the samples that probes are fitted on."""
+    """Returns the scores that need no probe, on the samples that probes are fitted on."""
     import vci_jax
 
     wanted = ("vci_adjusted", "h_score_adjusted", "logme", "vci_interval")
@@ -140,15 +141,15 @@ def _cheap_scores(rows: np.ndarray, labels: np.ndarray, logits: Any) -> dict[str
 
 def _compare(
     scored: Mapping[str, Scored],
-    held: _protocol.Targets,
+    targets: _protocol.Targets,
     protocol: str,
     per_class: bool,
     confidence: float,
 ) -> Ranking:
-    """Every pair on the same samples, corrected as one family, and who ties with the best."""
-    labels = held.scored
+    """Compares every pair of models, corrected as one family; returns ties with the best."""
+    labels = targets.scored
     weights = _paired.sample_weights(labels, per_class=per_class)
-    reached = {name: float(weights @ one.answers.probe) for name, one in scored.items()}
+    reached = {name: float(weights @ score.answers.probe) for name, score in scored.items()}
     order = sorted(scored, key=lambda name: -reached[name])
     couples = list(itertools.combinations(order, 2))
     gaps = [
@@ -191,3 +192,22 @@ def _compare(
             )
         )
     return Ranking(tuple(models), pairs, len(labels), protocol, confidence, labels)
+
+
+def _half_of_the_processors() -> contextlib.AbstractContextManager[object]:
+    """Returns a context in which BLAS takes half of the processors.
+
+    OpenBLAS has as many threads as there are processors, and idle ones wait in a loop. Beside other
+    work that costs more time than it saves: a jackknife of 512 features then
+    took 12 s of two processors, and 1.5 s with a thread of its own. By threadpoolctl, which comes
+    with scikit-learn; without it nothing changes.
+    """
+    try:
+        threadpoolctl = importlib.import_module("threadpoolctl")
+    except ImportError:
+        return contextlib.nullcontext()
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    limit: contextlib.AbstractContextManager[object] = threadpoolctl.threadpool_limits(
+        max(1, (count or 1) // 2), user_api="blas"
+    )
+    return limit

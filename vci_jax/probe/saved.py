@@ -19,7 +19,7 @@ def read(
     Args:
       path: as for ``vci_jax.read_features``.
       features: the name of the array.
-      labels: the name of theirs; integers or text, -1 and -100 stand for none.
+      labels: the name of the labels, integers or text; -1 and -100 mark rows without a label.
 
     Raises:
       VCIError: for a file that cannot be read, arrays that do not fit each other, or no row with a

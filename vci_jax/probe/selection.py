@@ -20,7 +20,7 @@ from vci_jax.probe import _inputs, path
 
 VALUES = np.geomspace(1e-6, 1e6, 97)
 _HELD_OUT = 0.2
-# Standard errors of the best score by which another must be worse to be out of the question.
+# A penalty is ruled out if its score is this many standard errors below the best.
 _CLEARLY = 3
 
 
@@ -32,16 +32,16 @@ class Samples(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """What a probe reached.
+    """The result of a sweep over penalties.
 
     Attributes:
       score: on test.
-      value: the chosen penalty of ``VALUES``.
-      l2: the same for the mean loss of the refit, value / N.
-      validation_score: of the choice.
+      value: the chosen penalty, one of ``values``.
+      l2: the penalty of the refit on the scale of a mean loss, value / N.
+      validation_score: at the chosen penalty.
       curve: validation scores of all values, ``[97]``; NaN beyond an early end.
       fit: the refit.
-      warnings: in words, for reports.
+      warnings: sentences for reports.
     """
 
     score: float
@@ -57,7 +57,7 @@ Score = Callable[[np.ndarray, np.ndarray], float]
 
 
 def top1(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the share of samples predicted right.
+    """Returns the share of samples that are classified correctly.
 
     Raises:
       VCIError: predictions and labels are not of one shape.
@@ -70,7 +70,7 @@ def top1(predicted: np.ndarray, labels: np.ndarray) -> float:
 
 
 def mean_per_class(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the mean over the classes present of the share predicted right."""
+    """Returns the mean accuracy over the classes that are present."""
     _, place = np.unique(labels, return_inverse=True)
     return float(np.mean(np.bincount(place, predicted == labels) / np.bincount(place)))
 
@@ -92,13 +92,13 @@ def sweep(
     Args:
       train: to fit on.
       test: scored once, by the refit.
-      validation: to choose on; if there is none, a stratified fifth of train, drawn with ``seed``.
+      validation: to choose on; by default a stratified fifth of train, drawn with ``seed``.
       score: ``top1`` or ``mean_per_class``.
       values: penalties in units of 1/C.
       seed: of the split.
       patience: ends the path once this many of the smallest penalties so far cannot be the best, by
         ``settled``, a heuristic; None follows it to its end.
-      resume: a file for what is done of the path; see ``path.iter_path``.
+      resume: checkpoint file of the path; see ``path.iter_path``.
       **options: of ``path.iter_path``.
 
     Raises:
@@ -126,12 +126,12 @@ def sweep(
     places, fits = path.join(seen)
     path.warn(fits, penalties[places])
     value = choose(values, curve)
-    said = _at_an_end(values, value)
+    notes = _at_an_end(values, value)
     everything = _join(train, validation) if validation else train
     l2 = value / len(everything.labels)
     final = path.fit(*everything, l2, **options)
     reached = score(predict(final.kernel, final.bias, test.features), test.labels)
-    return Sweep(reached, value, l2, float(np.nanmax(curve)), curve, final, said)
+    return Sweep(reached, value, l2, float(np.nanmax(curve)), curve, final, notes)
 
 
 def choose(values: np.ndarray, curve: np.ndarray) -> float:
@@ -162,11 +162,11 @@ def settled(values: np.ndarray, curve: np.ndarray, samples: int, patience: int) 
 
 
 def hold_out(samples: Samples, seed: int) -> tuple[Samples, Samples]:
-    """Returns the samples without a stratified fifth of them, and that fifth."""
-    held = _stratified(samples.labels, seed)
+    """Returns training samples and a held-out stratified fifth of the given samples."""
+    held_out = _stratified(samples.labels, seed)
     return (
-        Samples(samples.features[~held], samples.labels[~held]),
-        Samples(samples.features[held], samples.labels[held]),
+        Samples(samples.features[~held_out], samples.labels[~held_out]),
+        Samples(samples.features[held_out], samples.labels[held_out]),
     )
 
 
@@ -189,17 +189,17 @@ def _stratified(labels: np.ndarray, seed: int) -> np.ndarray:
             f"a fifth of {len(labels)} training samples is {total}, fewer than the {len(classes)} "
             "classes; give a validation split."
         )
-    kept = _shares(counts, len(labels) - total, rng)
-    of_held = _shares(counts - kept, total, rng)
-    held = np.zeros(len(labels), bool)
+    of_fit = _shares(counts, len(labels) - total, rng)
+    of_held = _shares(counts - of_fit, total, rng)
+    held_out = np.zeros(len(labels), bool)
     members = np.split(np.argsort(place, kind="stable"), np.cumsum(counts)[:-1])
-    for rows, first, number in zip(members, kept, of_held, strict=True):
-        held[rows[rng.permutation(len(rows))][first : first + number]] = True
-    return held
+    for rows, first, number in zip(members, of_fit, of_held, strict=True):
+        held_out[rows[rng.permutation(len(rows))][first : first + number]] = True
+    return held_out
 
 
 def _shares(counts: np.ndarray, draws: int, rng: np.random.RandomState) -> np.ndarray:
-    """Divides draws among classes by their counts; what is left goes to the largest remainders."""
+    """Divides draws among classes by their counts; the rest goes to the largest remainders."""
     exact = counts / counts.sum() * draws
     shares = np.floor(exact)
     remainders, missing = exact - shares, int(draws - shares.sum())
@@ -236,6 +236,6 @@ def _join(a: Samples, b: Samples) -> Samples:
 def _at_an_end(values: np.ndarray, value: float) -> list[str]:
     if np.min(values) < value < np.max(values):
         return []
-    said = f"the chosen penalty {value:.3g} is at an end of the grid; a wider one may do better."
-    warnings.warn(said, stacklevel=3)
-    return [said]
+    message = f"the chosen penalty {value:.3g} is at an end of the grid; a wider one may do better."
+    warnings.warn(message, stacklevel=3)
+    return [message]

@@ -240,6 +240,10 @@ class Config:
     """Passes over the training images."""
     seed: int = 0
     """Decides the initial weights, the order of the images and their augmentation."""
+    init: str = ""
+    """Weights to start from: resnet50=PATH, deit_s=PATH, vit_b=PATH, or the directory of a run."""
+    init_head: Literal["keep", "new"] = "keep"
+    """Last layer of --init: kept where the classes are as many, or always drawn anew."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
@@ -363,6 +367,8 @@ def validate(config: Config) -> Config:
     for field in ("loss.temperature", "loss.mse_target", "loss.mse_weight", "optim.step_factor"):
         if not 0 < flat[field] < math.inf:
             raise ConfigError(f"--{field} is {flat[field]}; it must be positive.")
+    if config.init_head == "new" and not config.init:
+        raise ConfigError("--init_head is 'new', but has no effect without --init.")
     if not math.isfinite(config.loss.vci):
         raise ConfigError(f"--loss.vci is {config.loss.vci}; it must be finite.")
     if config.seed >= 2**32:

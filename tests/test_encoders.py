@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from weight_files import read_tree, write_pth, write_safetensors
+from weight_files import drawn, read_tree, small_networks, write_pth, write_safetensors
 
 from probes import __main__ as entry
 from probes import encoders
@@ -30,27 +30,8 @@ OPTIONS = TransferConfig()
 
 @pytest.fixture(autouse=True)
 def _small_networks(monkeypatch):
-    """Two more words, for networks that compile fast; whatever holds for them holds for all."""
-    networks = public.NETWORKS | {
-        "vit_nano": (public._VIT, "_vit_nano", 16, (2,)),
-        "resnet6": (public._RESNET, "_resnet6", 128, (1, 1)),
-    }
-    monkeypatch.setattr(public, "NETWORKS", networks)
+    monkeypatch.setattr(public, "NETWORKS", small_networks())
     monkeypatch.setattr(weights.files, "read_tree", read_tree)
-
-
-def drawn(word, classes=5, side=32):
-    """Random tensors by torch's names for a network of one of the words."""
-    _, name, _, _ = public.NETWORKS[word]
-    model = models.build(ModelConfig(name=name), classes)
-    shapes = weights.shapes(model, (side, side, 3))
-    rng = np.random.default_rng(0)
-    drawn = {}
-    for name, shape in shapes.items():
-        scale = 1 / np.sqrt(max(np.prod(shape[1:]), 1)) if len(shape) > 1 else 0.1
-        values = scale * rng.normal(size=shape)
-        drawn[name] = np.float32(np.abs(values) + 0.5 if name.endswith("var") else values)
-    return drawn
 
 
 def load(word, path, **options):

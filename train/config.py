@@ -151,7 +151,7 @@ class OptimConfig:
     warmup_epochs: int = 10
     """Epochs in which the learning rate rises linearly."""
     warmup_lr: float = 0.0
-    """The learning rate that the warm-up begins with."""
+    """The learning rate of the first update; 0, as in flax's recipes, leaves the weights alone."""
     schedule: Literal["cosine", "step"] = "cosine"
     """After the warm-up: a cosine to final_lr, or step_factor times less each epoch."""
     final_lr: float = 0.0

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -229,14 +229,18 @@ def prepare(config: Config) -> TrainRun:
 
 
 def measure(
-    run: TrainRun, state: TrainState, split: data.Split, preemption: PreemptionHandler | None = None
+    run: TrainRun,
+    state: TrainState,
+    split: data.Split,
+    preemption: PreemptionHandler | None = None,
+    tell: Callable[[int, int], None] = lambda done, batches: None,
 ) -> Row | None:
     """Returns the accuracy, the loss and every metric of a split under the test transform.
 
-    Returns None if the run is asked to end meanwhile.
+    Returns None if the run is asked to end meanwhile. ``tell`` hears of each batch of how many.
     """
     state = _measured(run, state)
-    with contextlib.closing(_evaluation_batches(run, split)) as batches:
+    with contextlib.closing(_evaluation_batches(run, split, tell)) as batches:
         return evaluate.evaluate(
             run.program.init_tally(),
             state,
@@ -393,7 +397,8 @@ def _record(
     plane = None
     for name, split in (("train", run.dataset.train), ("test", run.dataset.test)):
         start = time.perf_counter()
-        measured = measure(run, state, split, context.preemption)
+        tell = partial(context.display.measure, name)
+        measured = measure(run, state, split, context.preemption, tell)
         if measured is None:
             return None
         own = measured.pop("plane")
@@ -434,9 +439,10 @@ def _save(
 
 
 def _evaluation_batches(
-    run: TrainRun, split: data.Split
+    run: TrainRun, split: data.Split, tell: Callable[[int, int], None]
 ) -> Generator[dict[str, jax.Array], None, None]:
     size = run.config.eval.batch_size
-    padded = meshes.round_up(size, run.mesh)
-    for batch in data.evaluation_batches(split, run.config.data, size, padded):
+    padded, total = meshes.round_up(size, run.mesh), -(-split.size // size)
+    for done, batch in enumerate(data.evaluation_batches(split, run.config.data, size, padded)):
+        tell(done, total)
         yield meshes.put_batch(batch, run.mesh)

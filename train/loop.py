@@ -155,6 +155,7 @@ def inspect(config: Config, workdir: Path, console: Console) -> None:
     run = prepare(config)
     weights = _initial(run, workdir)
     facts = _inspected(run, workdir, weights, images=max(256, run.dataset.num_classes))
+    facts += check.step_memory(run.program, run.dataset.image_shape, config.data.batch_size)
     if (workdir / "config.json").exists():
         claim(config, workdir)
         _same_images(run, workdir)
@@ -171,16 +172,9 @@ def _inspected(
     size = check.size_of(built.shapes)
     check.sizes(config, dataset)
     check.settings(config, run.steps, check.free_bytes(workdir), size)
-    batch = {
-        "image": jax.ShapeDtypeStruct((config.data.batch_size, *dataset.image_shape), "uint8"),
-        "label": jax.ShapeDtypeStruct((config.data.batch_size,), "int32"),
-    }
+    batch = check.batch_shapes(dataset.image_shape, config.data.batch_size)
     padded = meshes.round_up(config.eval.batch_size, run.mesh)
-    measured = {
-        "image": jax.ShapeDtypeStruct((padded, *dataset.image_shape), "uint8"),
-        "label": jax.ShapeDtypeStruct((padded,), "int32"),
-        "mask": jax.ShapeDtypeStruct((padded,), "bool"),
-    }
+    measured = check.batch_shapes(dataset.image_shape, padded)
     with check.explained("a training step cannot be built with these settings"):
         jax.eval_shape(built.train_step, built.shapes, batch)
     with check.explained("the metrics cannot be taken with these settings"):

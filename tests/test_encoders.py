@@ -13,13 +13,13 @@ from weight_files import drawn, read_tree, small_networks, write_pth, write_safe
 
 from probes import __main__ as entry
 from probes import encoders
-from probes.encoders import words
+from probes.encoders import run, words
 from probes.encoders.config import TransferConfig
-from probes.encoders.encoder import bicubic
+from probes.encoders.encoder import bicubic, describe_transform
 from probes.transfer import runner, task_features
 from probes.transfer.tasks import Task
 from train import models
-from train.config import ConfigError, ModelConfig
+from train.config import ConfigError, DataConfig, ModelConfig
 from train.models import public, unwrap, weights
 from train.models.weights import StateDictError
 from vci_jax.probe import selection
@@ -390,6 +390,17 @@ def test_saved_features_must_be_those_of_the_images(photos, tmp_path):
     (folder / "val.npz").unlink()
     with pytest.raises(ConfigError, match="no features of train and test"):
         make(task)
+
+
+def test_a_run_keeps_its_filter(tmp_path):
+    """The transform of its encoder, and the identity of its features, have it."""
+    for kind in ("bilinear", "bicubic"):
+        data = DataConfig(image_size=24, interpolation=kind)
+        found = run._transform(tmp_path, data, OPTIONS)
+        assert found.interpolation == kind
+        assert describe_transform(found, found.interpolation).get("interpolation") == (
+            None if kind == "bilinear" else "bicubic"
+        )
 
 
 def test_bicubic_is_that_of_torchvisions_transforms():

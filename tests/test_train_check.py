@@ -72,6 +72,21 @@ def test_the_memory_of_a_step_counts_activations(monkeypatch):
         needed(144)
 
 
+@pytest.mark.parametrize(
+    ("decay", "said"), [(0.0, None), (0.9, None), (0.9999, "still 99% what it began with")]
+)
+def test_an_average_that_is_mostly_its_start_is_named(decay, said):
+    """With a decay that leaves a hundredth of it: 66 updates."""
+    config = tiny_run.tiny_config(epochs=3, optim=OptimConfig(warmup_epochs=1, ema=decay))
+    dataset = loop.prepare(config).dataset
+    facts = dict(check.facts(config, dataset, 22, 1000, 1))
+    assert "66 updates" in facts["steps"]
+    assert (said in facts["average"]) if said else "average" not in facts
+    if said:
+        advised = float(facts["average"].split("--optim.ema ")[1].split()[0])
+        assert 0.009 < advised**66 <= 0.01
+
+
 def test_a_check_decodes_images_of_every_split(tmp_path, capsys):
     """A broken image among those to measure is named before the first step."""
     rng = np.random.default_rng(0)

@@ -5,6 +5,7 @@ Nothing is computed or written, so that the directory stays free for the correct
 
 import contextlib
 import importlib.util
+import math
 import netrc
 import os
 import shutil
@@ -24,6 +25,7 @@ from train.data.sources import unreadable_reason
 from train.errors import RunError
 from vci_jax import METRICS
 
+_START_LEFT = 0.1  # Part of the first weights in their average at the end, to be worth a word.
 _SPARE = 1.1  # A checkpoint is a little larger than its arrays.
 
 
@@ -215,6 +217,16 @@ def facts(
     steps = config.epochs * steps_per_epoch
     updates = steps // config.optim.accumulate
     yield "steps", f"{steps_per_epoch:,} an epoch, {steps:,} in all, {updates:,} updates"
+    left = config.optim.ema**updates
+    if left > _START_LEFT:
+        advice = math.floor(0.01 ** (1 / updates) * 1e5) / 1e5
+        yield (
+            "average",
+            (
+                f"after {updates:,} updates the moving average of the weights is still {left:.0%} "
+                f"what it began with; --optim.ema {advice:g} leaves 1 %"
+            ),
+        )
     size = config.data.batch_size
     yield "batch", f"{size:,} images, {size // max(devices // config.mesh.model, 1):,} a device"
     share = state_bytes // config.mesh.model

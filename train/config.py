@@ -64,6 +64,8 @@ class DataConfig:
     """Chance that a rectangle of a training image is replaced by noise."""
     repeats: int = 1
     """Repeated augmentation: how many versions of an image a training batch holds."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """Filter that resizes images, to train on and to measure."""
     resize: int = 0
     """Test transform: short side before the centre crop; 0 is image_size * 256 / 224."""
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)

@@ -37,7 +37,8 @@ class Encoder(NamedTuple):
       mesh: the devices.
       data: test transform: ``image_size``, ``resize``, ``mean`` and ``std``; its ``source`` is to
         be replaced.
-      interpolation: filter of the transform.
+      interpolation: filter of the transform, where the network is no run; that of a run is in
+        ``data``.
       peak: largest value of the pixels that the network was trained on.
       identity: of weights and transform; equal identities mean equal features.
       trained_on: source of the images of pretraining, in the words of ``train.data``; "" if

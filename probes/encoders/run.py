@@ -57,7 +57,7 @@ def load(workdir: Path, options: TransferConfig) -> Encoder:
     found = {
         "variables": identity.of_arrays(state.variables),
         "model": dataclasses.asdict(config.model),
-        "transform": describe_transform(data, "bilinear"),
+        "transform": describe_transform(data, data.interpolation),
     }
     row = next((r for r in _test_rows(workdir) if r["step"] == step), {})
     peak = DIGITS_PEAK if config.data.source == "digits" and len(data.mean) == 1 else 255
@@ -92,6 +92,7 @@ def _transform(workdir: Path, data: DataConfig, options: TransferConfig) -> Data
     return DataConfig(
         image_size=side,
         resize=resize,
+        interpolation=data.interpolation,
         mean=data.mean,
         std=data.std,
         data_dir=options.data_dir or data.data_dir,

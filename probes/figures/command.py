@@ -9,8 +9,10 @@ from probes import figures
 from probes.analysis import cohorts, correlation, runs
 from probes.analysis.resampling import ResamplingPlan
 from probes.analysis.runs import Run
+from probes.figures import curves
 from probes.transfer import escape
 from train import local
+from train.config import flatten
 from vci_jax.probe import selection
 
 
@@ -46,7 +48,10 @@ def draw(found: list[Run], out: Path, epoch: float | None) -> list[Path]:
     made = {
         "figure1_within_parts": figures.within_parts(found, "train"),
         "figure2_spectra": figures.spectra(found, "train", epoch),
-        "figure3_train": figures.metric_curves(found, "train"),
+        **{
+            f"{name}_train": figures.metric_curves(members, "train")
+            for name, members in _exhibits(found).items()
+        },
         "figure6_vci": figures.train_and_test(found, ("vci",)),
         "figure8_others": figures.train_and_test(found, others),
     }
@@ -66,6 +71,19 @@ def draw(found: list[Run], out: Path, epoch: float | None) -> list[Path]:
             stem = f"penalties_{escape.stem(run.name)}"
             made[stem] = figures.validation_curves(chosen, selection.VALUES)
     return [path for stem, figure in made.items() for path in figures.save_both(figure, out / stem)]
+
+
+def _exhibits(found: list[Run]) -> dict[str, list[Run]]:
+    """Returns the runs of figure 4 (ResNets on ImageNet), 5 (ViTs), and 3 (all others)."""
+    made: dict[str, list[Run]] = {}
+    for run in found:
+        source = str(flatten(run.config).get("data.source", ""))
+        if curves.architecture(run).startswith(("deit", "_vit")):
+            name = "figure5"
+        else:
+            name = "figure4" if "imagenet" in source.lower() else "figure3"
+        made.setdefault(name, []).append(run)
+    return dict(sorted(made.items()))
 
 
 def notes(found: list[Run]) -> list[str]:

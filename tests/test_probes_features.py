@@ -17,7 +17,7 @@ from probes.encoders import run as encoder_of_run
 from probes.encoders.config import TransferConfig
 from probes.transfer import features, saved, task_features
 from probes.transfer.tasks import Task
-from train import data
+from train import data, program
 from train import mesh as meshes
 from train.config import ConfigError, DataConfig, EvalConfig
 from train.data import digest

@@ -20,8 +20,9 @@ def get_config() -> Config:
         data=DataConfig(
             source="tfds:imagenet2012",
             test_split="validation",
-            batch_size=768,  # whole pairs of images, each three times
+            batch_size=1024,
             image_size=224,
+            interpolation="bicubic",
             crop="random_resized",
             flip=True,
             policy="autoaugment_imagenet",
@@ -34,7 +35,7 @@ def get_config() -> Config:
         model=ModelConfig(name="deit_s", dtype="bfloat16", drop_path=0.1),
         optim=OptimConfig(
             name="adamw",
-            lr=7.5e-4,  # 5e-4 per 512 images
+            lr=1e-3,  # 5e-4 per 512 images
             weight_decay=0.05,
             decay="kernels",
             warmup_epochs=5,

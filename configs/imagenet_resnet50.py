@@ -1,7 +1,6 @@
 """ResNet-50 on ImageNet-1K as in the paper: 300 epochs, cross-entropy, batches of 4 x 256.
 
-Exhibits: Figures 1 to 8 (Xu & Liu 2023). The MSE run of Figure 4 is this file with
-``--loss.name mse --loss.mse-weight 15 --loss.mse-target 30`` (Hui & Belkin 2021).
+Exhibits: Figures 1 to 8 (Xu & Liu 2023). The MSE run of Figure 4 is in ``imagenet_losses``.
 
 Command: ``python -m train imagenet_resnet50 runs/imagenet_resnet50``
 

@@ -114,6 +114,7 @@ def _run(config: config_lib.Config, workdir: Path) -> None:
 
 def _check(config: config_lib.Config, workdir: Path) -> None:
     runtime.quiet()
+    runtime.cache_programs()
     console = Console()
     loop.inspect(config, workdir, console)
     console.print("No mistake was found; nothing was written.")

@@ -5,6 +5,7 @@ Nothing is computed or written, so that the directory stays free for the correct
 
 import contextlib
 import importlib.util
+import math
 import netrc
 import os
 import shutil
@@ -16,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from train import data, profile
+from train import data, profile, program
 from train.config import Config, ConfigError, DataConfig
 from train.data.augment import test_transform
 from train.data.decode import UnreadableImage
@@ -24,6 +25,7 @@ from train.data.sources import unreadable_reason
 from train.errors import RunError
 from vci_jax import METRICS
 
+_START_LEFT = 0.1  # Part of the first weights in their average at the end, to be worth a word.
 _SPARE = 1.1  # A checkpoint is a little larger than its arrays.
 
 
@@ -112,6 +114,43 @@ def memory(state_bytes: int, pass_bytes: int, batch_bytes: int) -> None:
         )
 
 
+def batch_shapes(image_shape: tuple[int, ...], rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of a batch of so many images; a training step does not read ``mask``."""
+    return {
+        "image": jax.ShapeDtypeStruct((rows, *image_shape), "uint8"),
+        "label": jax.ShapeDtypeStruct((rows,), "int32"),
+        "mask": jax.ShapeDtypeStruct((rows,), "bool"),
+    }
+
+
+def step_memory(
+    built: program.Program, image_shape: tuple[int, ...], rows: int
+) -> list[tuple[str, str]]:
+    """Returns what a training step holds on a device, activations included, as a title and value.
+
+    The step is compiled for it, for the devices at hand: a CPU, which computes bfloat16 in float32
+    and fuses less, needs more than an accelerator does, and is not held against its memory.
+
+    Raises:
+      ConfigError: an accelerator has less.
+    """
+    batch = {k: v for k, v in batch_shapes(image_shape, rows).items() if k != "mask"}
+    found = built.train_step.lower(built.shapes, batch).compile().memory_analysis()
+    if found is None:  # Not every backend says.
+        return []
+    needed = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    needed += found.temp_size_in_bytes + found.generated_code_size_in_bytes
+    kind, limit = jax.devices()[0].device_kind, device_bytes()
+    if needed > limit and jax.default_backend() != "cpu":
+        raise ConfigError(
+            f"a training step takes {_size(needed)} on a device, and a {kind} has {_size(limit)}: "
+            "lower --data.batch_size (and raise --optim.accumulate), or set --mesh.model, or "
+            "--model.remat for a ViT."
+        )
+    about = f"{_size(needed)} a device in a training step, with activations, of {_size(limit)}"
+    return [("memory", f"{about}; as compiled for {kind}")]
+
+
 def device_bytes() -> int:
     """Returns the memory of a device; on CPUs, its share of that of the machine."""
     device = jax.local_devices()[0]
@@ -178,6 +217,16 @@ def facts(
     steps = config.epochs * steps_per_epoch
     updates = steps // config.optim.accumulate
     yield "steps", f"{steps_per_epoch:,} an epoch, {steps:,} in all, {updates:,} updates"
+    left = config.optim.ema**updates
+    if left > _START_LEFT:
+        advice = math.floor(0.01 ** (1 / updates) * 1e5) / 1e5
+        yield (
+            "average",
+            (
+                f"after {updates:,} updates the moving average of the weights is still {left:.0%} "
+                f"what it began with; --optim.ema {advice:g} leaves 1 %"
+            ),
+        )
     size = config.data.batch_size
     yield "batch", f"{size:,} images, {size // max(devices // config.mesh.model, 1):,} a device"
     share = state_bytes // config.mesh.model

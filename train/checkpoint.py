@@ -199,6 +199,14 @@ def open_reader(directory: Path) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(directory.absolute(), options=options)
 
 
+def latest_step(directory: Path) -> int | None:
+    """Returns the step of the last checkpoint in a directory, which need not exist; else None."""
+    if not directory.is_dir():
+        return None
+    with open_reader(directory) as reader:
+        return reader.latest_step()
+
+
 def saved_classes(reader: ocp.CheckpointManager, step: int) -> int:
     """Returns how many classes the network of a checkpoint tells apart.
 

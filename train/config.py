@@ -64,6 +64,8 @@ class DataConfig:
     """Chance that a rectangle of a training image is replaced by noise."""
     repeats: int = 1
     """Repeated augmentation: how many versions of an image a training batch holds."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """Filter that resizes images, to train on and to measure."""
     resize: int = 0
     """Test transform: short side before the centre crop; 0 is image_size * 256 / 224."""
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)
@@ -151,7 +153,7 @@ class OptimConfig:
     warmup_epochs: int = 10
     """Epochs in which the learning rate rises linearly."""
     warmup_lr: float = 0.0
-    """The learning rate that the warm-up begins with."""
+    """The learning rate of the first update; 0, as in flax's recipes, leaves the weights alone."""
     schedule: Literal["cosine", "step"] = "cosine"
     """After the warm-up: a cosine to final_lr, or step_factor times less each epoch."""
     final_lr: float = 0.0
@@ -240,6 +242,10 @@ class Config:
     """Passes over the training images."""
     seed: int = 0
     """Decides the initial weights, the order of the images and their augmentation."""
+    init: str = ""
+    """Weights to start from: resnet50=PATH, deit_s=PATH, vit_b=PATH, or the directory of a run."""
+    init_head: Literal["keep", "new"] = "keep"
+    """Last layer of --init: kept where the classes are as many, or always drawn anew."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
@@ -363,6 +369,8 @@ def validate(config: Config) -> Config:
     for field in ("loss.temperature", "loss.mse_target", "loss.mse_weight", "optim.step_factor"):
         if not 0 < flat[field] < math.inf:
             raise ConfigError(f"--{field} is {flat[field]}; it must be positive.")
+    if config.init_head == "new" and not config.init:
+        raise ConfigError("--init_head is 'new', but has no effect without --init.")
     if not math.isfinite(config.loss.vci):
         raise ConfigError(f"--loss.vci is {config.loss.vci}; it must be finite.")
     if config.seed >= 2**32:

@@ -99,6 +99,23 @@ class TrainDisplay:
             left = (total - step) * (now - self._started) / max(done, 1) / 60
             self.say(f"  step {step:,} of {total:,}  {'  '.join(parts)}  {left:,.0f} min left")
 
+    def measure(self, split: str, done: int, batches: int) -> None:
+        """Shows how far a metrics pass is; without a terminal, in a line a minute.
+
+        The first pass has a line when it begins: it compiles, and nothing else has been said.
+
+        Args:
+          split: which is measured.
+          done: batches of it that are behind.
+          batches: of it in all.
+        """
+        now = time.monotonic()
+        self._progress.update(self._bar, status=f"measuring {split}, {done:,} of {batches:,}")
+        begins = self._vci is None and self._first is None and not done
+        if not self._console.is_terminal and (begins or now - self._spoke >= _LINE_EVERY_SECONDS):
+            self._spoke = now
+            self.say(f"  measuring {split}: {done:,} of {batches:,} batches")
+
     def record(self, train: dict[str, Any], test: dict[str, Any]) -> None:
         """Prints one line for a metrics pass over both splits."""
         if self._vci is None:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,20 +19,19 @@ from train import (
     checkpoint,
     data,
     evaluate,
-    losses,
-    models,
+    initial,
     optim,
     profile,
     program,
 )
 from train import mesh as meshes
 from train.config import Config
-from train.data import digest, mix
+from train.data import digest
 from train.display import TrainDisplay, print_facts
 from train.errors import Preempted
 from train.preemption import Guard, PreemptionHandler
-from train.step import TrainSpec, TrainState
-from train.workdir import check_images, claim, owned, record_start, work_directory
+from train.step import TrainState
+from train.workdir import check_images, check_init, claim, owned, record_start, work_directory
 from train.writer import MetricWriter, NullWriter, Row, open_wandb, to_floats
 from vci_jax import picture
 
@@ -87,6 +86,7 @@ class RunContext(NamedTuple):
     preemption: PreemptionHandler
     guard: Guard
     clock: checkpoint.Clock
+    initial: initial.Initial | None
 
 
 def train(config: Config, workdir: Path, console: Console) -> list[Row]:
@@ -110,7 +110,8 @@ def train(config: Config, workdir: Path, console: Console) -> list[Row]:
     console.quiet = jax.process_index() > 0
     with PreemptionHandler() as preemption:
         run = prepare(config)
-        print_facts(console, _inspected(run, workdir))
+        weights = _initial(run, workdir)
+        print_facts(console, _inspected(run, workdir, weights))
         _claim(config, workdir)
         images = _same_images(run, workdir)
         alone = jax.process_index() == 0  # The first process writes for all.
@@ -130,9 +131,9 @@ def train(config: Config, workdir: Path, console: Console) -> list[Row]:
                 manager, run.program.shapes, run.program.inspect, display.say
             )
             guard = Guard(config.log.max_loss, config.optim.lr, saved and saved[1].first_loss)
-            with _open_writer(run, workdir, saved, images) as writer, display:
+            with _open_writer(run, workdir, saved, images, weights) as writer, display:
                 clock = checkpoint.Clock(config.checkpoint.every_minutes, config.log.every_steps)
-                context = RunContext(manager, writer, display, preemption, guard, clock)
+                context = RunContext(manager, writer, display, preemption, guard, clock, weights)
                 if saved and saved[2] < run.steps:
                     display.say(f"Going on from step {saved[2]} of {run.steps}.")
                 elif saved:
@@ -152,7 +153,9 @@ def inspect(config: Config, workdir: Path, console: Console) -> None:
     meshes.join(config.mesh)
     console.quiet = jax.process_index() > 0
     run = prepare(config)
-    facts = _inspected(run, workdir, images=max(256, run.dataset.num_classes))
+    weights = _initial(run, workdir)
+    facts = _inspected(run, workdir, weights, images=max(256, run.dataset.num_classes))
+    facts += check.step_memory(run.program, run.dataset.image_shape, config.data.batch_size)
     if (workdir / "config.json").exists():
         claim(config, workdir)
         _same_images(run, workdir)
@@ -161,22 +164,17 @@ def inspect(config: Config, workdir: Path, console: Console) -> None:
     print_facts(console, facts)
 
 
-def _inspected(run: TrainRun, workdir: Path, images: int = 64) -> list[tuple[str, str]]:
+def _inspected(
+    run: TrainRun, workdir: Path, weights: initial.Initial | None, images: int = 64
+) -> list[tuple[str, str]]:
     """Returns the facts of a run, or raises ConfigError for what cannot work."""
     config, dataset, built = run.config, run.dataset, run.program
     size = check.size_of(built.shapes)
     check.sizes(config, dataset)
     check.settings(config, run.steps, check.free_bytes(workdir), size)
-    batch = {
-        "image": jax.ShapeDtypeStruct((config.data.batch_size, *dataset.image_shape), "uint8"),
-        "label": jax.ShapeDtypeStruct((config.data.batch_size,), "int32"),
-    }
+    batch = check.batch_shapes(dataset.image_shape, config.data.batch_size)
     padded = meshes.round_up(config.eval.batch_size, run.mesh)
-    measured = {
-        "image": jax.ShapeDtypeStruct((padded, *dataset.image_shape), "uint8"),
-        "label": jax.ShapeDtypeStruct((padded,), "int32"),
-        "mask": jax.ShapeDtypeStruct((padded,), "bool"),
-    }
+    measured = check.batch_shapes(dataset.image_shape, padded)
     with check.explained("a training step cannot be built with these settings"):
         jax.eval_shape(built.train_step, built.shapes, batch)
     with check.explained("the metrics cannot be taken with these settings"):
@@ -188,7 +186,21 @@ def _inspected(run: TrainRun, workdir: Path, images: int = 64) -> list[tuple[str
     )
     for split in (dataset.train, dataset.test):
         check.images(split, config.data, images)
-    return list(check.facts(config, dataset, run.steps_per_epoch, size, run.mesh.size))
+    about = list(check.facts(config, dataset, run.steps_per_epoch, size, run.mesh.size))
+    if weights:
+        about += [("init", f"{config.init}: {weights.notes[0]}")]
+        about += [("", note) for note in weights.notes[1:]]
+    return about
+
+
+def _initial(run: TrainRun, workdir: Path) -> initial.Initial | None:
+    """Returns the weights to start from; None where they are drawn, or a checkpoint has them."""
+    started = np.array(checkpoint.latest_step(workdir / "checkpoints") is not None)
+    if not run.config.init or multihost_utils.broadcast_one_to_all(started):
+        return None
+    found = initial.load(run.config, run.program.shapes, run.dataset.image_shape, run.mesh)
+    check_init(workdir, found.origin)
+    return found
 
 
 def prepare(config: Config) -> TrainRun:
@@ -197,7 +209,7 @@ def prepare(config: Config) -> TrainRun:
     meshes.check_divisible(config.data.batch_size, mesh)
     dataset = data.load(config.data)
     steps_per_epoch = data.steps_per_epoch(dataset.train, config.data)
-    spec = build_spec(config, dataset.num_classes, steps_per_epoch)
+    spec = program.build_spec(config, dataset.num_classes, steps_per_epoch)
     with check.explained(f"{config.model.name} cannot take these images"):
         built = program.build(
             spec,
@@ -210,33 +222,19 @@ def prepare(config: Config) -> TrainRun:
     return TrainRun(config, dataset, mesh, built, steps_per_epoch)
 
 
-def build_spec(config: Config, num_classes: int, steps_per_epoch: int) -> TrainSpec:
-    """Returns what the steps of a run have in common; of the data it takes two numbers."""
-    rate = optim.schedule(config.optim, epochs=config.epochs, steps_per_epoch=steps_per_epoch)
-    settings = config.data.mix
-    mixes = settings.mixup or settings.cutmix or settings.label_smoothing
-    return TrainSpec(
-        model=models.build(config.model, num_classes),
-        optimizer=optim.build(config.optim, rate),
-        average=optim.build_average(config.optim),
-        loss=losses.build(config.loss),
-        regulariser=losses.build_regulariser(config.loss, num_classes),
-        mix=mix.build(settings, num_classes, config.data.repeats) if mixes else None,
-        mean=config.data.mean,
-        std=config.data.std,
-        seed=config.seed,
-    )
-
-
 def measure(
-    run: TrainRun, state: TrainState, split: data.Split, preemption: PreemptionHandler | None = None
+    run: TrainRun,
+    state: TrainState,
+    split: data.Split,
+    preemption: PreemptionHandler | None = None,
+    tell: Callable[[int, int], None] = lambda done, batches: None,
 ) -> Row | None:
     """Returns the accuracy, the loss and every metric of a split under the test transform.
 
-    Returns None if the run is asked to end meanwhile.
+    Returns None if the run is asked to end meanwhile. ``tell`` hears of each batch of how many.
     """
     state = _measured(run, state)
-    with contextlib.closing(_evaluation_batches(run, split)) as batches:
+    with contextlib.closing(_evaluation_batches(run, split, tell)) as batches:
         return evaluate.evaluate(
             run.program.init_tally(),
             state,
@@ -285,13 +283,15 @@ def _open_writer(
     workdir: Path,
     saved: tuple[TrainState, checkpoint.Notes, int] | None,
     images: digest.Description,
+    weights: initial.Initial | None,
 ) -> MetricWriter | NullWriter:
     if jax.process_index():
         return NullWriter()
     config = run.config
     last = -1 if saved is None else saved[2]
     if last < run.steps:
-        record_start(workdir, step=max(last, 0), images=images)
+        origin = weights.origin if weights and saved is None else None
+        record_start(workdir, step=max(last, 0), images=images, init=origin)
     wandb = open_wandb(config.log.wandb, workdir, dataclasses.asdict(config))
     return MetricWriter(workdir, last_step=last, wandb=wandb)
 
@@ -306,6 +306,9 @@ def _advance(
     """Takes every step that is left, and records and saves when it is time."""
     if saved is None:
         state, start = run.program.init_state(jax.random.key(run.config.seed)), 0
+        assert context.initial or not run.config.init, "read wherever there is no checkpoint"
+        if context.initial:
+            state = initial.begin(state, context.initial)
     else:
         state, notes, start = saved
         batches.set_state(notes.data)
@@ -388,7 +391,8 @@ def _record(
     plane = None
     for name, split in (("train", run.dataset.train), ("test", run.dataset.test)):
         start = time.perf_counter()
-        measured = measure(run, state, split, context.preemption)
+        tell = partial(context.display.measure, name)
+        measured = measure(run, state, split, context.preemption, tell)
         if measured is None:
             return None
         own = measured.pop("plane")
@@ -429,9 +433,10 @@ def _save(
 
 
 def _evaluation_batches(
-    run: TrainRun, split: data.Split
+    run: TrainRun, split: data.Split, tell: Callable[[int, int], None]
 ) -> Generator[dict[str, jax.Array], None, None]:
     size = run.config.eval.batch_size
-    padded = meshes.round_up(size, run.mesh)
-    for batch in data.evaluation_batches(split, run.config.data, size, padded):
+    padded, total = meshes.round_up(size, run.mesh), -(-split.size // size)
+    for done, batch in enumerate(data.evaluation_batches(split, run.config.data, size, padded)):
+        tell(done, total)
         yield meshes.put_batch(batch, run.mesh)

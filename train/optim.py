@@ -20,6 +20,11 @@ Average = Callable[[Any, Any, jax.Array], Any]
 def schedule(config: OptimConfig, *, epochs: int, steps_per_epoch: int) -> optax.Schedule:
     """Returns the learning rate of each step: linear to ``lr``, then a cosine or stairs.
 
+    The warm-up of n steps begins at ``warmup_lr``, and step n has ``lr``. With ``warmup_lr`` 0 the
+    first update fills the momentum and the statistics of BatchNorm, and moves no weight: so it is
+    in the recipes of flax (examples/imagenet) and big_vision. timm begins at 1e-6, which DeiT's
+    configs have, and Goyal et al. (2017, section 2.2) at the rate of a single worker.
+
     Args:
       config: of the optimiser. The cosine reaches ``final_lr`` at the end of the run; the stairs
         hold ``lr`` for the first epoch after the warm-up and go down at the end of each.

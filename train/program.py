@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from train import checkpoint, evaluate
+from train import checkpoint, evaluate, losses, models, optim
 from train import mesh as meshes
+from train.config import Config
+from train.data import mix
 from train.step import TrainSpec, TrainState, init_state, predict, predict_layers, train_step
 
 
@@ -85,6 +87,50 @@ def build(
             partial(_features, spec), in_shardings=(whole, parts), out_shardings=whole
         ),
     )
+
+
+def build_spec(config: Config, num_classes: int, steps_per_epoch: int) -> TrainSpec:
+    """Returns what the steps of a run have in common; of the data it takes two numbers."""
+    rate = optim.schedule(config.optim, epochs=config.epochs, steps_per_epoch=steps_per_epoch)
+    settings = config.data.mix
+    mixes = settings.mixup or settings.cutmix or settings.label_smoothing
+    return TrainSpec(
+        model=models.build(config.model, num_classes),
+        optimizer=optim.build(config.optim, rate),
+        average=optim.build_average(config.optim),
+        loss=losses.build(config.loss),
+        regulariser=losses.build_regulariser(config.loss, num_classes),
+        mix=mix.build(settings, num_classes, config.data.repeats) if mixes else None,
+        mean=config.data.mean,
+        std=config.data.std,
+        seed=config.seed,
+    )
+
+
+def restore(
+    config: Config, reader: Any, step: int, mesh: Any, image_shape: tuple[int, ...]
+) -> tuple[TrainSpec, TrainState]:
+    """Returns the spec of a run, and the state of one of its checkpoints as the run measures it.
+
+    This is the average of the weights under ``eval.averaged``; whole on every device.
+
+    Args:
+      config: of the run.
+      reader: of its checkpoints, from ``checkpoint.open_reader``.
+      step: of the checkpoint.
+      mesh: the devices, which need not be those of the run.
+      image_shape: of the images that the network was made for.
+
+    Raises:
+      DamagedRunError: the checkpoint is damaged.
+    """
+    classes = checkpoint.saved_classes(reader, step)
+    spec = build_spec(config, classes, steps_per_epoch=1)
+    built = build(spec, mesh, image_shape=image_shape, num_classes=classes, layers=False, blocks=1)
+    state = checkpoint.read(reader, step, built.shapes, built.inspect)
+    state = built.gather(state.averaged if config.eval.averaged else state)
+    # What is not needed for features would stay in memory as long as the network does.
+    return spec, state._replace(opt_state=(), ema={})
 
 
 def _features(

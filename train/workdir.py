@@ -4,8 +4,8 @@
 - ``lock``: held by the one process at work here. The lock is the kernel's: it ends
   with the process.
 - ``run.json``: a list with an entry for each start of the training, since a run may be stopped on
-  one machine and continued on another: versions, devices, and a description of the images, which
-  is compared at the next start.
+  one machine and continued on another: versions, devices, the weights that it started from, and a
+  description of the images, which is compared at the next start.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from typing import Any, TextIO
 import jax
 
 from train import local
-from train.config import FREE, Config, ConfigError, flatten
+from train.config import FREE, Config, ConfigError, flatten, flatten_stored
 from train.data import digest
 from train.errors import DamagedRunError, LockedError
 from vci_jax.errors import VCIError
@@ -128,7 +128,7 @@ def read_rows(path: Path) -> dict[int, dict[str, Any]]:
 
 
 def _refuse_differences(ours: dict[str, Any], theirs: dict[str, Any], workdir: Path) -> None:
-    new, old = flatten(ours), flatten(theirs)
+    new, old = flatten(ours), flatten_stored(theirs)
     fields = [
         key
         for key in sorted(new | old)
@@ -186,15 +186,24 @@ def _opened(path: Path) -> TextIO:
 _PACKAGES = ("vci_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
-def record_start(workdir: Path, *, step: int, images: digest.Description | None = None) -> None:
+def record_start(
+    workdir: Path,
+    *,
+    step: int,
+    images: digest.Description | None = None,
+    init: dict[str, Any] | None = None,
+) -> None:
     """Adds this process to ``run.json``.
 
     Args:
       workdir: of the run.
       step: after which it begins.
       images: the description of its data set.
+      init: the origin of the weights that it starts from, with their ``sha256``.
     """
-    entry = describe() | {"step": step} | ({"images": images} if images else {})
+    entry = describe() | {"step": step}
+    entry |= {"images": images} if images else {}
+    entry |= {"init": init} if init else {}
     write_json(workdir / "run.json", [*_starts(workdir), entry])
 
 
@@ -223,6 +232,20 @@ def check_images(workdir: Path, images: digest.Description, *, allowed: bool) ->
         raise ConfigError(
             f"{said} Put the images back, choose another directory, or go on with these: "
             "--data.allow-changes."
+        )
+
+
+def check_init(workdir: Path, init: dict[str, Any]) -> None:
+    """Compares weights with those that an earlier start of the run began with, if any did.
+
+    Raises:
+      ConfigError: they are others.
+    """
+    noted = [entry["init"] for entry in _starts(workdir) if isinstance(entry.get("init"), dict)]
+    if noted and noted[-1].get("sha256") != init["sha256"]:
+        raise ConfigError(
+            f"the weights of --init are not those that the run in {workdir} began with "
+            f"({noted[-1]}): put them back, or choose another directory."
         )
 
 

@@ -36,7 +36,8 @@ class Encoder(NamedTuple):
       mesh: the devices.
       data: test transform: ``image_size``, ``resize``, ``mean`` and ``std``; each task replaces its
         ``source``.
-      interpolation: filter of the transform.
+      interpolation: filter of the transform of a network that is no run; ``data`` has that of a
+        run.
       peak: largest value of the pixels that the network was trained on.
       identity: of weights and transform; equal identities mean equal features.
       trained_on: source of the pretraining images, as in ``train.data``; "" if unknown.

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from probes.encoders import unwrap
 from probes.encoders.config import TransferConfig
 from probes.encoders.encoder import Encoder, describe_transform, transform
 from probes.encoders.function import host_encoder
 from probes.encoders.identity import digest_arrays
 from train.config import ConfigError
+from train.models import unwrap
 from train.models.weights import StateDictError
 
 RANDOM = "random"

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from probes.encoders import identity
 from probes.encoders.config import TransferConfig
 from probes.encoders.encoder import Encoder, Outputs, describe_transform
-from train import checkpoint, loop, program
+from train import checkpoint, program
 from train import mesh as meshes
 from train.config import Config, ConfigError, DataConfig
 from train.data.arrays import DIGITS_PEAK
@@ -41,16 +41,8 @@ def load(workdir: Path, options: TransferConfig) -> Encoder:
         raise ConfigError(f"{workdir} has no checkpoints; train it first.")
     with checkpoint.open_reader(workdir / "checkpoints") as reader:
         step = _step(reader, workdir, config, options)
-        classes = checkpoint.saved_classes(reader, step)
-        task = loop.build_spec(config, classes, steps_per_epoch=1)
         shape = (data.image_size, data.image_size, len(data.mean))
-        built = program.build(
-            task, mesh, image_shape=shape, num_classes=classes, layers=False, blocks=1
-        )
-        state = checkpoint.read(reader, step, built.shapes, built.inspect)
-    state = built.gather(state.averaged if config.eval.averaged else state)
-    # Keeps only what features need: the rest would stay in memory with the network.
-    state = state._replace(opt_state=(), ema={})
+        task, state = program.restore(config, reader, step, mesh, shape)
     whole, parts = meshes.replicated(mesh), meshes.split(mesh)
     features = jax.jit(
         lambda state, images: predict(task, state, images)[1],
@@ -65,7 +57,7 @@ def load(workdir: Path, options: TransferConfig) -> Encoder:
     identity_fields = {
         "variables": identity.digest_arrays(state.variables),
         "model": dataclasses.asdict(config.model),
-        "transform": describe_transform(data, "bilinear"),
+        "transform": describe_transform(data, data.interpolation),
     }
     row = next((r for r in _test_rows(workdir) if r["step"] == step), {})
     peak = DIGITS_PEAK if config.data.source == "digits" and len(data.mean) == 1 else 255
@@ -74,7 +66,7 @@ def load(workdir: Path, options: TransferConfig) -> Encoder:
         directory=workdir,
         features=partial(features, state),
         outputs=partial(outputs, state),
-        num_classes=classes,
+        num_classes=state.head[1].shape[0],
         mesh=mesh,
         data=data,
         identity=identity_fields,
@@ -100,6 +92,7 @@ def _transform(workdir: Path, data: DataConfig, options: TransferConfig) -> Data
     return DataConfig(
         image_size=side,
         resize=resize,
+        interpolation=data.interpolation,
         mean=data.mean,
         std=data.std,
         data_dir=options.data_dir or data.data_dir,

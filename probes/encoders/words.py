@@ -10,6 +10,7 @@ from probes.encoders.config import TransferConfig
 from probes.encoders.encoder import Encoder, place, transform
 from train import mesh as meshes
 from train.config import ConfigError
+from train.models import public
 
 # Example: description. The help, the error and the documentation list these.
 KINDS = {
@@ -40,13 +41,13 @@ def load(word: str, options: TransferConfig) -> Encoder:
     if colon and kind in _LOADERS:
         return _LOADERS[kind](rest, options)
     name, equals, path = word.partition("=")
-    if equals and name in checkpoint.NETWORKS:
+    if equals and name in public.NETWORKS:
         return checkpoint.load(name, Path(path).expanduser(), options)
     own = Path(word).expanduser()
     if own.is_dir():
         return run.load(own, options)
-    if word in checkpoint.NETWORKS:
-        raise ConfigError(f"{word} is the name of a network. {checkpoint.where(word)}")
+    if word in public.NETWORKS:
+        raise ConfigError(f"{word} is the name of a network. {public.where(word)}")
     if own.is_file():
         raise ConfigError(
             f"{word} is a file: say what it is, as in resnet50={word}.\n{list_kinds()}"

@@ -9,8 +9,10 @@ from probes import figures
 from probes.analysis import cohorts, correlation, runs
 from probes.analysis.resampling import ResamplingPlan
 from probes.analysis.runs import Run
+from probes.figures import curves
 from probes.transfer import escape
 from train import local
+from train.config import flatten
 from vci_jax.probe import selection
 
 
@@ -49,7 +51,10 @@ def draw(trainings: list[Run], out: Path, epoch: float | None) -> list[Path]:
     made = {
         "figure1_within_parts": figures.within_parts(trainings, "train"),
         "figure2_spectra": figures.spectra(trainings, "train", epoch),
-        "figure3_train": figures.metric_curves(trainings, "train"),
+        **{
+            f"{name}_train": figures.metric_curves(members, "train")
+            for name, members in _exhibits(trainings).items()
+        },
         "figure6_vci": figures.train_and_test(trainings, ("vci",)),
         "figure8_others": figures.train_and_test(trainings, others),
     }
@@ -69,6 +74,19 @@ def draw(trainings: list[Run], out: Path, epoch: float | None) -> list[Path]:
             stem = f"penalties_{escape.stem(run.name)}"
             made[stem] = figures.validation_curves(chosen, selection.VALUES)
     return [path for stem, figure in made.items() for path in figures.save_both(figure, out / stem)]
+
+
+def _exhibits(trainings: list[Run]) -> dict[str, list[Run]]:
+    """Returns the runs of figure 4 (ResNets on ImageNet), 5 (ViTs), and 3 (all others)."""
+    members: dict[str, list[Run]] = {}
+    for run in trainings:
+        source = str(flatten(run.config).get("data.source", ""))
+        if curves.architecture(run).startswith(("deit", "_vit")):
+            name = "figure5"
+        else:
+            name = "figure4" if "imagenet" in source.lower() else "figure3"
+        members.setdefault(name, []).append(run)
+    return dict(sorted(members.items()))
 
 
 def notes(trainings: list[Run]) -> list[str]:

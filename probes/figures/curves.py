@@ -18,6 +18,8 @@ from probes.transfer import escape
 def metric_curves(runs: Sequence[Run], split: str) -> Figure:
     """Returns the four metrics of a split against epoch (figures 3, 4, 5).
 
+    Runs of one architecture share four panels; each further architecture has a column of its own.
+
     Args:
       runs: a line each.
       split: ``"train"`` in the paper.
@@ -26,18 +28,31 @@ def metric_curves(runs: Sequence[Run], split: str) -> Figure:
       ValueError: there are no runs.
     """
     _check(runs)
-    figure = style.figure(style.PAGE, 4.3)
-    panels = figure.subplots(2, 2, sharex=True)
+    columns = list(dict.fromkeys(map(architecture, runs)))
+    if len(columns) == 1:
+        figure = style.figure(style.PAGE, 4.3)
+        panels = figure.subplots(2, 2, sharex=True)
+        places = [(axes, metric, "") for axes, metric in zip(panels.flat, METRICS, strict=True)]
+    else:
+        figure = style.figure(max(style.PAGE, 2.6 * len(columns)), 7.6)
+        panels = figure.subplots(len(METRICS), len(columns), sharex="col", sharey="row")
+        places = [(panels[i, j], metric, column) for i, metric in enumerate(METRICS)
+                  for j, column in enumerate(columns)]  # fmt: skip
     entries = []
-    for axes, metric in zip(panels.flat, METRICS, strict=True):
-        style.panel(
-            axes, f"{style.title(metric)}, {style.text(split, 12)}", style.direction(metric)
-        )
-        entries += _curves(axes, runs, metric, split)
+    for axes, metric, column in places:
+        title = style.text(f"{column}, {split}" if column else split, 24)
+        style.panel(axes, f"{style.title(metric)}, {title}", style.direction(metric))
+        entries += _curves(axes, runs, metric, split, column)
     for axes in panels[-1]:
         axes.set_xlabel("Epoch", fontsize=style.TEXT)
     style.legend(figure, entries)
     return figure
+
+
+def architecture(run: Run) -> str:
+    """Returns the name of a run's network, "" if its config does not say."""
+    model = run.config.get("model")
+    return str(model.get("name", "")) if isinstance(model, dict) else ""
 
 
 def train_and_test(runs: Sequence[Run], metrics: Sequence[str]) -> Figure:
@@ -71,12 +86,19 @@ def _check(runs: Sequence[Run]) -> None:
         raise ValueError("there are no runs to draw; give work directories that have rows.")
 
 
-def _curves(axes: Axes, runs: Sequence[Run], metric: str, split: str) -> list[tuple[str, Line2D]]:
-    """Draws the finite values, on a logarithmic axis the positive ones; returns lines and names."""
+def _curves(
+    axes: Axes, runs: Sequence[Run], metric: str, split: str, column: str = ""
+) -> list[tuple[str, Line2D]]:
+    """Draws the finite values, on a logarithmic axis the positive ones; returns lines and names.
+
+    With a column, only the runs of this architecture; the look of a run is that among all.
+    """
     scale = style.LABELS[metric].scale if metric in style.LABELS else "linear"
     names = style.names([run.name for run in runs])
     drawn, entries = [], []
     for index, (name, run) in enumerate(zip(names, runs, strict=True)):
+        if column and architecture(run) != column:
+            continue
         epochs, values = run.curve(metric, split)
         points = [(e, v) for e, v in zip(epochs, values, strict=True) if scale == "linear" or v > 0]
         if points:

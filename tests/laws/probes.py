@@ -567,7 +567,7 @@ EXEMPT_MODULES = {
         "page", "figures", "analysis.tables", "transfer.escape")), _TEXT),
     **dict.fromkeys((f"probes.{name}" for name in (
         "encoders.encoder", "encoders.run", "encoders.words", "encoders.checkpoint",
-        "encoders.unwrap", "encoders.function", "encoders.libraries", "transfer.features",
+        "encoders.function", "encoders.libraries", "transfer.features",
         "transfer.task_features", "transfer.tasks", "transfer.runner", "ranking.runner")),
         _IMAGES),
     "probes.encoders.identity": "digests of bytes, which must change with byte order and type",

@@ -9,18 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from weight_files import read_tree, write_pth, write_safetensors
+from weight_files import drawn, read_tree, small_networks, write_pth, write_safetensors
 
 from probes import __main__ as entry
 from probes import encoders
-from probes.encoders import checkpoint, unwrap, words
+from probes.encoders import run, words
 from probes.encoders.config import TransferConfig
-from probes.encoders.encoder import bicubic
+from probes.encoders.encoder import bicubic, describe_transform
 from probes.transfer import runner, task_features
 from probes.transfer.tasks import Task
 from train import models
-from train.config import ConfigError, ModelConfig
-from train.models import weights
+from train.config import ConfigError, DataConfig, ModelConfig
+from train.models import public, unwrap, weights
 from train.models.weights import StateDictError
 from vci_jax.probe import selection
 
@@ -30,27 +30,8 @@ OPTIONS = TransferConfig()
 
 @pytest.fixture(autouse=True)
 def _small_networks(monkeypatch):
-    """Two more words, for networks that compile fast; whatever holds for them holds for all."""
-    networks = checkpoint.NETWORKS | {
-        "vit_nano": (checkpoint._VIT, "_vit_nano", 16, (2,)),
-        "resnet6": (checkpoint._RESNET, "_resnet6", 128, (1, 1)),
-    }
-    monkeypatch.setattr(checkpoint, "NETWORKS", networks)
+    monkeypatch.setattr(public, "NETWORKS", small_networks())
     monkeypatch.setattr(weights.files, "read_tree", read_tree)
-
-
-def drawn(word, classes=5, side=32):
-    """Random tensors by torch's names for a network of one of the words."""
-    _, name, _, _ = checkpoint.NETWORKS[word]
-    model = models.build(ModelConfig(name=name), classes)
-    shapes = weights.shapes(model, (side, side, 3))
-    rng = np.random.default_rng(0)
-    drawn = {}
-    for name, shape in shapes.items():
-        scale = 1 / np.sqrt(max(np.prod(shape[1:]), 1)) if len(shape) > 1 else 0.1
-        values = scale * rng.normal(size=shape)
-        drawn[name] = np.float32(np.abs(values) + 0.5 if name.endswith("var") else values)
-    return drawn
 
 
 def load(word, path, **options):
@@ -67,7 +48,7 @@ def on_mesh(encoder, images=IMAGES):
 def test_features_are_those_of_the_network_on_normalised_pixels(word, tmp_path):
     tensors = drawn(word)
     encoder = load(word, write_safetensors(tmp_path / "w.safetensors", tensors))
-    family, name, dim, _ = checkpoint.NETWORKS[word]
+    family, name, dim, _ = public.NETWORKS[word]
     model = models.build(ModelConfig(name=name), 5)
     variables = weights.fill(tensors, model, (32, 32, 3), "w")
     pixels = (np.float32(IMAGES) - np.float32(family.mean)) / np.float32(family.std)
@@ -132,7 +113,7 @@ def test_half_precision_is_read_as_it_is(write, dtype, tmp_path):
 def test_without_a_head_there_are_no_logits(word, tmp_path):
     """The features are the same; a head of another number of classes is taken as it is."""
     tensors, other = drawn(word), drawn(word, classes=7)
-    head = checkpoint.NETWORKS[word][0].head
+    head = public.NETWORKS[word][0].head
     body = {name: value for name, value in tensors.items() if not name.startswith(f"{head}.")}
     headless = load(word, write_pth(tmp_path / "body.pth", body))
     whole = load(word, write_pth(tmp_path / "whole.pth", tensors))
@@ -167,10 +148,10 @@ def test_positions_move_to_another_grid(tmp_path):
     tensors["pos_embed"][:, 1:] = 0.25
     path = write_pth(tmp_path / "w.pth", tensors)
     assert load("vit_nano", path).data.image_size == 64
-    moved, note = checkpoint._on_grid(tensors, 96, 16)
-    assert moved["pos_embed"].shape == (1, 37, 16)
-    np.testing.assert_array_equal(moved["pos_embed"][:, 0], tensors["pos_embed"][:, 0])
-    np.testing.assert_allclose(moved["pos_embed"][:, 1:], 0.25, rtol=1e-6)
+    moved, note = public.move_positions(tensors["pos_embed"][0], (4, 4), (6, 6))
+    assert moved.shape == (37, 16)
+    np.testing.assert_array_equal(moved[0], tensors["pos_embed"][0, 0])
+    np.testing.assert_allclose(moved[1:], 0.25, rtol=1e-6)
     encoder = load("vit_nano", path, image_size=96)
     assert note in encoder.notes
     assert (encoder.data.image_size, encoder.data.resize) == (96, round(71 * 1.5))
@@ -183,15 +164,15 @@ def test_positions_move_to_another_grid(tmp_path):
 def test_positions_are_those_of_torchs_resampling():
     torch = pytest.importorskip("torch", reason="compares with torch where it is installed")
     rng = np.random.default_rng(0)
-    for old, new in ((14, 24), (24, 14), (4, 6)):
-        position = rng.normal(size=(1, old * old + 1, 8)).astype(np.float32)
-        moved, _ = checkpoint._on_grid({"pos_embed": position}, 16 * new, 16)
-        grid = torch.tensor(position[:, 1:]).reshape(1, old, old, 8).permute(0, 3, 1, 2)
+    for old, new in (((14, 14), (24, 24)), ((24, 24), (14, 14)), ((4, 4), (6, 3))):
+        position = rng.normal(size=(old[0] * old[1] + 1, 8)).astype(np.float32)
+        moved, _ = public.move_positions(position, old, new)
+        grid = torch.tensor(position[1:]).reshape(1, *old, 8).permute(0, 3, 1, 2)
         expected = torch.nn.functional.interpolate(
-            grid, size=(new, new), mode="bicubic", antialias=True, align_corners=False
+            grid, size=new, mode="bicubic", antialias=True, align_corners=False
         )
-        expected = expected.permute(0, 2, 3, 1).reshape(1, -1, 8).numpy()
-        np.testing.assert_allclose(moved["pos_embed"][:, 1:], expected, atol=1e-5)
+        expected = expected.permute(0, 2, 3, 1).reshape(-1, 8).numpy()
+        np.testing.assert_allclose(moved[1:], expected, atol=1e-5)
 
 
 def refused(word, path, match):
@@ -222,10 +203,10 @@ def test_what_cannot_be_loaded_says_why(tmp_path):
 @pytest.mark.parametrize("word", ["resnet18", "resnet50", "vit_ti"])
 def test_another_architecture_is_recognised(word):
     """By the names and shapes of its tensors alone."""
-    _, name, _, _ = checkpoint.NETWORKS[word]
+    _, name, _, _ = public.NETWORKS[word]
     shapes = weights.shapes(models.build(ModelConfig(name=name), 1000), (224, 224, 3))
     tensors = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
-    assert f"it is a {word}" in checkpoint.likely_cause(tensors)
+    assert f"it is a {word}" in public.likely_cause(tensors)
 
 
 def test_a_mismatch_is_short_and_has_a_cause(tmp_path):
@@ -239,7 +220,7 @@ def test_a_mismatch_is_short_and_has_a_cause(tmp_path):
 
 def test_causes_by_names():
     def cause(*names, shape=(64, 64, 3, 3)):
-        return checkpoint.likely_cause(dict.fromkeys(names, np.zeros(shape, np.float32)))
+        return public.likely_cause(dict.fromkeys(names, np.zeros(shape, np.float32)))
 
     assert "Hugging Face" in cause("vit.embeddings.patch_embeddings.projection.weight")
     assert "torchvision:vit_b_16" in cause("conv_proj.weight")
@@ -412,6 +393,17 @@ def test_saved_features_must_be_those_of_the_images(photos, tmp_path):
     (folder / "val.npz").unlink()
     with pytest.raises(ConfigError, match="no features of train and test"):
         make(task)
+
+
+def test_a_run_keeps_its_filter(tmp_path):
+    """The transform of its encoder, and the identity of its features, have it."""
+    for kind in ("bilinear", "bicubic"):
+        data = DataConfig(image_size=24, interpolation=kind)
+        found = run._transform(tmp_path, data, OPTIONS)
+        assert found.interpolation == kind
+        assert describe_transform(found, found.interpolation).get("interpolation") == (
+            None if kind == "bilinear" else "bicubic"
+        )
 
 
 def test_bicubic_is_that_of_torchvisions_transforms():

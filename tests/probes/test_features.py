@@ -17,7 +17,7 @@ from probes.encoders import run as encoder_of_run
 from probes.encoders.config import TransferConfig
 from probes.transfer import features, task_features
 from probes.transfer.tasks import Task
-from train import data, loop
+from train import data, program
 from train import mesh as meshes
 from train.config import ConfigError, DataConfig, EvalConfig
 from train.data import digest
@@ -258,7 +258,7 @@ def test_features_of_a_checkpoint_are_those_of_the_network(run, tmp_path):
     state = state._replace(batch_stats=jax.tree.map(moved, state.batch_stats))
     config = trained.config
     step = jax.jit(
-        lambda s, x: predict(loop.build_spec(config, 10, 9), s, x)[1],
+        lambda s, x: predict(program.build_spec(config, 10, 9), s, x)[1],
         device=None,
     )
     records = trained.dataset.test.records

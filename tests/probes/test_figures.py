@@ -57,6 +57,14 @@ def test_no_rows_is_an_error():
 RUNS = [loaded_run(f"cross_entropy_{i}") for i in range(8)]
 
 
+def trained(name, model, source="tfds:imagenet2012", rows=None):
+    """A run whose config says what was trained on what."""
+    return run(name, rows)._replace(config={"model": {"name": model}, "data": {"source": source}})
+
+
+VITS = [trained("tiny_a", "deit_ti"), trained("small", "deit_s"), trained("tiny_b", "deit_ti")]
+
+
 @pytest.fixture(scope="module")
 def published_figure():
     study = published.study()
@@ -101,6 +109,7 @@ FIGURES = {
     "one spectrum": (lambda: figures.spectra(RUNS[:1], "train"), style.COLUMN),
     "three spectra": (lambda: figures.spectra(RUNS[:3], "train"), style.PAGE),
     "metric_curves": (lambda: figures.metric_curves(RUNS, "train"), style.PAGE),
+    "figure 5": (lambda: figures.metric_curves(VITS, "train"), style.PAGE),
     "figure 6": (lambda: figures.train_and_test(RUNS, ("vci",)), style.PAGE),
     "figure 8": (lambda: figures.train_and_test(RUNS[:1], METRICS[1:]), style.PAGE),
     "validation_curve": (
@@ -247,6 +256,31 @@ def test_the_same_figure_is_the_same_file(tmp_path):
     png = (tmp_path / "a.png").read_bytes()
     assert png == (tmp_path / "b.png").read_bytes()
     assert int.from_bytes(png[16:20], "big") == 300 * style.COLUMN
+
+
+def test_each_architecture_has_a_column():
+    """With its own runs alone, which look the same in every panel."""
+    figure = figures.metric_curves(VITS, "train")
+    assert len(figure.axes) == 2 * len(METRICS)
+    names = [[line.get_label() for line in axes.lines] for axes in figure.axes]
+    assert names == [["tiny_a", "tiny_b"], ["small"]] * len(METRICS)
+    assert "deit_s" in figure.axes[1].get_title(loc="left")
+    colours = {line.get_label(): line.get_color() for ax in figure.axes for line in ax.lines}
+    assert len(set(colours.values())) == 3
+
+
+def test_the_command_names_figures_3_to_5_by_what_they_show(tmp_path, monkeypatch):
+    """ViTs are figure 5, other networks on ImageNet figure 4, all others figure 3."""
+    runs = [*VITS, trained("mse", "resnet50"), trained("small_images", "resnet18", "tfds:cifar10")]
+    found = command._exhibits(runs)
+    assert {name: [one.name for one in members] for name, members in found.items()} == {
+        "figure3": ["small_images"],
+        "figure4": ["mse"],
+        "figure5": ["tiny_a", "small", "tiny_b"],
+    }
+    monkeypatch.setattr(figures, "save_both", lambda figure, stem: [stem])
+    drawn = {path.name for path in command.draw(runs, tmp_path, None)}
+    assert {f"figure{number}_train" for number in (3, 4, 5)} <= drawn
 
 
 def test_the_command_draws_a_run_that_was_killed(tmp_path, capsys):

@@ -12,7 +12,7 @@ from train.config import ConfigError, DataConfig
 from train.data import augment, policies
 from train.data.decode import UnreadableImage
 
-BILINEAR = Image.Resampling.BILINEAR
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 NOISE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 PHOTO = np.asarray(Image.fromarray(NOISE).resize((150, 90), Image.Resampling.BICUBIC))
 
@@ -78,13 +78,14 @@ def test_half_of_the_images_are_mirrored(stored, draws):
     assert abs(mirrored - draws / 2) < 5 * math.sqrt(draws / 4)
 
 
-def test_the_random_crop_resizes_its_box():
+@pytest.mark.parametrize("kind", FILTERS)
+def test_the_random_crop_resizes_its_box(kind):
     """Bytes and pixels alike: the drawn box, resized by Pillow, and then the flip."""
-    transform = training(crop="random_resized", image_size=24, flip=True)
+    transform = training(crop="random_resized", image_size=24, flip=True, interpolation=kind)
     for seed in range(20):
         rng = np.random.default_rng(seed)
         box = augment._random_box(150, 90, (0.08, 1.0), rng)
-        expected = np.asarray(Image.fromarray(PHOTO).resize((24, 24), BILINEAR, box=box))
+        expected = np.asarray(Image.fromarray(PHOTO).resize((24, 24), FILTERS[kind], box=box))
         if rng.random() < 0.5:
             expected = expected[:, ::-1]
         for stored in (PHOTO, png(PHOTO)):
@@ -245,6 +246,7 @@ def test_noise_beyond_the_range_of_a_pixel_is_clipped():
 # The test transform.
 
 
+@pytest.mark.parametrize("kind", FILTERS)
 @pytest.mark.parametrize(
     ("shape", "config", "resized"),
     [
@@ -257,16 +259,16 @@ def test_noise_beyond_the_range_of_a_pixel_is_clipped():
         ((300, 225), {"image_size": 28}, (32, 42)),
     ],
 )
-def test_the_test_transform_resizes_and_takes_the_centre(shape, config, resized):
+def test_the_test_transform_resizes_and_takes_the_centre(shape, config, resized, kind):
     """Torchvision's Resize and CenterCrop: (width, height) after the first, then 28 x 28.
 
     It is done in one go, so the filter's weights may be rounded differently, by one grey level.
     """
     image = np.asarray(Image.fromarray(NOISE).resize(shape[::-1], Image.Resampling.BICUBIC))
     left, top = round((resized[0] - 28) / 2), round((resized[1] - 28) / 2)
-    whole = np.asarray(Image.fromarray(image).resize(resized, BILINEAR), int)
+    whole = np.asarray(Image.fromarray(image).resize(resized, FILTERS[kind]), int)
     expected = whole[top : top + 28, left : left + 28]
-    transform = augment.test_transform(DataConfig(**config))
+    transform = augment.test_transform(DataConfig(**config, interpolation=kind))
     for stored in (image, png(image)):
         result = transform(stored)
         assert result.dtype == np.uint8
@@ -343,6 +345,7 @@ def test_grey_data_sets_have_one_channel():
     ("changes", "message"),
     [
         ({"crop": "random_resized"}, "set --data.image_size"),
+        ({"interpolation": "bicubic"}, "set --data.image_size"),
         ({"crop_padding": 4}, r"crop_padding is 4, but --data.crop is 'none'.*--data.crop pad"),
         ({"resize": 256}, r"--data.resize is 256.*image_size 0"),
         ({"resize": 200, "image_size": 224}, r"0 < image_size <= resize"),

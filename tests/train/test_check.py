@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_run
 from PIL import Image
 
 from train import __main__ as entry
-from train import check
+from train import check, loop
 from train.config import CheckpointConfig, Config, ConfigError, LogConfig, OptimConfig
 from train.errors import LockedError
 from train.workdir import owned
@@ -44,8 +45,46 @@ def test_a_check_shows_the_run_and_writes_nothing(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "1,437 to train on, 360 to measure; 8 x 8 x 1, 10 classes" in shown
     assert "22 an epoch, 1,760 in all, 440 updates" in shown
+    assert "with activations, of" in shown
     assert "No mistake was found" in shown
     assert not (tmp_path / "run").exists()
+
+
+def test_the_memory_of_a_step_counts_activations(monkeypatch):
+    """It grows with the batch, and an accelerator that has less is refused."""
+    run = loop.prepare(tiny_run.tiny_config())
+    monkeypatch.setattr(check, "_size", lambda count: f"{count:.0f} bytes")
+
+    def needed(rows):
+        ((title, value),) = check.step_memory(run.program, run.dataset.image_shape, rows)
+        assert title == "memory"
+        return int(value.split()[0])
+
+    small, large = needed(144), needed(1440)
+    # A stem of 8 channels over 8 x 8 positions is the least that is kept of an image for later.
+    images = (1440 - 144) // run.mesh.size
+    assert large - small > images * 8 * 8 * 8 * 4
+    assert small > check.size_of(run.program.shapes)
+    monkeypatch.setattr(check, "device_bytes", lambda: small - 1)
+    needed(144)
+    monkeypatch.setattr(check.jax, "default_backend", lambda: "gpu")
+    with pytest.raises(ConfigError, match=rf"takes {small} bytes .*lower --data.batch_size"):
+        needed(144)
+
+
+@pytest.mark.parametrize(
+    ("decay", "said"), [(0.0, None), (0.9, None), (0.9999, "still 99% what it began with")]
+)
+def test_an_average_that_is_mostly_its_start_is_named(decay, said):
+    """With a decay that leaves a hundredth of it: 66 updates."""
+    config = tiny_run.tiny_config(epochs=3, optim=OptimConfig(warmup_epochs=1, ema=decay))
+    dataset = loop.prepare(config).dataset
+    facts = dict(check.facts(config, dataset, 22, 1000, 1))
+    assert "66 updates" in facts["steps"]
+    assert (said in facts["average"]) if said else "average" not in facts
+    if said:
+        advised = float(facts["average"].split("--optim.ema ")[1].split()[0])
+        assert 0.009 < advised**66 <= 0.01
 
 
 def test_a_check_decodes_images_of_every_split(tmp_path, capsys):

@@ -50,6 +50,31 @@ def test_without_a_terminal_there_is_a_line_a_minute(monkeypatch):
     assert words == progress + " 640 images/s 12% waiting for data 3 min left"
 
 
+def test_a_metrics_pass_shows_how_far_it_is(monkeypatch):
+    """The first one from its beginning on, later ones once a minute."""
+    out, clock = io.StringIO(), [0.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
+    console = Console(file=out, width=120)
+    with display.TrainDisplay(steps=300, steps_per_epoch=100, console=console) as shown:
+        for split, batches in (("train", 100), ("test", 10)):
+            for done in range(batches):
+                shown.measure(split, done, batches)
+                clock[0] += 1.0
+        shown.record(_row("train", 0.25), _row("test", 0.25))
+        shown.step(1, {"loss": 1.0, "accuracy": 0.5})
+        before = out.getvalue()
+        for done in range(60):
+            shown.measure("train", done, 2000)
+            clock[0] += 1.0
+    lines = before.splitlines()[:3]
+    assert [" ".join(line.split()) for line in lines] == [
+        "measuring train: 0 of 100 batches",
+        "measuring train: 60 of 100 batches",
+        "measuring test: 0 of 10 batches",
+    ]
+    assert out.getvalue()[len(before) :] == "  measuring train: 50 of 2,000 batches\n"
+
+
 def test_the_summary_has_first_and_last_values():
     """Values that are not defined say so, and the command that draws is on one line."""
     out = io.StringIO()

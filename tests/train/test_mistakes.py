@@ -28,7 +28,7 @@ MISTAKES = {
     "--data.test-split test": "splits are fixed",
     "--data.batch-size 5000": "more than the 1437 training images",
     "--data.batch-size 60 --loss.cosine 0.1 --loss.cosine-group 7": "does not divide",
-    "--data.batch-size 40 --data.mix.mixup 0.2 --data.repeats 3": "a multiple of 6",
+    "--data.batch-size 40 --data.mix.mixup 0.2 --data.repeats 3": "a multiple of 32",
     "--data.repeats 100": "more than the 64 images of a batch",
     "--data.std 1 1 1": "one number for each channel",
     "--data.mean nan": "all must be finite",

@@ -44,6 +44,25 @@ def _minimise(config, gradients, start, *, rate=0.1):
         yield params
 
 
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_warm_up_from_zero_moves_no_weight_at_first(name):
+    """One update, not two; a warm-up from another rate moves it at once."""
+    moved = {}
+    for begin in (0.0, 1e-3):
+        config = OptimConfig(name=name, lr=0.1, warmup_epochs=1, warmup_lr=begin)
+        optimizer = optim.build(config, optim.schedule(config, epochs=3, steps_per_epoch=4))
+        params, gradient = jnp.asarray(2.0), jnp.asarray(1.0)
+        state = optimizer.init(params)
+        steps = []
+        for _ in range(2):
+            update, state = optimizer.update(gradient, state, params)
+            params = params + update
+            steps.append(float(update))
+        moved[begin] = steps
+    assert moved[0.0][0] == 0 != moved[0.0][1]
+    assert moved[1e-3][0] < 0
+
+
 def test_two_steps_by_hand():
     """g += wd p; v = m v + g; p -= lr (g + m v), as in torch."""
     config = OptimConfig(lr=0.1, momentum=0.9, weight_decay=0.01)

@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 
 from tools.compile.facts import Facts
-from train import loop, program
 from train import mesh as meshes
+from train import program
 from train.config import Config
 
 
 def lower(config: Config, mesh: Any, facts: Facts) -> dict[str, Callable[[], jax.stages.Lowered]]:
     """Returns the train step and the metrics step by name; each is lowered when it is called."""
     shape = (facts.side, facts.side, facts.channels)
-    task = loop.build_spec(config, facts.classes, facts.train // config.data.batch_size)
+    task = program.build_spec(config, facts.classes, facts.train // config.data.batch_size)
     built = program.build(
         task,
         mesh,

@@ -78,8 +78,8 @@ class _Training:
         if config.crop == "random_resized":
             photo = _photo(stored, self._mode)
             box = _random_box(photo.width, photo.height, config.crop_scale, rng)
-            return decode.resized(photo, box, (side, side), self._mode)
-        image = _centred(stored, side, side, self._mode)
+            return decode.resized(photo, box, (side, side), self._mode, config.interpolation)
+        image = _centred(stored, side, side, self._mode, config.interpolation)
         if config.crop == "pad" and config.crop_padding:
             return _shifted(_as_array(image), config.crop_padding, rng)
         return image
@@ -90,10 +90,10 @@ class _Test:
         _check(config)
         self._side = config.image_size
         self._short = config.resize or round(config.image_size * 256 / 224)
-        self._mode = _mode(config)
+        self._mode, self._filter = _mode(config), config.interpolation
 
     def __call__(self, stored: Stored) -> np.ndarray:
-        return _as_array(_centred(stored, self._short, self._side, self._mode))
+        return _as_array(_centred(stored, self._short, self._side, self._mode, self._filter))
 
 
 def _check(config: DataConfig) -> None:
@@ -107,6 +107,11 @@ def _check(config: DataConfig) -> None:
         raise ConfigError(
             f"--data.crop_padding is {config.crop_padding}, but --data.crop is {config.crop!r} "
             "and pads nothing; set --data.crop pad, or --data.crop_padding 0."
+        )
+    if config.interpolation != "bilinear" and not side:
+        raise ConfigError(
+            f"--data.interpolation is {config.interpolation!r}, but images keep their stored size; "
+            "set --data.image_size."
         )
     if config.resize and not 0 < side <= config.resize:
         raise ConfigError(
@@ -171,7 +176,9 @@ def _mirrored(image: Image.Image | np.ndarray) -> Image.Image | np.ndarray:
     return mirrored
 
 
-def _centred(stored: Stored, short: int, side: int, mode: decode.Mode) -> Image.Image | np.ndarray:
+def _centred(
+    stored: Stored, short: int, side: int, mode: decode.Mode, filter_: decode.Filter
+) -> Image.Image | np.ndarray:
     """Resizes the short side and keeps the centre, in one go; ``side`` 0 keeps all as stored."""
     if isinstance(stored, np.ndarray) and (
         not side or (side == short and stored.shape[:2] == (side, side))
@@ -188,7 +195,7 @@ def _centred(stored: Stored, short: int, side: int, mode: decode.Mode) -> Image.
     left, top = round((wide - side) / 2), round((high - side) / 2)
     across, down = width / wide, height / high
     box = (left * across, top * down, (left + side) * across, (top + side) * down)
-    return image.resize((side, side), Image.Resampling.BILINEAR, box=box)
+    return image.resize((side, side), decode.FILTERS[filter_], box=box)
 
 
 def _random_box(

@@ -52,6 +52,11 @@ _UPRIGHT = {
 }
 
 Mode = Literal["L", "RGB"]
+Filter = Literal["bilinear", "bicubic"]
+FILTERS: dict[Filter, Image.Resampling] = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
 Box = tuple[float, float, float, float]
 """``(left, top, right, bottom)`` in pixels; right and bottom are outside."""
 
@@ -102,11 +107,13 @@ def decode(data: bytes, mode: Mode) -> Image.Image:
     return pixels(read(data), mode)
 
 
-def resized(photo: Photo, box: Box, size: tuple[int, int], mode: Mode) -> Image.Image:
+def resized(
+    photo: Photo, box: Box, size: tuple[int, int], mode: Mode, filter_: Filter = "bilinear"
+) -> Image.Image:
     """Returns what is in a box, resized to ``(width, height)``, for use once on a new ``Photo``.
 
-    The filter is Pillow's bilinear one, which averages where it shrinks. At the edge of the box it
-    sees the pixels outside.
+    The filter is Pillow's, which averages where it shrinks. At the edge of the box it sees the
+    pixels outside.
 
     Raises:
       UnreadableImage: as ``pixels``.
@@ -122,7 +129,7 @@ def resized(photo: Photo, box: Box, size: tuple[int, int], mode: Mode) -> Image.
         if drafted is not None:  # (mode, box of the whole image in the pixels to come)
             shrink = full / drafted[1][2]
     box = (left / shrink, top / shrink, right / shrink, bottom / shrink)
-    part = _converted(image, mode).resize((width, height), Image.Resampling.BILINEAR, box=box)
+    part = _converted(image, mode).resize((width, height), FILTERS[filter_], box=box)
     return _upright(part, orientation)
 
 

@@ -8,11 +8,12 @@ As in timm, one draw holds for the whole batch: lam, the box, and which of the t
 Pixels are mixed as float32 before they are normalised, which gives the same as after: the shares
 of two images add up to 1 in every pixel, so the normalisation's offset passes through.
 
-Partners are neighbours. timm pairs a batch with its reverse, which sends every image to another
-device; here a block of ``2 * repeats`` images is reversed in itself, so nothing leaves a device
-that holds whole blocks, and the number of devices changes nothing. Since the order of the images
-is random, this pairing is as random as any. With repeated augmentation a block holds two
-images, ``repeats`` versions of each in a row, and none is mixed with itself.
+Partners are near. timm pairs a batch with its reverse, which sends every image to another device;
+here the partner lies in a small block of consecutive images, so nothing leaves a device that holds
+whole blocks, and the number of devices changes nothing. Since the order of the images is random,
+this pairing is as random as any. With repeated augmentation a batch holds ``repeats`` versions of
+an image in a row. No two versions are mixed with each other, nor with versions of one other image:
+in timm they lie on different devices, whose batches are paired each in itself.
 
 References: Zhang et al., mixup, ICLR 2018; Yun et al., CutMix, ICCV 2019, Eq. 1-2; Szegedy et al.,
 Rethinking the Inception architecture, CVPR 2016 (label smoothing).
@@ -60,10 +61,12 @@ def _mix(config: MixConfig, num_classes: int, repeats: int, key: jax.Array, batc
         return {**batch, "target": targets}
     images = batch["image"].astype(jnp.float32)
     size, height, width, _ = images.shape
-    if size % (2 * repeats):
+    block = 2 * _side(repeats) ** 2
+    if size % block:
         raise ConfigError(
-            f"--data.mix pairs images in blocks of {2 * repeats} (2 x --data.repeats), which do "
-            f"not divide a batch of {size}; make --data.batch_size a multiple of {2 * repeats}."
+            f"--data.mix pairs images in blocks of {block} where --data.repeats is {repeats}, and "
+            f"a batch of {size} has no whole number of them; make --data.batch_size a multiple of "
+            f"{block}."
         )
     share, pixel_share = _draw_shares(config, key, height, width)
     pixel_share = pixel_share[:, :, None]
@@ -79,9 +82,21 @@ def _smoothed(labels: jax.Array, num_classes: int, smoothing: float) -> jax.Arra
     return (1 - smoothing) * onehot + smoothing / num_classes
 
 
+def _side(repeats: int) -> int:
+    """Returns q of the pairing: at least ``repeats + 1``, unless there is one version of each."""
+    return 1 if repeats == 1 else 2 ** repeats.bit_length()
+
+
 def _partners(rows: jax.Array, repeats: int) -> jax.Array:
-    blocks = rows.reshape(-1, 2 * repeats, *rows.shape[1:])
-    return blocks[:, ::-1].reshape(rows.shape)
+    """Returns the partner of each row.
+
+    Within a block of two squares of q x q rows, row (a, b) of one has row (b, a) of the other.
+    These lie at least 2q - 1 places apart. The partners of rows d < q places apart are dq places
+    apart, or q (q - d) - 1 where the first two lie on two lines: at least q for d < q - 1.
+    """
+    side = _side(repeats)
+    blocks = rows.reshape(-1, 2, side, side, *rows.shape[1:])
+    return blocks[:, ::-1].swapaxes(2, 3).reshape(rows.shape)
 
 
 def _draw_shares(

@@ -322,7 +322,8 @@ def start(workdir, log, init, devices, **variables):
     --init {init}"""
     command = [sys.executable, __file__, "digits", str(workdir), *options.split()]
     command += ["--mesh.distributed"] if variables else []
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(ROOT)}
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": paths}
     with open(log, "wb") as stream:
         return subprocess.Popen(
             command, env=environment | variables, stdout=stream, stderr=stream, cwd=ROOT

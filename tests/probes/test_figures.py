@@ -59,7 +59,9 @@ RUNS = [loaded_run(f"cross_entropy_{i}") for i in range(8)]
 
 def trained(name, model, source="tfds:imagenet2012", rows=None):
     """A run whose config says what was trained on what."""
-    return run(name, rows)._replace(config={"model": {"name": model}, "data": {"source": source}})
+    return loaded_run(name, rows)._replace(
+        config={"model": {"name": model}, "data": {"source": source}}
+    )
 
 
 VITS = [trained("tiny_a", "deit_ti"), trained("small", "deit_s"), trained("tiny_b", "deit_ti")]

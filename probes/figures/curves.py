@@ -44,7 +44,7 @@ def metric_curves(runs: Sequence[Run], split: str) -> Figure:
         style.panel(axes, f"{style.title(metric)}, {title}", style.direction(metric))
         entries += _curves(axes, runs, metric, split, column)
     for axes in panels[-1]:
-        axes.set_xlabel("Epoch", fontsize=style.TEXT)
+        style.epochs(axes)
     style.legend(figure, entries)
     return figure
 
@@ -76,7 +76,7 @@ def train_and_test(runs: Sequence[Run], metrics: Sequence[str]) -> Figure:
             style.panel(axes, f"{style.title(metric)}, {split}", style.direction(metric))
             entries += _curves(axes, runs, metric, split)
     for axes in panels[-1]:
-        axes.set_xlabel("Epoch", fontsize=style.TEXT)
+        style.epochs(axes)
     style.legend(figure, entries)
     return figure
 

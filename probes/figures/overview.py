@@ -44,8 +44,9 @@ def collapse_curves(rows: Sequence[Row]) -> Figure:
         _decorate(axes, style.title(metric), style.LABELS[metric].downwards)
         _limits(axes, metric, scale)
         _label(axes, {split: end for split, end in ends.items() if end is not None})
-        if index >= 2:
-            axes.set_xlabel("Epoch")
+        style.epochs(axes, size=10)
+        if index < 2:
+            axes.set_xlabel("")
     return figure
 
 

@@ -35,7 +35,7 @@ def within_parts(runs: Sequence[Run], split: str) -> Figure:
     entries: list[tuple[str, Line2D]] = []
     for axes, name, run in zip(panels, _names(runs), runs, strict=True):
         style.panel(axes, f"{name}, {style.text(split, 12)}", "within-class variability")
-        axes.set_xlabel("Epoch", fontsize=style.TEXT)
+        style.epochs(axes)
         drawn = []
         for index, (part, label) in enumerate(_PARTS.items()):
             epochs, values = run.curve(part, split)

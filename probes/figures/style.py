@@ -17,7 +17,7 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Figure
 from matplotlib.lines import Line2D as Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from probes.transfer import escape
 from vci_jax import METRICS
@@ -129,6 +129,12 @@ def panel(axes: Axes, title: str, note: str = "") -> None:
     for name, spine in axes.spines.items():
         spine.set_visible(name in ("left", "bottom"))
         spine.set_linewidth(0.6)
+
+
+def epochs(axes: Axes, size: float = TEXT) -> None:
+    """Names the axis of epochs, whose ticks are whole numbers."""
+    axes.set_xlabel("Epoch", fontsize=size)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def direction(metric: str) -> str:

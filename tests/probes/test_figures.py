@@ -48,6 +48,16 @@ def test_undefined_and_single_values_are_drawn_around(tmp_path):
     assert figures.save(figure, tmp_path / "new" / "figure.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.parametrize("draw", [figures.collapse_curves, None], ids=["one run", "runs"])
+def test_epochs_are_whole_numbers(draw):
+    """A run of two epochs has no tick at half of one."""
+    rows = epoch_rows(epochs=3)
+    runs = [loaded_run("short", rows)]
+    figure = draw(rows) if draw else figures.metric_curves(runs, "train")
+    for axes in figure.axes:
+        assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
 def test_no_rows_is_an_error():
     """An empty file says what to do."""
     with pytest.raises(ValueError, match="no rows"):

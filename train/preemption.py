@@ -72,17 +72,22 @@ class PreemptionHandler:
 
 
 def _in_any_process(flag: bool) -> jax.Array:
-    """Whether the flag is set in any process; a collective that is not waited for."""
-    everywhere = jax.sharding.Mesh(np.array(jax.devices()), ("devices",))
-    flags = jax.make_array_from_process_local_data(
-        NamedSharding(everywhere, PartitionSpec("devices")), np.full(jax.local_device_count(), flag)
-    )
-    return _any(everywhere)(flags)
+    """Whether the flag is set in any process: a sum of one number a device, not waited for.
+
+    It is a program of its own, so that those of training and of the metrics stay as they are; but
+    processes that ask cannot be further apart than one question.
+    """
+    sharding, any_of = _vote()
+    flags = np.full(jax.local_device_count(), flag)
+    return any_of(jax.make_array_from_process_local_data(sharding, flags))
 
 
 @functools.cache
-def _any(mesh: jax.sharding.Mesh) -> Callable[[jax.Array], jax.Array]:
-    return jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
+def _vote() -> tuple[NamedSharding, Callable[[jax.Array], jax.Array]]:
+    """Returns where the flags of all devices lie, and the program that asks them."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("devices",))
+    answer = NamedSharding(mesh, PartitionSpec())
+    return NamedSharding(mesh, PartitionSpec("devices")), jax.jit(jnp.any, out_shardings=answer)
 
 
 def ignore_requests() -> None:

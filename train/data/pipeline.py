@@ -24,6 +24,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from multiprocessing import resource_tracker
 from typing import Any, NamedTuple, Self
 
 import grain
@@ -340,10 +341,14 @@ def start_worker(index: int, count: int) -> None:
 def spared() -> Iterator[None]:
     """Holds requests to end back while workers start, until they can ignore them.
 
-    A process begins with the signal mask of the thread that starts it.
+    A process begins with the signal mask of the thread that starts it. The first thread to start
+    one starts multiprocessing's resource tracker too, which would let SIGTERM in there: so the
+    tracker comes first.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)
     try:
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

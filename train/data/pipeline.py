@@ -22,6 +22,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from multiprocessing import resource_tracker
 from typing import Any, NamedTuple, Self
 
 import grain
@@ -325,9 +326,15 @@ def _start_worker(index: int, count: int) -> None:
 
 @contextlib.contextmanager
 def _blocked_requests() -> Iterator[None]:
-    """Blocks requests to end while workers start; they inherit the mask, and then ignore them."""
+    """Blocks requests to end while workers start; they inherit the mask, and then ignore them.
+
+    The first thread to start a process also starts multiprocessing's resource tracker, which would
+    unblock SIGTERM in that thread: so the tracker comes first.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)
     try:
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

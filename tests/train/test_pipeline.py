@@ -379,7 +379,7 @@ masks = []
 def start_a_worker():
     resource_tracker.ensure_running()
     masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
-with pipeline.spared():
+with pipeline.blocked_requests():
     thread = threading.Thread(target=start_a_worker)
     thread.start()
     thread.join()

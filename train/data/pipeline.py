@@ -83,7 +83,7 @@ class TrainingBatches:
         first = self._stream is None
         if self._stream is None:
             self._stream = _stream(self._make, range(self._taken, _ENDLESS), self._config)
-        with _worker_errors(), _blocked_requests() if first else contextlib.nullcontext():
+        with _worker_errors(), blocked_requests() if first else contextlib.nullcontext():
             batch, unreadable = next(self._stream)
         self._unreadable.add(unreadable)
         self._taken += 1
@@ -160,7 +160,7 @@ def evaluation_batches(
     make = _EvaluationBatch(split, config, (batch_size, padded_size), share or own_share())
     numbers = range(-(-split.size // batch_size))
     with contextlib.closing(_stream(make, numbers, config)) as stream, _worker_errors():
-        with _blocked_requests():
+        with blocked_requests():
             made = next(stream, None)
         while made is not None:
             batch, unreadable = made
@@ -325,7 +325,7 @@ def _start_worker(index: int, count: int) -> None:
 
 
 @contextlib.contextmanager
-def _blocked_requests() -> Iterator[None]:
+def blocked_requests() -> Iterator[None]:
     """Blocks requests to end while workers start; they inherit the mask, and then ignore them.
 
     The first thread to start a process also starts multiprocessing's resource tracker, which would

@@ -135,7 +135,7 @@ def test_a_wrong_number_is_found(monkeypatch):
     measure = oracle_verdict.measure
 
     def wrong(case):
-        values, lists, report = measure(case)
+        values, lists, report, _ = measure(case)
         return values | {"squared_distance": values["squared_distance"] * (1 + 1e-6)}, lists, report
 
     monkeypatch.setattr(oracle_verdict, "measure", wrong)

@@ -39,11 +39,8 @@ from vci_jax.moments import ClassMoments, merge_axis
 from vci_jax.storage import to_host
 from vci_jax.written import json_ready
 
-# The metrics of the paper: two are traces, which have solvers of their own, two are sums.
-_OF_TRACES = {
-    name: getattr(metrics, name)
-    for name in ("vci", "fuzziness", "squared_distance", "cosine_similarity")
-}
+# The metrics of the paper: two are traces, which ``solves`` has, and two are sums.
+_PAPER = ("vci", "fuzziness", "squared_distance", "cosine_similarity")
 
 Head = tuple[jax.typing.ArrayLike, jax.typing.ArrayLike]
 
@@ -251,7 +248,7 @@ def finish(
         estimates = tuple(estimates) if blocks else ()
         options: Options = {"weighting": weighting, "data_eps": data_eps}
         values = None
-        if wanted is not None and set(wanted) <= set(_OF_TRACES) and not blocks:
+        if wanted is not None and set(wanted) <= set(_PAPER) and not blocks:
             values = _finish_by_solves(stack, wanted, data_eps, weighting)
         if values is None:
             values = jax.device_get(_finish(stack, parts, wanted, estimates, **options))
@@ -342,22 +339,23 @@ def _finish(
 def _solved(
     stack: ClassMoments, wanted: tuple[str, ...], *, weighting: Weighting, data_eps: float
 ) -> dict[str, Any]:
-    """``_finish`` for the metrics of ``_OF_TRACES``, and whether it is ``complete``."""
+    """``_finish`` for the metrics of the paper, and whether it is ``complete``."""
     geometry = _geometry(stack, weighting, data_eps)
-    traces = {name: trace for name, trace in solves.by_name(geometry).items() if name in wanted}
+    traces = solves.by_name(geometry)
     values = {name: trace.value for name, trace in traces.items()}
+    values["squared_distance"] = metrics.squared_distance(geometry)
+    values["cosine_similarity"] = metrics.cosine_similarity(geometry)
     errors = precision.relative_errors(geometry) | {n: t.error for n, t in traces.items()}
-    values |= {name: _OF_TRACES[name](geometry) for name in wanted if name not in traces}
     rank = jnp.sum(geometry.present) - 1
     return {
-        "metrics": values,
+        "metrics": {name: values[name] for name in wanted},
         "errors": {name: errors[name] for name in wanted},
         **_facts(geometry, data_eps),
         "kept_rank": solves.total_rank(geometry),
         "spanned": rank == geometry.offsets.shape[1],
         "canonical_rank": rank,
         "between_rank": rank,
-        "complete": jnp.all(jnp.stack([trace.complete for trace in traces.values()])),
+        "complete": traces["vci"].complete & traces["fuzziness"].complete,
     }
 
 

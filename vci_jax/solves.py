@@ -18,8 +18,6 @@ from vci_jax.canonical import PROBES, Scaled, scatter_rounding, trace_probes
 from vci_jax.geometry import Geometry
 from vci_jax.linalg import matmul
 
-_RESOLVED = 1e7  # Largest ratio of the eigenvalues of a Gram matrix; see ``linalg.row_space``.
-
 
 class Trace(NamedTuple):
     """A metric, about by which part rounding may have changed it, and whether nothing was cut."""
@@ -41,11 +39,13 @@ class _Gram(NamedTuple):
     most: Float[Array, ""]
 
     def complete(self, dim: int, noise: Float[Array, ""]) -> Bool[Array, ""]:
-        """Whether ``linalg.row_space`` would keep all directions, after a single round."""
+        """Whether ``linalg.row_space`` would keep all directions; not if there is no factor.
+
+        What is lost where the smallest are far below the largest is in the error of fuzziness.
+        """
         eps = float(np.finfo(self.matrix.dtype).eps)
         floor = ((len(self.matrix) + dim) * eps) ** 2 * self.most
-        resolved = self.most <= _RESOLVED * self.least  # No if there is no factor: NaN.
-        return resolved & (self.least > jnp.maximum(floor, noise))
+        return self.least > jnp.maximum(floor, noise)
 
 
 def by_name(geometry: Geometry) -> dict[str, Trace]:
@@ -61,13 +61,14 @@ def by_name(geometry: Geometry) -> dict[str, Trace]:
     data = geometry.scaled
     solver = whitening.solver(*data.covariance, geometry.data_eps, data.noise_within)
     rows, real = _independent(data.rows, geometry.proportion, geometry.present)
-    differ = jnp.sum(data.rows**2, axis=0) > 0
-    usual = solver.complete & ~jnp.any(differ & (data.scale == 0))
     traces = {
         "vci": _vci(data, solver, rows, real),
         "fuzziness": _fuzziness(data, solver, rows, real, geometry.present),
     }
-    return {name: trace._replace(complete=trace.complete & usual) for name, trace in traces.items()}
+    return {
+        name: trace._replace(complete=trace.complete & solver.complete)
+        for name, trace in traces.items()
+    }
 
 
 def total_rank(geometry: Geometry) -> Int[Array, ""]:

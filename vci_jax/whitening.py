@@ -84,7 +84,7 @@ def solver(
     matrix: Float[Array, "D D"],
     tail: Float[Array, "D D"],
     scale: Float[Array, " D"],
-    data_eps: float,
+    data_eps: Float[Array, ""] | float,
     noise: Float[Array, ""] | float = 0.0,
 ) -> Solver:
     """Factors what ``whiten`` takes, and says whether that is proved to do what it would do.
@@ -134,7 +134,9 @@ def inverse_bound(
 
 
 def _cutoffs(
-    matrix: Float[Array, "D D"], data_eps: float, noise: Float[Array, ""] | float
+    matrix: Float[Array, "D D"],
+    data_eps: Float[Array, ""] | float,
+    noise: Float[Array, ""] | float,
 ) -> tuple[float, Float[Array, ""]]:
     """What is rounding of an eigenvalue of the scaled matrix: a part of the largest, and a sum."""
     dim, dtype = matrix.shape[0], matrix.dtype

@@ -36,6 +36,11 @@ def dead_units(features, labels):
     return features, labels
 
 
+def constant_column(features, labels):
+    features[:, 3] = 0.1  # Whose mean is rounded.
+    return features, labels
+
+
 def units(features, labels):
     return features * 2.0 ** np.arange(features.shape[1]), labels
 
@@ -68,17 +73,12 @@ def nearly_collapsed(features, labels):
 
 
 WELL_CONDITIONED = [
-    dead_units, units, offset, imbalance, singles, correlated, nearly_collapsed
+    dead_units, constant_column, units, offset, imbalance, singles, correlated, nearly_collapsed
 ]  # fmt: skip
 
 
 def copied_column(features, labels):
     features[:, 3] = features[:, 8]
-    return features, labels
-
-
-def constant_column(features, labels):
-    features[:, 3] = 0.1  # whose mean is rounded
     return features, labels
 
 

@@ -193,9 +193,19 @@ def restore(
     return None
 
 
-def open_reader(directory: Path) -> ocp.CheckpointManager:
-    """Returns a manager that changes nothing on disk: the run may be at work there."""
+def open_reader(directory: Path, *, alone: bool = False) -> ocp.CheckpointManager:
+    """Returns a manager that changes nothing on disk: the run may be at work there.
+
+    Args:
+      directory: of the checkpoints.
+      alone: whether this process reads for its own devices, without the others of the run.
+    """
     options = ocp.CheckpointManagerOptions(read_only=True)
+    if alone and jax.process_count() > 1:
+        own = jax.process_index()
+        options.multiprocessing_options = ocp.options.MultiprocessingOptions(
+            primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"alone{own}"
+        )
     return ocp.CheckpointManager(directory.absolute(), options=options)
 
 
@@ -281,7 +291,8 @@ def _attempt(
     except Exception as error:  # Whatever a damaged file makes of the reader.
         why = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
         _log.info("checkpoint %d", step, exc_info=True)
-    if jax.process_count() > 1:
+    alone = jax.tree.leaves(shapes)[0].sharding.is_fully_addressable
+    if jax.process_count() > 1 and not alone:
         whole = multihost_utils.process_allgather(np.array(found is not None))
         if not whole.all():
             found, why = None, why or "another process cannot read it"

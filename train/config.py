@@ -230,6 +230,8 @@ class MeshConfig:
     """Devices that divide one copy of the state among them; 1 gives each a copy of its own."""
     distributed: bool = False
     """Join the other processes of the run, found as jax.distributed.initialize finds them."""
+    wait: int = 50
+    """Seconds in which the processes must have found each other."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,6 +285,7 @@ _COUNTS = (
     "checkpoint.keep",
     "log.every_steps",
     "mesh.model",
+    "mesh.wait",
 )
 _NOT_NEGATIVE = (
     "data.image_size",

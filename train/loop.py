@@ -21,6 +21,7 @@ from train import (
     evaluate,
     initial,
     optim,
+    processes,
     profile,
     program,
 )
@@ -31,7 +32,15 @@ from train.display import TrainDisplay, print_facts
 from train.errors import Preempted
 from train.preemption import Guard, PreemptionHandler
 from train.step import TrainState
-from train.workdir import check_images, check_init, claim, owned, record_start, work_directory
+from train.workdir import (
+    check_init,
+    claim,
+    entered,
+    owned,
+    record_start,
+    same_images,
+    work_directory,
+)
 from train.writer import MetricWriter, NullWriter, Row, open_wandb, to_floats
 from vci_jax import picture
 
@@ -106,17 +115,17 @@ def train(config: Config, workdir: Path, console: Console) -> list[Row]:
       Diverged: the loss or the weights are beyond repair.
     """
     workdir = work_directory(workdir)
-    meshes.join(config.mesh)
+    processes.join(config.mesh)
     console.quiet = jax.process_index() > 0
     with PreemptionHandler() as preemption:
-        run = prepare(config)
+        with processes.agreed():
+            run = prepare(config)
         weights = _initial(run, workdir)
-        print_facts(console, _inspected(run, workdir, weights))
-        _claim(config, workdir)
-        images = _same_images(run, workdir)
-        alone = jax.process_index() == 0  # The first process writes for all.
+        with processes.agreed():
+            facts = _inspected(run, workdir, weights)
+        print_facts(console, facts)
         with (
-            owned(workdir, "training in") if alone else contextlib.nullcontext(),
+            entered(config, workdir, run.dataset) as images,
             contextlib.closing(
                 data.training_batches(run.dataset.train, config.data, config.seed)
             ) as batches,
@@ -150,17 +159,21 @@ def inspect(config: Config, workdir: Path, console: Console) -> None:
       ConfigError: as ``train`` does before its first step.
     """
     workdir = work_directory(workdir)
-    meshes.join(config.mesh)
+    processes.join(config.mesh)
     console.quiet = jax.process_index() > 0
-    run = prepare(config)
+    with processes.agreed():
+        run = prepare(config)
     weights = _initial(run, workdir)
-    facts = _inspected(run, workdir, weights, images=max(256, run.dataset.num_classes))
+    with processes.agreed():
+        facts = _inspected(run, workdir, weights, images=max(256, run.dataset.num_classes))
     facts += check.step_memory(run.program, run.dataset.image_shape, config.data.batch_size)
-    if (workdir / "config.json").exists():
-        claim(config, workdir)
-        _same_images(run, workdir)
-        with owned(workdir, "training in"):
-            pass
+    with processes.agreed():
+        if (workdir / "config.json").exists():
+            claim(config, workdir)
+            if processes.is_first():
+                with owned(workdir, "training in"):
+                    pass
+    same_images(config, workdir, run.dataset)
     print_facts(console, facts)
 
 
@@ -261,21 +274,6 @@ def draw(
 def _measured(run: TrainRun, state: TrainState) -> TrainState:
     """Returns the weights that are measured, whole on every device."""
     return run.program.gather(state.averaged if run.config.eval.averaged else state)
-
-
-def _claim(config: Config, workdir: Path) -> None:
-    if jax.process_index() == 0:
-        claim(config, workdir)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("claim")
-        claim(config, workdir)  # Now it is there, and must be the same.
-
-
-def _same_images(run: TrainRun, workdir: Path) -> digest.Description:
-    """Returns the description of the images, which must be those that the run began with."""
-    images = digest.describe(run.dataset)
-    check_images(workdir, images, allowed=run.config.data.allow_changes)
-    return images
 
 
 def _open_writer(

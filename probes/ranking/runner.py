@@ -88,11 +88,11 @@ class _Rows(NamedTuple):
     test_labels: np.ndarray | None
 
 
-def run(models: Sequence[str], config: RankConfig, display: Display) -> Outcome:
-    """Returns the ranking of some models.
+def task_of(config: RankConfig) -> tuple[Task, TransferConfig]:
+    """Returns the task on whose images models are ranked, and the settings of its features.
 
     Raises:
-      ConfigError: no such data or score, no model could be ranked, or a name occurs twice.
+      ConfigError: no such data or score.
     """
     options = _options(config)
     task = choose("small", [config.data], {}, transfer.data_directory(options))[0]
@@ -103,11 +103,32 @@ def run(models: Sequence[str], config: RankConfig, display: Display) -> Outcome:
             task = dataclasses.replace(task, score=score)
         case unknown:
             raise ConfigError(f"--score is {unknown!r}; it is top1 or mean_per_class.")
+    return task, options
+
+
+def run(
+    models: Sequence[str],
+    config: RankConfig,
+    display: Display,
+    before: transfer.Failures | None = None,
+) -> Outcome:
+    """Returns the ranking of some models.
+
+    Args:
+      models: words of ``encoders.load``.
+      config: which images, and how.
+      display: where progress appears.
+      before: models that have failed already, and are not tried.
+
+    Raises:
+      ConfigError: no such data or score, no model could be ranked, or a name occurs twice.
+    """
+    task, options = task_of(config)
     by_model: dict[str, _Rows] = {}
-    failures: list[tuple[str, str]] = []
+    failures = [(model, why) for (model, _), why in (before or {}).items()]
     images: list[Split] = []
     classes: Sequence[str] = ()
-    for word in models:
+    for word in [word for word in models if word not in dict(failures)]:
         try:
             name, rows, splits, classes = _features(word, task, options, display)
             _same_rows(name, rows, by_model)

@@ -26,6 +26,11 @@ from train.errors import RunError
 from vci_jax import METRICS
 
 _START_LEFT = 0.1  # Part of the first weights in their average at the end, to be worth a word.
+UNMEASURED = (
+    "memory",
+    "python -m train check, with these arguments, compiles a step and says what it takes",
+)
+"""What a run says of its memory: compiling first would double the wait for the first step."""
 _SPARE = 1.1  # A checkpoint is a little larger than its arrays.
 
 
@@ -230,7 +235,7 @@ def facts(
     size = config.data.batch_size
     yield "batch", f"{size:,} images, {size // max(devices // config.mesh.model, 1):,} a device"
     share = state_bytes // config.mesh.model
-    yield "state", f"{_size(share)} a device (weights and optimiser), without activations"
+    yield "state", f"{_size(share)} a device (weights and optimiser)"
 
 
 def _size(count: float) -> str:

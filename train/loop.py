@@ -123,7 +123,7 @@ def train(config: Config, workdir: Path, console: Console) -> list[Row]:
         weights = _initial(run, workdir)
         with processes.agreed():
             facts = _inspected(run, workdir, weights)
-        print_facts(console, facts)
+        print_facts(console, [*facts, check.UNMEASURED])
         with (
             entered(config, workdir, run.dataset) as images,
             contextlib.closing(

@@ -53,6 +53,7 @@ def join(config: MeshConfig) -> None:
     names = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     count, index = (int(os.environ[name]) if name in os.environ else None for name in names)
     _on_abort(_NEVER_MET)
+    on_request = signal.getsignal(signal.SIGTERM)
     try:
         jax.distributed.initialize(
             num_processes=count,
@@ -67,6 +68,8 @@ def join(config: MeshConfig) -> None:
             "JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID."
         ) from error
     _on_abort(str(ProcessLostError(_LOST)))
+    # JAX's own handler notes a request that nobody here asks it for.
+    signal.signal(signal.SIGTERM, on_request or signal.SIG_DFL)
 
 
 def is_first() -> bool:

@@ -19,6 +19,7 @@ from probes.transfer.display import Display
 from probes.transfer.tasks import Task, choose
 from train.config import ConfigError
 from train.data import Split
+from vci_jax.errors import VCIError
 from vci_jax.probe import Ranking, rank
 
 # With fewer images than this, all of them are scored in turn, by cross-fitting.
@@ -220,16 +221,20 @@ def _rank(models: dict[str, _Rows], task: Task, config: RankConfig, display: Dis
         display.begin(name)
         display.images("probes", done, of)
 
-    return rank(
-        {name: rows.features for name, rows in models.items()},
-        some.labels,
-        test=test,
-        logits={name: r.logits for name, r in models.items() if r.logits is not None},
-        per_class=task.score == "mean_per_class",
-        neighbours=config.neighbours,
-        confidence=config.confidence,
-        curve=_CURVE if config.curve else (),
-        seed=config.seed,
-        progress=progress,
-        resume=Path(config.out) / "scores",
-    )
+    try:
+        return rank(
+            {name: rows.features for name, rows in models.items()},
+            some.labels,
+            test=test,
+            logits={name: r.logits for name, r in models.items() if r.logits is not None},
+            per_class=task.score == "mean_per_class",
+            neighbours=config.neighbours,
+            confidence=config.confidence,
+            curve=_CURVE if config.curve else (),
+            seed=config.seed,
+            progress=progress,
+            resume=Path(config.out) / "scores",
+        )
+    except VCIError as error:
+        remedy = " Probes on a tenth of the images are left out by --no-curve." * config.curve
+        raise ConfigError(f"{error}{remedy}") from error

@@ -30,7 +30,7 @@ UNMEASURED = (
     "memory",
     "python -m train check, with these arguments, compiles a step and says what it takes",
 )
-"""What a run says of its memory: compiling first would double the wait for the first step."""
+"""What a run says of its memory: to lower a step for it would hold up the start."""
 _SPARE = 1.1  # A checkpoint is a little larger than its arrays.
 
 

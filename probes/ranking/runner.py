@@ -19,7 +19,6 @@ from probes.transfer.display import Display
 from probes.transfer.tasks import Task, choose
 from train.config import ConfigError
 from train.data import Split
-from vci_jax.errors import VCIError
 from vci_jax.probe import Ranking, rank
 
 # With fewer images than this, all of them are scored in turn, by cross-fitting.
@@ -235,6 +234,6 @@ def _rank(models: dict[str, _Rows], task: Task, config: RankConfig, display: Dis
             progress=progress,
             resume=Path(config.out) / "scores",
         )
-    except VCIError as error:
+    except ValueError as error:
         remedy = " Probes on a tenth of the images are left out by --no-curve." * config.curve
         raise ConfigError(f"{error}{remedy}") from error

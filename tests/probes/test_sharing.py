@@ -281,6 +281,24 @@ def test_one_of_two_processes_is_killed(killed, place, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_process_that_falls_silent_ends_the_other(place, tmp_path):
+    """As a host does that is lost: its connections stay open, and nobody hears from it."""
+    started = together([SMALL, SMALL], tmp_path, (place, place), SECONDS_A_BATCH="0.5")
+    try:
+        deadline = time.monotonic() + 60
+        while not list(place.glob("probes-out/**/progress.json")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        started[1].send_signal(signal.SIGSTOP)
+        code = started[0].wait(60)
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    assert code == 75
+    assert f"error: {LOST}" in (tmp_path / "log0").read_text()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["weights", "models", "out", "classes", "image"])
 def test_processes_that_differ_end(kind, place, tmp_path):
     """Both, with the same sentence, before anything is computed or written."""

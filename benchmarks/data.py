@@ -62,7 +62,7 @@ def photographs_contestants(folder, paths):
     dataset = data.load(config)
     files = dataset.train.records
     # As many images as ImageNet has: the shuffle takes longer for very few.
-    many = [np.tile(column, 20_000) for column in (files.places, files.names, files.labels)]
+    many = [np.tile(column, 20_000) for column in (files.folder_ids, files.names, files.labels)]
     split = data.Split(type(files)(files.folders, *many), *unchanged(dataset.train))
     turn = itertools.cycle(paths)
 

@@ -1,11 +1,11 @@
 """Command line of the training program; it contains no logic.
 
-``python -m train CONFIG WORKDIR [--section.field value]`` trains, or goes on with, the run in
-WORKDIR. ``python -m train CONFIG --help`` lists every field with its value in that config.
-``python -m train GROUP DIR [--run NAME]`` does so for each run of a group, one after the other, or
-for one of them, in ``DIR/NAME``; a run that cannot be finished does not stop those after it.
-``python -m train check CONFIG WORKDIR ...`` shows what would be done and which settings are wrong,
-and writes nothing.
+``python -m train CONFIG WORKDIR [--section.field value]`` trains, or resumes, the run in WORKDIR.
+``python -m train CONFIG --help`` lists every field with its value in that config.
+``python -m train GROUP DIR [--run NAME]`` trains each run of a group, one after the other, or one
+of them, in ``DIR/NAME``; a run that fails does not stop those after it.
+``python -m train check CONFIG WORKDIR ...`` describes the run, reports wrong settings and writes
+nothing.
 Compiled programs are kept in ``~/.cache/vci_jax/xla``, or in ``$JAX_COMPILATION_CACHE_DIR``.
 """
 
@@ -61,13 +61,15 @@ def _train(arguments: Sequence[str]) -> None:
     only_check = bool(arguments) and arguments[0] == "check"
     name, workdir, overrides = _split(arguments[only_check:])
     run_one = _check if only_check else _run
+    runtime.quiet()
+    runtime.cache_programs()
     if not configs.is_group(name):
         config = config_lib.override(configs.get(name), overrides)
-        run_one(config, _given(workdir))
+        run_one(config, _required(workdir))
         return
     chosen, overrides = _choose(name, overrides)
     runs = {run: config_lib.override(config, overrides) for run, config in chosen.items()}
-    directory, failures, kinds = _given(workdir), [], set()
+    directory, failures, kinds = _required(workdir), [], set()
     for run, config in runs.items():
         print(f"{config.name}:", flush=True)
         try:
@@ -96,26 +98,21 @@ def _choose(name: str, overrides: list[str]) -> tuple[dict[str, config_lib.Confi
     return {known.run: runs[known.run]}, rest
 
 
-def _given(workdir: Path | None) -> Path:
+def _required(workdir: Path | None) -> Path:
     if workdir is None:
         raise config_lib.ConfigError(f"no work directory given.\n{_USAGE}")
     return workdir
 
 
 def _run(config: config_lib.Config, workdir: Path) -> None:
-    runtime.quiet()
-    runtime.cache_programs()
     console = Console()
     with processes.explained():
         rows = loop.train(config, workdir, console)
-    if not rows:  # Of several processes, the first one tells.
-        return
-    display.print_summary(console, rows, workdir)
+    if rows:  # Only the first of several processes has rows.
+        display.print_summary(console, rows, workdir)
 
 
 def _check(config: config_lib.Config, workdir: Path) -> None:
-    runtime.quiet()
-    runtime.cache_programs()
     console = Console()
     loop.inspect(config, workdir, console)
     console.print("No mistake was found; nothing was written.")

@@ -1,6 +1,6 @@
-"""What can be known of a run before its first step: facts to read, and mistakes in its settings.
+"""Checks before the first step of a run: facts for the user, and mistakes in the settings.
 
-Nothing is computed or written, so that the directory stays free for the corrected command.
+Nothing is computed or written, so the corrected command can use the same directory.
 """
 
 import contextlib
@@ -25,38 +25,34 @@ from train.data.sources import unreadable_reason
 from train.errors import RunError
 from vci_jax import METRICS
 
-_START_LEFT = 0.1  # Part of the first weights in their average at the end, to be worth a word.
 UNMEASURED = (
     "memory",
     "python -m train check, with these arguments, compiles a step and says what it takes",
 )
 """What a run says of its memory: to lower a step for it would hold up the start."""
-_SPARE = 1.1  # A checkpoint is a little larger than its arrays.
+_MAX_INITIAL_SHARE = 0.1  # Share of the initial weights in the final average; more is reported.
+_CHECKPOINT_OVERHEAD = 1.1  # Bytes of a checkpoint per byte of its arrays.
 
 
 @contextlib.contextmanager
-def explained(what: str) -> Iterator[None]:
-    """Turns what a library says of impossible shapes into a mistake in the settings."""
+def as_config_error(problem: str) -> Iterator[None]:
+    """Turns a library's error about shapes into ConfigError, introduced by ``problem``."""
     try:
         yield
     except RunError:
         raise
     except (TypeError, ValueError) as error:
         first = str(error).strip().split("\n", 1)[0]
-        raise ConfigError(f"{what}: {first}") from error
+        raise ConfigError(f"{problem}: {first}") from error
 
 
 def settings(config: Config, steps: int, free_bytes: int, state_bytes: int) -> None:
-    """Holds settings against each other, and against what the run finds.
+    """Checks settings against each other, the steps of the whole run and the free disk space.
 
-    Args:
-      config: of the run.
-      steps: training steps of the whole run.
-      free_bytes: of the disk that the work directory is on.
-      state_bytes: of one checkpoint.
+    ``state_bytes`` is the size of one checkpoint.
 
     Raises:
-      ConfigError: one of them cannot be, or has no effect; says what to do.
+      ConfigError: a setting is impossible or has no effect; says what to do.
     """
     known = ("accuracy", "loss", *(name for name in METRICS if name != "vci_interval"))
     if config.checkpoint.keep_best and config.checkpoint.best not in known:
@@ -75,7 +71,7 @@ def settings(config: Config, steps: int, free_bytes: int, state_bytes: int) -> N
             f"{max(steps - profile.SKIPPED, 0)} steps; lower it, or raise --epochs."
         )
     number = config.checkpoint.keep + config.checkpoint.keep_best + 1
-    needed = int(number * state_bytes * _SPARE)
+    needed = int(number * state_bytes * _CHECKPOINT_OVERHEAD)
     if free_bytes < needed:
         raise ConfigError(
             f"{number} checkpoints need {_size(needed)}, and {_size(free_bytes)} are free on the "
@@ -85,11 +81,7 @@ def settings(config: Config, steps: int, free_bytes: int, state_bytes: int) -> N
 
 
 def sizes(config: Config, dataset: data.Dataset) -> None:
-    """Holds settings against the size of the images.
-
-    Raises:
-      ConfigError: one of them is too large.
-    """
+    """Raises ConfigError if a setting is too large for the size of the images."""
     height, width, _ = dataset.image_shape
     if config.data.crop == "pad" and config.data.crop_padding >= min(height, width):
         raise ConfigError(
@@ -99,15 +91,12 @@ def sizes(config: Config, dataset: data.Dataset) -> None:
 
 
 def memory(state_bytes: int, pass_bytes: int, batch_bytes: int) -> None:
-    """Holds what a device must hold at least against what it has.
+    """Raises ConfigError if a device is too small, even without activations.
 
     Args:
-      state_bytes: of weights and the optimiser's state.
-      pass_bytes: of a metrics pass.
-      batch_bytes: of the images of a batch.
-
-    Raises:
-      ConfigError: it cannot fit, whatever the activations take.
+      state_bytes: size of the weights and the optimiser's state.
+      pass_bytes: size of the states of a metrics pass.
+      batch_bytes: size of the images of a batch.
     """
     needed, limit = state_bytes + pass_bytes + batch_bytes, device_bytes()
     if needed > limit:
@@ -120,7 +109,7 @@ def memory(state_bytes: int, pass_bytes: int, batch_bytes: int) -> None:
 
 
 def batch_shapes(image_shape: tuple[int, ...], rows: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the shapes of a batch of so many images; a training step does not read ``mask``."""
+    """Returns the shapes of a batch of ``rows`` images; a training step does not read ``mask``."""
     return {
         "image": jax.ShapeDtypeStruct((rows, *image_shape), "uint8"),
         "label": jax.ShapeDtypeStruct((rows,), "int32"),
@@ -131,20 +120,20 @@ def batch_shapes(image_shape: tuple[int, ...], rows: int) -> dict[str, jax.Shape
 def step_memory(
     built: program.Program, image_shape: tuple[int, ...], rows: int
 ) -> list[tuple[str, str]]:
-    """Returns what a training step holds on a device, activations included, as a title and value.
+    """Returns the memory of a training step, activations included, as titles and values.
 
-    The step is compiled for it, for the devices at hand: a CPU, which computes bfloat16 in float32
-    and fuses less, needs more than an accelerator does, and is not held against its memory.
+    The step is compiled for the present devices. A CPU computes bfloat16 in float32 and fuses less,
+    so it needs more than an accelerator would, and more than it has is no error.
 
     Raises:
-      ConfigError: an accelerator has less.
+      ConfigError: an accelerator has too little memory.
     """
     batch = {k: v for k, v in batch_shapes(image_shape, rows).items() if k != "mask"}
-    found = built.train_step.lower(built.shapes, batch).compile().memory_analysis()
-    if found is None:  # Not every backend says.
+    sizes = built.train_step.lower(built.shapes, batch).compile().memory_analysis()
+    if sizes is None:  # Some backends have no such analysis.
         return []
-    needed = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-    needed += found.temp_size_in_bytes + found.generated_code_size_in_bytes
+    needed = sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+    needed += sizes.temp_size_in_bytes + sizes.generated_code_size_in_bytes
     kind, limit = jax.devices()[0].device_kind, device_bytes()
     if needed > limit and jax.default_backend() != "cpu":
         raise ConfigError(
@@ -152,25 +141,25 @@ def step_memory(
             "lower --data.batch_size (and raise --optim.accumulate), or set --mesh.model, or "
             "--model.remat for a ViT."
         )
-    about = f"{_size(needed)} a device in a training step, with activations, of {_size(limit)}"
-    return [("memory", f"{about}; as compiled for {kind}")]
+    memory = f"{_size(needed)} a device in a training step, with activations, of {_size(limit)}"
+    return [("memory", f"{memory}; as compiled for {kind}")]
 
 
 def device_bytes() -> int:
-    """Returns the memory of a device; on CPUs, its share of that of the machine."""
+    """Returns the memory of a device; on CPUs, its share of the machine's memory."""
     device = jax.local_devices()[0]
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"]
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return whole // jax.local_device_count()
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return total // jax.local_device_count()
 
 
 def images(split: data.Split, config: DataConfig, count: int) -> None:
-    """Reads and decodes so many evenly spaced images of a split.
+    """Reads and decodes ``count`` evenly spaced images of a split.
 
     Raises:
-      DataError: more images are broken than the run may leave out; names them.
+      DataError: more images are broken than --data.max_unreadable allows; names them.
     """
     size, transform = split.records.size, test_transform(config)
     for index in np.unique(np.linspace(0, size - 1, min(size, count)).astype(int)).tolist():
@@ -181,16 +170,16 @@ def images(split: data.Split, config: DataConfig, count: int) -> None:
 
 
 def size_of(tree: Any) -> int:
-    """Returns the bytes of the arrays of a tree."""
+    """Returns the total size of the arrays of a tree in bytes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def free_bytes(workdir: Path) -> int:
-    """Returns the space for checkpoints: free on the disk of a run, or theirs already."""
-    there = next(path for path in (workdir.absolute(), *workdir.absolute().parents)
-                 if path.exists())  # fmt: skip
+    """Returns the space for checkpoints: what is free on the disk, and what old ones take up."""
+    existing = next(path for path in (workdir.absolute(), *workdir.absolute().parents)
+                    if path.exists())  # fmt: skip
     files = (path for path in (workdir / "checkpoints").rglob("*") if path.is_file())
-    return shutil.disk_usage(there).free + sum(path.stat().st_size for path in files)
+    return shutil.disk_usage(existing).free + sum(path.stat().st_size for path in files)
 
 
 def facts(
@@ -198,24 +187,14 @@ def facts(
 ) -> Iterator[tuple[str, str]]:
     """Yields what a run is about to do, as titles and values.
 
-    Args:
-      config: of the run.
-      dataset: its images.
-      steps_per_epoch: training steps.
-      state_bytes: of weights and the optimiser's state, whole.
-      devices: that compute.
+    ``state_bytes`` is the size of the weights and the optimiser's state, before it is divided.
     """
     kind = jax.devices()[0].device_kind
     hosts = jax.process_count()
     yield "devices", f"{devices} x {kind} on {hosts} host{'s' if hosts > 1 else ''}"
     height, width, channels = dataset.image_shape
-    yield (
-        "images",
-        (
-            f"{dataset.train.size:,} to train on, {dataset.test.size:,} to measure; "
-            f"{height} x {width} x {channels}, {dataset.num_classes:,} classes"
-        ),
-    )
+    sizes = f"{dataset.train.size:,} to train on, {dataset.test.size:,} to measure"
+    yield "images", f"{sizes}; {height} x {width} x {channels}, {dataset.num_classes:,} classes"
     left_out = len(dataset.train.unreadable.reasons)
     if left_out:
         yield "left out", f"{left_out:,} images that cannot be read"
@@ -223,15 +202,10 @@ def facts(
     updates = steps // config.optim.accumulate
     yield "steps", f"{steps_per_epoch:,} an epoch, {steps:,} in all, {updates:,} updates"
     left = config.optim.ema**updates
-    if left > _START_LEFT:
+    if left > _MAX_INITIAL_SHARE:
         advice = math.floor(0.01 ** (1 / updates) * 1e5) / 1e5
-        yield (
-            "average",
-            (
-                f"after {updates:,} updates the moving average of the weights is still {left:.0%} "
-                f"what it began with; --optim.ema {advice:g} leaves 1 %"
-            ),
-        )
+        remains = f"after {updates:,} updates the moving average of the weights is still {left:.0%}"
+        yield "average", f"{remains} what it began with; --optim.ema {advice:g} leaves 1 %"
     size = config.data.batch_size
     yield "batch", f"{size:,} images, {size // max(devices // config.mesh.model, 1):,} a device"
     share = state_bytes // config.mesh.model

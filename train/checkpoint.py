@@ -4,10 +4,11 @@ A checkpoint is the train state, the position of the data iterator, and a finger
 Orbax copies the arrays before ``save`` returns, writes them in a thread, and renames the finished
 directory into place, so a process killed at any moment leaves complete checkpoints only. The rows
 of ``metrics.jsonl`` are written before the checkpoint of the same step, ``MetricWriter`` drops the
-rows after the restored one, and a run that was asked to end while it measured measures that step
-first: no row is lost or doubled.
+rows after the restored one, and a run that was interrupted during a metrics pass begins with that
+pass: no row is lost or doubled.
 
-What disks do to files later is met by the fingerprint, and by going back to the checkpoint before.
+The fingerprint detects files that were damaged later; the run then resumes from the checkpoint
+before.
 """
 
 import logging
@@ -24,7 +25,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
-from train.config import CheckpointConfig, ConfigError
+from train.config import CheckpointConfig
 from train.errors import DamagedRunError
 from train.step import TrainState
 
@@ -33,33 +34,24 @@ _BROKEN = "broken"
 
 
 class Notes(NamedTuple):
-    """What a checkpoint holds besides arrays.
-
-    Attributes:
-      data: the position of the data iterator.
-      first_loss: of the first batch of the run.
-    """
+    """What a checkpoint holds besides arrays: the position of the data, the first batch's loss."""
 
     data: dict[str, Any]
     first_loss: float | None
 
 
 class Clock:
-    """Says when so many minutes have passed since the last checkpoint."""
+    """Tells when ``minutes`` have passed since the last checkpoint; 0 is never.
+
+    Several processes must agree, so every ``ask_every`` steps they take the first one's clock.
+    """
 
     def __init__(self, minutes: float, ask_every: int) -> None:
-        """Starts at the first moment.
-
-        Args:
-          minutes: between two checkpoints; 0 is never.
-          ask_every: steps between two looks at the clock of the first process, where there are
-            several, which must agree.
-        """
         self._seconds, self._ask_every = minutes * 60, ask_every
         self.begin()
 
     def begin(self) -> None:
-        """Counts from now on."""
+        """Restarts the clock."""
         self._start = monotonic()
 
     def is_due(self, step: int) -> bool:
@@ -77,7 +69,7 @@ class Clock:
 def open_manager(
     directory: Path, config: CheckpointConfig, steps_per_epoch: int
 ) -> ocp.CheckpointManager:
-    """Returns the manager of a directory: a context manager that waits for saves at its end."""
+    """Returns the manager of a directory, a context manager that waits for saves when it exits."""
     kept: list[Any] = [policies.LatestN(config.keep)]
     if config.keep_every_epochs:
         kept.append(policies.EveryNSteps(config.keep_every_epochs * steps_per_epoch))
@@ -85,7 +77,7 @@ def open_manager(
     if config.keep_best:
         kept.append(
             policies.BestN(
-                # Those saved when another metric decided are no candidates.
+                # Checkpoints saved under another --checkpoint.best are no candidates.
                 get_metric_fn=lambda metrics: metrics.get(config.best, worst),
                 reverse=config.best_is == "lowest",
                 n=config.keep_best,
@@ -111,13 +103,7 @@ def save(
 ) -> None:
     """Starts saving; returns as soon as the state may be donated again.
 
-    Args:
-      manager: of the directory.
-      state: after ``step``.
-      notes: of the same moment.
-      step: its number.
-      fingerprint: of the state, from ``inspect``.
-      metrics: of the test split, if they were taken at this step.
+    ``fingerprint`` is that of ``inspect``; ``metrics`` are from ``selection_metric``.
     """
     manager.save(
         step,
@@ -129,20 +115,11 @@ def save(
     )
 
 
-def to_choose_by(row: Mapping[str, Any], config: CheckpointConfig) -> dict[str, float] | None:
-    """Returns the metric by which the best checkpoints are chosen, if any are.
-
-    An undefined one counts as the worst.
-
-    Raises:
-      ConfigError: there is no such metric.
-    """
+def selection_metric(row: Mapping[str, Any], config: CheckpointConfig) -> dict[str, float] | None:
+    """Returns the metric that selects the best checkpoints, if any; undefined counts as worst."""
     if not config.keep_best:
         return None
-    value = row.get(config.best, "")
-    if value is not None and not isinstance(value, (int, float)):
-        known = ", ".join(key for key, item in row.items() if isinstance(item, float))
-        raise ConfigError(f"--checkpoint.best is {config.best!r}; known metrics: {known}.")
+    value = row.get(config.best)
     if value is None or not math.isfinite(value):
         value = -math.inf if config.best_is == "highest" else math.inf
     return {config.best: float(value)}
@@ -154,26 +131,23 @@ def restore(
     inspect: Callable[[TrainState], tuple[jax.Array, jax.Array]],
     say: Callable[[str], None],
 ) -> tuple[TrainState, Notes, int] | None:
-    """Returns the latest saved state that is whole, with its notes and its step.
+    """Returns the latest intact state with its notes and its step, or None before the first save.
 
-    Those after it are moved to ``broken`` beside the checkpoints, not deleted.
+    Damaged checkpoints after it are reported by ``say`` and moved to ``broken``, not deleted.
 
     Args:
-      manager: of the directory to look in.
-      shapes: of the state, with shardings, which need not be those it was saved with.
-      inspect: see below.
-      say: tells the user of a checkpoint that is not whole.
-
-    Returns:
-      None if nothing was saved yet.
+      manager: the manager of the directory.
+      shapes: shapes and shardings of the state; the shardings may differ from the saved ones.
+      inspect: the compiled ``inspect``.
+      say: prints a message.
 
     Raises:
       DamagedRunError: there are checkpoints, and none can be read.
     """
     broken: dict[int, str] = {}
     for step in sorted(manager.all_steps(), reverse=True):
-        found, why = _attempt(manager, step, shapes, inspect)
-        if found is not None:
+        restored, reason = _try_restore(manager, step, shapes, inspect)
+        if restored is not None:
             for number, reason in broken.items():
                 _set_aside(manager.directory, number)
                 say(
@@ -182,8 +156,8 @@ def restore(
                 )
             if broken:
                 manager.reload()
-            return *found, step
-        broken[step] = why
+            return *restored, step
+        broken[step] = reason
     if broken:
         listing = "\n".join(f"  step {step}: {reason}" for step, reason in broken.items())
         raise DamagedRunError(
@@ -194,7 +168,7 @@ def restore(
 
 
 def open_reader(directory: Path, *, alone: bool = False) -> ocp.CheckpointManager:
-    """Returns a manager that changes nothing on disk: the run may be at work there.
+    """Returns a read-only manager: the run may be training in that directory.
 
     Args:
       directory: of the checkpoints.
@@ -210,7 +184,7 @@ def open_reader(directory: Path, *, alone: bool = False) -> ocp.CheckpointManage
 
 
 def latest_step(directory: Path) -> int | None:
-    """Returns the step of the last checkpoint in a directory, which need not exist; else None."""
+    """Returns the step of the last checkpoint; None without one, or without the directory."""
     if not directory.is_dir():
         return None
     with open_reader(directory) as reader:
@@ -218,18 +192,15 @@ def latest_step(directory: Path) -> int | None:
 
 
 def saved_classes(reader: ocp.CheckpointManager, step: int) -> int:
-    """Returns how many classes the network of a checkpoint tells apart.
-
-    Raises:
-      DamagedRunError: the checkpoint cannot be read.
-    """
-    place = Path(reader.directory) / str(step) / "state"
+    """Returns the number of classes of a saved network, or raises DamagedRunError."""
+    directory = Path(reader.directory) / str(step) / "state"
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            tree = checkpointer.metadata(place).item_metadata.tree
+            tree = checkpointer.metadata(directory).item_metadata.tree
         return tree["params"]["head"]["bias"].shape[0]
-    except Exception as error:  # Whatever a damaged file makes of the reader.
-        raise DamagedRunError(f"the checkpoint {place.parent} cannot be read: {error}.") from error
+    except Exception as error:  # Orbax raises many kinds on a damaged file.
+        path = directory.parent
+        raise DamagedRunError(f"the checkpoint {path} cannot be read: {error}.") from error
 
 
 def read(
@@ -238,44 +209,44 @@ def read(
     shapes: TrainState,
     inspect: Callable[[TrainState], tuple[jax.Array, jax.Array]],
 ) -> TrainState:
-    """Returns the state of a step, on devices that need not be those it was saved from.
+    """Returns the state of a step; its devices may differ from those that saved it.
 
     Raises:
-      DamagedRunError: the checkpoint is damaged; nothing older is taken in its place.
+      DamagedRunError: the checkpoint is damaged.
     """
-    found, why = _attempt(reader, step, shapes, inspect)
-    if found is None:
+    restored, reason = _try_restore(reader, step, shapes, inspect)
+    if restored is None:
         others = ", ".join(str(other) for other in reader.all_steps() if other != step)
         raise DamagedRunError(
-            f"the checkpoint of step {step} in {reader.directory} is damaged ({why}). Others there "
-            f"are those of steps {others or '(none)'}."
+            f"the checkpoint of step {step} in {reader.directory} is damaged ({reason}). Others "
+            f"there are those of steps {others or '(none)'}."
         )
-    return found[0]
+    return restored[0]
 
 
 def inspect(state: TrainState) -> tuple[jax.Array, jax.Array]:
     """Returns a 32-bit fingerprint of a state, and whether all its numbers are finite.
 
-    The fingerprint is the sum, modulo 2**32, of the bits of each number times an odd weight that
-    belongs to its place: any change of one number, and any exchange of two, shows. It is a sum of
-    integers, so it is the same on any number of devices.
+    The fingerprint is the sum, modulo 2**32, of the bits of each number times an odd weight for its
+    position, so it changes with any number and with any exchange of two. A sum of integers is the
+    same on any number of devices.
     """
     total, finite = jnp.zeros((), jnp.uint32), jnp.ones((), bool)
     for number, leaf in enumerate(jax.tree.leaves(state)):
-        place = jnp.arange(leaf.size, dtype=jnp.uint32).reshape(leaf.shape)
+        position = jnp.arange(leaf.size, dtype=jnp.uint32).reshape(leaf.shape)
         bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
-        weight = 2 * (place + jnp.uint32(0x9E3779B9 * (number + 1) % 2**32)) + 1
+        weight = 2 * (position + jnp.uint32(0x9E3779B9 * (number + 1) % 2**32)) + 1
         total += jnp.sum(bits * weight, dtype=jnp.uint32)
         if jnp.issubdtype(leaf.dtype, jnp.floating):
             finite &= jnp.all(jnp.isfinite(leaf))
     return total, finite
 
 
-def _attempt(
+def _try_restore(
     manager: ocp.CheckpointManager, step: int, shapes: TrainState, inspect: Callable
 ) -> tuple[tuple[TrainState, Notes] | None, str]:
     """Returns the state and the notes of a step, or None and why it cannot be read."""
-    found, why = None, ""
+    restored, reason = None, ""
     try:
         saved = manager.restore(
             step,
@@ -285,18 +256,18 @@ def _attempt(
         )
         notes, state = saved["notes"], TrainState(**saved["state"])
         if int(inspect(state)[0]) == notes["fingerprint"]:
-            found = state, Notes(*(notes[field] for field in Notes._fields))
+            restored = state, Notes(*(notes[field] for field in Notes._fields))
         else:
-            why = "its numbers are not those that were saved"
-    except Exception as error:  # Whatever a damaged file makes of the reader.
-        why = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+            reason = "its numbers are not those that were saved"
+    except Exception as error:  # Orbax raises many kinds on a damaged file.
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
         _log.info("checkpoint %d", step, exc_info=True)
     alone = jax.tree.leaves(shapes)[0].sharding.is_fully_addressable
     if jax.process_count() > 1 and not alone:
-        whole = multihost_utils.process_allgather(np.array(found is not None))
-        if not whole.all():
-            found, why = None, why or "another process cannot read it"
-    return found, why
+        intact = multihost_utils.process_allgather(np.array(restored is not None))
+        if not intact.all():
+            restored, reason = None, reason or "another process cannot read it"
+    return restored, reason
 
 
 def _set_aside(directory: Any, step: int) -> None:

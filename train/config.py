@@ -2,8 +2,7 @@
 
 A run is described by one frozen ``Config``. The files in ``configs/`` return instances of it, the
 command line overrides single fields (``--optim.lr 0.05``), and ``config.json`` in the work
-directory stores the result, so that a run is never continued under settings it did not start with.
-No other module of the project has a default for any of these values.
+directory stores the result, so that a run never resumes under other settings.
 """
 
 import dataclasses
@@ -258,66 +257,28 @@ class Config:
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
 
 
-# Fields that change where a run is computed and what it says, but its numbers by no more than their
-# rounding: a resumed run may have others. A name that ends in a dot stands for a whole section.
-FREE = (
-    "data.data_dir",
-    "data.workers",
-    "data.threads",
-    "data.allow_changes",
-    "checkpoint.",
-    "log.",
-    "mesh.",
-)
+# Fields that a resumed run may change: they affect its numbers by rounding at most. A name that
+# ends in a dot stands for a whole section.
+FREE = ("data.data_dir", "data.workers", "data.threads", "data.allow_changes", "checkpoint.",
+        "log.", "mesh.")  # fmt: skip
 
-# Fields that count something, of which there must be at least one.
-_COUNTS = (
-    "epochs",
-    "data.batch_size",
-    "data.repeats",
-    "model.width",
-    "model.patch",
-    "optim.accumulate",
-    "eval.every_epochs",
-    "eval.batch_size",
-    "eval.blocks",
-    "checkpoint.every_epochs",
-    "checkpoint.keep",
-    "log.every_steps",
-    "mesh.model",
-    "mesh.wait",
-)
+_AT_LEAST_ONE = (
+    "epochs", "data.batch_size", "data.repeats", "model.width", "model.patch", "optim.accumulate",
+    "eval.every_epochs", "eval.batch_size", "eval.blocks", "checkpoint.every_epochs",
+    "checkpoint.keep", "log.every_steps", "mesh.model", "mesh.wait",
+)  # fmt: skip
 _NOT_NEGATIVE = (
-    "data.image_size",
-    "data.crop_padding",
-    "data.resize",
-    "data.workers",
-    "data.max_unreadable",
-    "data.threads",
-    "model.bn_group",
-    "loss.cosine",
-    "loss.cosine_group",
-    "optim.lr",
-    "optim.weight_decay",
-    "optim.head_decay",
-    "optim.warmup_epochs",
-    "optim.warmup_lr",
-    "optim.final_lr",
-    "optim.clip_norm",
-    "checkpoint.keep_every_epochs",
-    "checkpoint.every_steps",
-    "checkpoint.every_minutes",
-    "checkpoint.keep_best",
-    "log.max_loss",
-    "log.profile_steps",
-    "seed",
-)
+    "data.image_size", "data.crop_padding", "data.resize", "data.workers", "data.max_unreadable",
+    "data.threads", "model.bn_group", "loss.cosine", "loss.cosine_group", "optim.lr",
+    "optim.weight_decay", "optim.head_decay", "optim.warmup_epochs", "optim.warmup_lr",
+    "optim.final_lr", "optim.clip_norm", "checkpoint.keep_every_epochs", "checkpoint.every_steps",
+    "checkpoint.every_minutes", "checkpoint.keep_best", "log.max_loss", "log.profile_steps", "seed",
+)  # fmt: skip
 _BELOW_ONE = ("model.drop_path", "model.dropout", "optim.momentum", "optim.betas", "optim.ema")
 
-
-# Bytes of a batch, and workers or threads, that no machine is meant to have.
-_MOST_BATCH_BYTES = 2**36
-_MOST_READERS = 1024
+# Limits that catch typing errors: bytes of a batch, and workers or threads.
+_MAX_BATCH_BYTES = 2**36
+_MAX_READERS = 1024
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -332,10 +293,7 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def flatten_stored(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns ``flatten`` of a config that a run stored, perhaps under an older version.
-
-    A field that has come since has its default, which does what was done before it came.
-    """
+    """Returns ``flatten`` of a stored config; fields that an older version lacked have defaults."""
     return flatten(dataclasses.asdict(Config())) | flatten(config)
 
 
@@ -346,7 +304,7 @@ def validate(config: Config) -> Config:
       ConfigError: names the field, its value and the values it may have.
     """
     flat = flatten(dataclasses.asdict(config))
-    for field in _COUNTS:
+    for field in _AT_LEAST_ONE:
         if flat[field] < 1:
             raise ConfigError(f"--{field} is {flat[field]}; it must be at least 1.")
     for field in _NOT_NEGATIVE:
@@ -383,7 +341,7 @@ def validate(config: Config) -> Config:
     return config
 
 
-def _validate_data(config: DataConfig, measured: int) -> None:
+def _validate_data(config: DataConfig, eval_batch_size: int) -> None:
     if not all(std > 0 for std in config.std):
         raise ConfigError(f"--data.std is {config.std}; every number must be positive.")
     if not all(map(math.isfinite, (*config.mean, *config.std))):
@@ -396,14 +354,14 @@ def _validate_data(config: DataConfig, measured: int) -> None:
             "batch; lower it."
         )
     for field in ("workers", "threads"):
-        if getattr(config, field) > _MOST_READERS:
+        if getattr(config, field) > _MAX_READERS:
             raise ConfigError(
-                f"--data.{field} is {getattr(config, field)}; it must be at most {_MOST_READERS}."
+                f"--data.{field} is {getattr(config, field)}; it must be at most {_MAX_READERS}."
             )
     if config.crop == "pad" and not config.crop_padding:
         raise ConfigError("--data.crop is 'pad', but --data.crop_padding is 0; set it to 4.")
-    size = max(config.batch_size, measured) * config.image_size**2 * len(config.mean)
-    if size > _MOST_BATCH_BYTES:
+    size = max(config.batch_size, eval_batch_size) * config.image_size**2 * len(config.mean)
+    if size > _MAX_BATCH_BYTES:
         raise ConfigError(
             f"--data.image_size is {config.image_size}, so that a batch takes {size >> 30:,} GiB; "
             "lower it, or --data.batch_size and --eval.batch_size."

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live bar in a terminal, plain lines elsewhere."""
+"""The progress of a run: a live bar in a terminal, plain lines elsewhere."""
 
 import shlex
 import time
@@ -29,7 +29,6 @@ _HEADER = """\
 
 _LINE_EVERY_SECONDS = 60.0
 
-# Why the program shows one VCI, and not the other beside it.
 _ADJUSTED = (
     "VCI is adjusted for sample size (vci_adjusted), so that splits of different sizes can be "
     "compared. Not adjusted (vci) it is {} on train and {} on test."
@@ -37,22 +36,15 @@ _ADJUSTED = (
 
 
 class TrainDisplay:
-    """The progress of one run; a context manager that leaves the terminal as it was."""
+    """The progress of one run of so many steps; a context manager that restores the terminal."""
 
     def __init__(self, *, steps: int, steps_per_epoch: int, console: Console) -> None:
-        """Prepares the bar.
-
-        Args:
-          steps: of the whole run.
-          steps_per_epoch: to show the epoch.
-          console: where to print; the live bar appears only if it is a terminal.
-        """
         self._console = console
         self._steps_per_epoch = steps_per_epoch
         self._epochs = steps // steps_per_epoch
         self._vci: float | None = None
-        self._started = self._spoke = time.monotonic()
-        self._first: int | None = None
+        self._started = self._last_line = time.monotonic()
+        self._first_step: int | None = None
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=24),
@@ -67,12 +59,10 @@ class TrainDisplay:
         )
 
     def __enter__(self) -> Self:
-        """Starts the live bar."""
         self._progress.start()
         return self
 
     def __exit__(self, *unused: object) -> None:
-        """Stops the live bar."""
         self._progress.stop()
 
     def say(self, message: str) -> None:
@@ -91,33 +81,34 @@ class TrainDisplay:
         epoch = f"{-(-step // self._steps_per_epoch)}/{self._epochs}"
         self._progress.update(self._bar, completed=step, epoch=epoch, status="  ".join(parts))
         now = time.monotonic()
-        if self._first is None:  # The first step compiles.
-            self._first, self._started = step, now
-        if not self._console.is_terminal and now - self._spoke >= _LINE_EVERY_SECONDS:
-            self._spoke = now
-            done, total = step - self._first, int(self._progress.tasks[0].total or 0)
+        if self._first_step is None:  # The first step compiles.
+            self._first_step, self._started = step, now
+        if self._is_time_for_line(now):
+            done, total = step - self._first_step, int(self._progress.tasks[0].total or 0)
             left = (total - step) * (now - self._started) / max(done, 1) / 60
             self.say(f"  step {step:,} of {total:,}  {'  '.join(parts)}  {left:,.0f} min left")
 
     def measure(self, split: str, done: int, batches: int) -> None:
-        """Shows how far a metrics pass is; without a terminal, in a line a minute.
+        """Shows how many batches of a metrics pass are done; without a terminal, a line a minute.
 
-        The first pass has a line when it begins: it compiles, and nothing else has been said.
-
-        Args:
-          split: which is measured.
-          done: batches of it that are behind.
-          batches: of it in all.
+        The first pass also has a line when it begins, since it compiles.
         """
         now = time.monotonic()
         self._progress.update(self._bar, status=f"measuring {split}, {done:,} of {batches:,}")
-        begins = self._vci is None and self._first is None and not done
-        if not self._console.is_terminal and (begins or now - self._spoke >= _LINE_EVERY_SECONDS):
-            self._spoke = now
+        begins = self._vci is None and self._first_step is None and not done
+        if self._is_time_for_line(now, begins):
             self.say(f"  measuring {split}: {done:,} of {batches:,} batches")
 
+    def _is_time_for_line(self, now: float, begins: bool = False) -> bool:
+        """Whether to print a line where there is no terminal; if so, notes the time."""
+        late = begins or now - self._last_line >= _LINE_EVERY_SECONDS
+        if self._console.is_terminal or not late:
+            return False
+        self._last_line = now
+        return True
+
     def record(self, train: dict[str, Any], test: dict[str, Any]) -> None:
-        """Prints one line for a metrics pass over both splits."""
+        """Prints one line of metrics of both splits, and their warnings."""
         if self._vci is None:
             self.say(_HEADER)
         self._vci = train["vci_adjusted"]
@@ -150,16 +141,16 @@ def print_summary(console: Console, rows: list[dict[str, Any]], workdir: Path) -
         table.add_column(split, justify="right")
     table.add_column("direction", style="dim")
     for metric, direction in _TABLE_METRICS:
-        ends = [_ends(rows, split, metric) for split in ("train", "test")]
-        table.add_row(metric, *(f"{last} ({first})" for first, last in ends), direction)
+        values = [_first_and_last(rows, split, metric) for split in ("train", "test")]
+        table.add_row(metric, *(f"{last} ({first})" for first, last in values), direction)
     console.print(table)
-    plain = [_ends(rows, split, "vci")[1] for split in ("train", "test")]
-    console.print(_ADJUSTED.format(*plain), highlight=False, markup=False)
+    unadjusted = [_first_and_last(rows, split, "vci")[1] for split in ("train", "test")]
+    console.print(_ADJUSTED.format(*unadjusted), highlight=False, markup=False)
     draw = f"python -m probes figures {shlex.quote(str(workdir))} --out DIR"
     console.print(f"Figures: {draw}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _ends(rows: list[dict[str, Any]], split: str, metric: str) -> tuple[str, str]:
+def _first_and_last(rows: list[dict[str, Any]], split: str, metric: str) -> tuple[str, str]:
     """Returns the first and the last value of a metric, for a column of equal digits."""
     values = [row[metric] for row in rows if row["split"] == split]
     return _number(values[0]), _number(values[-1])

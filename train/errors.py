@@ -1,9 +1,9 @@
-"""What can end a run, by cause, with the exit code that tells a scheduler what to do.
+"""Errors that end a run, by cause, each with the exit code for the scheduler.
 
 | code | meaning |
 | 0 | done |
-| 1 | anything that another try of the same command would meet again |
-| 2 | for the caller to mend: settings, damaged data, a directory in use |
+| 1 | any other error; the same command would fail again |
+| 2 | a mistake of the caller: settings, damaged data, a directory in use |
 | 3 | diverged: change the settings, in a new directory |
 | 75 | interrupted (EX_TEMPFAIL of sysexits.h): the same command resumes |
 """
@@ -50,7 +50,7 @@ class Preempted(RunError):
 
 
 class WorkerError(RunError):
-    """A process that reads images died, mostly for want of memory."""
+    """A process that reads images died, usually for lack of memory."""
 
     exit_code = 75
 

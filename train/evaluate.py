@@ -1,11 +1,11 @@
 """The metrics pass: one forward pass over a split, in evaluation mode.
 
-Features never leave their device. Each device has a ``Tally`` of its own (donated, so updated in
-place) that takes up its part of each batch, and no collective is in the program of a batch. The
-tallies are merged, and the host reads them, once: when the split is through.
+Features never leave their device. Each device adds its part of each batch to a ``Tally`` of its own
+(donated, so updated in place), without a collective. The tallies are merged, and read by the host,
+once, after the last batch.
 
-The rows of a batch are dealt to a few blocks, one state each, so that a jackknife can say how much
-of a difference in VCI is noise.
+The rows of a batch are dealt to a few blocks with a state each, from which a jackknife estimates
+the noise of VCI.
 """
 
 from collections import OrderedDict
@@ -23,7 +23,7 @@ from train.step import TrainSpec, TrainState, predict_layers
 from vci_jax import picture
 from vci_jax.monitor import LAYER_METRICS, deal
 
-_SHOWN = 256
+_MAX_DRAWN = 256
 
 
 class Tally(NamedTuple):
@@ -41,10 +41,8 @@ class Tally(NamedTuple):
 def init_tally(num_classes: int, dims: Mapping[str, int], blocks: int) -> Tally:
     """Returns the tally of no images.
 
-    Args:
-      num_classes: K.
-      dims: the size D of each depth that is measured, ``features`` among them.
-      blocks: states among which the rows are dealt, at the features.
+    ``dims`` has the size D of each measured depth, ``features`` among them; the rows of
+    ``features`` are dealt to ``blocks`` states.
     """
     moments = OrderedDict((name, vci_jax.init(num_classes, dim)) for name, dim in dims.items())
     moments["features"] = jax.tree.map(
@@ -82,10 +80,7 @@ def add_batch(
 
 
 def merge(tallies: Tally) -> Tally:
-    """Returns one tally of the images of all, which are stacked along the leading axis.
-
-    Blocks stay apart: each is merged with its like.
-    """
+    """Returns the sum of tallies that are stacked along the leading axis; blocks stay apart."""
     if tallies.loss.shape[0] == 1:
         return jax.tree.map(lambda leaf: leaf[0], tallies)
     merge_blocks = jax.vmap(vci_jax.merge_axis, in_axes=1)
@@ -107,19 +102,19 @@ def evaluate(
     merge: Callable[[Tally], Tally],
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any] | None:
-    """Returns the accuracy, the loss and every metric of the split that ``batches`` go through.
+    """Returns the accuracy, the loss and every metric of a split; None if ``stop`` becomes true.
 
     Where depths besides the features are measured, ``layers`` has the metrics of each.
-    ``per_class`` has what ``vci_jax.per_class`` says of the features, and the accuracy, a list per
-    column. ``plane`` is the one that pictures of the features lie in.
+    ``per_class`` has the columns of ``vci_jax.per_class`` of the features, and the accuracy.
+    ``plane`` is the plane in which features are drawn.
 
     Args:
-      tallies: an empty one per device, given up to the pass.
-      state: whose network is measured; whole on every device.
-      batches: on the devices, with ``mask``.
-      step: ``add_batch`` with its spec, for every device by itself, compiled.
-      merge: of the tallies, compiled.
-      stop: asked after each batch; if it is true the pass ends with None.
+      tallies: an empty one per device; they are donated.
+      state: the network to measure, replicated on every device.
+      batches: the batches of the split, on the devices, with ``mask``.
+      step: ``add_batch`` with its spec, per device, compiled.
+      merge: the compiled merge of the tallies.
+      stop: called after each batch.
     """
     for batch in batches:
         tallies = step(tallies, state, batch)
@@ -153,23 +148,23 @@ def _per_class(blocks: vci_jax.ClassMoments) -> dict[str, jax.Array]:
 
 
 class EvenlySpaced(NamedTuple):
-    """Evenly spaced records of a split: those whose features are drawn."""
+    """Evenly spaced records of a split, whose features are drawn."""
 
     records: data.Records
     size: int
 
     def read(self, index: int) -> tuple[Stored, int]:
         """Returns an image and its label."""
-        return self.records.read(self._place(index))
+        return self.records.read(self._spread(index))
 
     def name_of(self, index: int) -> str:
         """Returns what to call the image in a message."""
-        return self.records.name_of(self._place(index))
+        return self.records.name_of(self._spread(index))
 
-    def _place(self, index: int) -> int:
+    def _spread(self, index: int) -> int:
         return index * self.records.size // self.size
 
 
 def sample(records: data.Records) -> EvenlySpaced:
     """Returns the images of a split whose features are drawn, the same ones each time."""
-    return EvenlySpaced(records, min(_SHOWN, records.size))
+    return EvenlySpaced(records, min(_MAX_DRAWN, records.size))

@@ -1,4 +1,4 @@
-"""The weights that a run starts from where they are not drawn at random: ``--init``.
+"""Initial weights from a file or another run, instead of random ones: ``--init``.
 
     --init resnet50=resnet50-0676ba61.pth    a file, under a name of train.models.public
     --init runs/pretrained                   the last checkpoint of a run
@@ -23,15 +23,15 @@ from train.models import public
 from train.step import TrainState
 from train.workdir import image_shape, read_config
 
-_SHOWN = 6
+_MAX_LISTED = 6
 
 
 class Initial(NamedTuple):
     """Weights to start from.
 
     Attributes:
-      variables: as those of ``TrainState``, on the host; without ``head`` where it is drawn.
-      origin: what ``run.json`` keeps of them: file or run, its digest, what became of the head.
+      variables: those of ``TrainState``, on the host; without ``head`` if a new one is drawn.
+      origin: their entry in ``run.json``: file or run, its digest, whether the head was kept.
       notes: sentences on what was chosen, replaced and moved.
     """
 
@@ -41,38 +41,33 @@ class Initial(NamedTuple):
 
 
 def load(config: Config, shapes: TrainState, size: tuple[int, ...], mesh: Any) -> Initial:
-    """Returns the weights that ``config.init`` means, for the network of a run.
+    """Returns the weights that ``config.init`` names, for the network of a run.
 
     The head is left out where the number of classes differs, or ``config.init_head`` is "new".
-    Position embeddings of a ViT are interpolated to the grid of the run's images.
-
-    Args:
-      config: of the run, whose ``init`` is not empty.
-      shapes: of its state.
-      size: ``(height, width, channels)`` of its images.
-      mesh: its devices.
+    Position embeddings of a ViT are interpolated to the grid of the run's images, whose size is
+    ``(height, width, channels)``.
 
     Raises:
-      ConfigError: the weights cannot be read, are not finite, or not those of this network; or
-        another process of the run finds others. Says the likely cause.
+      ConfigError: the weights cannot be read, are not finite, belong to another network, or differ
+        between the processes of the run; names the likely cause.
       DamagedRunError: the checkpoint of the run to start from is damaged.
     """
     try:
         word, path = _parse(config.init)
         digest = _digest_file(path) if word else _digest_run(path)
-    except RunError as error:
-        _agree("", error)
+    except RunError:
+        _refuse_disagreement("", failed=True)
         raise
-    _agree(digest, None)
+    _refuse_disagreement(digest)
     if not word:
         return _from_run(path, config, shapes, size, mesh)
     return _from_file(word, path, digest, config, shapes, size)
 
 
 def begin(state: TrainState, initial: Initial) -> TrainState:
-    """Returns a state with loaded weights in place of its own, and of their average.
+    """Returns a state with the loaded weights, sharded as before; a new head stays as drawn.
 
-    Each number goes to the devices where it belongs. A head that is to be new stays as drawn.
+    The moving average of the weights starts from them as well.
     """
     loaded = dict(jax.tree_util.tree_leaves_with_path(initial.variables))
 
@@ -106,16 +101,16 @@ def _parse(text: str) -> tuple[str, Path]:
     )
 
 
-def _agree(digest: str, problem: RunError | None) -> None:
-    """Raises an error in every process where one of them cannot read the weights, or finds others.
+def _refuse_disagreement(digest: str, failed: bool = False) -> None:
+    """Raises ConfigError in every process if the digests differ, or one process has failed.
 
-    Every process comes here, so that none waits for one that has ended.
+    Failed processes call this as well, since the others wait for their digest.
     """
     if jax.process_count() == 1:
         return
     own = np.frombuffer(bytes.fromhex(digest or "00" * 32), np.uint8)
     digests = processes.gather(own)
-    if problem is None and not np.array_equal(digests, np.broadcast_to(own, digests.shape)):
+    if not failed and not np.array_equal(digests, np.broadcast_to(own, digests.shape)):
         raise ConfigError(
             "--init: not every process of the run reads the same weights; put the same file, or "
             "directory, in the same place of each host."
@@ -127,15 +122,15 @@ def _digest_file(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, hashlib.sha256).hexdigest()
     except FileNotFoundError:
-        return ""  # That it is missing is said with what is wanted.
+        return ""  # public.read reports a missing file.
     except OSError as error:
         raise ConfigError(f"--init: {path} cannot be read: {error.strerror}.") from error
 
 
 def _digest_run(directory: Path) -> str:
     """Returns the digest of what identifies a checkpoint: its step and the settings of its run."""
-    about = [dataclasses.asdict(read_config(directory)), _last_step(directory)]
-    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+    identity = [dataclasses.asdict(read_config(directory)), _last_step(directory)]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 
 def _last_step(directory: Path) -> int:
@@ -158,46 +153,46 @@ def _from_file(
             f"--init is {word}, which takes images of three channels; those of "
             f"{config.data.source} have {size[2]}."
         )
-    found = public.read(word, path)
-    model = models.build(config.model, max(found.classes, 1))
-    variables, moved = public.fit(found, model, (size[0], size[1]), family.published)
+    loaded = public.read(word, path)
+    model = models.build(config.model, max(loaded.classes, 1))
+    variables, moved = public.fit(loaded, model, (size[0], size[1]), family.published)
     origin = {"network": word, "file": path.name, "sha256": digest}
-    notes = (*found.notes, *moved, *_pixels(config.data, family.mean, family.std))
-    return _finished(variables, found.classes, origin, notes, config, shapes)
+    notes = (*loaded.notes, *moved, *_normalisation_hint(config.data, family.mean, family.std))
+    return _without_new_head(variables, loaded.classes, origin, notes, config, shapes)
 
 
 def _from_run(
     directory: Path, config: Config, shapes: TrainState, size: tuple[int, ...], mesh: Any
 ) -> Initial:
-    theirs, step = read_config(directory), _last_step(directory)
-    side = theirs.data.image_size
-    shape = image_shape(directory) or (side, side, len(theirs.data.mean))
+    source, step = read_config(directory), _last_step(directory)
+    side = source.data.image_size
+    shape = image_shape(directory) or (side, side, len(source.data.mean))
     if not shape[0]:
         raise ConfigError(f"--init: {directory} has not noted how large its images are.")
     with checkpoint.open_reader(directory / "checkpoints") as reader:
-        _, state = program.restore(theirs, reader, step, mesh, shape)
+        _, state = program.restore(source, reader, step, mesh, shape)
     variables = jax.device_get(state.variables)
     notes = []
     if "position" in variables["params"]:
-        old, new = ((edges[0] // theirs.model.patch, edges[1] // theirs.model.patch)
+        old, new = ((edges[0] // source.model.patch, edges[1] // source.model.patch)
                     for edges in (shape, size))  # fmt: skip
         if old != new:
             moved, note = public.move_positions(variables["params"]["position"], old, new)
             variables["params"]["position"] = moved
             notes.append(note)
-    if theirs.eval.averaged:
+    if source.eval.averaged:
         notes.append("the weights are the averaged ones, which that run measured.")
-    notes += _pixels(config.data, theirs.data.mean, theirs.data.std)
-    _refuse_misfits(directory, theirs, config, variables, shapes)
+    notes += _normalisation_hint(config.data, source.data.mean, source.data.std)
+    _refuse_misfits(directory, source, config, variables, shapes)
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(variables):
         digest.update(np.ascontiguousarray(leaf).data)
     origin = {"run": directory.resolve().name, "step": step, "sha256": digest.hexdigest()}
     classes = variables["params"]["head"]["bias"].shape[0]
-    return _finished(variables, classes, origin, tuple(notes), config, shapes)
+    return _without_new_head(variables, classes, origin, tuple(notes), config, shapes)
 
 
-def _finished(
+def _without_new_head(
     variables: dict[str, Any],
     classes: int,
     origin: dict[str, Any],
@@ -205,7 +200,7 @@ def _finished(
     config: Config,
     shapes: TrainState,
 ) -> Initial:
-    """Returns the weights without a head that is to be new, and says what becomes of it."""
+    """Returns the weights, without the head if a new one is drawn, with a note on the head."""
     own = shapes.params["head"]["bias"].shape[0]
     keep = classes == own and config.init_head == "keep"
     if keep:
@@ -220,8 +215,10 @@ def _finished(
     return Initial(variables, origin | {"head": "kept" if keep else "new"}, (head, *notes))
 
 
-def _pixels(data: DataConfig, mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[str, ...]:
-    """Returns a hint where the run's pixels are scaled in another way than those of training."""
+def _normalisation_hint(
+    data: DataConfig, mean: tuple[float, ...], std: tuple[float, ...]
+) -> tuple[str, ...]:
+    """Returns a note if the weights were trained under another normalisation of the pixels."""
     if np.allclose(data.mean, mean) and np.allclose(data.std, std):
         return ()
     values = [" ".join(f"{value:g}" for value in numbers) for numbers in (mean, std)]
@@ -229,10 +226,10 @@ def _pixels(data: DataConfig, mean: tuple[float, ...], std: tuple[float, ...]) -
 
 
 def _refuse_misfits(
-    directory: Path, theirs: Config, config: Config, variables: Any, shapes: TrainState
+    directory: Path, source: Config, config: Config, variables: Any, shapes: TrainState
 ) -> None:
     """Raises ConfigError, in at most ten lines, if another network is in the directory."""
-    found, wanted = (
+    there, here = (
         {
             "/".join(part.key for part in path): leaf.shape
             for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
@@ -241,27 +238,23 @@ def _refuse_misfits(
         for tree in (variables, shapes.variables)
     )
     problems = [
-        f"{name} is {found.get(name, 'missing')} there, {wanted.get(name, 'missing')} here"
-        for name in sorted(found.keys() | wanted.keys())
-        if _without_classes(name, found.get(name)) != _without_classes(name, wanted.get(name))
+        f"{name} is {there.get(name, 'missing')} there, {here.get(name, 'missing')} here"
+        for name in sorted(there.keys() | here.keys())
+        if _without_classes(name, there.get(name)) != _without_classes(name, here.get(name))
     ]
     if not problems:
         return
-    listing = [f"  {problem}" for problem in problems[:_SHOWN]]
-    if len(problems) > _SHOWN:
-        listing.append(f"  and {len(problems) - _SHOWN} more")
+    listing = [f"  {problem}" for problem in problems[:_MAX_LISTED]]
+    if len(problems) > _MAX_LISTED:
+        listing.append(f"  and {len(problems) - _MAX_LISTED} more")
     settings = [
-        f"--model.{field.name} {getattr(theirs.model, field.name)}"
-        for field in dataclasses.fields(theirs.model)
-        if getattr(theirs.model, field.name) != getattr(config.model, field.name)
-        and field.name in ("name", "width", "stem", "patch")
+        f"--model.{name} {getattr(source.model, name)}"
+        for name in ("name", "width", "stem", "patch")
+        if getattr(source.model, name) != getattr(config.model, name)
     ]
     cause = f"that run has {' '.join(settings)}." if settings else "its images have other channels."
-    raise ConfigError(
-        "\n".join(
-            [f"--init: {directory} holds another network:", *listing, f"Likely cause: {cause}"]
-        )
-    )
+    title = f"--init: {directory} holds another network:"
+    raise ConfigError("\n".join([title, *listing, f"Likely cause: {cause}"]))
 
 
 def _without_classes(name: str, shape: tuple[int, ...] | None) -> tuple[int, ...] | None:

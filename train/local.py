@@ -1,8 +1,8 @@
-"""Paths of this machine's file systems: the only ones that runs and data may have.
+"""Local paths, the only ones that runs and data may have.
 
 Orbax could write checkpoints to ``gs://``, but array_record, image folders, the lock of a work
-directory and the appending of rows could not follow it there. A bucket that is mounted (Cloud
-Storage FUSE, Mountpoint for S3) serves as data.
+directory and appending to files need a file system. A mounted bucket (Cloud Storage FUSE,
+Mountpoint for S3) serves as data.
 """
 
 import argparse
@@ -11,16 +11,12 @@ from pathlib import Path
 
 from train.config import ConfigError
 
-# Path() makes one slash of two. A single letter is a drive.
+# Path() turns two slashes into one. A single letter is a drive.
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/")
 
 
 def path(text: str | Path, what: str) -> Path:
-    """Returns a path with ``~`` for the home directory resolved.
-
-    Args:
-      text: as it is given.
-      what: it is, for the message, as "the work directory".
+    """Returns a path with ``~`` expanded; ``what`` names it in the error.
 
     Raises:
       ConfigError: it is an address such as ``gs://bucket/run``; says what to do.
@@ -39,11 +35,7 @@ def path(text: str | Path, what: str) -> Path:
 
 
 def argument(text: str) -> Path:
-    """``path`` as the type of an argument for ``argparse``.
-
-    Raises:
-      argparse.ArgumentTypeError: as ``path``.
-    """
+    """``path`` as the type of an argument for ``argparse``."""
     try:
         return path(text, "the path")
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""The course of a run: train, measure, save, and go on from where an earlier process stopped."""
+"""The training loop: train, measure, save, and resume where an earlier process stopped."""
 
 import contextlib
 import dataclasses
@@ -14,17 +14,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from rich.console import Console
 
-from train import (
-    check,
-    checkpoint,
-    data,
-    evaluate,
-    initial,
-    optim,
-    processes,
-    profile,
-    program,
-)
+from train import check, checkpoint, data, evaluate, initial, optim, processes, profile, program
 from train import mesh as meshes
 from train.config import Config
 from train.data import digest
@@ -41,12 +31,12 @@ from train.workdir import (
     same_images,
     work_directory,
 )
-from train.writer import MetricWriter, NullWriter, Row, open_wandb, to_floats
+from train.writer import MetricWriter, NullWriter, Row, open_wandb
 from vci_jax import picture
 
 
 class TrainRun(NamedTuple):
-    """What stays the same from the first step to the last."""
+    """The parts of a run that never change."""
 
     config: Config
     dataset: data.Dataset
@@ -56,21 +46,21 @@ class TrainRun(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """Training steps of the whole run."""
+        """The number of training steps of the whole run."""
         return self.config.epochs * self.steps_per_epoch
 
     def is_due(self, step: int, every_epochs: int) -> bool:
-        """Whether something that happens every few epochs, and at the end, happens after a step."""
+        """Whether a step ends an epoch in which something periodic is due; the last always does."""
         return step == self.steps or step % (every_epochs * self.steps_per_epoch) == 0
 
     def is_recorded(self, step: int) -> bool:
-        """Whether the metrics are taken after a step."""
+        """Whether the metrics are measured after a step."""
         if step == 0:
             return self.config.eval.before_training
         return self.is_due(step, self.config.eval.every_epochs)
 
     def is_saved(self, step: int) -> bool:
-        """Whether a checkpoint is made after a step, whatever the time."""
+        """Whether a step has a checkpoint, apart from ``checkpoint.every_minutes``."""
         every = self.config.checkpoint.every_steps
         if every and step % every == 0:
             return True
@@ -87,7 +77,7 @@ class TrainRun(NamedTuple):
 
 
 class RunContext(NamedTuple):
-    """Where the results of a run go, and what may end it."""
+    """Where the results of a run go, and what may end it early."""
 
     checkpoints: ocp.CheckpointManager
     writer: MetricWriter | NullWriter
@@ -99,20 +89,15 @@ class RunContext(NamedTuple):
 
 
 def train(config: Config, workdir: Path, console: Console) -> list[Row]:
-    """Trains to the end, or from the last checkpoint to the end.
-
-    Args:
-      config: of the run.
-      workdir: of the run; new, or left by an interrupted run with the same config.
-      console: where progress appears; of several processes only the first says anything.
+    """Trains from the start, or the last checkpoint in ``workdir``, to the end.
 
     Returns:
-      The rows of ``metrics.jsonl``; none in processes other than the first.
+      The rows of ``metrics.jsonl``; none in processes other than the first, which alone prints.
 
     Raises:
-      ConfigError: the config cannot be run, or ``workdir`` was made by another.
+      ConfigError: the config cannot be run, or ``workdir`` belongs to another config.
       Preempted: the process was asked to end, and the run is saved.
-      Diverged: the loss or the weights are beyond repair.
+      Diverged: the loss is far too high, or a number is not finite.
     """
     workdir = work_directory(workdir)
     processes.join(config.mesh)
@@ -120,9 +105,9 @@ def train(config: Config, workdir: Path, console: Console) -> list[Row]:
     with PreemptionHandler() as preemption:
         with processes.agreed():
             run = prepare(config)
-        weights = _initial(run, workdir)
+        weights = _load_initial(run, workdir)
         with processes.agreed():
-            facts = _inspected(run, workdir, weights)
+            facts = _checked_facts(run, workdir, weights)
         print_facts(console, [*facts, check.UNMEASURED])
         with (
             entered(config, workdir, run.dataset) as images,
@@ -144,16 +129,16 @@ def train(config: Config, workdir: Path, console: Console) -> list[Row]:
                 clock = checkpoint.Clock(config.checkpoint.every_minutes, config.log.every_steps)
                 context = RunContext(manager, writer, display, preemption, guard, clock, weights)
                 if saved and saved[2] < run.steps:
-                    display.say(f"Going on from step {saved[2]} of {run.steps}.")
+                    display.say(f"Resuming from step {saved[2]} of {run.steps}.")
                 elif saved:
                     display.say(f"{workdir} holds a finished run.")
-                with profile.Trace(workdir / "profile", config.log.profile_steps) as tracing:
-                    _advance(run, context, batches, saved, tracing)
+                with profile.Trace(workdir / "profile", config.log.profile_steps) as trace:
+                    _advance(run, context, batches, saved, trace)
                 return list(writer.rows)
 
 
 def inspect(config: Config, workdir: Path, console: Console) -> None:
-    """Shows what ``train`` would do, and finds the mistakes that it would find; writes nothing.
+    """Shows what ``train`` would do and checks its settings; writes nothing.
 
     Raises:
       ConfigError: as ``train`` does before its first step.
@@ -163,9 +148,9 @@ def inspect(config: Config, workdir: Path, console: Console) -> None:
     console.quiet = jax.process_index() > 0
     with processes.agreed():
         run = prepare(config)
-    weights = _initial(run, workdir)
+    weights = _load_initial(run, workdir)
     with processes.agreed():
-        facts = _inspected(run, workdir, weights, images=max(256, run.dataset.num_classes))
+        facts = _checked_facts(run, workdir, weights, images=max(256, run.dataset.num_classes))
     facts += check.step_memory(run.program, run.dataset.image_shape, config.data.batch_size)
     with processes.agreed():
         if (workdir / "config.json").exists():
@@ -177,10 +162,10 @@ def inspect(config: Config, workdir: Path, console: Console) -> None:
     print_facts(console, facts)
 
 
-def _inspected(
+def _checked_facts(
     run: TrainRun, workdir: Path, weights: initial.Initial | None, images: int = 64
 ) -> list[tuple[str, str]]:
-    """Returns the facts of a run, or raises ConfigError for what cannot work."""
+    """Returns the facts of a run, or raises ConfigError if it cannot work."""
     config, dataset, built = run.config, run.dataset, run.program
     size = check.size_of(built.shapes)
     check.sizes(config, dataset)
@@ -188,9 +173,9 @@ def _inspected(
     batch = check.batch_shapes(dataset.image_shape, config.data.batch_size)
     padded = meshes.round_up(config.eval.batch_size, run.mesh)
     measured = check.batch_shapes(dataset.image_shape, padded)
-    with check.explained("a training step cannot be built with these settings"):
+    with check.as_config_error("a training step cannot be built with these settings"):
         jax.eval_shape(built.train_step, built.shapes, batch)
-    with check.explained("the metrics cannot be taken with these settings"):
+    with check.as_config_error("the metrics cannot be taken with these settings"):
         tally = jax.eval_shape(built.init_tally)
         jax.eval_shape(built.add_batch, tally, built.shapes, measured)
     devices = run.mesh.size
@@ -199,31 +184,31 @@ def _inspected(
     )
     for split in (dataset.train, dataset.test):
         check.images(split, config.data, images)
-    about = list(check.facts(config, dataset, run.steps_per_epoch, size, run.mesh.size))
+    facts = list(check.facts(config, dataset, run.steps_per_epoch, size, run.mesh.size))
     if weights:
-        about += [("init", f"{config.init}: {weights.notes[0]}")]
-        about += [("", note) for note in weights.notes[1:]]
-    return about
+        facts += [("init", f"{config.init}: {weights.notes[0]}")]
+        facts += [("", note) for note in weights.notes[1:]]
+    return facts
 
 
-def _initial(run: TrainRun, workdir: Path) -> initial.Initial | None:
-    """Returns the weights to start from; None where they are drawn, or a checkpoint has them."""
+def _load_initial(run: TrainRun, workdir: Path) -> initial.Initial | None:
+    """Returns the weights of --init; None without it, or once the run has a checkpoint."""
     started = np.array(checkpoint.latest_step(workdir / "checkpoints") is not None)
     if not run.config.init or multihost_utils.broadcast_one_to_all(started):
         return None
-    found = initial.load(run.config, run.program.shapes, run.dataset.image_shape, run.mesh)
-    check_init(workdir, found.origin)
-    return found
+    weights = initial.load(run.config, run.program.shapes, run.dataset.image_shape, run.mesh)
+    check_init(workdir, weights.origin)
+    return weights
 
 
 def prepare(config: Config) -> TrainRun:
-    """Loads the data and builds the program; nothing is computed or written yet."""
+    """Loads the data and builds the program; computes and writes nothing."""
     mesh = meshes.make_mesh(config.mesh)
     meshes.check_divisible(config.data.batch_size, mesh)
     dataset = data.load(config.data)
     steps_per_epoch = data.steps_per_epoch(dataset.train, config.data)
     spec = program.build_spec(config, dataset.num_classes, steps_per_epoch)
-    with check.explained(f"{config.model.name} cannot take these images"):
+    with check.as_config_error(f"{config.model.name} cannot take these images"):
         built = program.build(
             spec,
             mesh,
@@ -244,7 +229,7 @@ def measure(
 ) -> Row | None:
     """Returns the accuracy, the loss and every metric of a split under the test transform.
 
-    Returns None if the run is asked to end meanwhile. ``tell`` hears of each batch of how many.
+    Returns None if the run is asked to end meanwhile. ``tell(done, batches)`` reports progress.
     """
     state = _measured(run, state)
     with contextlib.closing(_evaluation_batches(run, split, tell)) as batches:
@@ -261,18 +246,18 @@ def measure(
 def draw(
     run: TrainRun, state: TrainState, split: data.Split, plane: picture.Plane
 ) -> dict[str, Any]:
-    """Returns where a few images of a split lie in a plane."""
-    shown = evaluate.sample(split.records)
-    few = dataclasses.replace(split, records=shown)
+    """Returns the positions of a few images of a split in a plane."""
+    sample = evaluate.sample(split.records)
+    few = dataclasses.replace(split, records=sample)
     settings = dataclasses.replace(run.config.data, workers=0)  # One batch is not worth a process.
-    padded = meshes.round_up(shown.size, run.mesh)
-    with contextlib.closing(data.evaluation_batches(few, settings, shown.size, padded)) as batches:
+    padded = meshes.round_up(sample.size, run.mesh)
+    with contextlib.closing(data.evaluation_batches(few, settings, sample.size, padded)) as batches:
         batch = meshes.put_batch(next(batches), run.mesh)
     return picture.draw(plane, *run.program.features(_measured(run, state), batch))
 
 
 def _measured(run: TrainRun, state: TrainState) -> TrainState:
-    """Returns the weights that are measured, whole on every device."""
+    """Returns the weights to measure, replicated on every device."""
     return run.program.gather(state.averaged if run.config.eval.averaged else state)
 
 
@@ -299,41 +284,40 @@ def _advance(
     context: RunContext,
     batches: data.TrainingBatches,
     saved: tuple[TrainState, checkpoint.Notes, int] | None,
-    tracing: profile.Trace,
+    trace: profile.Trace,
 ) -> None:
-    """Takes every step that is left, and records and saves when it is time."""
+    """Takes the remaining steps, and records and saves when that is due."""
     if saved is None:
         state, start = run.program.init_state(jax.random.key(run.config.seed)), 0
-        assert context.initial or not run.config.init, "read wherever there is no checkpoint"
         if context.initial:
             state = initial.begin(state, context.initial)
     else:
         state, notes, start = saved
         batches.set_state(notes.data)
-    arriving = data.DevicePrefetcher(batches, partial(meshes.put_batch, mesh=run.mesh))
-    # Rows that are missing: the run was asked to end while they were being measured.
+    prefetcher = data.DevicePrefetcher(batches, partial(meshes.put_batch, mesh=run.mesh))
+    # Rows are missing if the run was interrupted while they were being measured.
     recorded = multihost_utils.broadcast_one_to_all(np.array(context.writer.has(start)))
     if run.is_recorded(start) and not recorded:
-        _conclude(run, context, state, arriving, step=start, save=False)
-    late: tuple[int, dict[str, jax.Array]] | None = None
+        _conclude(run, context, state, prefetcher, step=start, save=False)
+    previous: tuple[int, dict[str, jax.Array]] | None = None
     watch = profile.Stopwatch()
     for step in range(start + 1, run.steps + 1):
-        tracing.before(step - start)
+        trace.before(step - start)
         with watch.waiting():
-            batch = next(arriving)
+            batch = next(prefetcher)
         state, scalars = run.program.train_step(state, batch)
-        del batch  # It was donated, or is not needed any more.
-        # The host looks at a step only once the next one is under way, so it never holds it up.
-        if late is not None:
-            _follow(run, context, *late, watch=watch)
-        late = (step, scalars)
+        del batch  # Frees its memory.
+        # The host reads the scalars of a step once the next one is running, and so delays none.
+        if previous is not None:
+            _show_step(run, context, *previous, watch=watch)
+        previous = (step, scalars)
         stop = context.preemption.now()
         save = run.is_saved(step) or context.clock.is_due(step)
         if not (stop or run.is_recorded(step) or save):
             continue
-        _follow(run, context, *late, watch=watch)
-        late = None
-        _conclude(run, context, state, arriving, step=step, save=save, rate=watch.rate())
+        _show_step(run, context, *previous, watch=watch)
+        previous = None
+        _conclude(run, context, state, prefetcher, step=step, save=save, rate=watch.rate())
         if run.is_recorded(step):
             watch.begin()
 
@@ -348,7 +332,7 @@ def _conclude(
     save: bool,
     rate: float | None = None,
 ) -> None:
-    """Does what is due after a step: records, saves, and ends the run if that is asked for."""
+    """Does what is due after a step: records, saves, and raises Preempted on a request to end."""
     rows, due = None, run.is_recorded(step)
     if due and not context.preemption.noted:
         rows = _record(run, context, state, step=step, rate=rate)
@@ -358,11 +342,11 @@ def _conclude(
     if stop and (step < run.steps or (due and not rows)):
         context.checkpoints.wait_until_finished()
         raise Preempted(
-            f"asked to end, and saved at step {step} of {run.steps}; the same command goes on."
+            f"asked to end, and saved at step {step} of {run.steps}; the same command resumes."
         )
 
 
-def _follow(
+def _show_step(
     run: TrainRun,
     context: RunContext,
     step: int,
@@ -370,15 +354,16 @@ def _follow(
     *,
     watch: profile.Stopwatch,
 ) -> None:
-    """Shows a finished step, and puts some of them on the TensorBoard curves."""
-    values = to_floats(scalars)
+    """Shows a finished step; every ``log.every_steps`` of them one is written to the curves."""
+    values = {key: float(value) for key, value in scalars.items()}
     context.guard.check(step, values["loss"])
     watch.add(run.config.data.batch_size)
     speed = {"images_per_second": watch.rate(), "data_wait": watch.wait_share()}
     context.display.step(step, values | speed)
     if step % run.config.log.every_steps == 0:
-        about = {"learning_rate": run.learning_rate(step), "device_memory": profile.device_memory()}
-        context.writer.scalars(step, values | about | speed)
+        rate, memory = run.learning_rate(step), profile.device_memory()
+        further = {"learning_rate": rate, "device_memory": memory}
+        context.writer.scalars(step, values | further | speed)
 
 
 def _record(
@@ -393,8 +378,8 @@ def _record(
         measured = measure(run, state, split, context.preemption, tell)
         if measured is None:
             return None
-        own = measured.pop("plane")
-        plane = plane or own  # That of the train split, for both.
+        own_plane = measured.pop("plane")
+        plane = plane or own_plane  # Both splits are drawn in the plane of the train split.
         measured["per_class"]["name"] = list(run.dataset.classes)
         measured["picture"] = draw(run, state, split, plane)
         row = {"step": step, "epoch": step // run.steps_per_epoch, "split": name, **measured}
@@ -413,12 +398,12 @@ def _save(
     step: int,
     rows: list[Row] | None,
 ) -> None:
-    """Begins a checkpoint, with the numbers of the test split to choose the best by."""
+    """Starts a checkpoint, with the metric of the test split that selects the best ones."""
     context.clock.begin()
     fingerprint, finite = run.program.inspect(state)
     if not finite:
         context.guard.give_up(step, "the weights are no longer finite")
-    metrics = None if rows is None else checkpoint.to_choose_by(rows[1], run.config.checkpoint)
+    metrics = None if rows is None else checkpoint.selection_metric(rows[1], run.config.checkpoint)
     notes = checkpoint.Notes(data=batches.get_state(), first_loss=context.guard.first)
     checkpoint.save(
         context.checkpoints,

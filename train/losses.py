@@ -1,10 +1,9 @@
-"""Training objectives, and the regulariser that holds features of a class apart.
+"""Training objectives, and regularisers against the collapse of features.
 
-``loss(logits, targets) -> [B]`` gives one number per sample; the mean, or a masked sum, is the
-caller's: training averages a batch, evaluation adds up a split. Targets are labels ``[B]`` or, for
-mixed images and smoothed labels, distributions over the classes ``[B K]``.
-
-``regulariser(features, labels) -> []`` is a property of a batch, which training adds to its loss.
+``loss(logits, targets) -> [B]`` is the loss of each sample: training averages a batch, evaluation
+adds up a split. Targets are labels ``[B]`` or, for mixed images and smoothed labels, distributions
+over the classes ``[B K]``. ``regulariser(features, labels) -> []`` is added to the mean loss of a
+batch.
 """
 
 from collections.abc import Callable
@@ -38,7 +37,7 @@ def cross_entropy(
 
 
 def sigmoid_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Returns the cross-entropies of K yes-or-no questions, added up.
+    """Returns the sum of the binary cross-entropies of the K classes.
 
     -sum_k [target_k log sigmoid(logit_k) + (1 - target_k) log sigmoid(-logit_k)]
     """
@@ -54,13 +53,8 @@ def squared_error(
 
         (1/K) [k (z_y - M)^2 + sum_{j != y} z_j^2]
 
-    A distribution t over the classes asks for M t_j of logit j, with weight 1 + (k - 1) t_j.
-
-    Args:
-      logits: z.
-      targets: labels y, or distributions t.
-      target: M, the logit wanted of the true class.
-      weight: k, of the true class.
+    Here z are the logits, y is the label, M the ``target`` of its logit and k the ``weight``. A
+    distribution t over the classes gives logit j the target M t_j and the weight 1 + (k - 1) t_j.
 
     Reference: L. Hui and M. Belkin, Evaluation of Neural Architectures Trained with Square Loss
     vs Cross-Entropy in Classification Tasks, ICLR 2021, section 3.
@@ -82,15 +76,9 @@ def cosine_regulariser(
         r2 = (1/K_B) sum_k (1/n_k^2) || sum_{i in k} u_i ||^2
         r3 = (1/K_B) sum_k (1/n_k^3) || sum_{i in k} u_i ||^2
 
-    are sums over pairs of samples of one class, u_i . u_j times a weight: classes never appear
-    on their own, so an absent one needs no care. A zero feature counts as a direction of length 0.
-    r1 and r2 are 1 where every class points one way.
-
-    Args:
-      features: h, ``[B D]``.
-      labels: ``[B]``.
-      form: "r1", "r2" or "r3".
-      group: the mean over groups of so many consecutive samples is taken; 0 is the whole batch.
+    are weighted sums of u_i . u_j over pairs of samples of one class, so absent classes add
+    nothing. A zero feature has u_i = 0. r1 and r2 are 1 if the features of each class are parallel.
+    The result is the mean over groups of ``group`` consecutive samples; 0 is the whole batch.
 
     Raises:
       ValueError: the batch is not a whole number of groups.
@@ -122,7 +110,7 @@ def _compare(features: jax.Array, labels: jax.Array, *, form: str) -> jax.Array:
 
 
 def _normalise(features: jax.Array) -> jax.Array:
-    """Returns rows of length one, and rows of zeros as they are, with a gradient of zero."""
+    """Returns rows of length one; rows of zeros stay zero and have a zero gradient."""
     square = jnp.sum(jnp.square(features), axis=-1, keepdims=True)
     present = square > 0
     return jnp.where(present, features * jax.lax.rsqrt(jnp.where(present, square, 1)), 0)
@@ -132,22 +120,22 @@ def build(config: LossConfig) -> Loss:
     """Returns the objective of a config.
 
     Raises:
-      ConfigError: a setting of the other objective is not at its default.
+      ConfigError: a setting of another objective is not at its default.
     """
     if config.name != "cross_entropy":
-        _refuse(config, "temperature", "logit_norm")
+        _refuse_unused(config, "temperature", "logit_norm")
     if config.name == "mse":
         return partial(squared_error, target=config.mse_target, weight=config.mse_weight)
-    _refuse(config, "mse_target", "mse_weight")
+    _refuse_unused(config, "mse_target", "mse_weight")
     if config.name == "sigmoid":
         return sigmoid_cross_entropy
     return partial(cross_entropy, temperature=config.temperature, logit_norm=config.logit_norm)
 
 
 def build_regulariser(config: LossConfig, num_classes: int) -> Regulariser | None:
-    """Returns the sum of the regularisers of a config, times their strengths; None without."""
+    """Returns the weighted sum of the regularisers of a config, or None if there are none."""
     if not config.cosine:
-        _refuse(config, "cosine_form", "cosine_group")
+        _refuse_unused(config, "cosine_form", "cosine_group")
     compare = partial(cosine_regulariser, form=config.cosine_form, group=config.cosine_group)
     spread = partial(vci_jax.vci_loss, num_classes=num_classes)
     terms = [(s, term) for s, term in ((config.cosine, compare), (config.vci, spread)) if s]
@@ -158,8 +146,8 @@ def build_regulariser(config: LossConfig, num_classes: int) -> Regulariser | Non
     )
 
 
-def _refuse(config: LossConfig, *fields: str) -> None:
-    """A setting that would have no effect is a mistake, so it must have its default."""
+def _refuse_unused(config: LossConfig, *fields: str) -> None:
+    """Raises ConfigError for a setting that has no effect and is not at its default."""
     for field in fields:
         value, default = getattr(config, field), getattr(LossConfig, field)
         if value != default:

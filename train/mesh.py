@@ -1,9 +1,9 @@
-"""The devices of a run as one (data, model) mesh, and how arrays lie on it.
+"""The devices of a run as one (data, model) mesh, and the shardings of arrays on it.
 
 Every device has its own part of each batch. A copy of the train state is divided among the devices
-of the ``model`` axis: each array along its longest axis that can be, small ones not at all. Along
+of the ``model`` axis: each array along its longest divisible axis, small ones not at all. Along
 ``data`` there are copies. So (n, 1) is plain data parallelism, (1, n) divides the state among all
-devices, and what lies between suits hosts that are near and pods that are far apart.
+devices, and a mesh in between suits pods that are far apart.
 
 Axes are ``Auto``: the compiler propagates shardings from the arguments and inserts collectives, so
 the step functions contain none.
@@ -19,17 +19,17 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from train.config import ConfigError, MeshConfig
 
 _AXES = ("data", "model")
-# An array of fewer numbers costs more to gather than its memory is worth.
+# A smaller array costs more to gather than its memory is worth.
 _SMALL = 2**12
 
 
 def make_mesh(
     config: MeshConfig | None = None, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """Returns the mesh over all devices, or over those given.
+    """Returns the mesh over ``devices``, by default all of them.
 
     Raises:
-      ConfigError: the model axis does not divide them.
+      ConfigError: --mesh.model does not divide their number.
     """
     devices = jax.devices() if devices is None else devices
     model = config.model if config else 1
@@ -62,12 +62,7 @@ def split(mesh: Mesh) -> NamedSharding:
 
 
 def divided(mesh: Mesh, tree: Any) -> Any:
-    """Returns the shardings of a tree of parameters, optimiser state and the like.
-
-    Args:
-      mesh: of the run.
-      tree: arrays, or their shapes.
-    """
+    """Returns the shardings of a tree of arrays, or of their shapes, along the model axis."""
     parts = mesh.shape["model"]
 
     def sharding(leaf: jax.ShapeDtypeStruct) -> NamedSharding:
@@ -81,24 +76,24 @@ def divided(mesh: Mesh, tree: Any) -> Any:
 
 
 def per_device(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """Returns ``function(own, shared, batch) -> own`` as one that every device calls by itself.
+    """Returns ``function(own, shared, batch) -> own`` called by every device, without collectives.
 
-    ``own`` has a leading axis, with one entry per device that no other touches; ``shared`` is the
-    same everywhere, and of ``batch`` each device has its part. There can be no collective.
+    ``own`` has a leading axis with one entry per device, ``shared`` is replicated, and ``batch`` is
+    divided among the devices.
     """
 
-    def one(own: Any, shared: Any, batch: Any) -> Any:
+    def on_device(own: Any, shared: Any, batch: Any) -> Any:
         own = jax.tree.map(lambda leaf: leaf[0], own)
         return jax.tree.map(lambda leaf: leaf[None], function(own, shared, batch))
 
-    parts, whole = PartitionSpec(_AXES), PartitionSpec()
+    parts, replicated = PartitionSpec(_AXES), PartitionSpec()
     return jax.shard_map(
-        one, mesh=mesh, in_specs=(parts, whole, parts), out_specs=parts, check_vma=False
+        on_device, mesh=mesh, in_specs=(parts, replicated, parts), out_specs=parts, check_vma=False
     )
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Sends this process' share of a host batch to its devices, each its own part."""
+    """Sends this process' share of a host batch to its devices, a part to each."""
     sharding = split(mesh)
     return {
         name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()

@@ -1,7 +1,6 @@
 """The optimiser, its learning rate over time, and the average of the weights.
 
-Batches and updates are different clocks: with ``accumulate`` n, the weights move at every n-th
-batch only. Schedules are functions of batches.
+Schedules count batches, not updates: with ``accumulate`` n, every n-th batch is an update.
 """
 
 from collections.abc import Callable
@@ -21,15 +20,10 @@ def schedule(config: OptimConfig, *, epochs: int, steps_per_epoch: int) -> optax
     """Returns the learning rate of each step: linear to ``lr``, then a cosine or stairs.
 
     The warm-up of n steps begins at ``warmup_lr``, and step n has ``lr``. With ``warmup_lr`` 0 the
-    first update fills the momentum and the statistics of BatchNorm, and moves no weight: so it is
-    in the recipes of flax (examples/imagenet) and big_vision. timm begins at 1e-6, which DeiT's
-    configs have, and Goyal et al. (2017, section 2.2) at the rate of a single worker.
-
-    Args:
-      config: of the optimiser. The cosine reaches ``final_lr`` at the end of the run; the stairs
-        hold ``lr`` for the first epoch after the warm-up and go down at the end of each.
-      epochs: of the whole run.
-      steps_per_epoch: batches of one.
+    first update fills the momentum and the statistics of BatchNorm, and moves no weight, as in the
+    recipes of flax (examples/imagenet) and big_vision. timm begins at 1e-6, which DeiT's configs
+    have, and Goyal et al. (2017, section 2.2) at the rate of a single worker. The cosine reaches
+    ``final_lr`` at the end of the run; the stairs go down at the end of each epoch.
     """
     warmup = config.warmup_epochs * steps_per_epoch
     if config.schedule == "cosine":
@@ -54,9 +48,9 @@ def build(config: OptimConfig, learning_rate: optax.Schedule) -> optax.GradientT
     Raises:
       ConfigError: a setting of another optimiser or schedule is not at its default.
     """
-    _refuse_idle(config)
+    _refuse_unused(config)
     mask = _is_kernel if config.decay == "kernels" else None
-    # The optimiser counts updates, of which there is one every few batches.
+    # The optimiser counts updates, the schedule batches.
     every = config.accumulate
     rate = learning_rate if every == 1 else lambda count: learning_rate(count * every)
     if config.name == "adamw":
@@ -94,12 +88,7 @@ def average(averaged: Any, weights: Any, step: jax.Array, *, decay: float, every
 
         d^n w_0 + (1 - d) sum_{i=1..n} d^(n-i) w_i
 
-    Args:
-      averaged: the average so far.
-      weights: as this step has left them.
-      step: batches seen so far, this one included.
-      decay: d.
-      every: batches for one update; the others leave the average alone.
+    ``step`` counts batches, this one included; every ``every``-th is an update.
     """
     rate = jnp.where(step % every == 0, 1 - decay, 0.0)
     return jax.tree.map(lambda old, new: old + rate * (new - old), averaged, weights)
@@ -120,8 +109,8 @@ def _is_kernel(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
-def _refuse_idle(config: OptimConfig) -> None:
-    """A setting that would have no effect is a mistake, so it must have its default."""
+def _refuse_unused(config: OptimConfig) -> None:
+    """Raises ConfigError for a setting that has no effect and is not at its default."""
     idle = {"momentum": config.name == "adamw", "betas": config.name == "sgd"}
     idle |= {"final_lr": config.schedule == "step", "step_factor": config.schedule == "cosine"}
     idle |= {"warmup_lr": not config.warmup_epochs}

@@ -1,4 +1,4 @@
-"""How fast a run is: a stopwatch, the memory of a device, and a trace for XProf or TensorBoard."""
+"""Speed and memory of a run: a stopwatch, peak memory, a trace for XProf or TensorBoard."""
 
 import contextlib
 import time
@@ -12,40 +12,36 @@ SKIPPED = 10
 
 
 class Trace:
-    """Traces some steps, once those that compile and warm up are over; a context manager."""
+    """Traces ``steps`` steps after the first ten, which compile and warm up; a context manager."""
 
     def __init__(self, directory: Path, steps: int) -> None:
-        """Takes where the trace goes, and how many steps it has; 0 makes none."""
         self._directory, self._steps = directory, steps
-        self._on = False
+        self._running = False
 
     def __enter__(self) -> Self:
-        """Returns itself."""
         return self
 
     def __exit__(self, *unused: object) -> None:
-        """Ends a trace that is still on."""
         self._end()
 
     def before(self, step: int) -> None:
-        """Begins, or ends, before the step of this number in this process, counted from 1."""
+        """Starts or stops the trace before a step of this process, counted from 1."""
         if self._steps and step == SKIPPED + 1:
             jax.profiler.start_trace(str(self._directory))
-            self._on = True
+            self._running = True
         elif step == SKIPPED + self._steps + 1:
             self._end()
 
     def _end(self) -> None:
-        if self._on:
+        if self._running:
             jax.profiler.stop_trace()
-            self._on = False
+            self._running = False
 
 
 class Stopwatch:
     """Images per second of training, without the metrics passes and the compilation."""
 
     def __init__(self) -> None:
-        """Starts at rest."""
         self._start: float | None = None
         self._images, self._waited = 0, 0.0
 
@@ -54,7 +50,7 @@ class Stopwatch:
         self._start, self._images, self._waited = time.perf_counter(), 0, 0.0
 
     def add(self, images: int) -> None:
-        """Counts the images of a finished step; the very first one, which compiles, only begins."""
+        """Counts the images of a finished step; the first one, which compiles, only starts it."""
         if self._start is None:
             self.begin()
         else:
@@ -62,7 +58,7 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Counts the time in the context as time that is spent waiting for data."""
+        """Counts the time in the context as waiting for data."""
         start = time.perf_counter()
         yield
         self._waited += time.perf_counter() - start
@@ -72,7 +68,7 @@ class Stopwatch:
         return self._images / self._seconds() if self._images else None
 
     def wait_share(self) -> float | None:
-        """Returns which part of the time since ``begin`` was spent waiting for data."""
+        """Returns the share of the time since ``begin`` that was spent waiting for data."""
         return self._waited / self._seconds() if self._images else None
 
     def _seconds(self) -> float:
@@ -81,6 +77,6 @@ class Stopwatch:
 
 
 def device_memory() -> float | None:
-    """Returns the most bytes of the first device that were in use, if the device says so."""
+    """Returns the peak memory of the first device in bytes, if the device reports it."""
     stats = jax.local_devices()[0].memory_stats() or {}
     return stats.get("peak_bytes_in_use")

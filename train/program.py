@@ -1,7 +1,7 @@
-"""The compiled functions of a run: here jit, shardings and donation are attached, nowhere else.
+"""The compiled functions of a run: jit, shardings and donation are attached here alone.
 
-Batches are divided among the devices. The train state is divided among those of the model axis,
-from birth on, and whole on each of them for a metrics pass. State and tallies are donated: each
+Batches are divided among the devices. The train state is divided among those of the model axis
+from its initialisation on, and replicated for a metrics pass. State and tallies are donated: each
 step writes its result where its input was, so neither is ever held twice.
 """
 
@@ -19,7 +19,7 @@ from train.step import TrainSpec, TrainState, init_state, predict, predict_layer
 
 
 class Program(NamedTuple):
-    """The functions, and the shapes of the state with their shardings."""
+    """The compiled functions, and the shapes of the state with their shardings."""
 
     shapes: TrainState
     init_state: Callable[[jax.Array], TrainState]
@@ -43,54 +43,49 @@ def build(
 ) -> Program:
     """Returns the functions of a spec on a mesh; each compiles when it is first called.
 
-    Args:
-      spec: what to do.
-      mesh: the devices.
-      image_shape: of a stored image.
-      num_classes: K.
-      layers: whether every depth is measured, or the features alone.
-      blocks: states of a metrics pass, for the interval of VCI.
+    ``layers`` measures every depth of the network instead of the features alone; ``blocks`` is the
+    number of states of a metrics pass, for the interval of VCI.
     """
     init = partial(init_state, spec, image_shape=image_shape)
-    bare = jax.eval_shape(init, jax.random.key(0))
-    shardings = meshes.divided(mesh, bare)
-    whole, parts = meshes.replicated(mesh), meshes.split(mesh)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    shardings = meshes.divided(mesh, shapes)
+    replicated, parts = meshes.replicated(mesh), meshes.split(mesh)
     shared = mesh.shape["model"] > 1
-    gather = partial(jax.lax.with_sharding_constraint, shardings=whole)
+    gather = partial(jax.lax.with_sharding_constraint, shardings=replicated)
     step = partial(train_step, spec, gather=gather) if shared else partial(train_step, spec)
-    dims = _dims(spec, bare, image_shape, layers)
+    dims = _dims(spec, shapes, image_shape, layers)
     tally = partial(evaluate.init_tally, num_classes, dims, blocks)
     return Program(
         shapes=jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            bare,
+            shapes,
             shardings,
         ),
         init_state=jax.jit(init, out_shardings=shardings),
         train_step=jax.jit(
             step,
             in_shardings=(shardings, parts),
-            out_shardings=(shardings, whole),
+            out_shardings=(shardings, replicated),
             donate_argnums=0,
         ),
-        gather=jax.jit(lambda state: state, out_shardings=whole) if shared else lambda state: state,
-        inspect=jax.jit(checkpoint.inspect, in_shardings=(shardings,), out_shardings=whole),
+        gather=jax.jit(lambda s: s, out_shardings=replicated) if shared else lambda s: s,
+        inspect=jax.jit(checkpoint.inspect, in_shardings=(shardings,), out_shardings=replicated),
         init_tally=jax.jit(lambda: _stacked(tally(), mesh.size), out_shardings=parts),
         add_batch=jax.jit(
             meshes.per_device(partial(evaluate.add_batch, spec), mesh),
-            in_shardings=(parts, whole, parts),
+            in_shardings=(parts, replicated, parts),
             out_shardings=parts,
             donate_argnums=0,
         ),
-        merge=jax.jit(evaluate.merge, out_shardings=whole),
+        merge=jax.jit(evaluate.merge, out_shardings=replicated),
         features=jax.jit(
-            partial(_features, spec), in_shardings=(whole, parts), out_shardings=whole
+            partial(_features, spec), in_shardings=(replicated, parts), out_shardings=replicated
         ),
     )
 
 
 def build_spec(config: Config, num_classes: int, steps_per_epoch: int) -> TrainSpec:
-    """Returns what the steps of a run have in common; of the data it takes two numbers."""
+    """Returns the spec of a run: network, optimiser, loss, mixing and normalisation."""
     rate = optim.schedule(config.optim, epochs=config.epochs, steps_per_epoch=steps_per_epoch)
     settings = config.data.mix
     mixes = settings.mixup or settings.cutmix or settings.label_smoothing
@@ -110,16 +105,10 @@ def build_spec(config: Config, num_classes: int, steps_per_epoch: int) -> TrainS
 def restore(
     config: Config, reader: Any, step: int, mesh: Any, image_shape: tuple[int, ...]
 ) -> tuple[TrainSpec, TrainState]:
-    """Returns the spec of a run, and the state of one of its checkpoints as the run measures it.
+    """Returns the spec of a run, and the replicated state of one of its checkpoints.
 
-    This is the average of the weights under ``eval.averaged``; whole on every device.
-
-    Args:
-      config: of the run.
-      reader: of its checkpoints, from ``checkpoint.open_reader``.
-      step: of the checkpoint.
-      mesh: the devices, which need not be those of the run.
-      image_shape: of the images that the network was made for.
+    Under ``eval.averaged`` its weights are the moving average. The devices may differ from those of
+    the run; ``reader`` is from ``checkpoint.open_reader``.
 
     Raises:
       DamagedRunError: the checkpoint is damaged.
@@ -129,7 +118,7 @@ def restore(
     built = build(spec, mesh, image_shape=image_shape, num_classes=classes, layers=False, blocks=1)
     state = checkpoint.read(reader, step, built.shapes, built.inspect)
     state = built.gather(state.averaged if config.eval.averaged else state)
-    # What is not needed for features would stay in memory as long as the network does.
+    # Features need neither, and they would stay in memory as long as the network does.
     return spec, state._replace(opt_state=(), ema={})
 
 
@@ -143,9 +132,9 @@ def _dims(
     spec: TrainSpec, state: TrainState, image_shape: tuple[int, ...], layers: bool
 ) -> dict[str, int]:
     images = jax.ShapeDtypeStruct((1, *image_shape), "uint8")
-    found = jax.eval_shape(partial(predict_layers, spec), state, images)
-    names = [name for name in found if name != "logits"] if layers else ["features"]
-    return {name: found[name].shape[-1] for name in names}
+    outputs = jax.eval_shape(partial(predict_layers, spec), state, images)
+    names = [name for name in outputs if name != "logits"] if layers else ["features"]
+    return {name: outputs[name].shape[-1] for name in names}
 
 
 def _stacked(tally: evaluate.Tally, devices: int) -> evaluate.Tally:

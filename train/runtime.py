@@ -1,4 +1,4 @@
-"""What every command sets up: compiled programs kept on disk, and libraries that say less."""
+"""What every command sets up: the cache of compiled programs, and quieter libraries."""
 
 import logging
 import os
@@ -9,10 +9,9 @@ import jax
 
 
 def cache_programs() -> None:
-    """Compiles a program once per machine, not once per run.
+    """Caches compiled programs in ``~/.cache/vci_jax/xla`` or ``$JAX_COMPILATION_CACHE_DIR``.
 
-    It is kept in ``~/.cache/vci_jax/xla``, or in ``$JAX_COMPILATION_CACHE_DIR``; set to nothing,
-    that turns the cache off.
+    An empty ``$JAX_COMPILATION_CACHE_DIR`` turns the cache off.
     """
     default = Path.home() / ".cache" / "vci_jax" / "xla"
     directory = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(default))
@@ -21,7 +20,7 @@ def cache_programs() -> None:
 
 
 def quiet() -> None:
-    """Keeps the bookkeeping of Orbax, Grain and JAX out of the terminal; errors still show."""
+    """Hides messages of Orbax, Grain and JAX below errors."""
     for name in ("absl", "jax", "orbax", "grain"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=DeprecationWarning)

@@ -1,8 +1,8 @@
 """The seam to flax: ``init_state``, ``train_step`` and ``predict``, all pure.
 
-Nothing here is jitted and nothing knows about devices; ``train/loop.py`` attaches both. There is
-no random key in the state: the augmentation draws its own on the host, and what is random in a
-step folds ``state.step`` into the seed, so that a resumed run draws the same.
+Nothing here is jitted and nothing knows about devices; ``train/program.py`` attaches both. The
+state has no random key: the augmentation draws its own on the host, and a step folds
+``state.step`` into the seed, so that a resumed run draws the same.
 """
 
 from collections import OrderedDict
@@ -21,19 +21,16 @@ Batch = dict[str, jax.Array]
 
 
 class TrainSpec(NamedTuple):
-    """What does not change during a run: a static argument of the functions below.
+    """The constants of a run: a static argument of the functions below.
 
     Attributes:
-      model: the network.
-      optimizer: of its parameters.
-      average: of the weights over the steps, or None.
-      loss: of each sample.
-      regulariser: of a batch, added to the mean of its losses; or None.
-      mix: ``mix(key, batch)`` returns the batch with images mixed and, as ``target``, what they
-        are now; or None.
-      mean: taken out of each channel.
+      average: updates the moving average of the weights, or None.
+      loss: the loss of each sample.
+      regulariser: a term of the batch that is added to its mean loss, or None.
+      mix: ``mix(key, batch)`` returns the batch with mixed images and their ``target``, or None.
+      mean: subtracted from each channel.
       std: divides each channel.
-      seed: of all that is random in a step.
+      seed: seed of everything random in a step.
     """
 
     model: nn.Module
@@ -51,11 +48,9 @@ class TrainState(NamedTuple):
     """What a training step changes, and a checkpoint holds.
 
     Attributes:
-      step: batches seen.
-      params: of the network.
-      batch_stats: running averages of its BatchNorms; empty if it has none.
-      opt_state: of the optimiser.
-      ema: the moving averages of ``params`` and ``batch_stats``; empty if the spec keeps none.
+      step: number of batches seen.
+      batch_stats: running averages of the BatchNorms; empty if there are none.
+      ema: the moving averages of ``params`` and ``batch_stats``; empty if the spec has none.
     """
 
     step: jax.Array
@@ -66,7 +61,7 @@ class TrainState(NamedTuple):
 
     @property
     def variables(self) -> dict[str, Any]:
-        """The network, as flax takes it."""
+        """The variables of the network, in flax's form."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
     @property
@@ -99,20 +94,17 @@ def train_step(
     *,
     gather: Callable[[Any], Any] = lambda params: params,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Returns the state after one step, and scalars of the batch before it.
+    """Returns the state after one step, and scalars of the batch under the weights before it.
 
     These are ``loss``, ``accuracy`` (against ``label``, which mixing leaves alone),
     ``gradient_norm`` (of all parameters together, before it is clipped) and, if the spec has one,
     ``regulariser``, which ``loss`` does not include.
 
-    Args:
-      spec: what to do.
-      state: before the step.
-      batch: stored images, and their labels.
-      gather: brings parameters that devices share to where they are used, and so divides their
-        gradient again; the identity on values.
+    ``gather`` replicates parameters that devices share, and so divides their gradient again; on
+    values it is the identity.
     """
-    mix_key, model_key = jax.random.split(_key(spec, state))
+    key = jax.random.fold_in(jax.random.key(spec.seed), state.step)
+    mix_key, model_key = jax.random.split(key)
     if spec.mix:
         batch = spec.mix(mix_key, batch)
     images = normalise(spec, batch["image"])
@@ -141,7 +133,7 @@ def train_step(
 
 def predict(spec: TrainSpec, state: TrainState, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the logits ``[B K]`` and features ``[B D]`` in evaluation mode."""
-    # Flax's type leaves open whether collections come with what the method returns; none do.
+    # Flax's type allows for collections beside the result; here there are none.
     return spec.model.apply(  # type: ignore[return-value]
         state.variables, normalise(spec, images), train=False
     )
@@ -151,21 +143,15 @@ def predict_layers(
     spec: TrainSpec, state: TrainState, images: jax.Array
 ) -> OrderedDict[str, jax.Array]:
     """Returns pooled features of every depth by name, ``features`` and ``logits`` last."""
-    inputs = normalise(spec, images)
-    # Flax's type leaves open whether collections come with what the method returns; none do.
     return spec.model.apply(  # type: ignore[return-value]
-        state.variables, inputs, train=False, method="layers"
+        state.variables, normalise(spec, images), train=False, method="layers"
     )
 
 
 def normalise(spec: TrainSpec, images: jax.Array) -> jax.Array:
-    """Returns stored pixels as float32 with the mean and deviation of each channel taken out."""
+    """Returns stored pixels as float32, standardised by the mean and std of each channel."""
     mean, std = jnp.asarray(spec.mean, jnp.float32), jnp.asarray(spec.std, jnp.float32)
     return (images.astype(jnp.float32) - mean) / std
-
-
-def _key(spec: TrainSpec, state: TrainState) -> jax.Array:
-    return jax.random.fold_in(jax.random.key(spec.seed), state.step)
 
 
 def _update(

@@ -1,11 +1,10 @@
 """The work directory of a run: its settings, its owner, and what has computed in it.
 
 - ``config.json``: the settings that the directory was made with; a run continues under no others.
-- ``lock``: held by the one process at work here. The lock is the kernel's: it ends
-  with the process.
-- ``run.json``: a list with an entry for each start of the training, since a run may be stopped on
-  one machine and continued on another: versions, devices, the weights that it started from, and a
-  description of the images, which is compared at the next start.
+- ``lock``: held by the one process that trains here. The kernel releases it with the process.
+- ``run.json``: a list with an entry for each start of the training, since a run may move between
+  machines: versions, devices, the initial weights, and a description of the images, which is
+  compared at the next start.
 """
 
 import contextlib
@@ -33,22 +32,18 @@ from vci_jax.written import read_json_lines, write_json
 
 
 def work_directory(text: str | Path) -> Path:
-    """Returns the path of a work directory that exists or can be made; makes nothing.
-
-    Raises:
-      ConfigError: it cannot.
-    """
+    """Returns the path of a work directory, or raises ConfigError if it cannot be made."""
     workdir = local.path(text, "the work directory")
-    whole = workdir.absolute()
-    there = next(parent for parent in (whole, *whole.parents) if os.path.lexists(parent))
-    if not there.is_dir():
+    path = workdir.absolute()
+    parent = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
+    if not parent.is_dir():
         raise ConfigError(
-            f"the work directory is {workdir}, and {there} is a file, or a link that leads "
+            f"the work directory is {workdir}, and {parent} is a file, or a link that leads "
             "nowhere; choose another."
         )
-    if not os.access(there, os.W_OK | os.X_OK):
+    if not os.access(parent, os.W_OK | os.X_OK):
         raise ConfigError(
-            f"the work directory is {workdir}, and {there} cannot be written by this user; choose "
+            f"the work directory is {workdir}, and {parent} cannot be written by this user; choose "
             "another."
         )
     return workdir
@@ -62,7 +57,7 @@ def claim(config: Config, workdir: Path) -> None:
     Raises:
       ConfigError: the directory belongs to a run with other settings; names each of them.
     """
-    # Through JSON, so that both sides of the comparison have lost the same types (tuples).
+    # Through JSON, so that tuples are lists on both sides of the comparison.
     ours = json.loads(json.dumps(dataclasses.asdict(config)))
     path = workdir / "config.json"
     if path.exists():
@@ -76,7 +71,7 @@ def claim(config: Config, workdir: Path) -> None:
 
 
 def read_config(workdir: Path) -> Config:
-    """Returns the config of a work directory; a field it does not know yet has its default.
+    """Returns the config of a work directory; a field that it lacks has its default.
 
     Raises:
       ConfigError: there is none, or it has fields that this version does not know.
@@ -116,10 +111,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def read_rows(path: Path) -> dict[int, dict[str, Any]]:
-    """Returns the rows of a JSON-lines file by line; a last line that is cut off is left out.
+    """Returns the rows of a JSON-lines file by line number, without a truncated last line.
 
     Raises:
-      DamagedRunError: another line is not JSON; names it.
+      DamagedRunError: another line is not JSON; names the line.
     """
     try:
         return read_json_lines(path)[0]
@@ -139,7 +134,7 @@ def _refuse_differences(ours: dict[str, Any], theirs: dict[str, Any], workdir: P
     listing = "\n".join(f"  {key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in fields)
     raise ConfigError(
         f"{workdir} holds a run with other settings:\n{listing}\n"
-        "Use the same settings to go on with that run, or another directory for a new one."
+        "Use the same settings to resume that run, or another directory for a new one."
     )
 
 
@@ -204,16 +199,14 @@ def _owner(directory: Path) -> str:
 
 @contextlib.contextmanager
 def owned(directory: Path, doing: str) -> Iterator[None]:
-    """Keeps other processes from a directory, which exists, while the context lasts.
+    """Locks a directory against other processes while the context lasts.
 
-    Args:
-      directory: what is owned.
-      doing: what the owner does there, for the message: "training in".
+    ``doing`` says in the other processes' error what the owner does: "training in".
 
     Raises:
-      LockedError: another process has it; says which, and on which host.
+      LockedError: another process has the lock; names it and its host.
     """
-    with _opened(directory / "lock") as file:
+    with _open_lock(directory / "lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -232,7 +225,7 @@ def owned(directory: Path, doing: str) -> Iterator[None]:
         yield
 
 
-def _opened(path: Path) -> TextIO:
+def _open_lock(path: Path) -> TextIO:
     try:
         number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
@@ -250,13 +243,9 @@ def record_start(
     images: digest.Description | None = None,
     init: dict[str, Any] | None = None,
 ) -> None:
-    """Adds this process to ``run.json``.
+    """Adds this process to ``run.json``: a start after ``step``.
 
-    Args:
-      workdir: of the run.
-      step: after which it begins.
-      images: the description of its data set.
-      init: the origin of the weights that it starts from, with their ``sha256``.
+    ``images`` describes its data set; ``init`` is the origin of its initial weights.
     """
     entry = describe() | {"step": step}
     entry |= {"images": images} if images else {}
@@ -265,44 +254,35 @@ def record_start(
 
 
 def check_images(workdir: Path, images: digest.Description, *, allowed: bool) -> None:
-    """Compares a data set with that of the last start, if there was one that noted it.
-
-    Args:
-      workdir: of the run.
-      images: the description of the data set that is there now.
-      allowed: whether it may be another, as long as it has as many classes.
+    """Compares the data set with that of the last start, if ``run.json`` describes it.
 
     Raises:
-      ConfigError: it is another; says what differs.
+      ConfigError: it is another one, which is not ``allowed`` or has another number of classes.
     """
-    noted = _noted(workdir)
-    found = digest.differences(noted[-1], images) if noted else []
-    if not found:
+    recorded = _recorded_images(workdir)
+    differences = digest.differences(recorded, images) if recorded else []
+    if not recorded or not differences:
         return
-    said = f"the data are not those of the run in {workdir}: {'; '.join(found)}."
-    if noted[-1]["classes"] != images["classes"]:
+    problem = f"the data are not those of the run in {workdir}: {'; '.join(differences)}."
+    if recorded["classes"] != images["classes"]:
         raise ConfigError(
-            f"{said} Its network has an output for each class: put the images back, or choose "
+            f"{problem} Its network has an output for each class: put the images back, or choose "
             "another directory."
         )
     if not allowed:
         raise ConfigError(
-            f"{said} Put the images back, choose another directory, or go on with these: "
+            f"{problem} Put the images back, choose another directory, or go on with these: "
             "--data.allow-changes."
         )
 
 
 def check_init(workdir: Path, init: dict[str, Any]) -> None:
-    """Compares weights with those that an earlier start of the run began with, if any did.
-
-    Raises:
-      ConfigError: they are others.
-    """
-    noted = [entry["init"] for entry in _starts(workdir) if isinstance(entry.get("init"), dict)]
-    if noted and noted[-1].get("sha256") != init["sha256"]:
+    """Raises ConfigError if an earlier start of the run began with other weights."""
+    recorded = [entry["init"] for entry in _starts(workdir) if isinstance(entry.get("init"), dict)]
+    if recorded and recorded[-1].get("sha256") != init["sha256"]:
         raise ConfigError(
             f"the weights of --init are not those that the run in {workdir} began with "
-            f"({noted[-1]}): put them back, or choose another directory."
+            f"({recorded[-1]}): put them back, or choose another directory."
         )
 
 
@@ -320,27 +300,27 @@ def same_images(config: Config, workdir: Path, dataset: Dataset) -> digest.Descr
 
 
 def image_shape(workdir: Path) -> tuple[int, ...] | None:
-    """Returns ``(H, W, C)`` of the images of a run, if it has noted it."""
-    noted = _noted(workdir)
-    return tuple(noted[-1]["shape"]) if noted else None
+    """Returns ``(H, W, C)`` of the images of a run, if ``run.json`` has it."""
+    recorded = _recorded_images(workdir)
+    return tuple(recorded["shape"]) if recorded else None
 
 
-def _noted(workdir: Path) -> list[digest.Description]:
-    """Returns the descriptions of the data set at each start that noted one."""
-    found = [entry.get("images") for entry in _starts(workdir)]
-    return [images for images in found if images and digest.is_description(images)]
+def _recorded_images(workdir: Path) -> digest.Description | None:
+    """Returns the latest description of the data set in ``run.json``, if there is one."""
+    entries = (entry.get("images") for entry in reversed(_starts(workdir)))
+    return next((images for images in entries if digest.is_description(images)), None)
 
 
 def _starts(workdir: Path) -> list[dict[str, Any]]:
     try:
         starts = json.loads((workdir / "run.json").read_text())
-    except (OSError, ValueError):  # It is worth less than the run, which must not fail for it.
+    except (OSError, ValueError):  # A damaged run.json must not stop the run.
         return []
-    return [e for e in starts if isinstance(e, dict)] if isinstance(starts, list) else []
+    return [s for s in starts if isinstance(s, dict)] if isinstance(starts, list) else []
 
 
 def describe() -> dict[str, Any]:
-    """Returns the time, the devices, and the versions of what computes."""
+    """Returns the time, the devices and the versions of packages."""
     device = jax.devices()[0]
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

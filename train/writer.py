@@ -1,14 +1,14 @@
-"""What a run leaves to read: ``metrics.jsonl`` and TensorBoard event files.
+"""The results of a run on disk: ``metrics.jsonl`` and TensorBoard event files.
 
 One row of ``metrics.jsonl`` is one split at one step: ``step``, ``epoch``, ``split``, ``accuracy``,
 ``loss``, every metric of ``vci_jax.report``, and two timing fields, ``seconds`` (of the metrics
-pass) and ``images_per_second`` (of training since the row before), the only ones that differ
+pass) and ``images_per_second`` (of training since the previous row), the only ones that differ
 between two runs with one seed. Values that are not finite are written as null.
 
-``per_class.json`` beside it has what ``vci_jax.per_class`` says of each split at the last of these
-steps: ``step``, ``epoch``, and for each split a list per column. It is no part of the rows, which
-it would make several times as long where there are a thousand classes. ``pictures.jsonl`` has, for
-each row, where a few images lie in the plane of ``vci_jax.picture``: ``label``, ``x``, ``y``.
+``per_class.json`` has the columns of ``vci_jax.per_class`` for each split at the last of these
+steps, with ``step`` and ``epoch``; rows would be several times as long with a thousand classes.
+``pictures.jsonl`` has, for each row, the positions of a few images in the plane of
+``vci_jax.picture``: ``label``, ``x``, ``y``.
 
 ``batches.jsonl`` has a line for every ``log.every_steps``-th training batch: ``step``, ``loss``,
 ``accuracy``, ``gradient_norm``, ``learning_rate``, ``images_per_second``, ``data_wait`` (the part
@@ -21,7 +21,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-import jax
 from tensorboardX import SummaryWriter
 
 from train.config import ConfigError
@@ -34,17 +33,13 @@ TIMING_FIELDS = ("seconds", "images_per_second")
 
 
 class MetricWriter:
-    """Appends rows and curves to a work directory; a context manager that closes its files."""
+    """Appends rows and curves to a work directory; a context manager that closes its files.
+
+    ``wandb`` is a run of Weights & Biases that gets the rows too, or None.
+    """
 
     def __init__(self, workdir: Path, *, last_step: int, wandb: Any = None) -> None:
-        """Opens the files, and forgets what a killed run wrote after its last checkpoint.
-
-        Args:
-          workdir: where the files are, or will be.
-          last_step: of the rows that stay; those of later steps are about to be written again.
-            -1 keeps none.
-          wandb: a run of Weights & Biases that gets the rows too, or None.
-        """
+        """Opens the files, and drops rows after ``last_step``, the last checkpoint; -1 is none."""
         self._path = workdir / "metrics.jsonl"
         self.rows = _rewind(self._path, last_step)
         self._pictures = workdir / "pictures.jsonl"
@@ -55,11 +50,9 @@ class MetricWriter:
         self._wandb = wandb
 
     def __enter__(self) -> Self:
-        """Returns itself."""
         return self
 
     def __exit__(self, *unused: object) -> None:
-        """Closes the files."""
         self._writer.close()
         if self._wandb is not None:
             self._wandb.finish()
@@ -69,17 +62,12 @@ class MetricWriter:
         return any(row["step"] == step for row in self.rows)
 
     def write(self, rows: list[Row]) -> None:
-        """Appends the rows of a step, on disk when this returns.
-
-        What they say of classes and of single images goes to files of its own.
-        """
+        """Appends the rows of a step, on disk on return; classes and images have other files."""
         rows = [json_ready(row) for row in rows]
         _write_per_class(self._path.with_name("per_class.json"), rows)
-        places = [{key: row[key] for key in ("step", "epoch", "split")} for row in rows]
-        append_json_lines(
-            self._pictures,
-            [at | row["picture"] for at, row in zip(places, rows, strict=True) if "picture" in row],
-        )
+        keys = ("step", "epoch", "split")
+        pictures = [{k: r[k] for k in keys} | r["picture"] for r in rows if "picture" in r]
+        append_json_lines(self._pictures, pictures)
         rows = [{k: row[k] for k in row if k not in ("per_class", "picture")} for row in rows]
         self.rows += rows
         append_json_lines(self._path, rows)
@@ -100,7 +88,7 @@ class MetricWriter:
 
 
 class NullWriter:
-    """The writer of every process but the first: all see the same rows, and one writes them."""
+    """The writer of every process but the first, which alone writes."""
 
     rows: tuple[Row, ...] = ()
 
@@ -109,7 +97,6 @@ class NullWriter:
         return False
 
     def __enter__(self) -> Self:
-        """Returns itself."""
         return self
 
     def __exit__(self, *unused: object) -> None:
@@ -125,7 +112,7 @@ class NullWriter:
 def open_wandb(project: str, workdir: Path, config: dict[str, Any]) -> Any:
     """Returns the run of Weights & Biases that belongs to a work directory, or None for no project.
 
-    Its id is kept in ``wandb_id`` there, so that a resumed run goes on with its curves.
+    Its id is stored in ``wandb_id`` there, so that a resumed run continues its curves.
 
     Raises:
       ConfigError: its package is not installed.
@@ -150,13 +137,8 @@ def open_wandb(project: str, workdir: Path, config: dict[str, Any]) -> Any:
     )
 
 
-def to_floats(scalars: dict[str, jax.Array]) -> dict[str, float]:
-    """Returns device scalars as Python floats, waiting for the step that computes them."""
-    return {key: float(value) for key, value in scalars.items()}
-
-
 def _curves(row: Row, prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Yields what can be drawn: numbers that are not timings, those of layers under their names."""
+    """Yields the curves of a row: numbers other than timings, those of layers by their names."""
     prefix = prefix or f"{row['split']}/"
     for key, value in row.items():
         if key == "layers":
@@ -170,22 +152,22 @@ def _curves(row: Row, prefix: str = "") -> Iterator[tuple[str, float]]:
 
 
 def _write_per_class(path: Path, rows: list[Row]) -> None:
-    """Replaces the file by the columns of these rows, to the six digits that float32 has."""
+    """Replaces the file by the columns of these rows, in six digits, as float32 has them."""
     columns = {row["split"]: row["per_class"] for row in rows if "per_class" in row}
     if not columns:
         return
-    short = {
+    rounded = {
         split: {
             name: [float(f"{v:.6g}") if isinstance(v, float) else v for v in column]
             for name, column in table.items()
         }
         for split, table in columns.items()
     }
-    write_json(path, {key: rows[0][key] for key in ("step", "epoch")} | short, indent=None)
+    write_json(path, {key: rows[0][key] for key in ("step", "epoch")} | rounded, indent=None)
 
 
 def _rewind(path: Path, last_step: int) -> list[Row]:
-    """Returns the rows up to a step, and leaves the file with these alone."""
+    """Returns the rows up to a step, and removes the others from the file."""
     rows = [row for row in read_rows(path).values() if row["step"] <= last_step]
     if rows and rows[-1].get("split") == "train":
         rows.pop()  # The process was killed between the two splits of this step.

@@ -103,7 +103,7 @@ def _of_means(geometry: Geometry) -> dict[str, Scalar]:
     )
     size_of = jnp.sqrt(squares)
     relative = jnp.where(kept, rounding / size_of, 0)
-    variances = jnp.maximum(jnp.diagonal(geometry.within), 0)
+    variances = jnp.maximum(geometry.variances, 0)
     forms = jnp.maximum(linalg.quadratic_forms(geometry.within, between.basis), 0)
     diagonal = 8 * geometry.data_eps * variances + geometry.within_noise
     entries = linalg.matmul(diagonal, between.basis**2)

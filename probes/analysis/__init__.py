@@ -1,1 +1,1 @@
-"""Runs side by side: metrics against transfer, how sure a correlation is, and what it means."""
+"""Statistics of runs: metrics against transfer, the certainty of a correlation, conclusions."""

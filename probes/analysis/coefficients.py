@@ -1,8 +1,8 @@
 """Four coefficients of correlation, along the last axis of arrays of any shape.
 
 Each equals its namesake in ``scipy.stats`` (``pearsonr``, ``spearmanr``, ``kendalltau``,
-``weightedtau``), which takes one pair of samples a call; resampling asks for ten thousand. A
-coefficient of a constant sample is NaN. Values that are the same but for rounding are ties
+``weightedtau``), which takes one pair of samples a call; resampling takes ten thousand. A
+coefficient of a constant sample is NaN. Values that differ by rounding alone are ties
 (``rounding.level``), so that a coefficient is the same in every unit.
 """
 
@@ -37,9 +37,9 @@ def kendall(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def weighted_kendall(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Returns Vigna's tau_h: pairs weigh 1/rank + 1/rank, the largest values ranking first.
+    """Returns Vigna's tau_h: a pair weighs 1/rank + 1/rank, and the largest value has rank 1.
 
-    Mean of the ranking by x (ties by y) and of that by y (ties by x).
+    It is the mean over the ranking by x (ties by y) and that by y (ties by x).
 
     Reference: S. Vigna, A weighted correlation index for rankings with ties, WWW 2015.
     """
@@ -76,9 +76,9 @@ def _tau(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _descending(major: np.ndarray, minor: np.ndarray) -> np.ndarray:
-    """Ranks 1 .. N, the largest first."""
+    """Returns the ranks 1 .. N in descending order."""
     order = np.flip(np.lexsort((minor, major), axis=-1), axis=-1)
     ranks = np.empty(order.shape)
-    places = np.broadcast_to(np.arange(1.0, order.shape[-1] + 1), order.shape)
-    np.put_along_axis(ranks, order, places, axis=-1)
+    positions = np.broadcast_to(np.arange(1.0, order.shape[-1] + 1), order.shape)
+    np.put_along_axis(ranks, order, positions, axis=-1)
     return ranks

@@ -1,6 +1,6 @@
-"""Runs side by side: what was measured on each, and how its features transfer.
+"""A study: several runs with their metrics and the transfer of their features.
 
-The one input of correlations, of figure 7 and of tables 1 and 2, from work directories
+It is the input of correlations, of figure 7 and of tables 1 and 2, from work directories
 (``from_runs``) or from the published tables (``published.py``).
 """
 
@@ -27,12 +27,12 @@ class Study(NamedTuple):
     """N runs of one or more groups.
 
     Attributes:
-      names: of the runs, no two the same.
-      groups: the group of each.
-      settings: a number for each, the same for runs that differ in the seed alone.
+      names: unique names of the runs.
+      groups: the group of each run.
+      settings: a number for each run, the same for runs that differ in the seed alone.
       scores: test scores in (0, 1) by task, ``[N]``; 0 and 1 are moved inside by half an image.
-      metrics: by name, ``[N]``; NaN where a run does not have one.
-      accuracy: on the test split of the pretraining data, ``[N]``.
+      metrics: values by name, ``[N]``; NaN where a run does not have one.
+      accuracy: accuracy on the test split of the pretraining data, ``[N]``.
       mlo: mean log odds of the scores, ``[N]``.
       mlog: MLO less the log odds of the accuracy, ``[N]``.
       notes: sentences about what was left out or moved.
@@ -53,13 +53,10 @@ class Study(NamedTuple):
         return np.array([odds.mlo([accuracy]) for accuracy in self.accuracy])
 
     def members(self) -> dict[str, np.ndarray]:
-        """Returns the rows of each group; of all runs too, last, where there are several groups.
-
-        A group whose own name is ``ALL`` is listed as ``group "all"``.
-        """
+        """Returns the rows of each group and, if there are several, of ``ALL`` runs, last."""
         rows: dict[str, list[int]] = {}
         for i, group in enumerate(self.groups):
-            rows.setdefault(_told_apart(group), []).append(i)
+            rows.setdefault(_group_name(group), []).append(i)
         members = {group: np.array(numbers) for group, numbers in rows.items()}
         return members if len(rows) == 1 else members | {ALL: np.arange(len(self.groups))}
 
@@ -67,15 +64,15 @@ class Study(NamedTuple):
 def from_runs(candidates: Sequence[Run], split: str) -> Study:
     """Returns the runs that can be compared, with the tasks that all of them were scored on.
 
-    Scores are compared with the metrics of the step they were taken at where that step was
-    measured, else with the last ones, with a note. Scores and accuracies of 0 and 1 are taken half
-    an image inside the interval, with a note (``odds.inside``). A run is left out, with a note, if
-    it has no scores, or if its test accuracy or a score is missing or is not a share of images. A
-    null score counts as missing. Names become single lines, no two the same (``escape.lines``).
+    Scores are compared with the metrics of their own step if it was measured, else with the last
+    ones, with a note. Scores and accuracies of 0 and 1 are moved inside the interval by half an
+    image, with a note (``odds.inside``). A run is left out, with a note, if it has no scores, or if
+    its test accuracy or a score is missing, null or not a share of images. Names become unique
+    single lines (``escape.lines``).
 
     Args:
       candidates: runs as read from work directories.
-      split: whose metrics count, ``"train"`` or ``"test"``.
+      split: the split of the metrics, ``"train"`` or ``"test"``.
 
     Raises:
       ValueError: fewer than two runs are left, or they have no task in common; names the reasons.
@@ -88,14 +85,12 @@ def from_runs(candidates: Sequence[Run], split: str) -> Study:
         except ValueError as error:
             notes.append(f"{name}: left out, {str(error).rstrip('.')}.")
         else:
-            comparable.append(run._replace(name=name, group=_told_apart(escape.line(run.group))))
+            comparable.append(run._replace(name=name, group=_group_name(escape.line(run.group))))
             scores.append(own_scores)
             accuracies.append(own_accuracy)
             notes += [f"{name}: {sentence}" for sentence in adjustments]
     notes += [note for run in comparable for note in _mismatches(run, split)]
-    tasks = (
-        [task for task in scores[0] if all(task in other for other in scores)] if comparable else []
-    )
+    tasks = [task for task in scores[0] if all(task in s for s in scores)] if scores else []
     if len(comparable) < 2 or not tasks:
         raise ValueError(_too_few(candidates, len(comparable), notes))
     dropped = sorted({task for other in scores for task in other} - set(tasks))
@@ -121,7 +116,7 @@ def shares(run: Run) -> tuple[dict[str, float], float, list[str]]:
     """Returns the scores of a run by task, its test accuracy, and notes on values that were moved.
 
     Raises:
-      ValueError: scores or the accuracy are missing, or one of them is not a share of images.
+      ValueError: scores or the accuracy are missing or not shares of images.
     """
     rows = [row for row in run.transfer if row["score"] is not None]
     if not rows:
@@ -145,7 +140,7 @@ def gains(scores: dict[str, np.ndarray], accuracy: np.ndarray) -> tuple[np.ndarr
 
 
 def measured(run: Run, split: str) -> Row:
-    """Returns the metrics of the step that was scored, else the last ones, else an empty row."""
+    """Returns the metrics of the scored step, else the last ones, else an empty row."""
     steps = _steps(run)
     same = [row for row in run.rows if row["split"] == split and row.get("step") in steps]
     return same[-1] if len(steps) == 1 and same else run.last(split)
@@ -157,13 +152,13 @@ def _column(runs_: Sequence[Run], split: str, metric: str) -> np.ndarray:
 
 
 def _steps(run: Run) -> list[int]:
-    """The steps at which the scores were taken, as far as they are recorded."""
+    """Returns the recorded steps of the scores."""
     steps = {row.get("step") for row in run.transfer if row["score"] is not None}
     return sorted(step for step in steps if step is not None)
 
 
 def _mismatches(run: Run, split: str) -> list[str]:
-    """Returns sentences about rows of a run that may not belong together."""
+    """Returns notes on missing scores and on rows of a run that are of different steps."""
     missing = [escape.line(row["task"]) for row in run.transfer if row["score"] is None]
     notes = [f"{run.name}: its score on {', '.join(missing)} is null."] if missing else []
     steps = _steps(run)
@@ -180,15 +175,16 @@ def _mismatches(run: Run, split: str) -> list[str]:
     return notes
 
 
-def _told_apart(group: str) -> str:
+def _group_name(group: str) -> str:
+    """Returns the name of a group, changed if it is the name of all runs."""
     return f'group "{ALL}"' if group == ALL else group
 
 
 def _too_few(candidates: Sequence[Run], count: int, notes: Sequence[str]) -> str:
-    """Returns why runs cannot be compared, and what to do where probing them would help."""
-    why = "\n".join(notes) or "the runs have no task in common."
+    """Returns the error message for runs that cannot be compared."""
+    reasons = "\n".join(notes) or "the runs have no task in common."
     message = f"{count} of {len(candidates)} run(s) can be compared, and two are needed that were "
-    message += f"scored on the same tasks:\n{why}"
+    message += f"scored on the same tasks:\n{reasons}"
     probed = all(any(row["score"] is not None for row in run.transfer) for run in candidates)
     if not probed or count > 1:
         message += "\nProbe them on the same tasks: python -m probes transfer RUN..."

@@ -1,4 +1,4 @@
-"""What correlations allow one to say, in sentences: signs, differences, and what is too thin.
+"""Conclusions from correlations, in sentences: signs, differences, and the limits of evidence.
 
 The claims of Xu & Liu (2023), section 6, become three questions. Has a metric one sign in every
 group, and is each of them established? Which correlations differ from zero, one by one and after
@@ -17,7 +17,7 @@ from probes.analysis.resampling import ResamplingPlan
 from probes.transfer import rounding
 from vci_jax.interval import holm
 
-# Fewer settings than this get a sentence of their own.
+# Fewer settings than this are reported as thin evidence.
 _ENOUGH = 10
 
 # Share of 95 % intervals of Pearson's r that held the true value, normal data with r = 0.95, 2000
@@ -37,12 +37,11 @@ class Signs(NamedTuple):
     """The sign of a metric's correlation in each group.
 
     Attributes:
-      metric: its name.
-      signs: by group, +1 or -1, or 0 where rounding alone would give the coefficient its sign;
-        groups without a coefficient are not there.
-      significant: by group, whether the permutation test alone rejects "no correlation".
-      surviving: by group, whether it still rejects after Holm's correction.
-      tests: that Holm's correction is for.
+      signs: +1, -1, or 0 within rounding of zero, by group; groups without a coefficient are
+        omitted.
+      significant: whether the permutation test rejects "no correlation", by group.
+      surviving: whether it still rejects after Holm's correction, by group.
+      tests: number of tests that Holm's correction is for.
     """
 
     metric: str
@@ -72,23 +71,17 @@ class Signs(NamedTuple):
 def signs(correlations: Sequence[Correlation], plan: ResamplingPlan) -> list[Signs]:
     """Returns the signs of every metric in the groups; ``ALL`` is not among them."""
     tested, survivors = _holm(correlations, plan)
-    within_groups = [correlation for correlation in tested if correlation.group != ALL]
-    by_metric = {
-        metric: [correlation for correlation in within_groups if correlation.metric == metric]
-        for metric in dict.fromkeys(correlation.metric for correlation in within_groups)
-    }
+    by_metric: dict[str, list[Correlation]] = {}
+    for each in tested:
+        if each.group != ALL:
+            by_metric.setdefault(each.metric, []).append(each)
+    surviving = set(map(id, survivors))
     return [
         Signs(
             metric=metric,
-            signs={
-                correlation.group: rounding.sign(correlation.pearson.value)
-                for correlation in members
-            },
-            significant={correlation.group: _rejects(correlation, plan) for correlation in members},
-            surviving={
-                correlation.group: any(correlation is other for other in survivors)
-                for correlation in members
-            },
+            signs={each.group: rounding.sign(each.pearson.value) for each in members},
+            significant={each.group: _rejects(each, plan) for each in members},
+            surviving={each.group: id(each) in surviving for each in members},
             tests=len(tested),
         )
         for metric, members in by_metric.items()
@@ -99,20 +92,15 @@ def statements(
     correlations: Sequence[Correlation], comparisons: Sequence[CorrelationGap], plan: ResamplingPlan
 ) -> list[str]:
     """Returns every verdict as a sentence, the limits of the evidence last."""
-    sentences = [
-        _say_signs(verdicts) for verdicts in signs(correlations, plan) if len(verdicts.signs) > 1
-    ]
+    sentences = [_say_signs(each) for each in signs(correlations, plan) if len(each.signs) > 1]
     sentences += _say_tests(correlations, plan)
     sentences += [_say_comparison(gap) for gap in comparisons]
     if comparisons:
         sentences.append(_ABOUT_COMPARISONS)
-    sentences += [warning for correlation in correlations for warning in correlation.warnings]
-    sentences += [
-        _say_thin(correlation, plan)
-        for correlation in _first_of_groups(correlations)
-        if _is_thin(correlation)
-    ]
-    if any(correlation.group == ALL for correlation in correlations):
+    sentences += [warning for each in correlations for warning in each.warnings]
+    largest = _largest_of_groups(correlations)
+    sentences += [_say_thin(each, plan) for each in largest if _is_thin(each)]
+    if any(each.group == ALL for each in correlations):
         sentences.append(
             "all: runs of different groups are taken as draws from one population, which they are "
             "not; the p-value over all runs says less than those within the groups."
@@ -131,20 +119,16 @@ def _say_signs(verdicts: Signs) -> str:
     )
     if verdicts.consistent:
         verdict = "one sign in every group"
-        rest = (
-            ", each significant by itself"
-            if verdicts.established
-            else ", but not every one is significant"
-        )
+        established, open_ = "each significant by itself", "but not every one is significant"
     else:
         verdict = "the sign changes between groups"
-        each_significant = ", significantly, each by itself"
-        rest = each_significant if verdicts.established else ", but the change is not significant"
-    return f"{verdicts.metric}: {listing}: {verdict}{rest}{_say_survivors(verdicts)}."
+        established, open_ = "significantly, each by itself", "but the change is not significant"
+    evidence = established if verdicts.established else open_
+    return f"{verdicts.metric}: {listing}: {verdict}, {evidence}{_say_survivors(verdicts)}."
 
 
 def _say_survivors(verdicts: Signs) -> str:
-    """Which of the significant correlations stay so; nothing where none is significant."""
+    """Returns which significant correlations survive correction; "" if none is significant."""
     significant = [group for group, rejected in verdicts.significant.items() if rejected]
     surviving = [group for group in significant if verdicts.surviving[group]]
     if not significant:
@@ -160,7 +144,7 @@ def _say_survivors(verdicts: Signs) -> str:
 def _say_tests(correlations: Sequence[Correlation], plan: ResamplingPlan) -> list[str]:
     tested, survivors = _holm(correlations, plan)
     level = 1 - plan.confidence
-    rejected = [correlation for correlation in tested if _rejects(correlation, plan)]
+    rejected = [each for each in tested if _rejects(each, plan)]
     return [
         f"{len(rejected)} of {len(tested)} correlations differ from zero at {level:.2g}, each by "
         f"itself: {_names(rejected)}.",
@@ -204,13 +188,12 @@ def _say_thin(correlation: Correlation, plan: ResamplingPlan) -> str:
     )
 
 
-def _first_of_groups(correlations: Sequence[Correlation]) -> list[Correlation]:
-    """Of each group, the correlation with the most settings."""
-    ordered = sorted(correlations, key=lambda correlation: -correlation.settings)
-    first = {correlation.group: correlation for correlation in reversed(ordered)}
-    return [
-        first[group] for group in dict.fromkeys(correlation.group for correlation in correlations)
-    ]
+def _largest_of_groups(correlations: Sequence[Correlation]) -> list[Correlation]:
+    """Returns the correlation with the most settings of each group."""
+    groups: dict[str, list[Correlation]] = {}
+    for each in correlations:
+        groups.setdefault(each.group, []).append(each)
+    return [max(members, key=lambda each: each.settings) for members in groups.values()]
 
 
 def _is_thin(correlation: Correlation) -> bool:
@@ -224,7 +207,7 @@ def _is_defined(correlation: Correlation) -> bool:
 def _holm(
     correlations: Sequence[Correlation], plan: ResamplingPlan
 ) -> tuple[list[Correlation], list[Correlation]]:
-    """The correlations that are defined, and those of them that differ from zero by Holm."""
+    """Returns the defined correlations, and those that differ from zero by Holm's correction."""
     tested = [each for each in correlations if _is_defined(each)]
     adjusted = holm(np.array([each.pearson.permutation.p_value for each in tested]))
     return tested, [each for each, p in zip(tested, adjusted, strict=True) if plan.rejects(p)]

@@ -1,10 +1,10 @@
-"""Metrics against transfer, over groups of runs: how strong, how sure, and with which sign.
+"""Correlation of metrics with transfer over groups of runs: its strength, certainty and sign.
 
-Eleven points need more than a coefficient: intervals of two kinds, an exact test, its values
-without each setting, the partial correlation given the pretraining accuracy, and whether the sign
-is the same in every group. The last is the claim of the paper: within a group one knob moves the
-metrics and the transfer together, so that |r| is near 1 for almost any metric, and only the sign
-says whether a metric orders networks that were trained differently.
+A few points need more than a coefficient: intervals of two kinds, an exact test, values without
+each setting, the partial correlation given the pretraining accuracy, and the sign in every group.
+The sign is the claim of the paper: within a group one hyperparameter moves the metrics and the
+transfer together, so that |r| is near 1 for almost any metric, and only the sign shows whether a
+metric orders networks that were trained differently.
 """
 
 import math
@@ -24,8 +24,8 @@ class Estimate(NamedTuple):
     """One coefficient.
 
     Attributes:
-      value: over the means of the settings.
-      bootstrap: BCa, over settings and seeds.
+      value: coefficient of the settings' means.
+      bootstrap: BCa interval, over settings and seeds.
       permutation: the test of no association, and the interval that inverts it.
       leave_one_out: smallest and largest value without one setting.
     """
@@ -40,11 +40,10 @@ class Correlation(NamedTuple):
     """A metric against MLOG in a group.
 
     Attributes:
-      metric: its name.
-      group: its name, or ``study.ALL``.
-      runs: that have the metric.
-      settings: that differ in more than the seed.
-      estimates: by the names of ``coefficients.COEFFICIENTS``.
+      group: the name of the group, or ``cohorts.ALL``.
+      runs: number of runs that have the metric.
+      settings: number of settings of these runs.
+      estimates: estimates by the names of ``coefficients.COEFFICIENTS``.
       partial: Pearson's correlation given the log odds of the pretraining accuracy, and its
         two-sided p-value by Student's t; NaN below four settings.
       seeds: interval of Pearson's coefficient if the same settings were trained with new seeds;
@@ -68,9 +67,9 @@ class Correlation(NamedTuple):
 
 
 class CorrelationGap(NamedTuple):
-    """How much stronger a metric's correlation is than another's, |r| - |r'|, in a group.
+    """The difference |r| - |r'| of two metrics' correlations in a group.
 
-    Resamples keep the signs of the sample: |r| itself has a kink at 0, where a bootstrap fails.
+    Resamples keep the signs of the sample: a bootstrap fails at the kink of |r| at 0.
     """
 
     metric: str
@@ -83,20 +82,13 @@ class CorrelationGap(NamedTuple):
 def correlate(study: Study, plan: ResamplingPlan) -> list[Correlation]:
     """Returns every metric against MLOG in every group, and over all runs of several groups."""
     mlog, log_odds, settings = study.mlog, study.log_odds(), np.array(study.settings)
-    return [
-        _correlation(
-            metric,
-            group,
-            values[defined],
-            mlog[defined],
-            log_odds[defined],
-            settings[defined],
-            plan,
-        )
-        for group, rows in study.members().items()
-        for metric, values in study.metrics.items()
-        for defined in [rows[np.isfinite(values[rows])]]
-    ]
+    correlations = []
+    for group, rows in study.members().items():
+        for metric, values in study.metrics.items():
+            defined = rows[np.isfinite(values[rows])]
+            samples = [sample[defined] for sample in (values, mlog, log_odds)]
+            correlations.append(_correlation(metric, group, samples, settings[defined], plan))
+    return correlations
 
 
 def compare(study: Study, metric: str, plan: ResamplingPlan) -> list[CorrelationGap]:
@@ -113,18 +105,17 @@ def compare(study: Study, metric: str, plan: ResamplingPlan) -> list[Correlation
             if other == metric or len(set(settings[defined])) < 3:
                 continue
             samples = [*(values[defined] for values in pair), mlog[defined]]
-            gaps.append(
-                CorrelationGap(metric, other, group, *_gain(samples, settings[defined], plan))
-            )
+            gap = _gap(samples, settings[defined], plan)
+            gaps.append(CorrelationGap(metric, other, group, *gap))
     return gaps
 
 
 def partial(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> tuple[float, float]:
     """Returns Pearson's correlation of x and y given a third sample, and its p-value.
 
-    The correlation of the residuals of two least-squares lines, tested by Student's t with S - 3
-    degrees of freedom: the test of x in the regression of y on x and the third. NaN below four
-    settings, where the third is constant, and where x or y is a line of it to six digits.
+    It is the correlation of the residuals of two least-squares lines, tested by Student's t with
+    S - 3 degrees of freedom. NaN below four settings, where the third sample is constant, and where
+    x or y is a linear function of it to six digits.
     """
     if len(x) < 4:
         return math.nan, math.nan
@@ -137,8 +128,7 @@ def partial(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> tuple[float, flo
 def _residuals(sample: np.ndarray, given: np.ndarray) -> np.ndarray:
     """Returns the residuals of a least-squares line; zeros where fewer than six digits are left.
 
-    Of the sixteen digits of a sample its unit may cost four, see ``rounding.SHARE``; with fewer
-    than six left, no coefficient is good to four.
+    The unit of a sample may cost four of its sixteen digits, see ``rounding.SHARE``.
     """
     sample, given = coefficients.centred(sample), coefficients.centred(given)
     square = np.sum(given * given)
@@ -146,35 +136,35 @@ def _residuals(sample: np.ndarray, given: np.ndarray) -> np.ndarray:
     return np.where(np.max(np.abs(rest)) > 1e-6, rest, 0.0)
 
 
-def _gain(
+def _gap(
     samples: list[np.ndarray], settings: np.ndarray, plan: ResamplingPlan
 ) -> tuple[float, Interval]:
     whole = [resampling.means(sample, settings) for sample in samples]
     signs = [rounding.sign(float(coefficients.pearson(mean, whole[-1]))) for mean in whole[:-1]]
 
-    def gain(x: np.ndarray, other: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def gap(x: np.ndarray, other: np.ndarray, y: np.ndarray) -> np.ndarray:
         first, second = coefficients.pearson(x, y), coefficients.pearson(other, y)
         return rounding.snap(signs[0] * first - signs[1] * second, 0.0)
 
-    return float(gain(*whole)), resampling.bootstrap(gain, samples, settings, plan)
+    return float(gap(*whole)), resampling.bootstrap(gap, samples, settings, plan)
 
 
 def _correlation(
     metric: str,
     group: str,
-    x: np.ndarray,
-    y: np.ndarray,
-    log_odds: np.ndarray,
+    samples: list[np.ndarray],
     settings: np.ndarray,
     plan: ResamplingPlan,
 ) -> Correlation:
+    """Returns the correlation of the first two samples, partial given the third."""
+    x, y, _ = samples
     size, several = len(set(settings)), len(set(settings)) < len(settings)
     no_interval = Interval(math.nan, math.nan, math.nan)
     if size < 3:
         warnings = [f"{size} setting(s) in {group} have {metric}: a correlation takes three."]
         undefined = (math.nan, math.nan)
         return Correlation(metric, group, len(x), size, {}, undefined, no_interval, warnings)
-    averages = [resampling.means(sample, settings) for sample in (x, y, log_odds)]
+    averages = [resampling.means(sample, settings) for sample in samples]
     return Correlation(
         metric=metric,
         group=group,

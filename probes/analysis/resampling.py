@@ -1,12 +1,11 @@
 """Intervals and p-values by resampling, where a run is one seed of one setting.
 
-Runs that differ in nothing but the seed are no further evidence about the settings. So a statistic
-takes the means of the settings, and the bootstrap draws settings, then seeds within each. With
-one seed a setting this is the ordinary bootstrap of pairs, and equals ``scipy.stats.bootstrap``.
+Runs that differ in the seed alone are no further evidence about the settings. So a statistic takes
+the means of the settings, and the bootstrap draws settings, then seeds within each. With one seed a
+setting this is the ordinary bootstrap of pairs, and equals ``scipy.stats.bootstrap``.
 
-Everything is a function of the points alone: neither the units and the signs of the samples nor the
-order of the runs moves it. Numbers that differ by rounding are ties, and what chance draws from is
-sorted first (``arrange``).
+Results do not depend on the units and signs of the samples or on the order of the runs: numbers
+that differ by rounding are ties, and samples are sorted before they are drawn from (``arrange``).
 
 Legend: N runs, S settings, R resamples, Q seeds of the setting that has most.
 
@@ -25,25 +24,24 @@ from scipy import special, stats
 from probes.analysis.coefficients import Coefficient
 from probes.transfer import rounding
 
-# Floating-point numbers an intermediate array of a statistic may hold: 80 MB.
+# Largest intermediate array of a statistic, in numbers: 80 MB.
 _BATCH = 10_000_000
 
 
 @dataclass(frozen=True)
 class ResamplingPlan:
-    """How much is resampled."""
+    """Settings of resampling."""
 
     resamples: int = 9999
-    """Of the bootstrap; and of the permutation test, which is exact where fewer are possible."""
+    """Resamples of the bootstrap, and of a permutation test that is not exact."""
     permutations: int = 40320
-    """Up to so many, 8!, all permutations are taken."""
+    """Largest number of permutations for an exact test; 8! by default."""
     confidence: float = 0.95
-    """Of every interval."""
+    """Confidence level of every interval."""
     seed: int = 0
-    """Of the resampling."""
+    """Seed of the resampling."""
 
     def __post_init__(self) -> None:
-        """Refuses what would give no interval."""
         if self.resamples < 99 or not 0 < self.confidence < 1:
             raise ValueError(
                 f"resamples is {self.resamples} and confidence {self.confidence}; there must be 99 "
@@ -51,15 +49,12 @@ class ResamplingPlan:
             )
 
     def rejects(self, p_value: float) -> bool:
-        """Whether a p-value is significant: at most 1 - confidence, which has a rounding error.
-
-        Ratios of counts that differ at all differ by more than what is added.
-        """
-        return p_value <= 1 - self.confidence + 1e-9
+        """Whether a p-value is significant: at most 1 - confidence."""
+        return p_value <= 1 - self.confidence + 1e-9  # 1 - confidence has a rounding error.
 
 
 class Draw(NamedTuple):
-    """Rows of the resampled settings, ``[R S Q]``, and how many of the Q count, ``[R S]``."""
+    """Rows of the resampled settings, ``[R S Q]``, and the number of them that count, ``[R S]``."""
 
     rows: np.ndarray
     sizes: np.ndarray
@@ -71,7 +66,7 @@ class Draw(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """Ends, NaN where there is no interval, and the share of resamples without a value."""
+    """Ends of an interval, NaN if undefined, and the share of resamples without a value."""
 
     low: float
     high: float
@@ -80,31 +75,31 @@ class Interval(NamedTuple):
 
 def means(values: np.ndarray, settings: Sequence[int] | np.ndarray) -> np.ndarray:
     """Returns the mean of values ``[N]`` over the runs of each setting, ``[S]``."""
-    _, place, sizes = np.unique(settings, return_inverse=True, return_counts=True)
-    return np.bincount(place, values) / sizes
+    _, index, sizes = np.unique(settings, return_inverse=True, return_counts=True)
+    return np.bincount(index, values) / sizes
 
 
 def arrange(
     samples: Sequence[np.ndarray], settings: Sequence[int] | np.ndarray
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Returns samples and settings, each ``[N]``, sorted by what the points are.
+    """Returns samples and settings, each ``[N]``, sorted by the values of the points.
 
-    Settings are sorted by how far their means lie from the centre, by the last sample first, and
-    seeds within a setting likewise: an order that is the same for ``a x + b`` with any ``a`` but 0
-    (a sample that is its own mirror image in one axis alone has none: its sign is chance). Values
-    that are the same but for rounding are made equal.
+    Settings are sorted by the distance of their means from the centre, by the last sample first,
+    and seeds within a setting likewise. This order is the same for ``a x + b`` with any ``a`` but 0
+    (unless a sample is its own mirror image in one axis alone). Values that differ by rounding
+    alone are made equal.
     """
-    _, place = np.unique(settings, return_inverse=True)
+    _, index = np.unique(settings, return_inverse=True)
     samples = [rounding.level(sample) for sample in samples]
-    whole = [means(sample, place) for sample in samples]
+    whole = [means(sample, index) for sample in samples]
     rank = np.empty(len(whole[0]), int)
-    rank[np.lexsort(_keys(whole, whole))] = np.arange(len(rank))
-    rows = np.lexsort([*_keys(samples, whole), rank[place]])
-    return [sample[rows] for sample in samples], rank[place][rows]
+    rank[np.lexsort(_sort_keys(whole, whole))] = np.arange(len(rank))
+    rows = np.lexsort([*_sort_keys(samples, whole), rank[index]])
+    return [sample[rows] for sample in samples], rank[index][rows]
 
 
-def _keys(samples: Sequence[np.ndarray], whole: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """What ``arrange`` sorts by, the most important last; ``whole`` has centre and direction."""
+def _sort_keys(samples: Sequence[np.ndarray], whole: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Returns the keys of ``arrange``, the most important last, from the settings' means."""
     scales = [float(np.max(np.abs(values - np.mean(values)))) or 1.0 for values in whole]
     points, centred = (
         [(v - np.mean(w)) / scale for v, w, scale in zip(values, whole, scales, strict=True)]
@@ -118,7 +113,7 @@ def _keys(samples: Sequence[np.ndarray], whole: Sequence[np.ndarray]) -> list[np
 
 
 def _direction(*several: np.ndarray) -> int:
-    """Returns the sign of the first sum that is not zero but for rounding, or 0."""
+    """Returns the sign of the first sum that is not within rounding of zero, or 0."""
     for terms in several:
         if abs(np.sum(terms)) > rounding.SHARE * np.sum(np.abs(terms)):
             return int(np.sign(np.sum(terms)))
@@ -126,17 +121,13 @@ def _direction(*several: np.ndarray) -> int:
 
 
 def draw(settings: Sequence[int] | np.ndarray, plan: ResamplingPlan, *, seeds_only: bool) -> Draw:
-    """Returns the rows of resampled runs.
+    """Returns the rows of resampled runs, whose ``settings`` are numbers ``[N]``.
 
-    Args:
-      settings: a number for each run, equal for those that differ in the seed alone, ``[N]``.
-      plan: resamples and seed.
-      seeds_only: keep every setting once and redraw its seeds: what training the same settings
-        again would give.
+    ``seeds_only`` keeps every setting once and redraws its seeds.
     """
     rng = np.random.default_rng(plan.seed)
-    _, place, sizes = np.unique(settings, return_inverse=True, return_counts=True)
-    members = np.argsort(place, kind="stable")
+    _, index, sizes = np.unique(settings, return_inverse=True, return_counts=True)
+    members = np.argsort(index, kind="stable")
     starts = np.cumsum(sizes) - sizes
     if seeds_only:
         drawn = np.broadcast_to(np.arange(len(sizes)), (plan.resamples, len(sizes)))
@@ -152,17 +143,16 @@ def bca(
 ) -> Interval:
     """Returns the bias-corrected and accelerated bootstrap interval.
 
-    Resamples without a value (all their points are one) are left out and counted: SciPy's
-    interval would be NaN with the first of them. Resamples that equal the estimate but for
-    rounding, as each permutation of the sample does, count half below it. If no resample lies to
-    one side of the estimate, or the jackknife never changes it (a perfect order of ranks), there is
-    no interval.
+    Resamples without a value (a single point) are left out and counted; SciPy's interval would be
+    NaN. Resamples within rounding of the estimate, as permutations of the sample are, count half
+    below it. If no resample lies to one side of the estimate, or the jackknife never changes it (a
+    perfect order of ranks), there is no interval.
 
     Args:
       distribution: the statistic of every resample, ``[R]``.
       estimate: the statistic of the sample.
       jackknife: the statistic without each setting, ``[S]``.
-      plan: the confidence.
+      plan: has the confidence level.
     """
     values = distribution[np.isfinite(distribution)]
     undefined = 1 - len(values) / len(distribution)
@@ -196,12 +186,12 @@ def bootstrap(
     """Returns the BCa interval of a statistic of paired samples.
 
     Args:
-      statistic: of arrays ``[..., S]``, one per sample, along the last axis.
-      samples: each ``[N]``; see ``arrange`` for what their order decides.
+      statistic: a function of arrays ``[..., S]``, one per sample.
+      samples: paired samples, each ``[N]``.
       settings: see ``draw``.
       plan: resamples, confidence, seed.
-      seeds_only: see ``draw``; the interval is then the plain percentile one, for the estimate is
-        not shifted by leaving settings out.
+      seeds_only: see ``draw``; the interval is then the percentile interval, as a jackknife over
+        settings does not apply.
     """
     samples, settings = arrange(samples, settings)
     drawn = draw(settings, plan, seeds_only=seeds_only)
@@ -227,10 +217,9 @@ class Permutation(NamedTuple):
     """A permutation test.
 
     Attributes:
-      p_value: two-sided, twice the smaller tail; of a random test, with the sample counted in.
-      low: of the interval that inverts the test, see ``permute``.
-      high: the same.
-      exact: all permutations were taken.
+      p_value: two-sided, twice the smaller tail; a random test counts the sample as well.
+      low, high: ends of the interval that inverts the test, see ``permute``.
+      exact: whether all permutations were taken.
     """
 
     p_value: float
@@ -244,19 +233,13 @@ def permute(
 ) -> Permutation:
     """Returns the permutation test of no association, and the interval that inverts it.
 
-    The p-value is the one of ``scipy.stats.permutation_test``, except that coefficients count as
-    equal if they differ by rounding alone.
+    The p-value is that of ``scipy.stats.permutation_test``, except that coefficients which differ
+    by rounding alone count as equal.
 
     For the interval, the permutation distribution of Fisher's z = atanh(r) is taken as that of
     z - zeta for any true zeta (z stabilises the variance). The interval holds every zeta that the
     test does not reject, so it contains 0 exactly if p > 1 - confidence. A perfect order of ranks
-    has no z, hence no interval.
-
-    Args:
-      coefficient: one of ``coefficients``.
-      x: ``[S]``.
-      y: ``[S]``.
-      plan: resamples, permutations, confidence, seed.
+    has no z, hence no interval. The samples are ``[S]``.
     """
     (x, y), _ = arrange((x, y), range(len(x)))
     estimate, size = float(coefficient(x, y)), len(x)
@@ -276,8 +259,8 @@ def permute(
     null = null if exact else np.append(null, estimate)
     p_value = min(1.0, 2 * float(min(np.mean(null <= estimate), np.mean(null >= estimate))))
     with np.errstate(divide="ignore", invalid="ignore"):
-        null, z = np.sort(np.arctanh(_rounded(null))), np.arctanh(_rounded(estimate))
-        # At most this many of the null distribution are as far out as what the test rejects.
+        null, z = np.sort(np.arctanh(_snap_to_one(null))), np.arctanh(_snap_to_one(estimate))
+        # At most this many of the null distribution are in each rejected tail.
         outside = math.floor(len(null) * (1 - plan.confidence) / 2 + 1e-9)
         low, high = np.tanh([z - null[-1 - outside], z - null[outside]])
     if not np.isfinite(z):
@@ -285,8 +268,8 @@ def permute(
     return Permutation(p_value, float(low), float(high), exact)
 
 
-def _rounded(r: np.ndarray | float) -> np.ndarray:
-    """Sets a coefficient that differs from 1 by rounding alone to 1, where z is undefined."""
+def _snap_to_one(r: np.ndarray | float) -> np.ndarray:
+    """Rounds a coefficient within rounding of 1 to 1, where z is undefined."""
     return np.where(np.abs(r) > 1 - 1e-12, np.sign(r), r)
 
 

@@ -1,8 +1,8 @@
-"""Finished or running trainings, read back from their work directories.
+"""Finished or running trainings, read from their work directories.
 
 A work directory holds ``config.json``, ``metrics.jsonl`` and, once its features have been probed,
-``transfer.jsonl``. Any part may be missing or, where a process was killed, end in half a line: a
-``Run`` holds what exists, and its ``notes`` are sentences about what is missing.
+``transfer.jsonl``. Any part may be missing or, after a process was killed, end in half a line: a
+``Run`` has the parts that exist, and ``notes`` on the others.
 """
 
 import json
@@ -18,7 +18,7 @@ from vci_jax.written import read_json_lines
 Row = dict[str, Any]
 
 _SCORED = ("task", "score")
-# Fields of the config that do not change what is trained: its name, when it measures and saves.
+# Fields of the config that do not affect the training: its name, when it measures and saves.
 _INCIDENTAL = (*FREE, "name", "checkpoint.", "eval.every_epochs", "eval.batch_size")
 
 
@@ -26,14 +26,13 @@ class Run(NamedTuple):
     """One training.
 
     Attributes:
-      name: of the work directory.
-      group: the config's name up to the slash where it is one run of a group; else the name of the
-        directory that holds the work directory.
-      path: the work directory.
-      config: its ``config.json``, nested.
-      rows: of ``metrics.jsonl``.
-      transfer: of ``transfer.jsonl``, the last of each task.
-      notes: sentences about what is missing, cut off or repeated.
+      name: name of the work directory.
+      group: the part of the config's name before the slash if there is one, else the name of the
+        directory above the work directory.
+      config: content of ``config.json``, nested.
+      rows: rows of ``metrics.jsonl``.
+      transfer: rows of ``transfer.jsonl``, the last of each task.
+      notes: sentences on files and lines that are missing, truncated or repeated.
     """
 
     name: str
@@ -62,9 +61,8 @@ def read_run(path: Path | str) -> Run:
     """Returns the run of a work directory, given as a directory or as its ``metrics.jsonl``.
 
     Raises:
-      ValueError: there is neither ``metrics.jsonl`` nor ``transfer.jsonl``; a line other than the
-        last of a file is not a JSON object, or lacks a required field; a task is not a string, or
-        its score not a number. The message names the file and the line or the values.
+      ValueError: there is neither ``metrics.jsonl`` nor ``transfer.jsonl``, or a row other than a
+        truncated last one is malformed; names the file and the line or the values.
     """
     path = Path(path)
     path = path.parent if path.is_file() else path
@@ -95,9 +93,9 @@ def read_run(path: Path | str) -> Run:
 
 
 def read_runs(paths: Iterable[Path | str]) -> list[Run]:
-    """Returns the runs of work directories; other directories are searched for work directories.
+    """Returns the runs of work directories, and of those below other directories.
 
-    Runs of the same name get the names of as many parent directories as make them differ:
+    Runs of the same name get as many parent directories as make their names unique:
     ``seed_1/tau_0.05``.
 
     Raises:
@@ -112,14 +110,12 @@ def read_runs(paths: Iterable[Path | str]) -> list[Run]:
 def read_rows(path: Path, notes: list[str], *, required: Sequence[str] = ()) -> list[Row]:
     """Returns the rows of a ``.jsonl`` file; no rows if it does not exist. Blank lines are skipped.
 
-    Args:
-      path: of the file.
-      notes: receives a sentence if the file is missing; if its last line is cut off, as a killed or
-        running process leaves it, and was dropped; or if numbers are not finite and became None.
-      required: fields of every row.
+    ``notes`` receives a sentence if the file is missing, if a truncated last line was dropped, or
+    if numbers that are not finite became None.
 
     Raises:
-      ValueError: another line is not a JSON object, or a row lacks a field; names file and line.
+      ValueError: another line is not a JSON object, or lacks a ``required`` field; names file and
+        line.
     """
     if not path.exists():
         notes.append(f"{path.name} is missing.")
@@ -128,12 +124,12 @@ def read_rows(path: Path, notes: list[str], *, required: Sequence[str] = ()) -> 
     if torn is not None:
         notes.append(f"{path.name}: line {torn}, the last, is cut off and left out.")
     rows, infinite = [], 0
-    for number, (row, odd) in lines.items():
+    for number, (row, has_infinite) in lines.items():
         missing = [field for field in required if not isinstance(row, dict) or field not in row]
         if missing or not isinstance(row, dict):
             raise ValueError(f"{path}, line {number}, has no {', '.join(missing) or 'fields'}.")
         rows.append(row)
-        infinite += odd
+        infinite += has_infinite
     if infinite:
         notes.append(
             f"{path.name}: numbers that are not finite, on {infinite} line(s), count as undefined."
@@ -144,27 +140,21 @@ def read_rows(path: Path, notes: list[str], *, required: Sequence[str] = ()) -> 
 def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Returns the config fields in which runs differ, each with its value in every run.
 
-    Fields that change no number are left out: the name, when a run measures and saves, and on what
-    it was computed. A field that is newer than a run has its default; a run without a config has
-    None everywhere.
+    Fields that affect no number are omitted. A field that is newer than a run has its default; a
+    run without a config has None everywhere.
     """
     flat = [flatten_stored(run.config) if run.config else {} for run in runs]
     fields = dict.fromkeys(field for config in flat for field in config)
-    values = {
-        field: [config.get(field) for config in flat]
-        for field in fields
-        if not field.startswith(_INCIDENTAL)
-    }
+    values = {field: [config.get(field) for config in flat] for field in fields}
     return {
-        field: column for field, column in values.items() if any(v != column[0] for v in column)
+        field: column
+        for field, column in values.items()
+        if not field.startswith(_INCIDENTAL) and any(value != column[0] for value in column)
     }
 
 
 def settings(runs: Sequence[Run]) -> list[int]:
-    """Returns the number of each run's setting: runs that differ in the seed alone share one.
-
-    A run without a config is a setting of its own.
-    """
+    """Returns a number for each run, the same for runs whose configs differ in the seed alone."""
     varied = differences(runs)
     keys = [
         repr([column[i] for field, column in varied.items() if field != "seed"])
@@ -204,16 +194,16 @@ def _check_scores(path: Path, rows: Iterable[Row]) -> None:
 
 def _parse(text: str) -> tuple[Any, bool]:
     """Returns parsed JSON with None for numbers that are not finite, and whether there were any."""
-    odd: list[str] = []
+    infinite: list[str] = []
 
     def finite(number: str) -> float | None:
         value = float(number)
         if math.isfinite(value):
             return value
-        odd.append(number)
+        infinite.append(number)
         return None
 
-    return json.loads(text, parse_float=finite, parse_constant=odd.append), bool(odd)
+    return json.loads(text, parse_float=finite, parse_constant=infinite.append), bool(infinite)
 
 
 def _read_config(path: Path, notes: list[str]) -> Row:

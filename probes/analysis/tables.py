@@ -8,16 +8,12 @@ from probes.analysis.cohorts import Study
 from probes.analysis.correlation import Correlation
 from probes.transfer import escape
 
-_SHORT = {
-    "fuzziness": "Fuzziness",
-    "squared_distance": "Sqr. dist.",
-    "cosine_similarity": "Cos. sim.",
-    "vci": "VCI",
-}
+_SHORT = {"fuzziness": "Fuzziness", "squared_distance": "Sqr. dist.",
+          "cosine_similarity": "Cos. sim.", "vci": "VCI"}  # fmt: skip
 
 
 class Raw(str):
-    """A cell that is Markdown already; every other cell is text, and is shown as it is."""
+    """A cell that is Markdown already; every other cell is escaped."""
 
 
 class Table(NamedTuple):
@@ -59,14 +55,14 @@ def metrics(study: Study, correlations: Sequence[Correlation]) -> Table:
 
 
 def correlations(results: Sequence[Correlation]) -> Table:
-    """Returns every coefficient of every metric and group, with what it is worth."""
+    """Returns every coefficient of every metric and group, with intervals and tests."""
     header = ["Group", "Metric", "n", "Pearson r", "permutation", "BCa", "test", "without one"]
     header += ["given accuracy", "Spearman", "Kendall", "weighted"]
     return Table("Correlation with MLOG", header, [_row(result) for result in results])
 
 
 def seeds(results: Sequence[Correlation]) -> Table:
-    """Returns, where settings have several seeds, how far new seeds alone would move r."""
+    """Returns the intervals of r for new seeds, where settings have several seeds."""
     rows = [
         [
             escape.line(result.group),
@@ -98,42 +94,28 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    r"""Returns a table of LaTeX; it takes ``\usepackage{booktabs}``.
-
-    A row that begins with a bracket or a star would be read as an argument of the row before.
-    """
+    r"""Returns a table of LaTeX, which needs ``\usepackage{booktabs}``."""
     cells = [list(map(_latex, row)) for row in (table.header, *table.rows)]
+    # A bracket or a star at the start would be read as an argument of the row before.
     lines = [("{}" if row[0][:1] in ("[", "*") else "") + " & ".join(row) for row in cells]
     lines = [line + r" \\" for line in lines]
     columns = "ll" + "r" * (len(table.header) - 2)
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{escape.latex(table.title)}}}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            lines[0],
-            r"\midrule",
-            *lines[1:],
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-        ]
-    )
+    start = [r"\begin{table}", r"\centering", rf"\caption{{{escape.latex(table.title)}}}"]
+    start += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", lines[0], r"\midrule"]
+    end = [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    return "\n".join([*start, *lines[1:], *end])
 
 
 def _row(result: Correlation) -> list[str]:
-    count = (
-        str(result.runs)
-        if result.runs == result.settings
-        else f"{result.settings} ({result.runs} runs)"
-    )
+    count = str(result.runs)
+    if result.runs != result.settings:
+        count = f"{result.settings} ({result.runs} runs)"
     start = [escape.line(result.group), _short(result.metric), count]
     if not result.estimates:
         return [*start, *["undefined"] * 9]
     pearson = result.pearson
     partial, p_partial = result.partial
+    others = [result.estimates[name] for name in ("spearman", "kendall", "weighted_kendall")]
     return [
         *start,
         f"{pearson.value:+.3f}",
@@ -142,11 +124,7 @@ def _row(result: Correlation) -> list[str]:
         _p(pearson.permutation.p_value),
         _interval(*pearson.leave_one_out),
         f"{partial:+.3f} ({_p(p_partial)})" if math.isfinite(partial) else "undefined",
-        *(
-            f"{estimate.value:+.3f} ({_p(estimate.permutation.p_value)})"
-            for name in ("spearman", "kendall", "weighted_kendall")
-            for estimate in [result.estimates[name]]
-        ),
+        *(f"{other.value:+.3f} ({_p(other.permutation.p_value)})" for other in others),
     ]
 
 
@@ -177,6 +155,6 @@ def _short(metric: str) -> str:
 
 
 def _latex(text: str) -> str:
-    """A number has the sign of mathematics, not a hyphen."""
+    """Returns text of LaTeX, with a minus sign instead of a hyphen in numbers."""
     is_number = text[:1] in ("+", "-") and text[1:].replace(".", "", 1).isdecimal()
     return f"${text}$" if is_number and text.isascii() else escape.latex(text)

@@ -1,20 +1,15 @@
-"""Every figure of the paper, drawn from work directories and from nothing else.
+"""Every figure of the paper, drawn from work directories.
 
-Each function returns a ``matplotlib.figure.Figure``, at the size it has in print; ``save`` and
-``save_both`` write it. In a notebook a figure shows itself after ``%matplotlib inline``. This is
-the only place that imports matplotlib, and no figure touches its global state or needs a screen.
+Each function returns a ``matplotlib.figure.Figure`` at its size in print; ``save`` and
+``save_both`` write it. In a notebook a figure is displayed after ``%matplotlib inline``. Only this
+package imports matplotlib; no figure changes its global state or needs a screen.
 
 Figure 1 is ``within_parts``, 2 ``spectra``, 3 to 5 ``metric_curves``, 6 and 8 ``train_and_test``,
-7 ``transfer_scatter``; ``overview`` is the four metrics of one run, and ``validation_curve`` the
-choice of a probe's penalty, ``validation_curves`` those of a run.
+7 ``transfer_scatter``. ``collapse_curves`` has the four metrics of one run, ``validation_curve``
+the choice of a probe's penalty, ``validation_curves`` those of a run.
 """
 
-from probes.figures.curves import (
-    metric_curves,
-    train_and_test,
-    validation_curve,
-    validation_curves,
-)
+from probes.figures.curves import metric_curves, train_and_test, validation_curve, validation_curves
 from probes.figures.overview import collapse_curves
 from probes.figures.parts import spectra, within_parts
 from probes.figures.scatter import transfer_scatter

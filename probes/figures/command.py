@@ -1,4 +1,4 @@
-"""``python -m probes figures RUN... [--out DIR]``: every figure that runs have the rows for."""
+"""``python -m probes figures RUN... [--out DIR]``: every figure for which runs have rows."""
 
 import argparse
 import sys
@@ -17,20 +17,12 @@ from vci_jax.probe import selection
 
 
 def main(arguments: list[str]) -> int:
-    """Draws figures 1 to 8, the metrics and the penalties of each run, as PNG and SVG.
-
-    Returns the exit code: 2 for a path without a run, or a damaged file.
-    """
+    """Draws figures 1 to 8, the metrics and the penalties of each run; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m probes figures", description=__doc__)
-    parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="work directory, or a directory above several"
-    )
-    parser.add_argument(
-        "--out",
-        type=local.argument,
-        default=Path("figures"),
-        help="directory to write the figures to",
-    )
+    help_ = "work directory, or a directory above several"
+    parser.add_argument("runs", nargs="+", metavar="RUN", help=help_)
+    help_ = "directory to write the figures to"
+    parser.add_argument("--out", type=local.argument, default=Path("figures"), help=help_)
     parser.add_argument("--epoch", type=float, help="epoch of figure 2; the last one by default")
     options = parser.parse_args(arguments)
     try:
@@ -48,12 +40,12 @@ def main(arguments: list[str]) -> int:
 def draw(trainings: list[Run], out: Path, epoch: float | None) -> list[Path]:
     """Writes every figure; prints why figure 7 is missing if the runs cannot be compared."""
     others = ("fuzziness", "squared_distance", "cosine_similarity")
-    made = {
+    drawn = {
         "figure1_within_parts": figures.within_parts(trainings, "train"),
         "figure2_spectra": figures.spectra(trainings, "train", epoch),
         **{
             f"{name}_train": figures.metric_curves(members, "train")
-            for name, members in _exhibits(trainings).items()
+            for name, members in _figures_of_curves(trainings).items()
         },
         "figure6_vci": figures.train_and_test(trainings, ("vci",)),
         "figure8_others": figures.train_and_test(trainings, others),
@@ -62,21 +54,23 @@ def draw(trainings: list[Run], out: Path, epoch: float | None) -> list[Path]:
         try:
             compared = cohorts.from_runs(trainings, "train")
             coefficients = correlation.correlate(compared, ResamplingPlan())
-            made["figure7_transfer"] = figures.transfer_scatter(compared, coefficients)
+            drawn["figure7_transfer"] = figures.transfer_scatter(compared, coefficients)
         except ValueError as error:
             print(f"no figure 7: {escape.prose(str(error))}", file=sys.stderr)
     for run in trainings:
         if run.rows:
             stem = f"collapse_{escape.stem(run.name)}" if len(trainings) > 1 else "collapse"
-            made[stem] = figures.collapse_curves(run.rows)
+            drawn[stem] = figures.collapse_curves(run.rows)
         chosen = [row for row in run.transfer if row.get("validation_curve")]
         if chosen:
             stem = f"penalties_{escape.stem(run.name)}"
-            made[stem] = figures.validation_curves(chosen, selection.VALUES)
-    return [path for stem, figure in made.items() for path in figures.save_both(figure, out / stem)]
+            drawn[stem] = figures.validation_curves(chosen, selection.VALUES)
+    return [
+        path for stem, figure in drawn.items() for path in figures.save_both(figure, out / stem)
+    ]
 
 
-def _exhibits(trainings: list[Run]) -> dict[str, list[Run]]:
+def _figures_of_curves(trainings: list[Run]) -> dict[str, list[Run]]:
     """Returns the runs of figure 4 (ResNets on ImageNet), 5 (ViTs), and 3 (all others)."""
     members: dict[str, list[Run]] = {}
     for run in trainings:

@@ -1,8 +1,7 @@
-"""``python -m probes correlate RUN...`` or ``--published``: metrics against transfer, judged.
+"""``python -m probes correlate RUN...`` or ``--published``: correlations of metrics and transfer.
 
-Prints the table of correlations and the conclusions from it; with ``--tables`` tables 1 and 2 as
-well; with ``--out DIR`` figure 7 is written there. ``--published`` takes the tables of Xu & Liu
-(2023).
+Prints the table of correlations and the conclusions from it, with ``--tables`` tables 1 and 2 as
+well, and writes figure 7 to ``--out DIR``. ``--published`` takes the tables of Xu & Liu (2023).
 """
 
 import argparse
@@ -20,10 +19,7 @@ from train import local
 
 
 def main(arguments: list[str]) -> int:
-    """Judges runs, or the published tables, and returns the exit code.
-
-    The exit code is 2 for paths without runs, damaged files, or runs that cannot be compared.
-    """
+    """Prints the correlations of runs, or of the published tables; returns the exit code."""
     options = _parser().parse_args(arguments)
     if options.published == bool(options.runs):
         print("error: give either work directories or --published.", file=sys.stderr)
@@ -51,14 +47,9 @@ def report(
     latex: bool,
     all_tables: bool,
 ) -> str:
-    """Returns the tables, and the verdicts as a list.
+    """Returns the tables and the conclusions, as Markdown or LaTeX.
 
-    Args:
-      compared: the runs.
-      correlations: their correlations.
-      plan: of the resampling.
-      latex: LaTeX instead of Markdown.
-      all_tables: put tables 1 and 2 before the table of correlations.
+    ``all_tables`` puts tables 1 and 2 before the table of correlations.
     """
     chosen = [tables.scores(compared), tables.metrics(compared, correlations)] if all_tables else []
     chosen.append(tables.correlations(correlations))
@@ -66,14 +57,13 @@ def report(
         chosen.append(noise)
     write = tables.latex if latex else tables.markdown
     metric = "vci" if "vci" in compared.metrics else next(iter(compared.metrics))
-    verdicts = conclusions.statements(
-        correlations, correlation.compare(compared, metric, plan), plan
-    )
-    how = (
+    gaps = correlation.compare(compared, metric, plan)
+    method = (
         f"Intervals of {100 * plan.confidence:g} %; BCa and random permutations from "
         f"{plan.resamples} resamples, seed {plan.seed}."
     )
-    sentences = (how, *compared.notes, *verdicts)
+    verdicts = conclusions.statements(correlations, gaps, plan)
+    sentences = (method, *compared.notes, *verdicts)
     return "\n\n".join([*map(write, chosen), _listing(sentences, latex=latex)])
 
 
@@ -95,7 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m probes correlate", description=__doc__)
     parser.add_argument("runs", nargs="*", metavar="RUN", help="work directory, or one of several")
     parser.add_argument("--published", action="store_true", help="the tables of the paper")
-    parser.add_argument("--split", choices=("train", "test"), default="train", help="of metrics")
+    splits = ("train", "test")
+    parser.add_argument("--split", choices=splits, default="train", help="split of the metrics")
     parser.add_argument("--out", type=local.argument, help="draw figure 7, into this folder")
     parser.add_argument("--tables", action="store_true", help="tables 1 and 2 too")
     parser.add_argument("--latex", action="store_true", help="LaTeX, not Markdown")

@@ -18,28 +18,21 @@ from probes.transfer import escape
 def metric_curves(runs: Sequence[Run], split: str) -> Figure:
     """Returns the four metrics of a split against epoch (figures 3, 4, 5).
 
-    Runs of one architecture share four panels; each further architecture has a column of its own.
-
-    Args:
-      runs: a line each.
-      split: ``"train"`` in the paper.
-
-    Raises:
-      ValueError: there are no runs.
+    Runs of one architecture share four panels; of several, each has a column.
     """
-    _check(runs)
+    style.require_runs(runs)
     columns = list(dict.fromkeys(map(architecture, runs)))
     if len(columns) == 1:
         figure = style.figure(style.PAGE, 4.3)
         panels = figure.subplots(2, 2, sharex=True)
-        places = [(axes, metric, "") for axes, metric in zip(panels.flat, METRICS, strict=True)]
+        drawn = [(axes, metric, "") for axes, metric in zip(panels.flat, METRICS, strict=True)]
     else:
         figure = style.figure(max(style.PAGE, 2.6 * len(columns)), 7.6)
         panels = figure.subplots(len(METRICS), len(columns), sharex="col", sharey="row")
-        places = [(panels[i, j], metric, column) for i, metric in enumerate(METRICS)
-                  for j, column in enumerate(columns)]  # fmt: skip
+        drawn = [(panels[i, j], metric, column) for i, metric in enumerate(METRICS)
+                 for j, column in enumerate(columns)]  # fmt: skip
     entries = []
-    for axes, metric, column in places:
+    for axes, metric, column in drawn:
         title = style.text(f"{column}, {split}" if column else split, 24)
         style.panel(axes, f"{style.title(metric)}, {title}", style.direction(metric))
         entries += _curves(axes, runs, metric, split, column)
@@ -50,7 +43,7 @@ def metric_curves(runs: Sequence[Run], split: str) -> Figure:
 
 
 def architecture(run: Run) -> str:
-    """Returns the name of a run's network, "" if its config does not say."""
+    """Returns the name of a run's network, or "" if its config has none."""
     model = run.config.get("model")
     return str(model.get("name", "")) if isinstance(model, dict) else ""
 
@@ -58,14 +51,9 @@ def architecture(run: Run) -> str:
 def train_and_test(runs: Sequence[Run], metrics: Sequence[str]) -> Figure:
     """Returns metrics against epoch, train at the left and test at the right, on equal axes.
 
-    Args:
-      runs: a line each.
-      metrics: a row of panels each: ``("vci",)`` is figure 6, the three others are figure 8.
-
-    Raises:
-      ValueError: there are no runs or no metrics.
+    Each metric is a row of panels: ``("vci",)`` is figure 6, the three others are figure 8.
     """
-    _check(runs)
+    style.require_runs(runs)
     if not metrics:
         raise ValueError("there are no metrics to draw; name one or more.")
     figure = style.figure(style.PAGE, 0.6 + 1.7 * len(metrics))
@@ -81,17 +69,12 @@ def train_and_test(runs: Sequence[Run], metrics: Sequence[str]) -> Figure:
     return figure
 
 
-def _check(runs: Sequence[Run]) -> None:
-    if not runs:
-        raise ValueError("there are no runs to draw; give work directories that have rows.")
-
-
 def _curves(
     axes: Axes, runs: Sequence[Run], metric: str, split: str, column: str = ""
 ) -> list[tuple[str, Line2D]]:
-    """Draws the finite values, on a logarithmic axis the positive ones; returns lines and names.
+    """Draws finite values, on a logarithmic axis positive ones; returns the names and lines.
 
-    With a column, only the runs of this architecture; the look of a run is that among all.
+    With a column, it draws the runs of this architecture alone; a run has one look in all columns.
     """
     scale = style.LABELS[metric].scale if metric in style.LABELS else "linear"
     names = style.names([run.name for run in runs])
@@ -107,7 +90,7 @@ def _curves(
             entries.append((name, line))
             drawn += points
     if not drawn:
-        _explain(axes, runs, metric, split)
+        _write_reason(axes, runs, metric, split)
     elif scale == "log" or (metric == "vci" and _is_long(runs, metric)):
         style.plain_log(axes)
     elif metric == "vci":
@@ -116,44 +99,31 @@ def _curves(
 
 
 def _is_long(runs: Sequence[Run], metric: str) -> bool:
-    """Whether both splits together span more than a decade: their panels may share an axis."""
+    """Whether both splits together, which may share an axis, span more than a decade."""
     curves = [run.curve(metric, split)[1] for run in runs for split in ("train", "test")]
     return style.is_long([value for curve in curves for value in curve])
 
 
-def _explain(axes: Axes, runs: Sequence[Run], metric: str, split: str) -> None:
+def _write_reason(axes: Axes, runs: Sequence[Run], metric: str, split: str) -> None:
     rows = sum(row["split"] == split for run in runs for row in run.rows)
     split, metric = style.text(split, 24), style.text(metric, 24)
     reason = f"none of the {rows} {split} rows has a {metric}" if rows else f"no {split} rows"
     # On a shared axis, an empty panel has the ticks of its neighbours.
     if len(axes.get_shared_y_axes().get_siblings(axes)) == 1:
         axes.tick_params(axis="y", left=False, labelleft=False)
-    axes.text(
-        0.5,
-        0.5,
-        f"{reason}\nin {style.text(', '.join(escape.lines([run.name for run in runs])), 60)}",
-        transform=axes.transAxes,
-        ha="center",
-        va="center",
-        fontsize=style.SMALL,
-        color=style.GREY,
-    )
+    names = style.text(", ".join(escape.lines([run.name for run in runs])), 60)
+    style.note(axes, f"{reason}\nin {names}")
 
 
 def validation_curve(values: ArrayLike, curve: ArrayLike, chosen: float) -> Figure:
-    """Returns the validation score against the penalty, the chosen one marked.
-
-    Args:
-      values: penalties in units of 1/C, such as ``selection.VALUES``.
-      curve: validation scores in [0, 1], one for each value.
-      chosen: one of the values.
+    """Returns the validation score against the penalty in units of 1/C, the chosen one marked.
 
     Raises:
-      ValueError: values and scores are not as many, or the chosen value is not among them.
+      ValueError: the shapes of values and scores differ, or ``chosen`` is not one of the values.
     """
     figure = style.figure(style.COLUMN, 2.2)
     axes = figure.subplots()
-    _choice(axes, "Choice of the penalty", values, curve, chosen)
+    _plot_choice(axes, "Choice of the penalty", values, curve, chosen)
     axes.set_xlabel("Penalty (1/C)", fontsize=style.TEXT)
     axes.set_ylabel("Validation score (%)", fontsize=style.TEXT)
     return figure
@@ -162,10 +132,7 @@ def validation_curve(values: ArrayLike, curve: ArrayLike, chosen: float) -> Figu
 def validation_curves(scores: Sequence[Mapping[str, Any]], values: ArrayLike) -> Figure:
     """Returns validation scores against the penalty for every task of a run, one panel each.
 
-    Args:
-      scores: rows of ``transfer.jsonl`` with ``task``, ``value`` and ``validation_curve``; a score
-        that is not known is None.
-      values: penalties in units of 1/C, such as ``sweep.VALUES``.
+    ``scores`` are rows of ``transfer.jsonl`` with ``task``, ``value`` and ``validation_curve``.
 
     Raises:
       ValueError: there are no rows, or as ``validation_curve``.
@@ -179,9 +146,9 @@ def validation_curves(scores: Sequence[Mapping[str, Any]], values: ArrayLike) ->
     for axes, row in zip(panels.flat, scores, strict=False):
         curve = np.array(row["validation_curve"], np.float64)
         task = style.text(row["task"], 24)
-        # A long name stands above the note at its right.
+        # A long name is above the note at its right.
         title = task if len(task) <= 12 else f"{task}\n"
-        _choice(axes, title, values, curve, row["value"])
+        _plot_choice(axes, title, values, curve, row["value"])
     for axes in panels.flat[len(scores) :]:
         axes.set_visible(False)
     figure.supxlabel("Penalty (1/C)", fontsize=style.TEXT)
@@ -189,7 +156,9 @@ def validation_curves(scores: Sequence[Mapping[str, Any]], values: ArrayLike) ->
     return figure
 
 
-def _choice(axes: Axes, title: str, values: ArrayLike, curve: ArrayLike, chosen: float) -> None:
+def _plot_choice(
+    axes: Axes, title: str, values: ArrayLike, curve: ArrayLike, chosen: float
+) -> None:
     values, curve = np.asarray(values, np.float64), np.asarray(curve, np.float64)
     if values.shape != curve.shape or chosen not in values:
         raise ValueError(

@@ -10,29 +10,26 @@ from probes.analysis.runs import Row
 from probes.figures import style
 from vci_jax import METRICS
 
-# Marks tell the splits apart: the gaps of dashes between marks look like missing records.
+# Solid lines with markers: the gaps of dashes would look like missing records.
 _STYLES: dict[str, dict[str, Any]] = {
     split: style.line(index) | {"linestyle": "-"} for index, split in enumerate(("train", "test"))
 }
 
 _PANELS = ("vci_adjusted", "fuzziness", "squared_distance", "cosine_similarity")
 
-# Two labels at the right end of an axis are never closer than this fraction of its height.
+# Least distance of the labels at the right end of an axis, relative to its height.
 _LABEL_GAP = 0.075
 
 
 def collapse_curves(rows: Sequence[Row]) -> Figure:
-    """Returns the paper's four metrics against epoch, train and test (its figures 3 to 6).
-
-    VCI is adjusted for the sample size, in which train and test differ.
-    """
+    """Returns the paper's four metrics against epoch, with the adjusted VCI, train and test."""
     if not rows:
         raise ValueError("there are no rows to draw; let the run write its first record.")
     figure = style.figure(10.0, 6.4)
     figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
     for index, metric in enumerate(_PANELS):
         values = [row[metric] for row in rows if row.get(metric) is not None]
-        if metric == "vci_adjusted" and not values:  # Of an older version, or undefined.
+        if metric == "vci_adjusted" and not values:  # Undefined, or from an older version.
             metric = "vci"
             values = [row[metric] for row in rows if row.get(metric) is not None]
         axes = figure.add_subplot(2, 2, index + 1)
@@ -66,7 +63,7 @@ def _curve(axes: Axes, rows: Sequence[Row], metric: str, split: str) -> float | 
 
 
 def _is_drawable(value: float | None, scale: str) -> bool:
-    """Whether a value can be drawn: it is not null, and positive on a logarithmic axis."""
+    """Whether a value is defined and, on a logarithmic axis, positive."""
     return value is not None and (scale == "linear" or value > 0)
 
 
@@ -91,7 +88,7 @@ def _limits(axes: Axes, metric: str, scale: str) -> None:
 
 
 def _label(axes: Axes, ends: dict[str, float]) -> None:
-    """Writes each split's name and last value beside the end of its line, clear of the other."""
+    """Writes each split's name and last value beside the end of its line, without overlap."""
     to_fraction = axes.transScale + axes.transLimits
     heights = {split: to_fraction.transform((0.0, end))[1] for split, end in ends.items()}
     order = sorted(heights, key=heights.__getitem__)

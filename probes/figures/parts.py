@@ -17,20 +17,12 @@ _PARTS = {
 
 _SPECTRA = {"total": r"$\Sigma_T$", "between": r"$\Sigma_B$"}
 
-# Eigenvalues below this share of the largest are rounding.
+# Eigenvalues below this share of the largest are rounding errors.
 _FLOOR = 1e-13
 
 
 def within_parts(runs: Sequence[Run], split: str) -> Figure:
-    """Returns the two parts of the within-class variability against epoch (figure 1).
-
-    Args:
-      runs: one panel for each.
-      split: ``"train"`` in the paper.
-
-    Raises:
-      ValueError: there are no runs.
-    """
+    """Returns the two parts of the within-class variability against epoch (figure 1)."""
     figure, panels = _panels(runs)
     entries: list[tuple[str, Line2D]] = []
     for axes, name, run in zip(panels, _names(runs), runs, strict=True):
@@ -41,9 +33,8 @@ def within_parts(runs: Sequence[Run], split: str) -> Figure:
             epochs, values = run.curve(part, split)
             drawn += values
             if values:
-                (line,) = axes.plot(
-                    epochs, values, label=label, **style.line(index) | {"linestyle": "-"}
-                )
+                look = style.line(index) | {"linestyle": "-"}
+                (line,) = axes.plot(epochs, values, label=label, **look)
                 entries.append((label, line))
         if not drawn:
             style.empty(axes, _missing(run, split, " or ".join(_PARTS)))
@@ -56,13 +47,7 @@ def within_parts(runs: Sequence[Run], split: str) -> Figure:
 def spectra(runs: Sequence[Run], split: str, epoch: float | None = None) -> Figure:
     """Returns the sorted eigenvalues of Sigma_T and Sigma_B (figure 2).
 
-    Args:
-      runs: a panel each.
-      split: whose rows.
-      epoch: of the rows; the nearest recorded one is drawn and named, by default the last.
-
-    Raises:
-      ValueError: there are no runs.
+    They are of the recorded epoch that is nearest to ``epoch``, by default the last one.
     """
     figure, panels = _panels(runs)
     entries: list[tuple[str, Line2D]] = []
@@ -88,7 +73,7 @@ def _spectrum(axes: Axes, spectrum: dict[str, list[float | None]]) -> list[tuple
     entries = []
     for index, (name, label) in enumerate(_SPECTRA.items()):
         if values := eigenvalues[name]:
-            marks = _spread(len(values)).tolist()
+            marks = _log_spaced(len(values)).tolist()
             look = style.line(index) | {"markevery": marks, "markersize": 2.4}
             (line,) = axes.plot(range(1, len(values) + 1), values, label=label, **look)
             entries.append((label, line))
@@ -101,8 +86,8 @@ def _above_rounding(values: Sequence[float | None]) -> list[float]:
     return [value for value in defined if value > max(0.0, _FLOOR * max(defined))]
 
 
-def _spread(size: int) -> np.ndarray:
-    """Returns indices evenly spaced on a logarithmic axis, twelve per decade, and the last."""
+def _log_spaced(size: int) -> np.ndarray:
+    """Returns logarithmically spaced indices, twelve per decade, and the last."""
     return np.unique(np.geomspace(1, size, 1 + int(12 * np.log10(size))).round().astype(int) - 1)
 
 
@@ -114,7 +99,7 @@ def _nearest(run: Run, split: str, epoch: float | None) -> Row | None:
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """Shortens the names so that the right half of a title stays free."""
+    """Returns names that leave the right half of a title free."""
     return style.names([run.name for run in runs], 20)
 
 
@@ -125,8 +110,7 @@ def _missing(run: Run, split: str, what: str) -> str:
 
 
 def _panels(runs: Sequence[Run]) -> tuple[Figure, list[Axes]]:
-    if not runs:
-        raise ValueError("there are no runs to draw; give work directories that have rows.")
+    style.require_runs(runs)
     columns = min(2, len(runs))
     rows = -(-len(runs) // columns)
     figure = style.figure(style.COLUMN if columns == 1 else style.PAGE, 0.4 + 2.0 * rows)

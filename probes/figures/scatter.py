@@ -14,12 +14,8 @@ from probes.figures import style
 def transfer_scatter(study: Study, correlations: Sequence[Correlation]) -> Figure:
     """Returns MLOG against every metric, a row of panels for each group (figure 7).
 
-    Panels of a column share their horizontal axis, so that groups can be compared. Pearson's r is
-    written over each, with the interval that inverts its permutation test.
-
-    Args:
-      study: the runs.
-      correlations: of ``correlate(study)``; those of all runs together are not drawn.
+    Panels of a column share their horizontal axis. Above each is Pearson's r, from the result of
+    ``correlate(study)``, with the interval that inverts its permutation test.
     """
     groups = {name: rows for name, rows in study.members().items() if name != ALL}
     by_name = {(correlation.group, correlation.metric): correlation for correlation in correlations}
@@ -29,7 +25,7 @@ def transfer_scatter(study: Study, correlations: Sequence[Correlation]) -> Figur
     for index, (row, (group, members)) in enumerate(zip(panels, groups.items(), strict=True)):
         for axes, (metric, values) in zip(row, study.metrics.items(), strict=True):
             style.panel(axes, "")
-            if index == 0:  # Above the line that has the coefficient.
+            if index == 0:  # Above the line of the coefficient.
                 title = style.title(metric)
                 axes.set_title(title, fontsize=style.TEXT, fontweight="bold", pad=14)
             _points(axes, values[members], study.mlog[members], index)
@@ -44,16 +40,7 @@ def transfer_scatter(study: Study, correlations: Sequence[Correlation]) -> Figur
 def _points(axes: Axes, x: np.ndarray, y: np.ndarray, index: int) -> None:
     finite = np.isfinite(x)
     if not finite.any():
-        axes.text(
-            0.5,
-            0.5,
-            "no run has it",
-            transform=axes.transAxes,
-            ha="center",
-            va="center",
-            fontsize=style.SMALL,
-            color=style.GREY,
-        )
+        style.note(axes, "no run has it")
         return
     look = style.line(index) | {"linestyle": "none", "markersize": 4}
     axes.plot(x[finite], y[finite], **look)
@@ -61,7 +48,7 @@ def _points(axes: Axes, x: np.ndarray, y: np.ndarray, index: int) -> None:
 
 
 def _write(axes: Axes, correlation: Correlation | None) -> None:
-    """Writes r and its interval above the points, in a panel's own title line."""
+    """Writes r and its interval above a panel."""
     if correlation is None or not correlation.estimates:
         text = "r undefined" if correlation is None else f"{correlation.settings} points: no r"
     else:

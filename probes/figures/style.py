@@ -1,7 +1,7 @@
-"""One look for all figures: sizes, colours, panels, and how a figure is written.
+"""Style of all figures: sizes, colours, panels, legends and files.
 
-Colours are those of Okabe and Ito, told apart under every common colour blindness; since lines
-also differ in dashes and markers, and points in shape, nothing hangs on colour.
+Colours are those of Okabe and Ito, distinct under every common colour blindness. Lines also differ
+in dashes and markers, and points in shape.
 """
 
 import functools
@@ -25,7 +25,7 @@ from vci_jax import METRICS
 # Inches: a column and the text width of a two-column page.
 COLUMN, PAGE = 3.25, 6.75
 
-# Points; nothing in print is smaller than the second.
+# Font sizes in points.
 TEXT, SMALL = 7.5, 6.5
 
 GREY, GRID = "#555555", "#e6e6e6"
@@ -42,8 +42,7 @@ class Label(NamedTuple):
     scale: str
 
 
-# Ratios without an upper bound fall by orders of magnitude, so their axis over training is
-# logarithmic.
+# Ratios without an upper bound fall by orders of magnitude and have logarithmic axes.
 LABELS = {
     key: Label(
         "Adjusted VCI" if key == "vci_adjusted" else METRICS[key].title,
@@ -56,17 +55,23 @@ LABELS = {
 
 def figure(width: float, height: float) -> Figure:
     """Returns an empty figure of a size in inches, with constrained layout."""
-    made = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(made)
-    made.set_layout_engine("constrained", w_pad=0.06, h_pad=0.06)
-    return made
+    result = Figure(figsize=(width, height), facecolor="white")
+    FigureCanvasAgg(result)
+    result.set_layout_engine("constrained", w_pad=0.06, h_pad=0.06)
+    return result
+
+
+def require_runs(runs: Sequence[object]) -> None:
+    """Raises ValueError if there are no runs."""
+    if not runs:
+        raise ValueError("there are no runs to draw; give work directories that have rows.")
 
 
 def text(name: str, limit: int = 48) -> str:
-    r"""Returns a name of the user as a figure shows it: as it is, on one line, nothing typeset.
+    r"""Returns a user's name as one line of a figure, without mathematics.
 
-    A name that is wider than ``limit`` letters loses its middle; letters that the font does not
-    have stand as escapes, which can be told apart where boxes cannot.
+    A name of more than ``limit`` letters loses its middle; letters that the font lacks become
+    escapes.
 
     >>> text("lr$0.1$"), text("very_long_name", 8)
     ('lr\\$0.1\\$', 'very…ame')
@@ -74,30 +79,29 @@ def text(name: str, limit: int = 48) -> str:
     return _shortened(_drawable(escape.line(name)), limit).replace("$", r"\$")
 
 
-def names(of_runs: Sequence[str], limit: int = 48) -> list[str]:
+def names(originals: Sequence[str], limit: int = 48) -> list[str]:
     """Returns names as ``text`` does, no two of them the same."""
-    shown = [_shortened(_drawable(name), limit) for name in escape.lines(of_runs)]
+    shown = [_shortened(_drawable(name), limit) for name in escape.lines(originals)]
     return [name.replace("$", r"\$") for name in escape.lines(shown)]
 
 
 @functools.cache
 def _letters(family: str) -> set[int]:
-    """Code points that a family has, upright and bold."""
+    """Returns the code points of a font family, in regular and bold."""
     weights = (font_manager.FontProperties(family=family, weight=w) for w in ("normal", "bold"))
     fonts = [font_manager.get_font(font_manager.findfont(weight)) for weight in weights]
     return set.intersection(*(set(font.get_charmap()) for font in fonts))
 
 
 def _drawable(name: str) -> str:
-    """Returns a name whose letters the font has; an invisible joiner needs no letter."""
+    """Returns a name with escapes for letters that the font lacks, invisible joiners aside."""
     letters = _letters(font_manager.FontProperties().get_name())
     return "".join(
-        c if ord(c) in letters or unicodedata.category(c) == "Cf" else _escaped(c) for c in name
+        c
+        if ord(c) in letters or unicodedata.category(c) == "Cf"
+        else c.encode("unicode_escape").decode()
+        for c in name
     )
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
 
 
 def _shortened(name: str, limit: int) -> str:
@@ -132,39 +136,35 @@ def panel(axes: Axes, title: str, note: str = "") -> None:
 
 
 def epochs(axes: Axes, size: float = TEXT) -> None:
-    """Names the axis of epochs, whose ticks are whole numbers."""
+    """Labels the axis of epochs, with ticks at whole numbers."""
     axes.set_xlabel("Epoch", fontsize=size)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def direction(metric: str) -> str:
-    """Returns which way collapse is, in words."""
+    """Returns the direction of collapse in words."""
     if metric not in LABELS:
         return ""
     return "smaller = more collapsed" if LABELS[metric].downwards else "larger = more collapsed"
 
 
 def title(metric: str) -> str:
-    """Returns the name of a metric as it is printed."""
+    """Returns the printed name of a metric."""
     label = LABELS.get(metric)
     return label.title if label else text(metric.replace("_", " ").capitalize(), 22)
 
 
 def empty(axes: Axes, reason: str) -> None:
-    """Writes the reason for an empty panel into its middle."""
+    """Writes the reason for an empty panel into its middle, and removes its ticks."""
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.text(
-        0.5,
-        0.5,
-        reason,
-        transform=axes.transAxes,
-        ha="center",
-        va="center",
-        wrap=True,
-        fontsize=SMALL,
-        color=GREY,
-    )
+    note(axes, reason, wrap=True)
+
+
+def note(axes: Axes, words: str, **options: Any) -> None:
+    """Writes a note into the middle of a panel."""
+    look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": SMALL, "color": GREY}
+    axes.text(0.5, 0.5, words, transform=axes.transAxes, **look | options)
 
 
 def is_long(values: Sequence[float]) -> bool:
@@ -191,54 +191,54 @@ def plain_log_x(axes: Axes) -> None:
 
 
 def _plain(axis: Axis, low: float, high: float) -> None:
-    """Puts numbers at 1, 2 and 5, or at the decades of an axis of more than three."""
+    """Puts plain numbers at 1, 2 and 5 of each decade; beyond three decades, at 1 alone."""
     steps = (1.0,) if high / low > 1e3 else (1.0, 2.0, 5.0)
     axis.set_major_locator(LogLocator(subs=steps, numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
-def legend(made: Figure, entries: Iterable[tuple[str, Line2D]]) -> None:
+def legend(figure: Figure, entries: Iterable[tuple[str, Line2D]]) -> None:
     """Puts one legend below the figure: each name once, as ``text`` or mathematics."""
-    named: dict[str, Line2D] = {}
-    for name, drawn in entries:
-        named.setdefault(name, drawn)
-    if not named:
+    lines: dict[str, Line2D] = {}
+    for name, line_ in entries:
+        lines.setdefault(name, line_)
+    if not lines:
         return
     # An entry is about as wide as its letters and the line before them.
-    widest = max(map(len, named)) * SMALL * 0.55 + 40
-    columns = max(1, min(len(named), int(made.get_figwidth() * 72 / widest)))
-    # Panels keep their height: the figure grows by the rows that it has no room for.
-    rows = -(-len(named) // columns)
-    made.set_figheight(made.get_figheight() + max(0, rows - 4) * SMALL * 1.5 / 72)
-    box = made.legend(
-        list(named.values()),
-        [f"entry {i}" for i in range(len(named))],
+    widest = max(map(len, lines)) * SMALL * 0.55 + 40
+    columns = max(1, min(len(lines), int(figure.get_figwidth() * 72 / widest)))
+    # The figure grows by further rows, so that panels keep their height.
+    rows = -(-len(lines) // columns)
+    figure.set_figheight(figure.get_figheight() + max(0, rows - 4) * SMALL * 1.5 / 72)
+    box = figure.legend(
+        list(lines.values()),
+        [f"entry {i}" for i in range(len(lines))],
         loc="outside lower center",
         ncols=columns,
         fontsize=SMALL,
         frameon=False,
         handlelength=3.2,
     )
-    # Set here, for a legend leaves out what is labelled with an underscore first.
-    for label, name in zip(box.get_texts(), named, strict=True):
+    # Set here, since matplotlib omits labels that begin with an underscore.
+    for label, name in zip(box.get_texts(), lines, strict=True):
         label.set_text(name)
 
 
-def save(made: Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
     """Writes a figure in the format of the file's suffix; returns the path.
 
-    The same figure gives the same bytes: an SVG has no date, and its ids no chance.
+    The same figure gives the same bytes: an SVG has no date and no random ids.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": "vci_jax"}):
         if path.suffix == ".svg":
-            made.savefig(path, metadata={"Date": None})
+            figure.savefig(path, metadata={"Date": None})
         else:
-            made.savefig(path, dpi=300 if made.get_figwidth() <= PAGE else 160)
+            figure.savefig(path, dpi=300 if figure.get_figwidth() <= PAGE else 160)
     return path
 
 
-def save_both(made: Figure, stem: Path) -> list[Path]:
+def save_both(figure: Figure, stem: Path) -> list[Path]:
     """Writes a figure as ``stem.png`` and ``stem.svg``; returns both paths."""
-    return [save(made, stem.with_name(stem.name + suffix)) for suffix in (".png", ".svg")]
+    return [save(figure, stem.with_name(stem.name + suffix)) for suffix in (".png", ".svg")]

@@ -1,8 +1,7 @@
-"""Caveats as the page shows them: sentences, each beside the number it concerns.
+"""Caveats of the page: sentences, each beside the metric it concerns.
 
-A caveat of ``vci_jax.report`` names its metrics; rows of older versions have sentences alone, which
-belong to the metrics whose words they use. The rest is what the report of one pass cannot know:
-what a missing interval means, and how much the sample could say at all.
+A caveat of ``vci_jax.report`` names its metrics; rows of older versions have sentences alone, whose
+metrics are found by their words. The page adds caveats on missing intervals and small samples.
 """
 
 import math
@@ -11,7 +10,7 @@ from typing import Any
 Row = dict[str, Any]
 Notes = dict[str, list[str]]
 
-# Fewer images of a class than this say little about its spread.
+# Fewer images a class than this are reported as thin evidence.
 _THIN = 50
 
 _WORDS = {
@@ -23,7 +22,7 @@ _WORDS = {
 
 
 def notes(row: Row) -> Notes:
-    """Returns sentences by the metric they concern, for one row of ``metrics.jsonl``."""
+    """Returns the sentences on each metric of a row of ``metrics.jsonl``."""
     pairs = [(metric, c["message"]) for c in row.get("caveats", []) for metric in c["metrics"]]
     if "caveats" not in row:  # An older version.
         pairs += [
@@ -31,23 +30,16 @@ def notes(row: Row) -> Notes:
             for sentence in row.get("warnings", [])
             for metric in _metrics_named(sentence)
         ]
-    pairs += [
-        (metric, sentence)
-        for metric, sentence in (
-            ("vci", _rank_cut(row)),
-            ("vci_adjusted", _interval(row)),
-            ("samples", _thin(row)),
-        )
-        if sentence
-    ]
+    own = {"vci": _rank_cut(row), "vci_adjusted": _interval(row), "samples": _thin(row)}
     sentences: Notes = {}
-    for metric, sentence in pairs:
-        sentences.setdefault(metric, []).append(sentence)
+    for metric, sentence in [*pairs, *own.items()]:
+        if sentence:
+            sentences.setdefault(metric, []).append(sentence)
     return sentences
 
 
 def why_undefined(metric: str, row: Row) -> str:
-    """Returns the reason for which a row has no value of a metric."""
+    """Returns the reason why a row has no value of a metric."""
     if metric not in row:
         return "this run did not record it"
     sentences = notes(row)
@@ -56,7 +48,7 @@ def why_undefined(metric: str, row: Row) -> str:
 
 
 def accuracy_interval(row: Row) -> tuple[float, float] | None:
-    """Returns the 95 % interval of an accuracy, as of independent images (Wilson, 1927)."""
+    """Returns the 95 % interval of an accuracy over independent images (Wilson, 1927)."""
     share, count = row.get("accuracy"), row.get("samples")
     if share is None or not count:
         return None

@@ -1,7 +1,7 @@
-"""The classes of each run: a table of the last record, and where some of their images lie.
+"""The classes of each run: a table of the last record, and some of their images as points.
 
-From ``per_class.json``, and from ``pictures.jsonl``, which has images in the plane of the best
-linear probe.
+They are from ``per_class.json``, and from ``pictures.jsonl``, which has images in the plane of the
+best linear probe.
 """
 
 import json
@@ -26,20 +26,20 @@ COLUMNS = (
     ("nearest_cdnv", "CDNV of the two"),
 )
 
-# Rows on a page, at some sixty bytes each.
+# Rows on a page, of about sixty bytes each.
 _BUDGET = 12_000
 
-# Points on a page, at some twelve bytes each: a quarter of its 3 MB.
+# Points on a page, of about twelve bytes each: a quarter of its 3 MB.
 _POINTS = 60_000
 
-# With more classes than this, corners are too close for names.
+# More classes than this have no names in the picture.
 _NAMED = 20
 
 
 def tables(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[str]]:
     """Returns a table for each run and split that has one, and sentences about missing ones.
 
-    Where there are too many classes for a page, those with the largest spread are kept.
+    Of too many classes for a page, it has those with the largest spread.
     """
     shown, missing = [], []
     most = max(50, _BUDGET // (2 * max(1, len(runs))))
@@ -58,14 +58,14 @@ def tables(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def names(run: Run) -> list[str]:
-    """Returns the names of the classes of a run, or nothing if they are not recorded."""
+    """Returns the names of the classes of a run; empty if they are not recorded."""
     record = _record(run)
     tables = [] if isinstance(record, str) else [record[s] for s in SPLITS if s in record]
     return next((_names(table) for table in tables), [])
 
 
 def _record(run: Run) -> dict[str, Any] | str:
-    """Returns the content of a run's file, or why there is none."""
+    """Returns the content of a run's file, or the reason why there is none."""
     try:
         record = json.loads((run.path / "per_class.json").read_text(errors="replace"))
     except FileNotFoundError:
@@ -78,7 +78,7 @@ def _record(run: Run) -> dict[str, Any] | str:
 
 
 def _is_table(columns: Any) -> bool:
-    """Whether something is a table: columns of one length, with a number or None for the spread."""
+    """Whether a value is a table: columns of one length, with a number or None for the spread."""
     if not isinstance(columns, dict) or "squared_distance" not in columns:
         return False
     present = [columns[name] for name in ("name", *dict(COLUMNS)) if name in columns]

@@ -12,7 +12,7 @@ from probes.transfer import escape
 
 SPLITS = ("train", "test")
 
-# Numbers on a page, at some ten bytes each: a third of its 3 MB for curves, a sixth for spectra.
+# Numbers on a page, of about ten bytes each: a third of its 3 MB for curves, a sixth for spectra.
 _CURVE_BUDGET = 100_000
 _SPECTRUM_BUDGET = 50_000
 _EIGENVALUES = 64
@@ -22,24 +22,19 @@ _NOT_CURVES = {"step", "epoch", "seconds", "images_per_second"}
 
 
 def charts(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Returns a chart for every metric; the main ones are there even if no run has them."""
+    """Returns a chart for every recorded metric, and for the main ones in any case."""
+    values = (item for run in runs for row in run.rows for item in row.items())
     recorded = dict.fromkeys(
-        key
-        for run in runs
-        for row in run.rows
-        for key, value in row.items()
-        if isinstance(value, float) and key not in _NOT_CURVES
+        name for name, value in values if isinstance(value, float) and name not in _NOT_CURVES
     )
-    unknown = [
-        MetricDisplay(name, name.replace("_", " ")) for name in recorded if name not in BY_NAME
-    ]
+    unknown = [MetricDisplay(n, n.replace("_", " ")) for n in recorded if n not in BY_NAME]
     further = [metric for metric in (*FURTHER, *unknown) if metric.name in recorded]
     most = max(8, _CURVE_BUDGET // (2 * len(runs) * (len(MAIN) + len(further))))
     return [_chart(metric, runs, most) | {"main": metric in MAIN} for metric in (*MAIN, *further)]
 
 
 def thinning(runs: Sequence[Run], charts: list[dict[str, Any]]) -> str:
-    """Returns a sentence if the charts do not hold all records, else nothing."""
+    """Returns a sentence if the charts lack some records, else an empty string."""
     shown = max((len(series["x"]) for chart in charts for series in chart["series"]), default=0)
     records = max(len([r for r in run.rows if r["split"] == s]) for run in runs for s in SPLITS)
     if shown >= records or not shown:
@@ -50,8 +45,8 @@ def thinning(runs: Sequence[Run], charts: list[dict[str, Any]]) -> str:
 def spectra(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Returns the eigenvalues of each run and split, at some epochs and some indices.
 
-    Of many eigenvalues those at logarithmically spaced indices are kept, the first ones all; of
-    many epochs, evenly spaced ones, the first and the last among them.
+    Many eigenvalues are thinned to logarithmically spaced indices, with all of the first; many
+    epochs to evenly spaced ones, with the first and the last.
     """
     each = _SPECTRUM_BUDGET // (max(1, len(runs)) * 2 * 2 * _EIGENVALUES)
     charts = []
@@ -65,7 +60,7 @@ def spectra(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def short(value: float | None, digits: int = 5) -> float | None:
-    """Returns a number with fewer digits, for the sake of the page's size."""
+    """Returns a number with fewer digits, to make the page smaller."""
     return None if value is None else float(f"{value:.{digits}g}")
 
 
@@ -120,14 +115,14 @@ def _why_empty(metric: MetricDisplay, runs: Sequence[Run]) -> str:
     rows = [row for run in runs for row in run.rows]
     if not rows:
         return "Nothing is recorded yet: metrics.jsonl has no complete row."
-    having = [row for row in rows if metric.name in row]
-    reason = why_undefined(metric.name, having[-1] if having else rows[-1])
+    recorded = [row for row in rows if metric.name in row]
+    reason = why_undefined(metric.name, recorded[-1] if recorded else rows[-1])
     return f"No value at any epoch: {reason.rstrip('.')}."
 
 
 def _spectrum(rows: list[dict[str, Any]]) -> dict[str, Any]:
     size = {name: len(rows[-1]["spectrum"][name]) for name in ("between", "total")}
-    shown = {name: _spread(length) for name, length in size.items()}
+    shown = {name: _log_spaced(length) for name, length in size.items()}
     return {
         "epochs": [row["epoch"] for row in rows],
         "size": size,
@@ -139,7 +134,7 @@ def _spectrum(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _spread(length: int) -> list[int]:
+def _log_spaced(length: int) -> list[int]:
     if length <= _EIGENVALUES:
         return list(range(length))
     return sorted({round(i) - 1 for i in np.geomspace(1, length, _EIGENVALUES + 24)})

@@ -6,14 +6,12 @@ from vci_jax import METRICS
 
 
 class MetricDisplay(NamedTuple):
-    """One metric.
+    """A metric on the page.
 
     Attributes:
       name: its key in ``metrics.jsonl``.
-      title: as the page shows it.
-      direction: an arrow and what it means, such as "↓ more collapsed".
-      scale: ratios without an upper bound fall by orders of magnitude; an index with a zero that
-        means something starts there.
+      direction: an arrow with its meaning, such as "↓ more collapsed".
+      scale: "log" for ratios without an upper bound, "zero" for an axis that starts at zero.
     """
 
     name: str
@@ -22,17 +20,15 @@ class MetricDisplay(NamedTuple):
     scale: Literal["linear", "zero", "log"] = "linear"
 
 
-# The page has one VCI, adjusted for sample size: splits of different sizes are compared. The other
-# is named in full wherever it stands.
+# "VCI" alone is the adjusted one, so that splits of different sizes can be compared.
 _TITLES = {"vci_adjusted": "VCI", "vci": "VCI of the sample, not adjusted for its size"}
-_WAYS = {"smaller": "↓ more collapsed", "larger": "↑ more collapsed", "": ""}
+_DIRECTIONS = {"smaller": "↓ more collapsed", "larger": "↑ more collapsed", "": ""}
 
 
 def _from_catalogue(name: str) -> MetricDisplay:
     metric = METRICS[name]
-    return MetricDisplay(
-        name, _TITLES.get(name, metric.title), _WAYS[metric.direction], metric.scale
-    )
+    title = _TITLES.get(name, metric.title)
+    return MetricDisplay(name, title, _DIRECTIONS[metric.direction], metric.scale)
 
 
 MAIN = (

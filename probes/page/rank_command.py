@@ -1,7 +1,7 @@
 """``python -m probes rank MODEL... --data folder:PATH``: ranks models on images, with intervals.
 
-A model is a word: a work directory of ``python -m train``, ``resnet50=PATH``, ``timm:NAME=PATH``,
-``features:PATH`` and so on (a wrong word lists them all). The images are any source of
+A model is a work directory of ``python -m train``, ``resnet50=PATH``, ``timm:NAME=PATH``,
+``features:PATH`` and so on (an unknown one lists them all). The images are any source of
 ``train.data``. A linear probe is fitted to each model's features, with its penalty chosen among 97,
 and the models are compared in pairs on the same images.
 """
@@ -27,7 +27,7 @@ from train.config import ConfigError, MeshConfig
 from train.data import decode
 from vci_jax.written import replace_text, write_json
 
-_MISTAKES, _PLANES = 24, 6
+_MAX_MISTAKES, _MAX_PLANES = 24, 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
         mistakes=mistakes(outcome),
         planes=[
             page.plane(model.model, outcome.features[model.model], outcome.ranking.labels)
-            for model in outcome.ranking.models[:_PLANES]
+            for model in outcome.ranking.models[:_MAX_PLANES]
         ],
         failures=outcome.failures,
         command="python -m probes rank " + " ".join(arguments),
@@ -90,29 +90,29 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def mistakes(outcome: runner.Outcome) -> list[page.Mistake]:
-    """Returns images that all of the best models misclassify, the hardest for all models first."""
+    """Returns images that all of the best models misclassify, the hardest first."""
     models = outcome.ranking.models
     best = np.stack([model.correct for model in models if model.ties_with_best])
-    everyone = np.stack([model.correct for model in models])
+    share = np.mean([model.correct for model in models], axis=0)
     wrong = np.flatnonzero(best.max(axis=0) < 0.5)
-    order = wrong[np.argsort(everyone.mean(axis=0)[wrong], kind="stable")][:_MISTAKES]
+    order = wrong[np.argsort(share[wrong], kind="stable")][:_MAX_MISTAKES]
     starts = np.cumsum([0, *(split.size for split in outcome.images)])
     if starts[-1] != len(outcome.ranking.labels):  # Some images were left out of the task.
         return []
     shown = []
-    for place in order.tolist():
-        part = int(np.searchsorted(starts, place, side="right")) - 1
-        records, index = outcome.images[part].records, place - int(starts[part])
+    for image in order.tolist():
+        part = int(np.searchsorted(starts, image, side="right")) - 1
+        records, index = outcome.images[part].records, image - int(starts[part])
         stored, _ = records.read(index)
         if isinstance(stored, bytes):
-            stored = np.asarray(decode.decode(stored, "RGB"))
+            stored = decode.decode(stored, "RGB")
         peak = max(int(stored.max()), 1)
         shown.append(
             page.Mistake(
                 pixels=stored if peak > 16 else (stored * (255 // peak)).astype(np.uint8),
                 name="/".join(Path(records.name_of(index)).parts[-2:]),
-                label=str(outcome.classes[outcome.ranking.labels[place]]),
-                right=tuple(model.model for model in models if model.correct[place] > 0.5),
+                label=str(outcome.classes[outcome.ranking.labels[image]]),
+                right=tuple(model.model for model in models if model.correct[image] > 0.5),
             )
         )
     return shown

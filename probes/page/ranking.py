@@ -1,6 +1,6 @@
 """The ranking as one page of HTML: scores, pairs, learning curves, mistakes, features in a plane.
 
-All pictures are drawn here, as SVG: the page needs no script, no network and no server.
+Pictures are SVG: the page needs no script, no network and no server.
 """
 
 import base64
@@ -8,19 +8,17 @@ import datetime
 import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-import jinja2
 import markupsafe
 import numpy as np
 from PIL import Image
 
+from probes.page.render import TEMPLATES, asset
 from probes.transfer import escape
 from vci_jax import linalg
-from vci_jax.probe import ModelScore, Pair, Ranking
+from vci_jax.probe import Pair, Ranking
 
-_HERE = Path(__file__).parent
 _WIDTH = 640
 _THUMBNAIL = 96
 _COLOURS = 8
@@ -56,29 +54,17 @@ def render(
     """Returns the page.
 
     Args:
-      ranking: what was found.
-      data: the images, as a person names them.
-      classes: their names.
+      ranking: the ranking.
+      data: source of the images.
+      classes: names of the classes.
       mistakes: images to show.
       planes: features to draw.
-      failures: models without a score, and why.
-      command: that makes it again.
+      failures: models without a score, and the reasons.
+      command: the command that makes this page.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    names = dict(
-        zip(
-            [model.model for model in ranking.models],
-            escape.lines([model.model for model in ranking.models]),
-            strict=True,
-        )
-    )
-    return environment.get_template("rank.html.j2").render(
+    models = [model.model for model in ranking.models]
+    names = dict(zip(models, escape.lines(models), strict=True))
+    return TEMPLATES.get_template("rank.html.j2").render(
         data=escape.line(data),
         ranking=ranking,
         names=names,
@@ -101,15 +87,15 @@ def render(
         command=command,
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         number=_number,
-        style=markupsafe.Markup((_HERE / "page.css").read_text()),
+        style=asset("page.css"),
     )
 
 
 def plane(model: str, features: np.ndarray, labels: np.ndarray, most: int = 600) -> Projection:
     """Returns the features in the plane in which the class means differ most.
 
-    That is the first two principal axes of the class means of standardised features; at most
-    ``most`` samples, taken evenly.
+    It is spanned by the first two principal axes of the class means of standardised features. At
+    most ``most`` evenly spaced samples are drawn.
     """
     rows = np.linspace(0, len(labels) - 1, min(most, len(labels))).astype(int)
     features = np.asarray(features, np.float64)
@@ -157,7 +143,9 @@ def _accuracies(ranking: Ranking, names: dict[str, str]) -> markupsafe.Markup:
 
 def _learning(ranking: Ranking, names: dict[str, str]) -> markupsafe.Markup | None:
     """Draws accuracy by number of training samples, one line per model."""
-    curves = {model.model: _whole_curve(model) for model in ranking.models}
+    curves = {
+        model.model: [*model.curve, (model.train_size, model.accuracy)] for model in ranking.models
+    }
     if not all(len(curve) > 1 for curve in curves.values()):
         return None
     sizes = sorted({size for curve in curves.values() for size, _ in curve})
@@ -189,10 +177,10 @@ def _learning(ranking: Ranking, names: dict[str, str]) -> markupsafe.Markup | No
     heights: list[float] = []
     for number, (model, curve) in enumerate(curves.items()):
         points = " ".join(f"{x(size):.1f},{y(100 * value):.1f}" for size, value in curve)
-        place = y(100 * curve[-1][1]) + 4
-        while any(abs(place - other) < 15 for other in heights):
-            place += 15
-        heights.append(place)
+        label_y = y(100 * curve[-1][1]) + 4
+        while any(abs(label_y - other) < 15 for other in heights):
+            label_y += 15
+        heights.append(label_y)
         title = names[model] if len(names[model]) < 18 else names[model][:16] + "…"
         parts.append(
             f'<g class="line" style="color: var(--c{number % _COLOURS})">'
@@ -201,25 +189,21 @@ def _learning(ranking: Ranking, names: dict[str, str]) -> markupsafe.Markup | No
                 f'<circle cx="{x(size):.1f}" cy="{y(100 * value):.1f}" r="3.5"/>'
                 for size, value in curve
             )
-            + f'<text x="{_WIDTH - right + 8}" y="{place:.1f}">'
+            + f'<text x="{_WIDTH - right + 8}" y="{label_y:.1f}">'
             + f"{markupsafe.escape(title)}</text></g>"
         )
     return _svg(parts, _WIDTH, height, "Accuracy by number of training samples")
-
-
-def _whole_curve(model: ModelScore) -> list[tuple[int, float]]:
-    return [*model.curve, (model.train_size, model.accuracy)]
 
 
 def _scatter(plane: Projection) -> markupsafe.Markup:
     side, edge = 300, 10
     low, high = np.percentile(plane.points, [0.5, 99.5], axis=0)
     span = np.where(high > low, high - low, 1)
-    places = edge + (np.clip(plane.points, low, high) - low) / span * (side - 2 * edge)
+    positions = edge + (np.clip(plane.points, low, high) - low) / span * (side - 2 * edge)
     parts = [
         f'<circle style="color: var(--c{label % _COLOURS})" '
         f'cx="{x:.1f}" cy="{side - y:.1f}" r="2.6"/>'
-        for (x, y), label in zip(places, plane.labels.tolist(), strict=True)
+        for (x, y), label in zip(positions, plane.labels.tolist(), strict=True)
     ]
     return _svg(parts, side, side, "Features in the plane in which class means differ most")
 
@@ -230,7 +214,7 @@ def _svg(parts: Sequence[str], width: int, height: int, label: str) -> markupsaf
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Four to seven round numbers around a range of percentages."""
+    """Returns four to seven round numbers around a range of percentages."""
     span = max(high - low, 1)
     step = next(s for s in (0.2, 0.5, 1, 2, 5, 10, 20, 25) if span / s <= 5 or s == 25)
     first, last = math.floor(low / step), math.ceil(high / step)

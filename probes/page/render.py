@@ -1,4 +1,4 @@
-"""The page as one string of HTML that loads nothing from the network."""
+"""The report page as one string of HTML, which loads nothing from the network."""
 
 import datetime
 import json
@@ -17,27 +17,29 @@ from probes.transfer import escape
 _HERE = Path(__file__).parent
 
 
-def render(runs: Sequence[Run], *, title: str, refresh: int) -> str:
-    """Returns the page of a run, or of a group of them.
+def _printable(value: Any) -> Any:
+    """Returns text that HTML can hold; the assets and the JSON are markup already."""
+    is_text = isinstance(value, str) and not isinstance(value, markupsafe.Markup)
+    return escape.prose(value) if is_text else value
 
-    Args:
-      runs: one or more.
-      title: of the page.
-      refresh: seconds after which the open page loads itself again; 0 is never.
-    """
+
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(_HERE),
+    autoescape=True,
+    finalize=_printable,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def render(runs: Sequence[Run], *, title: str, refresh: int) -> str:
+    """Returns the page of one or more runs; ``refresh`` is its reload interval in seconds, or 0."""
     names = escape.lines([run.name for run in runs])
     runs = [
         run._replace(name=name, group=escape.line(run.group))
         for run, name in zip(runs, names, strict=True)
     ]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
-        finalize=_printable,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     class_tables, no_classes = classes.tables(runs)
     name = runs[0].config.get("name") or "CONFIG"
     scatters, statements = scatter.scatters(runs) if len(runs) > 1 else ([], [])
@@ -52,7 +54,7 @@ def render(runs: Sequence[Run], *, title: str, refresh: int) -> str:
         "columns": classes.COLUMNS,
         "scatters": scatters,
     }
-    return environment.get_template("page.html.j2").render(
+    return TEMPLATES.get_template("page.html.j2").render(
         title=escape.line(title),
         runs=runs,
         data=_embed(data),
@@ -75,9 +77,9 @@ def render(runs: Sequence[Run], *, title: str, refresh: int) -> str:
         config_name="" if len(runs) > 1 or "/" in name else _quoted(name),
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         refresh=refresh,
-        style=_asset("vendor/uPlot.min.css") + _asset("page.css"),
-        library=_asset("vendor/uPlot.iife.min.js"),
-        script=_asset("page.js"),
+        style=asset("vendor/uPlot.min.css") + asset("page.css"),
+        library=asset("vendor/uPlot.iife.min.js"),
+        script=asset("page.js"),
     )
 
 
@@ -86,18 +88,13 @@ def _quoted(value: Any) -> str:
 
 
 def _embed(data: dict[str, Any]) -> markupsafe.Markup:
-    """Returns JSON for a script element; names in it cannot end that element."""
+    """Returns JSON for a script element, without characters that could end it."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return markupsafe.Markup(text)
 
 
-def _printable(value: Any) -> Any:
-    """What a file of HTML can hold of text; the assets and the JSON are markup."""
-    is_text = isinstance(value, str) and not isinstance(value, markupsafe.Markup)
-    return escape.prose(value) if is_text else value
-
-
-def _asset(name: str) -> markupsafe.Markup:
+def asset(name: str) -> markupsafe.Markup:
+    """Returns a file of this package as markup."""
     return markupsafe.Markup((_HERE / name).read_text())

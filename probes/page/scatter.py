@@ -22,7 +22,7 @@ _FEW = 10
 def scatters(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[str]]:
     """Returns a chart of transfer against each metric of the paper, and the conclusions.
 
-    Where nothing can be compared, the charts are empty, with the reason.
+    If the runs cannot be compared, the charts are empty, with the reason.
     """
     try:
         study = from_runs(runs, "train")
@@ -35,8 +35,9 @@ def scatters(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[str]]:
     charts = [
         _scatter(study, [c for c in correlations if c.metric == name], numbers) for name in COLLAPSE
     ]
-    some = any(chart["strengths"] for chart in charts)
-    return charts, [*study.notes, *statements(correlations, [], plan)] if some else []
+    if not any(chart["strengths"] for chart in charts):
+        return charts, []
+    return charts, [*study.notes, *statements(correlations, [], plan)]
 
 
 def _scatter(
@@ -74,7 +75,7 @@ def _empty(name: str, reason: str) -> dict[str, Any]:
 
 
 def _strength(correlation: Correlation) -> dict[str, Any]:
-    """Returns the coefficients of a group, None for undefined ones such as intervals of 3 runs."""
+    """Returns the coefficients of a group, with None for undefined ones."""
     pearson, spearman = correlation.pearson, correlation.estimates["spearman"]
     return {
         "group": correlation.group,

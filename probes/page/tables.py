@@ -1,4 +1,4 @@
-"""Parts of the page that need no script: verdicts, settings, machines and transfer scores."""
+"""Sections of the page without a script: verdicts, settings, machines, transfer scores."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ _SHOWN = ("vci_adjusted", *COLLAPSE, "class_separation", "probe_mse")
 def numbers(values: Sequence[float | None]) -> list[str]:
     """Returns numbers with equal decimal places: three or more digits of the smallest.
 
-    A dash stands for what is undefined, whose reason stands with it.
+    A dash stands for an undefined value.
 
     >>> numbers([0.038, 0.05274, None]), numbers([1.0, 0.9972]), numbers([0.1, 2e-9])
     (['0.0380', '0.0527', '–'], ['1.000', '0.997'], ['1.00e-01', '2.00e-09'])
@@ -33,7 +33,7 @@ def numbers(values: Sequence[float | None]) -> list[str]:
 
 
 def verdicts(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Returns the state of each run: its progress, and each metric of both splits with notes."""
+    """Returns the progress of each run, and each metric of both splits with notes."""
     rows = [run.last(split) for run in runs for split in SPLITS]
     cards = iter(_cards(rows))
     return [
@@ -75,7 +75,7 @@ def progress(run: Run) -> str:
 
 
 def config_table(runs: Sequence[Run]) -> dict[str, Any]:
-    """Returns the settings all runs share, and those in which they differ."""
+    """Returns the settings that all runs share, and those that differ."""
     defaults = json.loads(json.dumps(flatten(dataclasses.asdict(Config()))))
     flat = [flatten(run.config) for run in runs]
     varied = differences(runs)
@@ -83,13 +83,10 @@ def config_table(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "varied": {f: [_setting(v) for v in values] for f, values in varied.items()},
         "shared": [
-            {
-                "field": f,
-                "value": _setting(flat[0].get(f)),
-                "set": flat[0].get(f) != defaults.get(f),
-            }
+            {"field": f, "value": _setting(value), "set": value != defaults.get(f)}
             for f in fields
-            if f not in varied and all(config.get(f) == flat[0].get(f) for config in flat)
+            for value in [flat[0].get(f)]
+            if f not in varied and all(config.get(f) == value for config in flat)
         ],
     }
 
@@ -105,7 +102,7 @@ def machines(run: Run) -> list[dict[str, Any]]:
 
 
 def _setting(value: Any) -> str:
-    """Returns a setting as a person would type it: 0.3 for 0.30000000000000004."""
+    """Returns a setting without rounding errors: 0.3 for 0.30000000000000004."""
     if isinstance(value, float):
         return f"{value:.10g}"
     if value is None:
@@ -136,7 +133,7 @@ def _cards(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _vci(row: dict[str, Any]) -> float | None:
-    """Returns the VCI of the page: the adjusted one wherever it is defined."""
+    """Returns the adjusted VCI if it is defined, else the plain one."""
     adjusted = row.get("vci_adjusted")
     return row.get("vci") if adjusted is None else adjusted
 
@@ -163,20 +160,18 @@ def _reason(metric: str, row: dict[str, Any]) -> str:
 
 def _cells(metric: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     values = [row.get(metric) for row in rows]
-    ends = {
-        "vci_adjusted": lambda row: row.get("vci_interval"),
-        "accuracy": caveats.accuracy_interval,
-    }
-    find = ends.get(metric, lambda row: None)
+    ends: list[Any] = [None] * len(rows)
+    if metric == "vci_adjusted":
+        ends = [row.get("vci_interval") for row in rows]
+    elif metric == "accuracy":
+        ends = list(map(caveats.accuracy_interval, rows))
+    notes = [
+        [_reason(metric, row)] if value is None else _notes(row, (metric,))
+        for row, value in zip(rows, values, strict=True)
+    ]
     return [
-        {
-            "text": text,
-            "interval": span,
-            "notes": [_reason(metric, row)] if value is None else _notes(row, (metric,)),
-        }
-        for row, value, (text, span) in zip(
-            rows, values, _with_intervals(values, [find(row) for row in rows]), strict=True
-        )
+        {"text": text, "interval": interval, "notes": notes[i]}
+        for i, (text, interval) in enumerate(_with_intervals(values, ends))
     ]
 
 
@@ -192,13 +187,13 @@ def _sentence(run: Run) -> str:
             parts.append(f"{opening}from {first} to {last} on {split}")
             before = verb
     if not parts:
-        return "There are not two records yet, so nothing can be said of a change."
+        return "There are fewer than two records yet, so no change can be reported."
     name = "VCI" if adjusted else "VCI, not adjusted for sample size,"
-    return f"{name} {' and '.join(parts)}; 0 is complete collapse.{_told_apart(run)}"
+    return f"{name} {' and '.join(parts)}; 0 is complete collapse.{_overlap(run)}"
 
 
 def adjustment(run: Run) -> str:
-    """Returns a sentence about the adjustment of VCI, with the plain values."""
+    """Returns a sentence on the adjustment of VCI, with the plain values."""
     rows = [(split, run.last(split)) for split in SPLITS]
     pairs = [(s, r["vci"]) for s, r in rows if None not in (r.get("vci"), r.get("vci_adjusted"))]
     if not pairs:
@@ -212,7 +207,7 @@ def adjustment(run: Run) -> str:
     )
 
 
-def _told_apart(run: Run) -> str:
+def _overlap(run: Run) -> str:
     ends = [run.last(split).get("vci_interval") for split in SPLITS]
     if any(not e or None in e for e in ends):
         return ""
@@ -223,21 +218,21 @@ def _told_apart(run: Run) -> str:
 
 def scores(runs: Sequence[Run]) -> dict[str, Any] | None:
     """Returns the scores by run and task, the best of each task marked; None if there are none."""
-    having = [run for run in runs if run.transfer]
-    if not having:
+    probed = [run for run in runs if run.transfer]
+    if not probed:
         return None
-    tasks = list(dict.fromkeys(row["task"] for run in having for row in run.transfer))
-    scored = [{row["task"]: row for row in run.transfer} for run in having]
+    tasks = list(dict.fromkeys(row["task"] for run in probed for row in run.transfer))
+    scored = [{row["task"]: row for row in run.transfer} for run in probed]
     shared = common_tasks(runs)
-    gain = all(measured(run, "test").get("accuracy") is not None for run in having)
-    means = [transfer_score(run, shared, gain=gain) for run in having]
+    gain = all(measured(run, "test").get("accuracy") is not None for run in probed)
+    means = [transfer_score(run, shared, gain=gain) for run in probed]
     return {
         "tasks": [
             {"name": escape.line(task), "score": _score_name(scored, task)} for task in tasks
         ],
         "runs": [
             {"name": run.name, "cells": [_score(scored, i, task) for task in tasks]}
-            for i, run in enumerate(having)
+            for i, run in enumerate(probed)
         ],
         "means": [
             {"text": text, "best": i in _best(means)} for i, text in enumerate(numbers(means))
@@ -249,19 +244,13 @@ def scores(runs: Sequence[Run]) -> dict[str, Any] | None:
 
 
 def common_tasks(runs: Sequence[Run]) -> list[str]:
-    """Returns the tasks that all probed runs share; only these can be compared."""
-    having = [[row["task"] for row in run.transfer] for run in runs if run.transfer]
-    return [task for task in (having[0] if having else []) if all(task in h for h in having)]
+    """Returns the tasks that all probed runs share."""
+    tasks = [[row["task"] for row in run.transfer] for run in runs if run.transfer]
+    return [task for task in (tasks[0] if tasks else []) if all(task in t for t in tasks)]
 
 
 def transfer_score(run: Run, tasks: Sequence[str], *, gain: bool) -> float | None:
-    """Returns the mean log odds of a run over tasks, or None if it is undefined.
-
-    Args:
-      run: with scores.
-      tasks: all of which it must have.
-      gain: take off the log odds of the accuracy on its own test split (MLOG rather than MLO).
-    """
+    """Returns MLO of a run over tasks, or MLOG with ``gain``; None if it is undefined."""
     rows = {row["task"]: row for row in run.transfer if row["score"] is not None}
     if not tasks or any(task not in rows for task in tasks):
         return None
@@ -281,8 +270,7 @@ def _score(scored: list[dict[str, Any]], which: int, task: str) -> dict[str, Any
     row = scored[which].get(task)
     if row is None or row["score"] is None:
         return {"text": DASH, "best": False, "detail": "not probed"}
-    among = [s[task]["score"] if task in s else None for s in scored]
-    best = which in _best(among)
+    best = which in _best([s[task]["score"] if task in s else None for s in scored])
     detail = [
         f"{name} {row[key]:.4g}"
         for key, name in (("validation_score", "validation"), ("l2", "l2"))

@@ -16,7 +16,6 @@ class Display:
     """The progress of a sweep; a context manager that leaves the terminal as it was."""
 
     def __init__(self, console: Console) -> None:
-        """Prints to ``console``; the progress bar appears only if that is a terminal."""
         self._console = console
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -31,12 +30,10 @@ class Display:
         self._about = ""
 
     def __enter__(self) -> Self:
-        """Starts the live bar."""
         self._progress.start()
         return self
 
     def __exit__(self, *unused: object) -> None:
-        """Stops the live bar."""
         self._progress.stop()
 
     def say(self, message: str) -> None:

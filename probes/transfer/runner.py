@@ -312,7 +312,7 @@ def probe(
 
 def data_directory(options: TransferConfig) -> Path:
     """Returns where the data sets are."""
-    return prepared.directory(options.data_dir)
+    return prepared.data_directory(options.data_dir)
 
 
 def explain(error: BaseException) -> str:

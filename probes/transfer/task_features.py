@@ -90,7 +90,7 @@ class _Prepared(NamedTuple):
     def read(self, index: int) -> tuple[np.ndarray, int]:
         stored, label = self.records.read(index)
         if isinstance(stored, bytes):
-            stored = np.asarray(decode.decode(stored, self.mode))
+            stored = decode.decode(stored, self.mode)
         if self.resize:
             stored = self.resize(stored)
         stored = stored.reshape(*stored.shape[:2], -1)

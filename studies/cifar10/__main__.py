@@ -1,4 +1,4 @@
-"""``python -m studies.cifar10 DIR``: the study's page, pictures and README part, from raw files.
+"""Writes the study's page, pictures and README section from the raw files.
 
     python -m studies.cifar10 docs/study --readme README.md            # write them, seconds
     python -m studies.cifar10 docs/study --readme README.md --check    # compare, write nothing
@@ -19,15 +19,15 @@ from studies.cifar10 import document, pictures
 def main(arguments: Sequence[str]) -> int:
     """Writes or compares the texts and returns the exit code.
 
-    1: with ``--check``, a text is not what the raw files say; 2: raw files are missing or wrong.
+    1: ``--check`` finds a text that is out of date; 2: raw files are missing or wrong.
     """
     parser = argparse.ArgumentParser(
         prog="python -m studies.cifar10",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("study", type=Path, metavar="DIR", help="of the raw files and pictures")
-    parser.add_argument("--readme", type=Path, help="a file whose part about the study is made too")
+    parser.add_argument("study", type=Path, metavar="DIR", help="directory of raw files, pictures")
+    parser.add_argument("--readme", type=Path, help="a file with a section on the study")
     parser.add_argument("--check", action="store_true", help="compare the texts, write nothing")
     options = parser.parse_args(arguments)
     try:

@@ -1,7 +1,6 @@
-"""The text of the study: prose from ``DIR/text.md``, every number from the raw files.
+"""The text of the study: prose from ``DIR/text.md``, numbers from the raw files.
 
-The prose names its numbers, ``{{vci.tau_0.05}}``, and holds no other result but the pilot's and the
-paper's.
+The prose names its numbers, ``{{vci.tau_0.05}}``.
 """
 
 import difflib
@@ -25,9 +24,9 @@ from studies.cifar10.words import NAMES, title
 STUDY = ("<!-- study: begin -->", "<!-- study: end -->")
 TABLES = ("<!-- tables: begin -->", "<!-- tables: end -->")
 GAINS = ("mlog", "mlo")
-# Beside the four of the paper.
+# Metrics beside the four of the paper.
 MORE = ("class_separation", "cdnv", "effective_rank", "h_score", "logme")
-# Statements on VCI and cosine similarity of these settings: there is nothing else to draw.
+# Statements on VCI and cosine similarity of these settings, the same under wider draws.
 FIXED = (1, 3, 4)
 _NAME = re.compile(r"\{\{([\w.]+)\}\}")
 
@@ -36,14 +35,14 @@ class StudyData(NamedTuple):
     """The data behind the text and the pictures.
 
     Attributes:
-      networks, drawn: of all settings.
-      first: the same of the preregistered ones.
-      choices: among the preregistered settings.
-      verdicts: on these, as preregistered.
+      networks, drawn: networks and draws of all settings.
+      first: networks and draws of the preregistered settings.
+      choices: choices among the preregistered settings.
+      verdicts: verdicts on the preregistered settings, by gain.
       wider: the same with settings and data sets drawn as well.
       left_out: choices without each setting, without both VCI losses (``choosing.WITHOUT_VCI``),
-        and with the settings that were added (``choosing.WITH_ALL``).
-      pilot: its rows.
+        and with the settings added later (``choosing.WITH_ALL``).
+      pilot: rows of the pilot.
     """
 
     networks: Networks
@@ -63,9 +62,8 @@ def read(directory: Path, draws: int = resampling.DRAWS) -> StudyData:
       ValueError: networks are missing, or a raw file is not of the study.
     """
     trained = networks.read(directory / "networks")
-    if missing := [
-        name for name in networks.SETTINGS if name not in (*trained.settings, *networks.ADDED)
-    ]:
+    present = (*trained.settings, *networks.ADDED)
+    if missing := [name for name in networks.SETTINGS if name not in present]:
         raise ValueError(
             f"{directory / 'networks'} has no network of {', '.join(missing)}; train and score it: "
             "configs/collapse_study.py says how."
@@ -104,29 +102,21 @@ def _verdicts_on(
 
 
 def texts(study: StudyData, directory: Path, readme: Path | None) -> dict[Path, str]:
-    """Returns the text of every file that is made: ``DIR.md``, the pilot's, and perhaps a README.
-
-    Raises:
-      ValueError: as ``render`` and ``between``.
-    """
+    """Returns the text of every generated file: ``DIR.md``, the pilot's page, and the README."""
     values = facts(study)
     page = directory / "pilot.md"
-    made = {
+    files = {
         directory.with_suffix(".md"): render(values, (directory / "text.md").read_text()),
         page: between(TABLES, page.read_text(), f"\n{pilot.markdown(study.pilot)}\n"),
     }
     if readme is not None:
-        part = render(values, (directory / "readme.md").read_text())
-        made[readme] = between(STUDY, readme.read_text(), part)
-    return made
+        section = render(values, (directory / "readme.md").read_text())
+        files[readme] = between(STUDY, readme.read_text(), section)
+    return files
 
 
 def between(marks: tuple[str, str], text: str, part: str) -> str:
-    """Returns a text with a new part between two marks.
-
-    Raises:
-      ValueError: it has no such marks.
-    """
+    """Returns a text with a new part between two marks; ValueError if it lacks them."""
     before, begin, rest = text.partition(marks[0])
     _, end, after = rest.partition(marks[1])
     if not (begin and end):
@@ -135,11 +125,7 @@ def between(marks: tuple[str, str], text: str, part: str) -> str:
 
 
 def render(values: dict[str, str], prose: str) -> str:
-    """Returns prose with the facts that it names.
-
-    Raises:
-      ValueError: the text uses an unknown name.
-    """
+    """Returns prose with the facts that it names; ValueError for an unknown name."""
     if missing := sorted(set(_NAME.findall(prose)) - set(values)):
         near = [name for unknown in missing for name in difflib.get_close_matches(unknown, values)]
         raise ValueError(f"the prose names {', '.join(missing)}; there are {', '.join(near)}.")
@@ -149,69 +135,87 @@ def render(values: dict[str, str], prose: str) -> str:
 def facts(study: StudyData) -> dict[str, str]:
     """Returns every number and table that the prose may name."""
     trained, drawn = study.networks, study.drawn
-    made = {
+    numbers = {
         "networks": str(len(trained.names)),
         "settings": str(len(trained.settings)),
         "probes": str(len(trained.names) * len(TASKS)),
         "failed": "; ".join(trained.failed) or "none",
-        "table.verdicts": tables.markdown(_verdicts(study)),
-        "table.settings": tables.markdown(_settings(study)),
-        "table.power": tables.markdown(_power(study)),
-        "table.correlations": tables.markdown(_correlations(study)),
-        "table.signs": tables.markdown(_signs(study)),
-        "table.tasks": tables.markdown(_tasks(study)),
-        "table.regret": tables.markdown(choosing.size_table(study.choices)),
-        "table.regret_tasks": tables.markdown(choosing.task_table(study.choices)),
-        "table.regret_without": tables.markdown(
-            choosing.without_table(study.choices, study.left_out)
-        ),
-        "table.prediction": tables.markdown(_prediction(study)),
     }
-    for prefix, judged in (("", study.verdicts), ("wider.", study.wider)):
-        for gain, verdicts in judged.items():
-            counted = verdicts if not prefix else [v for v in verdicts if v.number not in FIXED]
-            for word in statements.VERDICTS:
-                count = sum(verdict.verdict == word for verdict in counted)
-                made[f"{prefix}{gain}.{word.replace(' ', '_')}"] = str(count)
-            for verdict in verdicts:
-                made[f"{prefix}{gain}.{verdict.number}"] = _effect(verdict)
-                made[f"{prefix}{gain}.{verdict.number}.verdict"] = verdict.verdict
-    made |= _training(trained)
+    built = {
+        "verdicts": _verdicts(study),
+        "settings": _settings(study),
+        "power": _power(study),
+        "correlations": _correlations(study),
+        "signs": _signs(study),
+        "tasks": _tasks(study),
+        "regret": choosing.size_table(study.choices),
+        "regret_tasks": choosing.task_table(study.choices),
+        "regret_without": choosing.without_table(study.choices, study.left_out),
+        "prediction": _prediction(study),
+    }
+    numbers |= {f"table.{name}": tables.markdown(table) for name, table in built.items()}
+    numbers |= _verdict_facts(study.verdicts, "") | _verdict_facts(study.wider, "wider.")
+    numbers |= _training(trained)
     for column, setting in enumerate(drawn.settings):
+        numbers[f"seeds.{setting}"] = str(trained.names.count(setting))
         for gain in GAINS:
-            made[f"{gain}.{setting}"] = f"{getattr(drawn, gain)[0, column]:.2f}"
+            numbers[f"{gain}.{setting}"] = f"{getattr(drawn, gain)[0, column]:.2f}"
         for (split, name), values in drawn.metrics.items():
-            short = name if split == "train" else f"test_{name}"
-            made[f"{short}.{setting}"] = f"{values[0, column]:.3g}"
+            numbers[f"{_key(split, name)}.{setting}"] = f"{values[0, column]:.3g}"
         for split in ("train", "test"):
-            made[f"{split}_accuracy.{setting}"] = _percent(
-                drawn.metrics[split, "accuracy"][0, column]
-            )
-    for (score, size), lost in study.choices.regret.items():
+            accuracy = drawn.metrics[split, "accuracy"][0, column]
+            numbers[f"{split}_accuracy.{setting}"] = _percent(accuracy)
+    return numbers | _regret_facts(study) | _correlation_facts(study)
+
+
+def _verdict_facts(by_gain: dict[str, list[Verdict]], prefix: str) -> dict[str, str]:
+    numbers = {}
+    for gain, verdicts in by_gain.items():
+        counted = [v for v in verdicts if not prefix or v.number not in FIXED]
+        for word in statements.VERDICTS:
+            count = sum(verdict.verdict == word for verdict in counted)
+            numbers[f"{prefix}{gain}.{word.replace(' ', '_')}"] = str(count)
+        for verdict in verdicts:
+            numbers[f"{prefix}{gain}.{verdict.number}"] = _effect(verdict)
+            numbers[f"{prefix}{gain}.{verdict.number}.verdict"] = verdict.verdict
+    return numbers
+
+
+def _regret_facts(study: StudyData) -> dict[str, str]:
+    numbers = {"regret.random": choosing.points(study.choices, study.choices.spread)}
+    others = {"without_vci": choosing.WITHOUT_VCI, "with_all": choosing.WITH_ALL}
+    for (score, size), regret in study.choices.regret.items():
         key = ".".join(filter(None, (score, size)))
-        made[f"regret.{key}"] = choosing.points(study.choices, lost)
-        rest = study.left_out[choosing.WITHOUT_VCI]
-        made[f"without_vci.{key}"] = f"{rest.points(rest.regret[score, size])[0]:.2f}"
-        every = study.left_out[choosing.WITH_ALL]
-        made[f"with_all.{key}"] = f"{every.points(every.regret[score, size])[0]:.2f}"
-    for setting in drawn.settings:
-        made[f"seeds.{setting}"] = str(trained.names.count(setting))
-    made["regret.random"] = choosing.points(study.choices, study.choices.spread)
-    gain, first = drawn.mlog[0], study.first[1]
-    everything = drawn.metrics["train", "vci"][0], drawn.mlo[0]
-    for name, given in (("own", drawn.own), ("train", drawn.metrics["train", "accuracy"])):
-        made[f"partial.{name}"] = f"{statements.partial(*everything, given[0]):+.2f}"
-    made["left_out.mean"] = f"{left_out(np.zeros_like(first.mlog[0]), first.mlog[0]):.3f}"
+        numbers[f"regret.{key}"] = choosing.points(study.choices, regret)
+        for name, names in others.items():
+            choices = study.left_out[names]
+            numbers[f"{name}.{key}"] = f"{choices.points(choices.regret[score, size])[0]:.2f}"
+    return numbers
+
+
+def _correlation_facts(study: StudyData) -> dict[str, str]:
+    drawn, first = study.drawn, study.first[1]
+    vci, mlo, mlog = drawn.metrics["train", "vci"][0], drawn.mlo[0], drawn.mlog[0]
+    numbers = {
+        "partial.own": f"{statements.partial(vci, mlo, drawn.own[0]):+.2f}",
+        "left_out.mean": f"{left_out(np.zeros_like(first.mlog[0]), first.mlog[0]):.3f}",
+        "test_vci.weakest": f"{min(drawn.metrics['test', 'vci'][0]):.3g}",
+    }
+    accuracy = drawn.metrics["train", "accuracy"][0]
+    numbers["partial.train"] = f"{statements.partial(vci, mlo, accuracy):+.2f}"
     for split, name in _measured():
-        values, short = drawn.metrics[split, name][0], name if split == "train" else f"test_{name}"
-        of_first = first.metrics[split, name][0], first.mlog[0]
-        made[f"left_out.{short}"] = f"{left_out(*of_first):.3f}"
-        made[f"first.{short}"] = f"{pearson(*of_first):+.2f}"
-        made[f"r.{short}"] = f"{pearson(values, gain):+.2f}"
-        made[f"rank.{short}"] = f"{spearman(values, gain):+.2f}"
-        made[f"r_mlo.{short}"] = f"{pearson(values, drawn.mlo[0]):+.2f}"
-    made["test_vci.weakest"] = f"{min(drawn.metrics['test', 'vci'][0]):.3g}"
-    return made
+        values, key = drawn.metrics[split, name][0], _key(split, name)
+        preregistered = first.metrics[split, name][0], first.mlog[0]
+        numbers[f"left_out.{key}"] = f"{left_out(*preregistered):.3f}"
+        numbers[f"first.{key}"] = f"{pearson(*preregistered):+.2f}"
+        numbers[f"r.{key}"] = f"{pearson(values, mlog):+.2f}"
+        numbers[f"rank.{key}"] = f"{spearman(values, mlog):+.2f}"
+        numbers[f"r_mlo.{key}"] = f"{pearson(values, mlo):+.2f}"
+    return numbers
+
+
+def _key(split: str, name: str) -> str:
+    return name if split == "train" else f"test_{name}"
 
 
 def compare(path: Path, text: str) -> str:
@@ -221,15 +225,15 @@ def compare(path: Path, text: str) -> str:
     for number, (old, new) in enumerate(zip([*written, ""], [*lines, ""], strict=False), start=1):
         if old != new:
             return f"{path}, line {number}, is\n  {old}\nand should be\n  {new}"
-    return (
-        "" if len(written) == len(lines) else f"{path} has {len(written)} lines, not {len(lines)}"
-    )
+    if len(written) != len(lines):
+        return f"{path} has {len(written)} lines, not {len(lines)}"
+    return ""
 
 
 def _verdicts(study: StudyData) -> Table:
     rows = []
-    judged = (study.verdicts["mlog"], study.verdicts["mlo"], study.wider["mlog"])
-    for first, second, wide in zip(*judged, strict=True):
+    columns = (study.verdicts["mlog"], study.verdicts["mlo"], study.wider["mlog"])
+    for first, second, wide in zip(*columns, strict=True):
         statement = first.statement.replace("MLOG", "transfer")
         # Statements that are not about transfer have the same verdict for both.
         same = second == first and first.number != 13
@@ -262,37 +266,23 @@ def _settings(study: StudyData) -> Table:
         accuracy = [
             100 * float(np.mean(trained.right[task][members].mean(axis=1))) for task in TASKS
         ]
-        rows.append(
-            [
-                title(setting),
-                str(len(members)),
-                *(f"{drawn.metrics['train', name][0, column]:.3g}" for name in METRICS),
-                f"{drawn.metrics['test', 'vci'][0, column]:.3f}",
-                *(
-                    _percent(drawn.metrics[split, "accuracy"][0, column])
-                    for split in ("train", "test")
-                ),
-                *(f"{value:.1f}" for value in accuracy),
-                *(_with_error(getattr(drawn, gain)[:, column]) for gain in reversed(GAINS)),
-            ]
-        )
+        cells = [f"{drawn.metrics['train', name][0, column]:.3g}" for name in METRICS]
+        cells.append(f"{drawn.metrics['test', 'vci'][0, column]:.3f}")
+        own = [drawn.metrics[split, "accuracy"][0, column] for split in ("train", "test")]
+        cells += [*map(_percent, own), *(f"{value:.1f}" for value in accuracy)]
+        cells += [_with_error(getattr(drawn, gain)[:, column]) for gain in reversed(GAINS)]
+        rows.append([title(setting), str(len(members)), *cells])
     header = ["Setting", "seeds", *(NAMES[name] for name in METRICS), "VCI, test images"]
-    header += [
-        "CIFAR-10 train %",
-        "CIFAR-10 test %",
-        *(f"{task} %" for task in TASKS),
-        "MLO",
-        "MLOG",
-    ]
+    header += ["CIFAR-10 train %", "CIFAR-10 test %", *(f"{task} %" for task in TASKS)]
+    header += ["MLO", "MLOG"]
     return Table("Every setting, mean over its seeds", header, rows)
 
 
 def _power(study: StudyData) -> Table:
     rows = []
     for gain in GAINS:
-        for group, (spread, error) in resampling.power(
-            study.first[0], getattr(study.first[1], gain)
-        ).items():
+        groups = resampling.power(study.first[0], getattr(study.first[1], gain))
+        for group, (spread, error) in groups.items():
             cells = [f"{spread:.3f}", f"{error:.3f}", f"{spread / error:.1f}"]
             rows.append([gain.upper(), group, *cells])
     header = ["Of", "Group", "sd between settings", "its error", "ratio"]
@@ -300,17 +290,17 @@ def _power(study: StudyData) -> Table:
 
 
 def _correlations(study: StudyData) -> Table:
-    rows = []
+    rows, first = [], study.first[1]
     for metric in METRICS:
-        x = study.first[1].metrics["train", metric]
+        x = first.metrics["train", metric]
         for group in (*GROUPS, ALL):
-            chosen = study.first[1].members[group]
+            chosen = first.members[group]
             cells = []
             for gain in GAINS:
-                y = getattr(study.first[1], gain)
-                made = statements.decide_correlation(0, "", pearson, (x, y), chosen, 1)
-                low, high = made.without_one
-                cells += [_effect(made), f"{low:+.2f} to {high:+.2f}"]
+                samples = x, getattr(first, gain)
+                verdict = statements.decide_correlation(0, "", pearson, samples, chosen, 1)
+                low, high = verdict.without_one
+                cells += [_effect(verdict), f"{low:+.2f} to {high:+.2f}"]
             rows.append([NAMES[metric], group, str(chosen.shape[1]), *cells])
     header = ["Metric of train images", "Group", "settings", "r with MLOG [95 %]", "without one"]
     header += ["r with MLO [95 %]", "without one"]
@@ -318,73 +308,70 @@ def _correlations(study: StudyData) -> Table:
 
 
 def _signs(study: StudyData) -> Table:
-    rows = []
+    rows, first = [], study.first[1]
     for split, metric in _measured():
-        x = study.first[1].metrics[split, metric]
+        x = first.metrics[split, metric]
         cells = []
-        for y in (study.first[1].mlog[0], study.first[1].mlo[0]):
+        for y in (first.mlog[0], first.mlo[0]):
             for group in (*GROUPS, ALL):
-                chosen = statements.members(study.first[1].settings, group)
+                chosen = statements.members(first.settings, group)
                 cells.append(f"{pearson(x[0, chosen], y[chosen]):+.2f}")
             cells.append(f"{spearman(x[0], y):+.2f}")
-        given = statements.partial(x[0], study.first[1].mlo[0], study.first[1].own[0])
-        rows.append([_named(split, metric), *cells, f"{given:+.2f}"])
-    of_each = [*GROUPS, ALL, "of ranks, all"]
-    header = ["Metric", *(f"{gain.upper()}: {name}" for gain in GAINS for name in of_each)]
+        partial = statements.partial(x[0], first.mlo[0], first.own[0])
+        rows.append([_title(split, metric), *cells, f"{partial:+.2f}"])
+    columns = [*GROUPS, ALL, "of ranks, all"]
+    header = ["Metric", *(f"{gain.upper()}: {name}" for gain in GAINS for name in columns)]
     return Table("Every metric: r", [*header, "MLO, given own accuracy"], rows)
 
 
 def _tasks(study: StudyData) -> Table:
-    trained = study.first[0]
-    odds = {
-        task: resampling.means(trained, networks.log_odds(trained.right[task].mean(axis=1)))
+    trained, drawn = study.first
+    odds = [
+        resampling.means(trained, networks.log_odds(trained.right[task].mean(axis=1)))
         for task in TASKS
-    }
-    rows = [
-        [
-            _named(split, metric),
-            *(
-                f"{pearson(study.first[1].metrics[split, metric][0], y):+.2f}"
-                for y in odds.values()
-            ),
-        ]
-        for split, metric in _measured()
     ]
+    rows = []
+    for split, metric in _measured():
+        x = drawn.metrics[split, metric][0]
+        rows.append([_title(split, metric), *(f"{pearson(x, y):+.2f}" for y in odds)])
     return Table("Every task alone: r with its log odds, all settings", ["Metric", *TASKS], rows)
 
 
 def _measured() -> Iterable[tuple[str, str]]:
+    """Yields the split and the name of each metric of the tables."""
     yield from (("train", name) for name in METRICS)
     yield from (("test", "vci"), ("test", "accuracy"))
     yield from (("train", name) for name in MORE)
 
 
-def _named(split: str, metric: str) -> str:
+def _title(split: str, metric: str) -> str:
     if metric == "accuracy":
         return NAMES[metric]
     return NAMES[metric] + (", test images" if split == "test" else "")
 
 
 def _training(trained: Networks) -> dict[str, str]:
-    """Returns when and how long networks were trained and scored, as far as it is recorded."""
+    """Returns when and how long networks were trained and scored, where that is recorded."""
     minutes = np.array(trained.seconds) / 60
     timed = ~np.isnan(minutes[:, 0])
-    made = {
+    median = [f"{np.median(column[timed]):.1f}" if any(timed) else "?" for column in minutes.T]
+    return {
         "timed": str(timed.sum()),
         "processor": ", ".join(sorted(set(trained.processors) - {""})),
+        "minutes.training": median[0],
+        "minutes.scoring": median[1],
+        "first": min(trained.started)[:16],
+        "last": max(trained.started)[:16],
     }
-    for column, name in enumerate(("training", "scoring")):
-        made[f"minutes.{name}"] = f"{np.median(minutes[timed, column]):.1f}" if any(timed) else "?"
-    return made | {"first": min(trained.started)[:16], "last": max(trained.started)[:16]}
 
 
 def _prediction(study: StudyData) -> Table:
     rows = []
     both = study.first[1], study.drawn
     for split, metric in _measured():
-        errors = [left_out(fold.metrics[split, metric][0], fold.mlog[0]) for fold in both]
-        rows.append([_named(split, metric), *(f"{error:.3f}" for error in errors)])
-    errors = [left_out(np.zeros_like(fold.mlog[0]), fold.mlog[0]) for fold in both]
+        errors = [left_out(drawn.metrics[split, metric][0], drawn.mlog[0]) for drawn in both]
+        rows.append([_title(split, metric), *(f"{error:.3f}" for error in errors)])
+    errors = [left_out(np.zeros_like(drawn.mlog[0]), drawn.mlog[0]) for drawn in both]
     rows.append(["the mean of the others", *(f"{error:.3f}" for error in errors)])
     header = ["A line in", "error of MLOG", "with the two strong regularisers"]
     return Table("Predicting a setting that is left out (root mean square)", header, rows)

@@ -18,7 +18,7 @@ OBJECTIVES = (
     *("smoothing", "mse", "sigmoid", "logit_norm"),
     *("dropout", "head_decay", "vci_plus", "vci_minus"),
 )
-# In order of the knob, where there is one.
+# In the order of the temperature or strength, where there is one.
 GROUPS = {
     "temperature": (PLAIN, *(f"tau_{value}" for value in TEMPERATURES)),
     "regulariser": (PLAIN, *(f"lambda_{value}" for value in (*STRENGTHS, *STRONGER))),
@@ -27,9 +27,7 @@ GROUPS = {
 SETTINGS = tuple(dict.fromkeys(name for group in GROUPS.values() for name in group))
 ADDED = tuple(f"lambda_{value}" for value in STRONGER)
 _UNTIMED = {"training": float("nan"), "scoring": float("nan")}
-LEAST_ACCURACY = (
-    0.2  # The preregistration excludes networks of a lower accuracy, which have not learned.
-)
+LEAST_ACCURACY = 0.2  # The preregistration excludes networks below it, which have not learned.
 
 OWN = "cifar10"
 # The test set of each task, and whether the task has all of its images.
@@ -47,18 +45,18 @@ class Networks(NamedTuple):
     """The networks of the study.
 
     Attributes:
-      names: of the setting of each network, ``[N]``.
-      seeds: of each network, ``[N]``.
-      metrics: by split of pretraining, ``train`` or ``test``, and name: ``[N]``.
-      right: for each task, and for ``OWN`` by the network's own last layer, the share of repeats
-        in which an image is classified correctly, ``[N M]``; one repeat gives 0 or 1.
+      names: setting of each network, ``[N]``.
+      seeds: seed of each network, ``[N]``.
+      metrics: metrics by split of pretraining (``train``, ``test``) and name, ``[N]``.
+      right: for each task, and for ``OWN`` by the network's own head, the share of repeats in which
+        each image is classified correctly, ``[N M]``; 0 or 1 for one repeat.
       members: the positions in its test set of the images of each task, ``[M]``.
-      sizes: images of each test set.
-      cheap: by task, number of labelled images and name of the score: ``[N]``.
-      started: when each training was first started, ISO 8601.
-      seconds: training and scoring of each network, ``[N, 2]``; NaN where the file does not say.
-      processors: of each network, in words; empty where the file does not say.
-      failed: networks that have not learned, and are in none of the above.
+      sizes: number of images of each test set.
+      cheap: scores by task, number of labelled images and name, ``[N]``.
+      started: first start of each training, ISO 8601.
+      seconds: time of training and of scoring, ``[N, 2]``; NaN if unknown.
+      processors: name of the processor; empty if unknown.
+      failed: excluded networks, which have not learned.
     """
 
     names: list[str]
@@ -80,7 +78,7 @@ class Networks(NamedTuple):
 
 
 class Gains(NamedTuple):
-    """MLO, MLOG, and the log odds of the network's own test accuracy."""
+    """MLO, MLOG, and log odds of the network's own test accuracy."""
 
     mlo: np.ndarray
     mlog: np.ndarray
@@ -91,7 +89,7 @@ def read(directory: Path) -> Networks:
     """Returns the networks of ``DIRECTORY/seed_S/NAME.json``.
 
     Raises:
-      ValueError: there are none, or a file is of another setting than its name says.
+      ValueError: there are none, or a file does not match its name.
     """
     rows, failed = [], []
     for path in sorted(directory.glob("seed_*/*.json")):
@@ -110,8 +108,8 @@ def read(directory: Path) -> Networks:
 
 
 def _arrays(rows: list[dict[str, Any]], subsets: dict[str, str], failed: list[str]) -> Networks:
-    right = {OWN: _answers([row["test"] for row in rows])}
-    right |= {task: _answers([row["tasks"][task] for row in rows]) for task in TASKS}
+    right = {OWN: _correct_share([row["test"] for row in rows])}
+    right |= {task: _correct_share([row["tasks"][task] for row in rows]) for task in TASKS}
     sizes = {OWN: right[OWN].shape[1]}
     sizes |= {data: right[data].shape[1] for data in TASKS.values()}
     members = {
@@ -145,7 +143,7 @@ def _arrays(rows: list[dict[str, Any]], subsets: dict[str, str], failed: list[st
     )
 
 
-def _answers(rows: list[dict[str, Any]]) -> np.ndarray:
+def _correct_share(rows: list[dict[str, Any]]) -> np.ndarray:
     return np.stack(
         [np.mean([unpack(text, row["images"]) for text in row["right"]], axis=0) for row in rows]
     )
@@ -167,12 +165,7 @@ def preregistered(networks: Networks) -> Networks:
 
 
 def gains(accuracy: dict[str, np.ndarray], weights: np.ndarray) -> Gains:
-    """Returns MLO and MLOG of networks.
-
-    Args:
-      accuracy: on each task and on ``OWN``, ``[B N]``.
-      weights: of the tasks in the mean log odds, ``[B T]``, from ``resampling``.
-    """
+    """Returns MLO and MLOG from the accuracies ``[B N]`` and the weights ``[B T]`` of the tasks."""
     odds = np.stack([log_odds(accuracy[task]) for task in TASKS], axis=-1)
     mlo = np.einsum("bnt,bt->bn", odds, weights)
     own = log_odds(accuracy[OWN])
@@ -181,8 +174,7 @@ def gains(accuracy: dict[str, np.ndarray], weights: np.ndarray) -> Gains:
 
 def log_odds(share: np.ndarray) -> np.ndarray:
     """Returns log(a / (1 - a))."""
-    odds: np.ndarray = np.log(share) - np.log1p(-share)
-    return odds
+    return np.asarray(np.log(share) - np.log1p(-share))
 
 
 def pack(right: np.ndarray) -> str:
@@ -191,5 +183,5 @@ def pack(right: np.ndarray) -> str:
 
 
 def unpack(text: str, size: int) -> np.ndarray:
-    """Returns the images that ``pack`` wrote."""
+    """Returns the bits that ``pack`` wrote."""
     return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=size).astype(bool)

@@ -1,6 +1,7 @@
 """The pictures of the study: its design, its answer, and the regret of choices."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +14,8 @@ from studies.cifar10.networks import GROUPS, PLAIN, TASKS
 from studies.cifar10.words import NAMES, pretraining_title, title
 
 _WIDTH = style.PAGE
-# Labels of some points of the first panel, and the side they stand on.
-_NAMED = {
+# Labels of some points of the first panel, and their side of the point.
+_LABELS = {
     "vci_plus": ("+ 0.5 VCI", "above"),
     "vci_minus": ("- 0.5 VCI", "right"),
     "logit_norm": ("normalised logits", "right"),
@@ -29,8 +30,8 @@ _SIZES = {"500": "500 images", "2000": "2,000 images", choosing.ALL: "all images
 
 def draw(study: StudyData, directory: Path) -> list[Path]:
     """Writes the pictures and returns their paths."""
-    made = {"design": design(study), "answer": answer(study), "regret": regret(study)}
-    return [figures.save(figure, directory / f"{name}.png") for name, figure in made.items()]
+    drawn = {"design": design(study), "answer": answer(study), "regret": regret(study)}
+    return [figures.save(figure, directory / f"{name}.png") for name, figure in drawn.items()]
 
 
 def design(study: StudyData) -> Figure:
@@ -39,7 +40,6 @@ def design(study: StudyData) -> Figure:
     axes = figure.subplots()
     axes.set_axis_off()
     axes.set(xlim=(0, 100), ylim=(0, 60))
-    seeds = len(set(study.networks.seeds))
     first = "5,000 images\nof CIFAR-10\n\nResNet-8,\n64 features,\n30 epochs"
     _box(axes, (9, 32), first, style.GREY)
     for row, (group, settings) in enumerate(GROUPS.items()):
@@ -47,22 +47,16 @@ def design(study: StudyData) -> Figure:
         lines = [", ".join(shown)]
         if group == "objectives":  # Words, not numbers: several lines.
             lines = [", ".join(shown[start : start + 3]) for start in range(0, len(shown), 3)]
-        place = (46, 52 - 17 * row - 3 * (len(lines) > 1))
+        y = 52 - 17 * row - 3 * (len(lines) > 1)
         label = "\n".join([f"{group}: {len(settings)} settings", *lines])
-        _box(axes, place, label, style.COLOURS[row])
-        axes.plot((9, 46, 87), (32, place[1], 32), color=style.GREY, linewidth=0.8, zorder=0)
+        _box(axes, (46, y), label, style.COLOURS[row])
+        axes.plot((9, 46, 87), (32, y, 32), color=style.GREY, linewidth=0.8, zorder=0)
     sizes = {task: len(study.networks.members[task]) for task in TASKS}
     tasks = "\n".join(f"{task}: {size:,}" for task, size in sizes.items())
     _box(axes, (87, 32), f"linear probes\n(images scored)\n\n{tasks}", style.GREY)
-    axes.text(
-        46,
-        0,
-        f"{len(study.networks.names)} networks, up to {seeds} seeds a setting; "
-        "plain cross-entropy is in all three groups",
-        ha="center",
-        fontsize=style.SMALL,
-        color=style.GREY,
-    )
+    seeds = f"{len(study.networks.names)} networks, up to {len(set(study.networks.seeds))} seeds"
+    note = f"{seeds} a setting; plain cross-entropy is in all three groups"
+    axes.text(46, 0, note, ha="center", fontsize=style.SMALL, color=style.GREY)
     return figure
 
 
@@ -77,7 +71,7 @@ def _box(axes: Axes, centre: tuple[float, float], text: str, colour: str) -> Non
 
 
 def answer(study: StudyData) -> Figure:
-    """Returns MLOG, with its errors, against the four metrics of the paper, for every setting."""
+    """Draws MLOG with its errors against the four metrics of the paper, for every setting."""
     figure = style.figure(_WIDTH, 5.6)
     panels = figure.subplots(2, 2, sharey=True)
     drawn, entries = study.drawn, []
@@ -86,18 +80,15 @@ def answer(study: StudyData) -> Figure:
         for index, group in enumerate(GROUPS):
             chosen = statements.members(drawn.settings, group)
             x, y = drawn.metrics["train", metric][:, chosen], drawn.mlog[:, chosen]
-            look = style.line(index) | {"linestyle": "none", "markersize": 4}
-            bars = axes.errorbar(
-                x[0], y[0], yerr=1.96 * y[1:].std(axis=0),
-                elinewidth=0.6, **look,
-            )  # fmt: skip
+            errors = 1.96 * y[1:].std(axis=0)
+            bars = axes.errorbar(x[0], y[0], yerr=errors, elinewidth=0.6, **_marker(index))
             entries.append((group, bars.lines[0]))
-        for setting, (label, side) in _NAMED.items() if metric == "vci" else ():
+        for setting, (label, side) in _LABELS.items() if metric == "vci" else ():
             column = drawn.settings.index(setting)
-            place = drawn.metrics["train", metric][0, column], drawn.mlog[0, column]
+            point = drawn.metrics["train", metric][0, column], drawn.mlog[0, column]
             offset, align = _SIDES[side]
             axes.annotate(
-                label, place, offset, textcoords="offset points", ha=align, va="center",
+                label, point, offset, textcoords="offset points", ha=align, va="center",
                 fontsize=style.SMALL, color=style.GREY,
             )  # fmt: skip
         if metric in ("squared_distance", "fuzziness"):
@@ -109,7 +100,7 @@ def answer(study: StudyData) -> Figure:
 
 
 def regret(study: StudyData) -> Figure:
-    """Returns the accuracy that is lost by choosing a network by each score."""
+    """Draws the accuracy that is lost by choosing a network by each score."""
     figure = style.figure(_WIDTH, 4.2)
     axes = figure.subplots()
     style.panel(axes, "Accuracy lost by choosing a network by ...")
@@ -125,14 +116,10 @@ def regret(study: StudyData) -> Figure:
             axes.errorbar(
                 values[0], -position + 0.22 * (1 - index) * (not source),
                 xerr=values[1:].std(), elinewidth=0.8,
-                **style.line(index) | {"linestyle": "none", "markersize": 4},
+                **_marker(index),
             )  # fmt: skip
-    axes.axvline(
-        study.choices.points(study.choices.spread)[0],
-        color=style.GREY,
-        linewidth=0.8,
-        dashes=(4, 2),
-    )
+    random = study.choices.points(study.choices.spread)[0]
+    axes.axvline(random, color=style.GREY, linewidth=0.8, dashes=(4, 2))
     axes.set_yticks(-np.arange(len(rows)), [name for name, _ in rows], fontsize=style.SMALL)
     axes.set_xlim(left=0)
     axes.set_xlabel(
@@ -145,5 +132,9 @@ def regret(study: StudyData) -> Figure:
 
 
 def _handle(axes: Axes, index: int) -> Line2D:
-    (line,) = axes.plot([], [], **style.line(index) | {"linestyle": "none", "markersize": 4})
+    (line,) = axes.plot([], [], **_marker(index))
     return line
+
+
+def _marker(index: int) -> dict[str, Any]:
+    return style.line(index) | {"linestyle": "none", "markersize": 4}

@@ -1,4 +1,4 @@
-"""The tables of docs/study/pilot.md: effects of the loss beside noise, by training regime.
+"""The tables of docs/study/pilot.md: effects of the loss compared with noise, by regime.
 
 The rows are in ``docs/study/pilot.json``, one for each trained network; ``pilot_score``
 adds those of further runs.
@@ -13,7 +13,7 @@ from probes.analysis import tables
 from probes.analysis.tables import Table
 from probes.transfer import odds
 
-_BOTH = "tau_1.0"  # Plain cross-entropy is at the end of both groups.
+_PLAIN = "tau_1.0"  # Plain cross-entropy, which is in both groups.
 TASKS = ("cifar10", "cifar100")
 
 
@@ -21,11 +21,10 @@ class Row(NamedTuple):
     """A network of the pilot.
 
     Attributes:
-      regime: network, data and epochs, by name.
-      setting: of the loss, as ``tau_0.05``.
-      seed: of the run.
-      minutes: of the wall clock, for the training.
-      train, test: metrics of the images of pretraining; of the test images also how many.
+      regime: name of the network, data and epochs.
+      setting: setting of the loss, such as ``tau_0.05``.
+      minutes: wall-clock time of the training.
+      train, test: metrics of the pretraining images; ``test`` has their number too.
       tasks: accuracy and number of test images of each task.
     """
 
@@ -56,8 +55,8 @@ def row(fields: Mapping[str, Any]) -> Row:
 def errors(row: Row) -> tuple[float, float]:
     """Returns the standard errors of MLO and of MLOG from the sizes of the test sets.
 
-    Delta method: log(a / (1 - a)) of n images has the variance 1 / (n a (1 - a)). Test sets count
-    as independent. Networks compared on the same images differ by less than these errors say.
+    Delta method: log(a / (1 - a)) of n images has the variance 1 / (n a (1 - a)); test sets are
+    taken as independent. Differences on the same images have smaller errors.
     """
 
     def variance(share: float, size: float) -> float:
@@ -100,23 +99,22 @@ def _cells(row: Row) -> list[str]:
 
 
 def _effects(rows: Sequence[Row]) -> Table:
-    """How far settings are apart, beside the noise, in each group of each regime.
+    """Returns the spread of the settings and the noise, in each group of each regime.
 
-    "sd" is the standard deviation of the settings' means over seeds; of two settings it is the
-    difference over sqrt(2). The error of a mean is that from the seeds, pooled over the settings of
-    the regime, where there are two seeds anywhere; else that from the test images.
+    "sd" is the standard deviation of the settings' means over seeds. The error of a mean is pooled
+    over the regime's settings from their seeds; without two seeds, it is from the test images.
     """
-    made = []
+    effects = []
     for regime in dict.fromkeys(row.regime for row in rows):
         inside = [row for row in rows if row.regime == regime]
         for knob, label in (("tau", "temperature"), ("lambda", "regulariser")):
-            group = [row for row in inside if row.setting.startswith(knob) or row.setting == _BOTH]
+            group = [row for row in inside if row.setting.startswith(knob) or row.setting == _PLAIN]
             if len({row.setting for row in group}) > 1:
-                made.append([regime, label, *_effect(group, inside)])
+                effects.append([regime, label, *_effect(group, inside)])
     header = ["Regime", "Group", "settings (runs)"]
     for name in ("MLO", "MLOG"):
         header += [f"{name}: range", "sd", "SE seeds", "SE images", "sd / SE"]
-    return Table("Settings against noise", header, made)
+    return Table("Settings against noise", header, effects)
 
 
 def _effect(group: Sequence[Row], regime: Sequence[Row]) -> list[str]:
@@ -139,7 +137,7 @@ def _effect(group: Sequence[Row], regime: Sequence[Row]) -> list[str]:
 
 
 def seed_noise(rows: Sequence[Row], name: str) -> float:
-    """Returns the standard deviation between seeds of one setting, pooled; NaN without any two."""
+    """Returns the standard deviation between seeds of one setting, pooled, or NaN."""
     squares, degrees = 0.0, 0
     for setting in dict.fromkeys(row.setting for row in rows):
         values = [getattr(row, name) for row in rows if row.setting == setting]

@@ -2,7 +2,7 @@
 
     python -m studies.cifar10.pilot_score RUN [RUN ...] --out docs/study/pilot.json --data-dir DIR
 
-adds a row for each finished run of ``configs/pilot.py`` that the file has not yet.
+adds a row for each finished run of ``configs/pilot.py`` that is not in the file.
 """
 
 import argparse
@@ -15,10 +15,9 @@ import numpy as np
 from probes import encoders
 from probes.analysis import runs
 from probes.encoders.config import TransferConfig
-from probes.transfer import task_features, tasks
+from probes.transfer import tasks
 from studies.cifar10 import pilot, score
 from train import runtime
-from vci_jax.probe.selection import Samples
 from vci_jax.written import replace_text
 
 
@@ -52,14 +51,10 @@ def measure(path: Path, data_dir: str) -> pilot.Row:
     for task in tasks.choose("small", pilot.TASKS, {}, Path(data_dir)):
         if task.name == own:
             continue
-        planned = task_features.plan(encoder, task)
-        made = task_features.make(
-            encoder, task, planned, options, root=encoder.directory / "features"
-        )
-        train, test = (Samples(*map(np.asarray, made.splits[name])) for name in ("train", "test"))
+        train, test, num_classes = score.task_samples(encoder, task, options)
         # Penalties below 1e-2 take nine tenths of the time, and were never chosen.
         values = score.VALUES[score.VALUES >= 1e-2]
-        right = score.answers(train, test, made.num_classes, values)
+        right = score.answers(train, test, num_classes, values)
         accuracies[task.name] = {"accuracy": float(np.mean(right)), "images": len(right)}
     names = ("accuracy", "vci", "cosine_similarity", "samples")
     splits = {split: run.last(split) for split in ("train", "test")}

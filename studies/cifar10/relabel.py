@@ -2,9 +2,9 @@
 
     python -m studies.cifar10.relabel DIR cifar10_pairs cifar10_kinds cifar100_coarse
 
-Each is a TFDS data set in DIR, beside the one that it is made from, and is read as
-``tfds:cifar10_pairs``. The classes of the source are then a downstream task that the loss of
-pretraining never rewards. Images whose class is in none of the new classes are left out.
+Each is a TFDS data set in DIR, beside its source, and is read as ``tfds:cifar10_pairs``. The
+classes of the source are then a downstream task that the loss of pretraining never rewards. Images
+of classes that are in no new class are left out.
 """
 
 import argparse
@@ -56,28 +56,28 @@ COPIES = {
 
 
 def prepare(data_dir: Path, name: str) -> Path:
-    """Writes the copy of this name, unless it is there, and returns its directory.
+    """Writes a copy by its name, unless it exists, and returns its directory.
 
     Raises:
       ConfigError: there is no such copy, or its source is not prepared in ``data_dir``.
     """
     if name not in COPIES:
-        raise ConfigError(f"{name!r} is no copy that is known here; {', '.join(COPIES)} are.")
-    place = data_dir / name / COPIES[name].version
-    if not place.exists():
+        raise ConfigError(f"{name!r} is not a known copy; known are {', '.join(COPIES)}.")
+    directory = data_dir / name / COPIES[name].version
+    if not directory.exists():
         with tfds.core.registered.skip_registration():
             builder = _builder(data_dir, name, COPIES[name])
         builder(data_dir=data_dir, file_format="array_record").download_and_prepare()
-    return place
+    return directory
 
 
 def _builder(data_dir: Path, title: str, copy: Relabelled) -> type:
-    """Returns the class by which TFDS prepares a data set."""
+    """Returns TFDS' builder class of a copy."""
     config, source = DataConfig(data_dir=str(data_dir)), f"{copy.source}:{copy.version}"
     _, _, names = prepared.load(source, config)
     shape = prepared.stored_shape(source, config)
-    new = {old: number for number, olds in enumerate(copy.classes.values()) for old in olds}
-    labels = [new.get(old) for old in names]
+    new = {name: label for label, names in enumerate(copy.classes.values()) for name in names}
+    labels = [new.get(name) for name in names]
 
     class Builder(tfds.core.GeneratorBasedBuilder):
         name = title

@@ -1,7 +1,7 @@
 """The bootstrap of the study: what each draw resamples.
 
-Test images and seeds always: an interval is then about these settings and these tasks. To ask about
-others like them, settings and data sets are drawn as well, all in one hierarchy.
+Test images and seeds are always drawn: an interval is then about these settings and tasks. To ask
+about others like them, settings and data sets are drawn as well, in one hierarchy.
 
 Legend: B draws, of which the first is the estimate; N networks, S settings, T tasks.
 """
@@ -17,7 +17,7 @@ _BATCH = 100  # Draws whose counts of images are in memory at once.
 
 
 class Picks(NamedTuple):
-    """Which residuals a setting's mean gets: the networks they are of, ``[B S n]``, and n."""
+    """The networks whose residuals a setting's mean gets, ``[B S n]``, and n of each setting."""
 
     rows: np.ndarray
     seeds: np.ndarray
@@ -26,15 +26,11 @@ class Picks(NamedTuple):
 def accuracies(networks: Networks, draws: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Returns the accuracies of all networks on test sets drawn with replacement, ``[B N]``.
 
-    The same images are drawn for all networks, and for all tasks that share a test set.
-
-    Args:
-      networks: with the correctness of every image.
-      draws: B; the first is of the test sets themselves.
-      seed: of the draws.
+    The same images are drawn for all networks, and for all tasks that share a test set. The first
+    draw is the test sets themselves.
     """
     names = (OWN, *TASKS)
-    made = {name: np.empty((draws, len(networks.names))) for name in names}
+    result = {name: np.empty((draws, len(networks.names))) for name in names}
     for data in networks.sizes:
         rng = np.random.default_rng([seed, *data.encode()])
         tasks = [name for name in names if TASKS.get(name, name) == data]
@@ -46,12 +42,12 @@ def accuracies(networks: Networks, draws: int, seed: int = 0) -> dict[str, np.nd
             for name in tasks:
                 chosen = counts[:, networks.members[name]]
                 right = chosen @ networks.right[name].T.astype(np.float32)
-                made[name][rows] = right / chosen.sum(axis=1, keepdims=True)
-    return made
+                result[name][rows] = right / chosen.sum(axis=1, keepdims=True)
+    return result
 
 
 def _counts(rng: np.random.Generator, size: int, draws: int) -> np.ndarray:
-    """Returns how often each image is drawn, ``[B M]``; float32 counts them exactly."""
+    """Returns the number of times that each image is drawn, ``[B M]``."""
     drawn = rng.integers(0, size, (draws, size)) + size * np.arange(draws)[:, None]
     counts = np.bincount(drawn.ravel(), minlength=draws * size)
     return counts.reshape(draws, size).astype(np.float32)
@@ -60,8 +56,7 @@ def _counts(rng: np.random.Generator, size: int, draws: int) -> np.ndarray:
 def pick(networks: Networks, draws: int, seed: int = 0) -> Picks:
     """Returns draws of as many residuals for each setting as it has seeds.
 
-    They are those of networks of the setting's group; of plain cross-entropy, which is in every
-    group, of all networks. Settings with one seed have no residual to draw.
+    They are from networks of the setting's groups. Settings with one seed have no residual.
     """
     rng = np.random.default_rng([seed, 1])
     seeds = np.array([networks.names.count(name) for name in networks.settings])
@@ -80,12 +75,9 @@ def pick(networks: Networks, draws: int, seed: int = 0) -> Picks:
 
 
 def task_weights(draws: int, *, others: bool = False, seed: int = 0) -> np.ndarray:
-    """Returns the weight of each task in a mean over tasks, ``[B T]``; the first draw has them all.
+    """Returns the weight of each task in a mean over tasks, ``[B T]``; in the first, all are equal.
 
-    Args:
-      draws: B.
-      others: draw data sets with replacement, each with all of its tasks.
-      seed: of the draws.
+    ``others`` draws data sets with replacement, each with all of its tasks.
     """
     data = np.array(list(TASKS.values()))
     sets = np.unique(data)
@@ -102,42 +94,38 @@ def setting_draws(
 ) -> np.ndarray:
     """Returns the settings that a correlation is over in each draw, ``[B n]`` of n chosen.
 
-    Args:
-      chosen: positions of the settings.
-      draws: B.
-      others: draw them with replacement, at least three different ones, of which two have a
-        correlation of one whatever they are.
-      seed: of the draws.
+    ``others`` draws them with replacement, at least three different ones, since two always have a
+    correlation of one.
     """
-    made = np.tile(chosen, (draws, 1))
+    result = np.tile(chosen, (draws, 1))
     if others:
         rng = np.random.default_rng([seed, 4])
         poor = np.arange(1, draws)
         while len(poor):
-            made[poor] = rng.choice(chosen, (len(poor), len(chosen)))
-            different = 1 + (np.diff(np.sort(made[poor], axis=1), axis=1) > 0).sum(axis=1)
+            result[poor] = rng.choice(chosen, (len(poor), len(chosen)))
+            different = 1 + (np.diff(np.sort(result[poor], axis=1), axis=1) > 0).sum(axis=1)
             poor = poor[different < 3]
-    return made
+    return result
 
 
 def means(networks: Networks, values: np.ndarray) -> np.ndarray:
     """Returns the mean of each setting, ``[... S]``, of the values of networks, ``[... N]``."""
     columns = np.array([networks.settings.index(name) for name in networks.names])
     member = columns[:, None] == np.arange(len(networks.settings))
-    mean: np.ndarray = values @ (member / member.sum(axis=0))
-    return mean
+    return np.asarray(values @ (member / member.sum(axis=0)))
 
 
 def drawn_means(networks: Networks, values: np.ndarray, picks: Picks) -> np.ndarray:
     """Returns the settings' means of each draw, with new seeds, ``[B S]``.
 
-    A mean of n seeds gets the mean of n residuals, each times sqrt(m / (m - 1)) for the m seeds
-    that it was taken from: residuals from a mean of m have that much less than the whole spread.
+    A mean of n seeds gets the mean of n residuals, each times sqrt(m / (m - 1)) for the m seeds of
+    its setting, since residuals from a mean of m are smaller by that factor. The first draw, the
+    estimate, gets none.
 
     Args:
-      networks: with the settings.
-      values: of each network, ``[B N]`` where they depend on the images drawn, else ``[N]``.
-      picks: of ``pick``. The first draw gets no residuals: it is the estimate.
+      networks: the networks.
+      values: a value of each network, ``[B N]`` if it depends on the images drawn, else ``[N]``.
+      picks: the result of ``pick``.
     """
     values = np.broadcast_to(values, (len(picks.rows), len(networks.names)))
     centre = means(networks, values)
@@ -154,11 +142,7 @@ def drawn_means(networks: Networks, values: np.ndarray, picks: Picks) -> np.ndar
 def power(networks: Networks, drawn: np.ndarray) -> dict[str, tuple[float, float]]:
     """Returns the standard deviation between settings of each group, and that of its error.
 
-    Differences between settings are what counts, so the error is of a mean less the group's.
-
-    Args:
-      networks: with the settings.
-      drawn: of ``drawn_means``.
+    The error is that of a mean less the group's, from the result of ``drawn_means``.
     """
     errors = {}
     for group, names in GROUPS.items():
@@ -178,13 +162,8 @@ def interval(drawn: np.ndarray, level: float) -> tuple[float, float]:
 def choices(networks: Networks, draws: int, *, others: bool = False, seed: int = 0) -> np.ndarray:
     """Returns draws of one network for each setting, three at a time: ``[B 3 S]``.
 
-    The first draw is of the seeds themselves, as many as every setting has.
-
-    Args:
-      networks: with the settings.
-      draws: B.
-      others: draw the settings that are chosen among as well.
-      seed: of the draws.
+    The first draw is the seeds themselves, as many as every setting has; ``others`` draws the
+    settings as well.
     """
     rng = np.random.default_rng([seed, 2])
     of_setting = {
@@ -192,15 +171,15 @@ def choices(networks: Networks, draws: int, *, others: bool = False, seed: int =
         for name in networks.settings
     }
     rounds = min(map(len, of_setting.values()))
-    made = np.stack(
+    drawn = np.stack(
         [
             np.concatenate([[rows[:rounds]], rng.choice(rows, (draws - 1, rounds))])
             for rows in of_setting.values()
         ],
         axis=2,
     )
-    columns = setting_draws(list(range(made.shape[2])), draws, others=others, seed=seed)
-    return np.take_along_axis(made, columns[:, None, :], axis=2)
+    columns = setting_draws(list(range(drawn.shape[2])), draws, others=others, seed=seed)
+    return np.take_along_axis(drawn, columns[:, None, :], axis=2)
 
 
 def columns(settings: list[str], names: tuple[str, ...]) -> list[int]:

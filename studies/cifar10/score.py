@@ -2,10 +2,10 @@
 
     python -m studies.cifar10.score RUN [RUN ...] --out docs/study/networks --data-dir DIR
 
-writes ``OUT/seed_S/NAME.json`` from a finished run of ``configs/collapse_study.py``. Which images
-are right is kept as one bit each, in the order of the test images, which is the same for all
-networks: errors can then be paired over images. ``OUT/images.json`` has the test images of tasks
-that have only some of CIFAR-100's.
+writes ``OUT/seed_S/NAME.json`` from a finished run of ``configs/collapse_study.py``. It has a bit
+for each test image, 1 if it is classified correctly, in the same order for all networks, so errors
+can be paired over images. ``OUT/images.json`` has the test images of tasks with a part of
+CIFAR-100.
 """
 
 import argparse
@@ -39,29 +39,17 @@ SIZES = (500, 2000)
 FOLDS, REPEATS = 5, 3
 NEIGHBOURS = 20
 # Metrics on the pretraining images.
-METRICS = (
-    "accuracy",
-    "loss",
-    "vci",
-    "vci_adjusted",
-    "fuzziness",
-    "squared_distance",
-    "cosine_similarity",
-    "class_separation",
-    "cdnv",
-    "effective_rank",
-    "h_score",
-    "logme",
-    "samples",
-)
+METRICS = ("accuracy", "loss", "vci", "vci_adjusted", "fuzziness", "squared_distance",
+           "cosine_similarity", "class_separation", "cdnv", "effective_rank", "h_score", "logme",
+           "samples")  # fmt: skip
 TARGET_METRICS = ("vci_adjusted", "h_score_adjusted", "logme")
-# Tasks of the test images of CIFAR-100, and those whose images are too few for a test set.
+# Tasks of the test images of CIFAR-100, and tasks with too few images for a test set.
 SPLIT = ("cifar100", "cifar100_coarse", "cifar100_living", "cifar100_made")
 WHOLE = ("digits", "sign_digits")
 
 
 class Target(NamedTuple):
-    """Features of a task; ``test`` is None where all images are scored by cross-fitting."""
+    """Features of a task; ``test`` is None if all images are scored by cross-fitting."""
 
     name: str
     train: Samples
@@ -83,18 +71,18 @@ def main(arguments: list[str]) -> int:
     options = TransferConfig(data_dir=parsed.data_dir, threads=1, sources=sources)
     for path in parsed.run:
         run = runs.read_run(path)
-        place = parsed.out / f"seed_{run.config['seed']}" / f"{run.name}.json"
-        if not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            replace_text(place, json.dumps(network(path, options)) + "\n")
-            print(place, flush=True)
+        file = parsed.out / f"seed_{run.config['seed']}" / f"{run.name}.json"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            replace_text(file, json.dumps(network(path, options)) + "\n")
+            print(file, flush=True)
     if not (parsed.out / "images.json").exists():
         replace_text(parsed.out / "images.json", json.dumps(subsets(parsed.data_dir)) + "\n")
     return 0
 
 
 def network(path: Path, options: TransferConfig) -> dict[str, Any]:
-    """Returns the raw file's content of a run."""
+    """Returns the content of a run's raw file."""
     run = runs.read_run(path)
     own = {split: run.last(split) for split in ("train", "test")}
     if own["test"].get("epoch") != run.config["epochs"]:
@@ -129,7 +117,7 @@ def training_seconds(run: runs.Run) -> float:
 
 
 def processor() -> str:
-    """Returns the name of this machine's processor, as far as the system tells."""
+    """Returns the name of this machine's processor."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
@@ -149,36 +137,42 @@ def own_answers(encoder: Encoder, options: TransferConfig) -> np.ndarray:
 
 
 def subsets(data_dir: str) -> dict[str, str]:
-    """Returns which test images of CIFAR-100 each task has that has not all, as ``pack`` does."""
+    """Returns the test images of each task with a part of CIFAR-100, packed."""
     cifar = data.load(DataConfig(source="tfds:cifar100:3.0.2", data_dir=data_dir))
     names = [cifar.classes[cifar.test.records.read(row)[1]] for row in range(cifar.test.size)]
-    made = {}
+    packed = {}
     for task in tasks.choose("small", SPLIT, {}, Path(data_dir)):
         chosen = {old for _, olds in task.classes for old in olds}
         if chosen and not chosen.issuperset(cifar.classes):
-            made[task.name] = pack(np.isin(names, list(chosen)))
-    return made
+            packed[task.name] = pack(np.isin(names, list(chosen)))
+    return packed
 
 
 def targets(encoder: Encoder, options: TransferConfig) -> Iterator[Target]:
-    """Yields the features of each task, computed where they are not on disk."""
+    """Yields the features of each task."""
     data_dir = Path(options.data_dir)
     for task in tasks.choose("small", (*SPLIT, *WHOLE), options.sources, data_dir):
-        # The images of CIFAR-100 are the same under all labels.
-        planned = task_features.plan(encoder, task)
-        made = task_features.make(
-            encoder, task, planned, options, root=encoder.directory / "features"
-        )
-        train, test = (Samples(*map(np.asarray, made.splits[name])) for name in ("train", "test"))
+        train, test, num_classes = task_samples(encoder, task, options)
         if task.name in WHOLE:
             both = Samples(*(np.concatenate(parts) for parts in zip(train, test, strict=True)))
-            yield Target(task.name, both, None, made.num_classes)
+            yield Target(task.name, both, None, num_classes)
         else:
-            yield Target(task.name, train, test, made.num_classes)
+            yield Target(task.name, train, test, num_classes)
+
+
+def task_samples(
+    encoder: Encoder, task: tasks.Task, options: TransferConfig
+) -> tuple[Samples, Samples, int]:
+    """Returns the features of a task's splits and its number of classes, cached on disk."""
+    planned = task_features.plan(encoder, task)
+    root = encoder.directory / "features"
+    cached = task_features.make(encoder, task, planned, options, root=root)
+    train, test = (Samples(*map(np.asarray, cached.splits[name])) for name in ("train", "test"))
+    return train, test, cached.num_classes
 
 
 def score(target: Target) -> dict[str, Any]:
-    """Returns the correct images of the probe, and the cheap scores of subsets of the images."""
+    """Returns the images that the probe classifies correctly, and cheap scores of subsets."""
     if target.test is None:
         right = [cross_fitted(target, repeat) for repeat in range(REPEATS)]
     else:
@@ -198,7 +192,7 @@ def score(target: Target) -> dict[str, Any]:
 def answers(
     train: Samples, test: Samples, num_classes: int, values: np.ndarray = VALUES
 ) -> np.ndarray:
-    """Returns which test images are correct under the probe of the paper's protocol."""
+    """Returns whether the probe of the paper's protocol is right on each test image."""
     result = sweep(train, test, num_classes, values=values)
     predicted = selection.predict(result.fit.kernel, result.fit.bias, test.features)
     return np.asarray(predicted == test.labels)
@@ -213,7 +207,9 @@ def sweep(
 ) -> selection.Sweep:
     """Returns the probe of the paper's protocol, by default with a quarter of its penalties."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # The choice is at an end of the grid.
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # The selected penalty is at an end of the grid.
         return selection.sweep(
             train,
             test,
@@ -225,7 +221,7 @@ def sweep(
 
 
 def cross_fitted(target: Target, repeat: int) -> np.ndarray:
-    """Returns which images are right, each by the probe of the folds without it."""
+    """Returns whether each image is right under the probe of the folds without it."""
     features, labels = target.train
     fold = folds(labels, repeat)
     right = np.zeros(len(labels), bool)
@@ -239,7 +235,7 @@ def cross_fitted(target: Target, repeat: int) -> np.ndarray:
 
 
 def folds(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Returns the fold of each image: as equal as can be, in all and in each class."""
+    """Returns the fold of each image; folds are of equal size, in all and in each class."""
     order = np.random.default_rng(seed).permutation(len(labels))
     fold = np.empty(len(labels), int)
     fold[order[np.argsort(labels[order], kind="stable")]] = np.arange(len(labels)) % FOLDS
@@ -260,9 +256,10 @@ def part(samples: Samples, size: int) -> Samples:
 
 
 def cheap(samples: Samples, num_classes: int) -> dict[str, float]:
-    """Returns the cheap scores of labelled images; means, neighbours, probe on a fifth, held out.
+    """Returns the cheap scores of labelled images.
 
-    The probe's is the best of its penalties on that fifth, as one has it with few images.
+    Means, neighbours and the probe are scored on a held-out fifth, which also selects the probe's
+    penalty.
     """
     fitted, held_out = selection.hold_out(samples, 0)
     nearest = baselines.knn_predict(
@@ -276,9 +273,7 @@ def cheap(samples: Samples, num_classes: int) -> dict[str, float]:
         "nearest_mean": np.mean(centroid == held_out.labels),
         "neighbours": np.mean(nearest == held_out.labels),
     }
-    if (
-        len(samples.labels) in SIZES
-    ):  # With all images, the probe is the reference for the other scores.
+    if len(samples.labels) in SIZES:  # On all images the probe is the reference, not a score.
         scores["probe"] = sweep(fitted, held_out, num_classes, validation=held_out).validation_score
     return {name: float(value) for name, value in scores.items()}
 

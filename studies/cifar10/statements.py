@@ -27,15 +27,12 @@ class Verdict(NamedTuple):
     """A statement and its verdict.
 
     Attributes:
-      number: in the preregistration.
-      statement: in words.
-      verdict: one of five.
-      estimate: of the effect that the statement is about.
+      number: number of the statement in the preregistration.
+      verdict: one of ``VERDICTS``.
+      estimate: estimate of the effect.
       low, high: its 95 % interval.
-      inner: its 90 % interval, which decides whether the effect is absent.
-      margin: within which it would be.
-      without_one: the least and greatest value with one setting left out; NaN where it does not
-        apply.
+      inner: its 90 % interval; the effect is absent if this lies within the margin.
+      without_one: the least and greatest estimate with one setting left out, or NaN.
     """
 
     number: int
@@ -53,10 +50,9 @@ class Drawn(NamedTuple):
     """Settings' means of every draw, ``[B S]``.
 
     Attributes:
-      settings: their names.
-      members: of each group, and of all, the settings that a correlation is over, ``[B n]``.
-      mlo, mlog, own: of ``networks.gains``.
-      metrics: by split and name.
+      members: the settings of each group, and of all, that a correlation is over, ``[B n]``.
+      mlo, mlog, own: see ``networks.Gains``.
+      metrics: metrics by split and name.
     """
 
     settings: list[str]
@@ -70,10 +66,7 @@ class Drawn(NamedTuple):
 def draw(trained: Networks, accuracy: dict[str, np.ndarray], *, others: bool = False) -> Drawn:
     """Returns the settings' means in every draw of test images and seeds.
 
-    Args:
-      trained: the networks.
-      accuracy: theirs in each draw, from ``resampling.accuracies``.
-      others: draw settings and data sets as well: what of others like them?
+    ``accuracy`` is from ``resampling.accuracies``; ``others`` draws settings and data sets as well.
     """
     draws = len(accuracy[networks.OWN])
     gains = networks.gains(accuracy, resampling.task_weights(draws, others=others))
@@ -135,7 +128,7 @@ def _correlations(drawn: Drawn, y: np.ndarray, title: str) -> Iterator[Verdict]:
 
 
 def _signs(drawn: Drawn, y: np.ndarray, title: str) -> Verdict:
-    """Whether VCI alone has one sign in all groups."""
+    """Returns the verdict on the statement that only VCI has one sign in all groups."""
     same = np.stack(
         [
             np.abs(np.sum([np.sign(r) for r in _by_group(drawn, metric, y)], axis=0)) == len(GROUPS)
@@ -156,10 +149,10 @@ def _signs(drawn: Drawn, y: np.ndarray, title: str) -> Verdict:
 def _by_group(drawn: Drawn, metric: str, y: np.ndarray) -> list[np.ndarray]:
     x = drawn.metrics["train", metric]
     chosen = [drawn.members[group] for group in GROUPS]
-    return [pearson(_of(x, rows), _of(y, rows)) for rows in chosen]
+    return [pearson(_take(x, rows), _take(y, rows)) for rows in chosen]
 
 
-def _of(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+def _take(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return np.take_along_axis(values, chosen, axis=1)
 
 
@@ -176,11 +169,11 @@ def _others(drawn: Drawn, y: np.ndarray, title: str) -> Iterator[Verdict]:
         (16, f"Training that raises VCI directly raises {title}", "vci_minus", 1),
     ):
         column = drawn.settings.index(setting)
-        made = decide(number, word, y[:, column] - plain, sign, LOG_ODDS)
+        verdict = decide(number, word, y[:, column] - plain, sign, LOG_ODDS)
         moved = train[:, column] - train[:, drawn.settings.index(PLAIN)]
         premise = decide(number, "VCI moves as it should", moved, sign, SHARE).verdict
-        yield made if premise == CONFIRMED else made._replace(verdict=UNTESTED)
-    train, test, y = (_of(values, everything) for values in (train, test, y))
+        yield verdict if premise == CONFIRMED else verdict._replace(verdict=UNTESTED)
+    train, test, y = (_take(values, everything) for values in (train, test, y))
     effect = pearson(train, y) - pearson(test, y)
     statement = f"VCI of the training images predicts {title} better than that of the test images"
     yield decide(17, statement, effect, 1, DIFFERENCE)
@@ -222,42 +215,36 @@ def decide_correlation(
     chosen: np.ndarray,
     sign: int,
 ) -> Verdict:
-    """Returns the verdict on a correlation over settings.
-
-    It counts only if no single setting makes its sign.
+    """Returns the verdict on a correlation over settings; without any one, its sign must hold.
 
     Args:
-      number: of the statement.
-      statement: in words.
-      coefficient: of the samples.
-      samples: each ``[B S]``.
+      number: number of the statement.
+      statement: the statement.
+      coefficient: computes the correlation of the samples.
+      samples: values of the settings, each ``[B S]``.
       chosen: the settings that it is over in each draw, ``[B n]``.
-      sign: that it should have.
+      sign: the stated sign.
     """
-    inside = [_of(sample, chosen) for sample in samples]
-    made = decide(number, statement, coefficient(*inside), sign, CORRELATION)
+    inside = [_take(sample, chosen) for sample in samples]
+    result = decide(number, statement, coefficient(*inside), sign, CORRELATION)
     rest = [
         float(coefficient(*(np.delete(sample[0], left_out) for sample in inside)))
         for left_out in range(chosen.shape[1])
     ]
-    verdict = made.verdict
+    verdict = result.verdict
     if verdict in (CONFIRMED, CONTRADICTED) and min(rest) * max(rest) <= 0:
         verdict = UNDECIDED
-    return made._replace(verdict=verdict, without_one=(min(rest), max(rest)))
+    return result._replace(verdict=verdict, without_one=(min(rest), max(rest)))
 
 
 def change(values: np.ndarray) -> np.ndarray:
-    """Returns how far a straight line through the settings goes from the first to the last.
-
-    Args:
-      values: of the settings in order, ``[B S]``.
-    """
+    """Returns the change of a regression line from the first setting to the last, ``[B]``."""
     rank = np.arange(values.shape[1]) - (values.shape[1] - 1) / 2
     return np.asarray(values @ rank / (rank @ rank) * (values.shape[1] - 1))
 
 
 def partial(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """Returns the correlation of x and y less what a line in ``given`` explains, ``[B]``."""
+    """Returns the partial correlation of x and y given a third variable, ``[B]``."""
     xy, xz, yz = pearson(x, y), pearson(x, given), pearson(y, given)
     return np.asarray((xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2)))
 

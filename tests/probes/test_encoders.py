@@ -206,7 +206,9 @@ def test_another_architecture_is_recognised(word):
     _, name, _, _ = public.NETWORKS[word]
     shapes = weights.shapes(models.build(ModelConfig(name=name), 1000), (224, 224, 3))
     tensors = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
-    assert f"it is a {word}" in public.likely_cause(tensors)
+    names, cause = public.likely_cause(tensors)
+    assert word in names
+    assert f"it is a {names[0]}" in cause
 
 
 def test_a_mismatch_is_short_and_has_a_cause(tmp_path):
@@ -220,7 +222,7 @@ def test_a_mismatch_is_short_and_has_a_cause(tmp_path):
 
 def test_causes_by_names():
     def cause(*names, shape=(64, 64, 3, 3)):
-        return public.likely_cause(dict.fromkeys(names, np.zeros(shape, np.float32)))
+        return public.likely_cause(dict.fromkeys(names, np.zeros(shape, np.float32)))[1]
 
     assert "Hugging Face" in cause("vit.embeddings.patch_embeddings.projection.weight")
     assert "torchvision:vit_b_16" in cause("conv_proj.weight")

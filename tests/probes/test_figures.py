@@ -284,7 +284,7 @@ def test_each_architecture_has_a_column():
 def test_the_command_names_figures_3_to_5_by_what_they_show(tmp_path, monkeypatch):
     """ViTs are figure 5, other networks on ImageNet figure 4, all others figure 3."""
     runs = [*VITS, trained("mse", "resnet50"), trained("small_images", "resnet18", "tfds:cifar10")]
-    found = command._exhibits(runs)
+    found = command._figures_of_curves(runs)
     assert {name: [one.name for one in members] for name, members in found.items()} == {
         "figure3": ["small_images"],
         "figure4": ["mse"],

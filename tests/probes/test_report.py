@@ -17,7 +17,7 @@ from probes.page import caveats, classes, command, curves, scatter, tables
 def _page(*directories):
     """Writes the page of some directories and returns its text, and its data."""
     runs = read_runs(directories)
-    out = command.place(runs)
+    out = command.default_path(runs)
     command.write(runs, out)
     text = out.read_text()
     return text, json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
@@ -206,7 +206,7 @@ def test_a_group_lists_what_differs(tmp_path):
     """The page of a group lies above its runs; temperature differs, the seed does not."""
     made_runs.write_group(tmp_path / "group", runs=3)
     runs = read_runs([tmp_path / "group"])
-    assert command.place(runs) == (tmp_path / "group" / "report.html").resolve()
+    assert command.default_path(runs) == (tmp_path / "group" / "report.html").resolve()
     varied = tables.config_table(runs)["varied"]
     assert varied == {"loss.temperature": ["0.1", "0.2", "0.3"]}
     shared = {row["field"]: row for row in tables.config_table(runs)["shared"]}

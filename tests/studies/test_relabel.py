@@ -20,7 +20,7 @@ def test_a_copy_has_the_new_classes_and_leaves_out_what_is_in_none(tmp_path, mon
     expected = {i: {2: 0, 0: 1}[i % 3] for i in range(40) if i % 3 != 1}
     assert numbers(made.train) == expected
     assert made.test.size == 7
-    with pytest.raises(ConfigError, match="'tiny_cold' is no copy"):
+    with pytest.raises(ConfigError, match="'tiny_cold' is not a known copy"):
         relabel.prepare(tmp_path, "tiny_cold")
 
 

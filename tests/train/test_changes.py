@@ -103,7 +103,7 @@ def test_a_run_goes_on_with_other_images_only_where_that_is_asked_for(folder, tm
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
     terminal = tiny_run.console()
     loop.train(allowed, tmp_path / "run", terminal)
-    assert "Going on from step 8 of 12" in terminal.file.getvalue()
+    assert "Resuming from step 8 of 12" in terminal.file.getvalue()
     noted = [entry["images"] for entry in json.loads((tmp_path / "run" / "run.json").read_text())]
     assert [entry["train"]["images"] for entry in noted] == [36, 52]
     assert noted[0] == describe(kept)

@@ -90,7 +90,7 @@ def test_the_first_row_measures_the_features_of_the_encoder(word, tmp_path, monk
     def stop(*unused, **named):
         raise Enough
 
-    monkeypatch.setattr(loop, "_follow", stop)
+    monkeypatch.setattr(loop, "_show_step", stop)
     with pytest.raises(Enough):
         loop.train(config, tmp_path / "run", tiny_run.console())
     row = next(row for row in tiny_run.rows(tmp_path / "run") if row["split"] == "test")

@@ -111,7 +111,7 @@ def test_killed_at_twenty_random_moments(whole, tmp_path):
             process.kill()
             process.wait()
     finish(start(workdir, log), log)
-    assert log.read_text().count("Going on from step") >= KILLS // 2
+    assert log.read_text().count("Resuming from step") >= KILLS // 2
     assert_same_run(workdir, whole)
 
 
@@ -220,7 +220,7 @@ def test_one_of_two_processes_is_killed(killed, tmp_path):
     assert 12 <= lines_of(workdir) < 2 * 16
     for index, process in enumerate(together(workdir, log)):
         finish(process, f"{log}{index}")
-    assert "Going on from step" in pathlib.Path(f"{log}0").read_text()
+    assert "Resuming from step" in pathlib.Path(f"{log}0").read_text()
     assert tiny_run.rows(workdir) == tiny_run.rows(expected)
 
 

@@ -85,7 +85,7 @@ def test_kill_9_loses_nothing(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     out = _finish(tmp_path / "killed", *SHORT, "--checkpoint.every-epochs=1")
-    assert "Going on from step" in out
+    assert "Resuming from step" in out
     assert _timeless(_rows(tmp_path / "killed")) == _timeless(_rows(tmp_path / "whole"))
     other = _start(tmp_path / "killed", *SHORT, "--checkpoint.every-epochs=1", "--seed=1")
     _, err = other.communicate(timeout=100)

@@ -366,6 +366,29 @@ def rows(images, labels):
     )
 
 
+def test_requests_stay_blocked_in_threads_that_start_workers():
+    """Also in the first: starting multiprocessing's resource tracker unblocks SIGTERM there.
+
+    A worker that dies of it before it has read what it is to do leaves its parent waiting for ever.
+    """
+    program = """
+import signal, threading
+from multiprocessing import resource_tracker
+from train.data import pipeline
+masks = []
+def start_a_worker():
+    resource_tracker.ensure_running()
+    masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+with pipeline.blocked_requests():
+    thread = threading.Thread(target=start_a_worker)
+    thread.start()
+    thread.join()
+assert masks[0] >= set(pipeline.REQUESTS), masks
+assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & set(pipeline.REQUESTS)
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
 def test_own_share_is_all_of_it_in_one_process():
     assert pipeline.own_share() == (0, 1)
     assert data.Share(1, 4).of(20) == range(5, 10)

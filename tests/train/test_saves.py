@@ -49,7 +49,7 @@ def test_checkpoints_come_every_so_many_steps(config, whole, tmp_path):
         shutil.rmtree(tmp_path / "run" / "checkpoints" / str(step))
     terminal = tiny_run.console()
     loop.train(often, tmp_path / "run", terminal)
-    assert "Going on from step 12 of 18" in terminal.file.getvalue()
+    assert "Resuming from step 12 of 18" in terminal.file.getvalue()
     assert tiny_run.rows(tmp_path / "run") == tiny_run.rows(whole)
     for a, b in zip(
         *(jax.tree.leaves(state(config, w)[0]) for w in (whole, tmp_path / "run")), strict=True
@@ -77,7 +77,7 @@ def test_another_metric_may_choose_the_best_from_now_on(tmp_path):
         with checkpoint.open_manager(tmp_path / "c", config, steps_per_epoch=1) as manager:
             for step in steps:
                 row = {"accuracy": -step, "loss": float(step)}
-                metrics = checkpoint.to_choose_by(row, config)
+                metrics = checkpoint.selection_metric(row, config)
                 notes = checkpoint.Notes({}, 1.0)
                 checkpoint.save(manager, tree, notes, step=step, fingerprint=0, metrics=metrics)
             manager.wait_until_finished()

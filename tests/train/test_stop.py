@@ -59,7 +59,7 @@ def terminate_at(monkeypatch, module, name, call):
     [
         (loop.program, "build", 1, 0, 0),  # before anything compiles
         (loop, "_record", 1, 0, 0),  # in the metrics pass before the first step
-        (loop, "_follow", 5, 6, 1),  # while it trains
+        (loop, "_show_step", 5, 6, 1),  # while it trains
         (loop, "_record", 2, STEPS_PER_EPOCH, 1),  # in a metrics pass
         (loop.MetricWriter, "write", 2, STEPS_PER_EPOCH, 2),  # behind it
         (checkpoint, "save", 1, STEPS_PER_EPOCH + 1, 2),  # while it saves
@@ -195,13 +195,11 @@ def test_the_best_and_every_nth_stay(tmp_path, monkeypatch):
     values = {1: 0.5, 2: 0.1, 3: 0.4, 4: None, 5: 0.2, 6: 0.3}
     with checkpoint.open_manager(tmp_path / "c", config, steps_per_epoch=1) as manager:
         for step, vci in values.items():
-            metrics = checkpoint.to_choose_by({"vci": vci, "step": step}, config)
+            metrics = checkpoint.selection_metric({"vci": vci, "step": step}, config)
             notes = checkpoint.Notes({}, 1.0)
             checkpoint.save(manager, state, notes, step=step, fingerprint=0, metrics=metrics)
         manager.wait_until_finished()
         assert list(manager.all_steps()) == [2, 4, 5, 6]
-    with pytest.raises(ConfigError, match=r"--checkpoint.best is 'vcy'; known metrics: vci"):
-        checkpoint.to_choose_by({"vci": 0.5}, dataclasses.replace(config, best="vcy"))
 
 
 # --- beyond repair ----------------------------------------------------------------------------
@@ -286,7 +284,7 @@ def test_a_run_goes_on_on_other_devices(config, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(meshes, "make_mesh", lambda c: make(c, jax.devices()[:2]))
     terminal = tiny_run.console()
     loop.train(dataclasses.replace(config, mesh=MeshConfig(model=2)), workdir, terminal)
-    assert "Going on from step 9 of 27" in terminal.file.getvalue()
+    assert "Resuming from step 9 of 27" in terminal.file.getvalue()
     expected, actual = tiny_run.rows(whole), tiny_run.rows(workdir)
     assert actual[:4] == expected[:4]
     for a, b in zip(actual, expected, strict=True):

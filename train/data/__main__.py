@@ -1,4 +1,4 @@
-"""What a person looks at before a long run: the images as the network gets them, and their speed.
+"""A look at the data before a long run: the images as the network gets them, and their speed.
 
 ``python -m train.data CONFIG [SHEET.png] [--section.field value]`` writes a sheet of augmented
 training images with the names of their classes (default: ``CONFIG_data.png``), and prints images
@@ -25,7 +25,7 @@ _IMAGES = 48
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Shows the data of a config and returns the exit code: 2 for a mistake."""
+    """Shows the data of a config and returns the exit code."""
     if not arguments or arguments[0].startswith("-"):
         print(f"{_USAGE}\nknown configs: {', '.join(configs.names())}", file=sys.stderr)
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
@@ -65,11 +65,8 @@ def _show(config: config_lib.Config, path: Path) -> None:
     console.print(f"Images: {path}", highlight=False, soft_wrap=True)
     if config.data.mix.mixup or config.data.mix.cutmix:
         console.print("(before they are mixed, which happens on the device)")
-    _print(
-        console,
-        dataset,
-        preview.measure(config, dataset, partial(mesh.put_batch, mesh=mesh.make_mesh())),
-    )
+    put = partial(mesh.put_batch, mesh=mesh.make_mesh())
+    _print_speed(console, dataset, preview.measure(config, dataset, put))
 
 
 def _first_images(
@@ -85,7 +82,7 @@ def _first_images(
     return images, labels
 
 
-def _print(console: Console, dataset: data.Dataset, measured: list[preview.Stage]) -> None:
+def _print_speed(console: Console, dataset: data.Dataset, measured: list[preview.Stage]) -> None:
     sizes = f"{dataset.train.size:,} to train on, {dataset.test.size:,} to measure"
     table = Table(title=f"{sizes}, {dataset.num_classes:,} classes")
     table.add_column("stage")

@@ -1,4 +1,4 @@
-"""Data sets read from their official archives as these unpack: FGVC-Aircraft and Stanford Cars.
+"""Data sets read from their unpacked official archives: FGVC-Aircraft and Stanford Cars.
 
 FGVC-Aircraft (``fgvc-aircraft-2013b``), by variant:
 
@@ -7,16 +7,14 @@ FGVC-Aircraft (``fgvc-aircraft-2013b``), by variant:
                                                have spaces and slashes ("Challenger 600", "F/A-18")
     data/images/1025794.jpg
 
-The lowest 20 rows of each photograph are a banner with its owner, which the authors ask to remove
-before images are used. It is cut off here, so the resizing that follows sees the aeroplane alone;
-torchvision's loader leaves it in, and scores of features from there are of other images.
+The lowest 20 rows of each photograph are a banner with its owner, which the authors ask to remove.
+It is cut off here, before any resizing; torchvision's loader leaves it in.
 
-Stanford Cars, since the address that TFDS downloads it from is gone:
+Stanford Cars, which TFDS can no longer download:
 
     cars_train/00001.jpg, cars_test/00001.jpg
     devkit/cars_meta.mat, devkit/cars_train_annos.mat
-    cars_test_annos_withlabels.mat              here or in devkit; the devkit's own test file has
-                                                boxes and no classes
+    cars_test_annos_withlabels.mat              here or in devkit; the devkit's own has no classes
 
 Whole photographs are used, not the boxes.
 
@@ -44,7 +42,7 @@ _AIRCRAFT_REMEDY = (
 
 
 class Aircraft(NamedTuple):
-    """Records whose banner is cut off when they are read, and which come decoded for that."""
+    """Records that are decoded, and their banner cut off, when they are read."""
 
     files: Files
     mode: decode.Mode
@@ -55,16 +53,12 @@ class Aircraft(NamedTuple):
         return self.files.size
 
     def read(self, index: int) -> tuple[np.ndarray, int]:
-        """Returns the pixels above the banner, and the label.
-
-        Raises:
-          OSError, UnreadableImage: the file cannot be read or decoded, or is no more than a banner.
-        """
+        """Returns the pixels above the banner, and the label."""
         data, label = self.files.read(index)
-        image = np.asarray(decode.decode(data, self.mode))[:-_BANNER]
+        image = decode.decode(data, self.mode)[:-_BANNER]
         if not image.size:
             raise decode.UnreadableImage(f"it has no more than the {_BANNER} rows of the banner")
-        return image.reshape(*image.shape[:2], -1), label
+        return image, label
 
     def name_of(self, index: int) -> str:
         """Returns the path."""
@@ -74,13 +68,9 @@ class Aircraft(NamedTuple):
         """Returns the files, in the order of the images."""
         return self.files.paths()
 
-    def __repr__(self) -> str:
-        """Returns a description that does not print the data."""
-        return f"Aircraft({self.size} images)"
-
 
 def load_aircraft(root: Path, config: DataConfig) -> tuple[Aircraft, Aircraft, tuple[str, ...]]:
-    """Returns the images to train on, those to measure, and the variants.
+    """Returns the training records, the test records and the variants.
 
     Raises:
       ConfigError: the archive is not there.
@@ -93,18 +83,20 @@ def load_aircraft(root: Path, config: DataConfig) -> tuple[Aircraft, Aircraft, t
             f" {_AIRCRAFT_REMEDY}"
         )
     classes = tuple(line.strip() for line in _lines(folder / "variants.txt"))
-    found = {split: _aircraft_images(folder, split, classes) for split in _SPLITS}
-    sizes = {split: files.size for split, files in found.items()}
-    test_split = config.test_split or "test"
-    mode: decode.Mode = "L" if len(config.mean) == 1 else "RGB"
-    train, test = (
-        Aircraft(take(found, splits.ranges(spec, sizes, field)), mode)
-        for spec, field in (
-            (config.train_split, "--data.train_split"),
-            (test_split, "--data.test_split"),
-        )
-    )
+    available = {split: _aircraft_images(folder, split, classes) for split in _SPLITS}
+    mode = decode.mode_of(len(config.mean))
+    train, test = (Aircraft(files, mode) for files in _chosen(available, config))
     return train, test, classes
+
+
+def _chosen(available: dict[str, Files], config: DataConfig) -> tuple[Files, Files]:
+    """Returns the images of the training and the test split of a config."""
+    sizes = {split: files.size for split, files in available.items()}
+    test = config.test_split or "test"
+    return (
+        take(available, splits.ranges(config.train_split, sizes, "--data.train_split")),
+        take(available, splits.ranges(test, sizes, "--data.test_split")),
+    )
 
 
 def _aircraft_images(folder: Path, split: str, classes: tuple[str, ...]) -> Files:
@@ -117,8 +109,8 @@ def _aircraft_images(folder: Path, split: str, classes: tuple[str, ...]) -> File
             raise DataError(f"{path}: {variant!r} of image {image} is not in variants.txt.")
         names.append(f"{image}.jpg".encode())
         labels.append(numbers[variant.strip()])
-    places = np.zeros(len(names), np.int32)
-    return Files((folder / "images",), places, np.array(names), np.array(labels, np.int32))
+    folder_ids = np.zeros(len(names), np.int32)
+    return Files((folder / "images",), folder_ids, np.array(names), np.array(labels, np.int32))
 
 
 def _lines(path: Path) -> list[str]:
@@ -136,7 +128,7 @@ _CARS_REMEDY = (
 
 
 def load_cars(root: Path, config: DataConfig) -> tuple[Files, Files, tuple[str, ...]]:
-    """Returns the images to train on, those to measure, and the names of the cars.
+    """Returns the training records, the test records and the names of the cars.
 
     Raises:
       ConfigError: a part of the data set is not there.
@@ -155,22 +147,15 @@ def load_cars(root: Path, config: DataConfig) -> tuple[Files, Files, tuple[str, 
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"there is no folder {folder}. {_CARS_REMEDY}")
-    found = {
-        "train": _cars_images(kit / "cars_train_annos.mat", folders, 0, len(classes)),
-        "test": _cars_images(
-            test_list / "cars_test_annos_withlabels.mat", folders, 1, len(classes)
-        ),
+    lists = (kit / "cars_train_annos.mat", test_list / "cars_test_annos_withlabels.mat")
+    available = {
+        split: _cars_images(path, folders, index, len(classes))
+        for index, (split, path) in enumerate(zip(("train", "test"), lists, strict=True))
     }
-    sizes = {split: files.size for split, files in found.items()}
-    test = config.test_split or "test"
-    return (
-        take(found, splits.ranges(config.train_split, sizes, "--data.train_split")),
-        take(found, splits.ranges(test, sizes, "--data.test_split")),
-        classes,
-    )
+    return *_chosen(available, config), classes
 
 
-def _cars_images(path: Path, folders: tuple[Path, ...], place: int, num_classes: int) -> Files:
+def _cars_images(path: Path, folders: tuple[Path, ...], index: int, num_classes: int) -> Files:
     table = np.atleast_1d(_read(path)["annotations"])
     if not {"fname", "class"} <= set(table.dtype.names or ()):
         raise DataError(
@@ -180,7 +165,7 @@ def _cars_images(path: Path, folders: tuple[Path, ...], place: int, num_classes:
     if not np.all((labels >= 0) & (labels < num_classes)):
         raise DataError(f"{path} has classes outside 1 .. {num_classes}. {_CARS_REMEDY}")
     names = np.array([str(name).encode() for name in table["fname"]])
-    return Files(folders, np.full(len(names), place, np.int32), names, labels)
+    return Files(folders, np.full(len(names), index, np.int32), names, labels)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -188,5 +173,5 @@ def _read(path: Path) -> dict[str, Any]:
 
     try:
         return loadmat(path, squeeze_me=True)
-    except Exception as error:  # SciPy's reader raises what it likes on broken bytes.
+    except Exception as error:  # SciPy raises many kinds of errors on broken bytes.
         raise DataError(f"{path} cannot be read: {error}. {_CARS_REMEDY}") from error

@@ -1,4 +1,4 @@
-"""Images in memory: the digits, the synthetic ones, and any others that are small enough."""
+"""Images in memory: the digits, the synthetic ones, and other small data sets."""
 
 import math
 import re
@@ -13,10 +13,10 @@ from train.config import ConfigError
 _DIGITS_TEST_SIZE = 360
 _DIGITS_SPLIT_SEED = 0
 
-# The darkest ink of the digits as they are stored.
+# The largest value of a stored pixel of the digits.
 DIGITS_PEAK = 16
 
-# What "synthetic" is, and the syntax of others: training images x side x classes.
+# Default size of "synthetic": training images x side x classes.
 _SYNTHETIC = "2000x32x10"
 _SYNTHETIC_SEED = 0
 _SYNTHETIC_PATTERN = 4
@@ -36,7 +36,7 @@ class Arrays(NamedTuple):
         return self.images[index], int(self.labels[index])
 
     def name_of(self, index: int) -> str:
-        """Returns what to call the image in a message."""
+        """Returns the name of an image in messages."""
         return f"{self.title}[{index}]"
 
     @property
@@ -45,16 +45,13 @@ class Arrays(NamedTuple):
         return len(self.labels)
 
     def __repr__(self) -> str:
-        """Returns a description that does not print the data."""
         return f"Arrays({self.size} images of {self.title})"
 
 
 def digits(channels: int) -> tuple[Arrays, Arrays, tuple[str, ...]]:
     """Returns scikit-learn's 1,797 scanned digits: 8x8 pixels, 17 grey levels.
 
-    Args:
-      channels: 1 keeps the levels as they are stored, 0 to 16; 3 makes them RGB images with the
-        range of photographs, 0 to 255.
+    With one channel the levels are 0 to 16, as stored; with three they are RGB from 0 to 255.
 
     Reference: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
     """
@@ -81,16 +78,14 @@ def digits(channels: int) -> tuple[Arrays, Arrays, tuple[str, ...]]:
 
 
 def synthetic(size: str) -> tuple[Arrays, Arrays, tuple[str, ...]]:
-    """Returns made-up RGB images, for a run without data; the same ones whenever it is called.
+    """Returns synthetic RGB images, the same ones in each call.
 
-    Each class is a random pattern of 4 x 4 colours, enlarged, under Gaussian noise on each pixel:
-    easy to learn, and as much work for everything behind the source as photographs in memory.
-
-    Args:
-      size: ``IMAGESxSIDExCLASSES``, or empty for 2000x32x10. The test split has a quarter as many.
+    Each class is a random pattern of 4 x 4 colours, enlarged, with Gaussian noise on each pixel:
+    easy to learn, and as much work for the pipeline as photographs in memory. The size is
+    ``IMAGESxSIDExCLASSES``, by default 2000x32x10; the test split has a quarter as many images.
 
     Raises:
-      ConfigError: the size is not one, or does not fit in memory.
+      ConfigError: the size is malformed, or does not fit in memory.
     """
     match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", size or _SYNTHETIC)
     images, side, classes = map(int, match.groups()) if match else (0, 0, 0)

@@ -1,8 +1,8 @@
-"""The way of one image from its file to the batch: ``uint8 [H W C]`` of one size.
+"""Transforms of one image, from its file to the batch: ``uint8 [H W C]`` of one size.
 
-Training, in this order: crop, flip, policy, erasing, all drawn from the generator that comes with
-the image. Testing: short side to a fixed length, then the centre, nothing random. Normalisation is
-the first operation on the device, so that a quarter of the bytes travel.
+Training: crop, flip, policy and erasing, in this order, drawn from the generator of the image.
+Testing: the short side is resized, then the centre is cropped; nothing is random. Normalisation is
+the first operation on the device, which receives a quarter of the bytes that float32 would have.
 """
 
 import math
@@ -43,7 +43,7 @@ def training_transform(config: DataConfig) -> Callable[[Stored, np.random.Genera
 
 
 def test_transform(config: DataConfig) -> Callable[[Stored], np.ndarray]:
-    """Returns the transform with which both splits are measured; it can be pickled.
+    """Returns the transform for measuring either split; it can be pickled.
 
     Bytes are decoded at full size, so the pixels are those of torchvision's ``Resize`` and
     ``CenterCrop`` up to one grey level in rounding. With ``image_size`` 0 images stay as stored.
@@ -97,7 +97,7 @@ class _Test:
 
 
 def _check(config: DataConfig) -> None:
-    """Raises ConfigError, with the remedy, for settings that no image could follow."""
+    """Raises ConfigError, with the remedy, for settings that contradict each other."""
     side, (smallest, largest) = config.image_size, config.crop_scale
     if config.crop == "random_resized" and not side:
         raise ConfigError(
@@ -179,7 +179,7 @@ def _mirrored(image: Image.Image | np.ndarray) -> Image.Image | np.ndarray:
 def _centred(
     stored: Stored, short: int, side: int, mode: decode.Mode, filter_: decode.Filter
 ) -> Image.Image | np.ndarray:
-    """Resizes the short side and keeps the centre, in one go; ``side`` 0 keeps all as stored."""
+    """Resizes the short side and crops the centre in one step; ``side`` 0 keeps the image."""
     if isinstance(stored, np.ndarray) and (
         not side or (side == short and stored.shape[:2] == (side, side))
     ):
@@ -201,7 +201,7 @@ def _centred(
 def _random_box(
     width: int, height: int, scale: tuple[float, float], rng: np.random.Generator
 ) -> decode.Box:
-    """Draws torchvision's RandomResizedCrop: uniform area, log-uniform ratio, uniform place."""
+    """Draws torchvision's RandomResizedCrop: uniform area, log-uniform ratio, uniform position."""
     for _ in range(_ATTEMPTS):
         area = width * height * rng.uniform(*scale)
         ratio = math.exp(rng.uniform(*_LOG_CROP_RATIO))
@@ -217,7 +217,7 @@ def _random_box(
 
 
 def _shifted(image: np.ndarray, padding: int, rng: np.random.Generator) -> np.ndarray:
-    """Pads with zeros, and cuts a window of the original size at a random place."""
+    """Pads with zeros, and crops a window of the original size at a random position."""
     height, width, channels = image.shape
     top, left = int(rng.integers(2 * padding + 1)), int(rng.integers(2 * padding + 1))
     padded = np.zeros((height + 2 * padding, width + 2 * padding, channels), np.uint8)
@@ -228,9 +228,8 @@ def _shifted(image: np.ndarray, padding: int, rng: np.random.Generator) -> np.nd
 def _erased(image: np.ndarray, config: DataConfig, rng: np.random.Generator) -> np.ndarray:
     """Replaces a rectangle by noise, per pixel and channel: N(mean, std), rounded and clipped.
 
-    The device's normalisation makes of it what timm inserts after normalising, N(0, 1), but for the
-    rounding (below 0.01) and the two tails outside the range of a pixel, which 8 bits cannot hold:
-    with ImageNet's numbers, below -1.8 to -2.1 and above 2.2 to 2.6, 3 % of the values.
+    Once normalised this is timm's N(0, 1), except for rounding (below 0.01) and the clipped tails:
+    with ImageNet's mean and std, below -1.8 to -2.1 and above 2.2 to 2.6, 3 % of the values.
     """
     height, width, channels = image.shape
     for _ in range(_ATTEMPTS):

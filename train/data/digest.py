@@ -1,8 +1,8 @@
-"""What a run's images are, as a few numbers to tell later whether they are still the same.
+"""Fingerprint of a run's images, to detect later whether they have changed.
 
-Of images in memory every byte counts. Of files, all names and labels do, and the bytes of a few
-evenly spaced ones: reading everything would cost as much as an epoch. The folder that holds them
-does not count, so data may be moved.
+It covers every byte of images in memory. For files it covers all names and labels, and the bytes of
+a few evenly spaced ones, since reading all would cost as much as an epoch. It does not depend on
+the path of the folder, so data may be moved.
 """
 
 import hashlib
@@ -25,18 +25,18 @@ _BYTES = 16
 
 
 def describe(dataset: Dataset) -> Description:
-    """Returns, as JSON, their shape, how many there are, and digests of what they are."""
+    """Returns, as JSON, the shape, the numbers and the digests of the images of a data set."""
     return {
         "shape": list(dataset.image_shape),
         "classes": dataset.num_classes,
         "class_names": _digest(name.encode() for name in dataset.classes),
-        "train": _of_split(dataset.train.records),
-        "test": _of_split(dataset.test.records),
+        "train": _describe_split(dataset.train.records),
+        "test": _describe_split(dataset.test.records),
     }
 
 
 def is_description(value: Any) -> bool:
-    """Whether something that was read has the form of a description."""
+    """Whether a value that was read from disk has the form of a description."""
     fields = {"shape": list, "classes": int, "class_names": str, "train": dict, "test": dict}
     return (
         isinstance(value, dict)
@@ -46,28 +46,28 @@ def is_description(value: Any) -> bool:
 
 
 def differences(before: Mapping[str, Any], now: Description) -> list[str]:
-    """Returns what distinguishes the images of two descriptions, in words; none if nothing does."""
+    """Returns the differences between two descriptions, in words."""
     counts = [
         _counts(before["train"]["images"], before["classes"], before["test"]["images"]),
         _counts(now["train"]["images"], now["classes"], now["test"]["images"]),
     ]
     if counts[0] != counts[1]:
         return [f"began with {counts[0]}, finds {counts[1]}"]
-    found = []
+    changes = []
     if before["class_names"] != now["class_names"]:
-        found.append("the classes have other names")
+        changes.append("the classes have other names")
     for split, title in zip(_SPLITS, ("to train on", "to measure"), strict=True):
         for part, what in (("names", "names or labels"), ("content", "content")):
             if before[split][part] != now[split][part]:
-                found.append(f"the images {title} have other {what}")
-    return found
+                changes.append(f"the images {title} have other {what}")
+    return changes
 
 
 def _counts(images: int, classes: int, measured: int) -> str:
     return f"{images:,} images of {classes:,} classes to train on and {measured:,} to measure"
 
 
-def _of_split(records: Records) -> Description:
+def _describe_split(records: Records) -> Description:
     if isinstance(records, Arrays):
         images = np.ascontiguousarray(records.images)
         names = _digest([records.labels])
@@ -75,11 +75,11 @@ def _of_split(records: Records) -> Description:
     files = records.files if isinstance(records, Aircraft) else records
     named = [*files.names.tolist(), files.labels] if isinstance(files, Files) else []
     indices = np.unique(np.linspace(0, records.size - 1, min(records.size, _SAMPLE)).astype(int))
-    content = _digest(part for index in indices.tolist() for part in _parts(records, index))
+    content = _digest(part for index in indices.tolist() for part in _content(records, index))
     return {"images": records.size, "names": _digest(named), "content": content}
 
 
-def _parts(records: Records, index: int) -> list[bytes | np.ndarray]:
+def _content(records: Records, index: int) -> list[bytes | np.ndarray]:
     try:
         stored, label = records.read(index)
     except (UnreadableImage, OSError):

@@ -1,19 +1,16 @@
 """Folders of images: ``<root>/<split>/<class>/*``, or flat, ``<root>/<class>/*``.
 
-The first is how ImageNet lies on disks: ``train/n01440764/*.JPEG`` and ``val/n01440764/*.JPEG``.
-A config may call that ``val`` by the name it has in TFDS, ``validation``.
-A flat folder is one split, called ``train``; unless the config says otherwise, the first 80 % of it
-are trained on and the rest is measured.
+The first is the layout of ImageNet: ``train/n01440764/*.JPEG`` and ``val/n01440764/*.JPEG``. A
+config may call ``val`` by its name in TFDS, ``validation``. A flat folder is one split, called
+``train``; by default its first 80 % are trained on and the rest is measured.
 
-Where part of a split is wanted, its images are first put in an order that spreads each class
-evenly, so that a slice has the proportions of the whole. Within a class the order is that of a hash
-of the names: it does not depend on the machine, and a new file hardly changes it.
+A slice of a split is stratified: images are first put in an order that spreads each class evenly.
+Within a class the order is that of a hash of the names, so it does not depend on the machine, and a
+new file hardly changes it.
 
-Every run lists its folders anew: nothing is remembered, so no answer can be out of date. The 1.3
-million files of ImageNet take seconds on a local disk; no file is looked at, links aside.
+Every run lists its folders anew; the 1.3 million files of ImageNet take seconds on a local disk.
 """
 
-import contextlib
 import hashlib
 import logging
 import os
@@ -30,23 +27,13 @@ from train.config import ConfigError, DataConfig
 from train.data import splits
 from train.errors import DataError
 
-# Those of torchvision's ImageFolder, and two more that the decoder knows.
-SUFFIXES: tuple[str, ...] = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".webp",
-    ".bmp",
-    ".gif",
-    ".pgm",
-    ".ppm",
-    ".tif",
-    ".tiff",
-)
+# The suffixes of torchvision's ImageFolder, .gif and .avif.
+_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".pgm", ".ppm",
+                             ".tif", ".tiff")  # fmt: skip
 if features.check("avif"):
-    SUFFIXES += (".avif",)
+    _SUFFIXES += (".avif",)
 
-ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar", ".zst")
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar", ".zst")
 
 _log = logging.getLogger(__name__)
 
@@ -55,28 +42,24 @@ _SALT = b"vci_jax"
 _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _LAYOUT = (
     "It must hold <split>/<class>/<image> with splits such as train and val, or <class>/<image>; "
-    f"images end in {', '.join(SUFFIXES)}."
+    f"images end in {', '.join(_SUFFIXES)}."
 )
 
 
 class Files(NamedTuple):
     """Records that are read from their files when they are needed.
 
-    A class folder and an index into ``folders`` per image, rather than a path per image, since
-    each worker process has its own copy.
+    Instead of a path, each image has an index into ``folders``, since each worker process has its
+    own copy of this.
     """
 
     folders: tuple[Path, ...]
-    places: np.ndarray
+    folder_ids: np.ndarray
     names: np.ndarray
     labels: np.ndarray
 
     def read(self, index: int) -> tuple[bytes, int]:
-        """Returns the bytes of a file, and its label.
-
-        Raises:
-          OSError: the file cannot be read.
-        """
+        """Returns the bytes of a file, and its label; raises OSError if it cannot be read."""
         return self._path(index).read_bytes(), int(self.labels[index])
 
     def name_of(self, index: int) -> str:
@@ -93,51 +76,45 @@ class Files(NamedTuple):
         return [self._path(index) for index in range(self.size)]
 
     def _path(self, index: int) -> Path:
-        return self.folders[self.places[index]] / os.fsdecode(self.names[index])
-
-    def __repr__(self) -> str:
-        """Returns a description that does not print the data."""
-        return f"Files({self.size} images)"
+        return self.folders[self.folder_ids[index]] / os.fsdecode(self.names[index])
 
 
 def load(root: Path, config: DataConfig) -> tuple[Files, Files, tuple[str, ...]]:
-    """Returns the images to train on, those to measure, and the names of the classes.
+    """Returns the training records, the test records and the names of the classes.
 
     The classes are those of the training split, in alphabetical order.
 
     Raises:
       ConfigError: there is no such folder, or its classes and images are not where they should be.
     """
-    available, train, test = _layout(root, config)
-    wanted = [name for name in available if name in _words(train) | _words(test)]
-    found = {name: _images_of(available[name]) for name in wanted}
-    sizes = {name: len(found[name].names) if name in found else 0 for name in available}
+    folders, train, test = _layout(root, config)
+    used = _split_names(train) | _split_names(test)
+    available = {name: _images_of(folders[name]) for name in folders if name in used}
+    sizes = {name: available[name].size if name in available else 0 for name in folders}
     train_parts = splits.ranges(train, sizes, "--data.train_split")
     test_parts = splits.ranges(test, sizes, "--data.test_split")
-    classes = sorted({same_form(f.name) for name, _ in train_parts for f in found[name].folders})
+    classes = sorted({_nfc(f.name) for name, _ in train_parts for f in available[name].folders})
     if len(classes) < 2:
         raise ConfigError(
             f"{root} has only one class to train on, {classes[0]!r}, and there is nothing to tell "
             f"apart. {_LAYOUT}"
         )
-    chosen = _join(found, train_parts, classes), _join(found, test_parts, classes)
-    trained, measured = (
-        {same_form(f.folders[place].name) for place in set(f.places)} for f in chosen
-    )
-    if strangers := measured - trained:
+    chosen = _join(available, train_parts, classes), _join(available, test_parts, classes)
+    trained, measured = ({_nfc(f.folders[i].name) for i in set(f.folder_ids)} for f in chosen)
+    if untrained := measured - trained:
         raise ConfigError(
-            f"there are images to measure, but none to train on, of {_listed(strangers)} in {root} "
+            f"there are images to measure, but none to train on, of {_listed(untrained)} in {root} "
             f"(to measure: {test}; to train on: {train}). Add some, or choose other splits."
         )
     return *chosen, tuple(classes)
 
 
-def take(found: dict[str, Files], parts: list[tuple[str, range]]) -> Files:
+def take(available: dict[str, Files], parts: list[tuple[str, range]]) -> Files:
     """Returns the images of slices of splits that share one tuple of folders."""
-    chosen = [(found[split], np.asarray(rows)) for split, rows in parts]
+    chosen = [(available[split], np.asarray(rows)) for split, rows in parts]
     return Files(
-        next(iter(found.values())).folders,
-        np.concatenate([files.places[rows] for files, rows in chosen]),
+        next(iter(available.values())).folders,
+        np.concatenate([files.folder_ids[rows] for files, rows in chosen]),
         np.concatenate([files.names[rows] for files, rows in chosen]),
         np.concatenate([files.labels[rows] for files, rows in chosen]),
     )
@@ -152,13 +129,12 @@ def _layout(root: Path, config: DataConfig) -> tuple[dict[str, Path], str, str]:
         raise ConfigError(f"--data.source is 'folder:{root}', and {problem}. {_LAYOUT}")
     folders = _folders(root)
     train, test = (_as_named(s, set(folders)) for s in (config.train_split, config.test_split))
-    if any(_folders(folders[name]) for name in _words(train) & folders.keys()):
+    if any(_folders(folders[name]) for name in _split_names(train) & folders.keys()):
         return folders, train, test or splits.default_test(list(folders), f"folder:{root}")
     _refuse_layout(root, folders, train)
     if not test and train == _FLAT_SPLIT:
         train, test = _FLAT_TRAIN, _FLAT_TEST
-    available = {_FLAT_SPLIT: root}
-    return available, train, test or splits.default_test(list(available), f"folder:{root}")
+    return {_FLAT_SPLIT: root}, train, test or splits.default_test([_FLAT_SPLIT], f"folder:{root}")
 
 
 def _as_named(spec: str, folders: set[str]) -> str:
@@ -170,10 +146,10 @@ def _as_named(spec: str, folders: set[str]) -> str:
 
 def _refuse_layout(root: Path, folders: dict[str, Path], train: str) -> None:
     """Raises ConfigError if a folder without folders of splits is no folder of classes either."""
-    heaps = [name for name in folders if name in _SPLIT_NAMES and _has_images(folders[name])]
-    if heaps:
+    unsorted = [name for name in folders if name in _SPLIT_NAMES and _has_images(folders[name])]
+    if unsorted:
         raise ConfigError(
-            f"the images of {root / heaps[0]} lie in one heap; sort them into a folder for each "
+            f"the images of {root / unsorted[0]} lie in one heap; sort them into a folder for each "
             f"class. {_LAYOUT}"
         )
     if any(map(_has_images, folders.values())):
@@ -181,13 +157,12 @@ def _refuse_layout(root: Path, folders: dict[str, Path], train: str) -> None:
     remedy = ""
     if _has_images(root):
         remedy = f" Its own images have no class; perhaps folder:{root.parent} is meant."
-    elif archives := [p.name for p in _readable(root) if p.suffix.lower() in ARCHIVES]:
+    elif archives := [p.name for p in _readable(root) if p.suffix.lower() in _ARCHIVES]:
         remedy = f" Unpack {', '.join(sorted(archives))} first."
     else:
         for name, folder in folders.items():
-            if any(map(_has_images, _folders(folder).values())) or _SPLIT_NAMES & set(
-                _folders(folder)
-            ):
+            inner = _folders(folder)
+            if any(map(_has_images, inner.values())) or _SPLIT_NAMES & inner.keys():
                 remedy = f" They lie one level deeper; give folder:{root / name}."
                 break
     raise ConfigError(
@@ -201,7 +176,7 @@ def _folders(folder: Path) -> dict[str, Path]:
 
 
 def _has_images(folder: Path) -> bool:
-    return any(is_image(path.name) for path in _readable(folder))
+    return any(_is_image(path.name) for path in _readable(folder))
 
 
 def _readable(folder: Path) -> list[Path]:
@@ -211,7 +186,8 @@ def _readable(folder: Path) -> list[Path]:
         raise DataError(f"the folder {folder} cannot be read: {error.strerror}.") from error
 
 
-def _words(spec: str) -> set[str]:
+def _split_names(spec: str) -> set[str]:
+    """Returns the names of splits in a sum of slices."""
     return set(re.findall(r"[\w-]+", spec))
 
 
@@ -222,16 +198,16 @@ def _listed(names: set[str]) -> str:
 
 
 def _images_of(folder: Path) -> Files:
-    """Returns all images of a folder of class folders; the place is the label."""
-    listing = list_images(folder)
-    if not listing.files:
+    """Returns all images of a folder of class folders, labelled in alphabetical order."""
+    classes, others = _list_images(folder)
+    if not classes:
         raise ConfigError(
             f"{folder} holds no class folders. {_LAYOUT} Images without labels cannot be measured: "
             "choose another split with --data.test_split, or hold one out (--data.train_split "
             "train[:90%] --data.test_split train[90%:]). The 50,000 validation images of ImageNet "
             "come in one heap: sort them into val/<wnid>/, as valprep.sh does."
         )
-    empty = {name for name, files in listing.files.items() if not files}
+    empty = {name for name, files in classes.items() if not files}
     if empty:
         deeper = [p for name in sorted(empty) for p in _folders(folder / name).values()]
         where = next(
@@ -239,70 +215,61 @@ def _images_of(folder: Path) -> Files:
         )
         raise ConfigError(
             f"the class folder(s) {_listed(empty)} in {folder} hold no images{where}. Fill or "
-            f"remove them; images end in {', '.join(SUFFIXES)}."
+            f"remove them; images end in {', '.join(_SUFFIXES)}."
         )
-    if listing.others:
+    if others:
         _log.warning(
             "%d files in %s are left out: no images by their names, or in no class folder",
-            listing.others,
+            others,
             folder,
         )
-    names = np.array([os.fsencode(name) for files in listing.files.values() for name in files])
-    places = np.repeat(np.arange(len(listing.files)), [len(f) for f in listing.files.values()])
-    folders = tuple(folder / name for name in listing.files)
-    return Files(folders, places.astype(np.int32), names, places.astype(np.int32))
+    names = np.array([os.fsencode(name) for files in classes.values() for name in files])
+    counts = [len(files) for files in classes.values()]
+    labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    return Files(tuple(folder / name for name in classes), labels, names, labels)
 
 
-def _join(found: dict[str, Files], parts: list[tuple[str, range]], classes: list[str]) -> Files:
-    """Returns the chosen images of the chosen splits as one, with labels that count ``classes``."""
+def _join(available: dict[str, Files], parts: list[tuple[str, range]], classes: list[str]) -> Files:
+    """Returns the chosen images of the chosen splits together, labelled by ``classes``."""
     numbers = {name: number for number, name in enumerate(classes)}
     folders: list[Path] = []
-    places, names, labels = [], [], []
+    folder_ids, names, labels = [], [], []
     for split, images in parts:
-        files = found[split]
-        rows = np.arange(files.size) if len(images) == files.size else _spread(files)[images]
-        own = np.array(
-            [numbers.get(same_form(folder.name), -1) for folder in files.folders], np.int32
-        )
-        places.append(files.places[rows] + len(folders))
+        files = available[split]
+        rows = np.arange(files.size) if len(images) == files.size else _stratified(files)[images]
+        of_folder = np.array([numbers.get(_nfc(f.name), -1) for f in files.folders], np.int32)
+        folder_ids.append(files.folder_ids[rows] + len(folders))
         names.append(files.names[rows])
-        labels.append(own[files.places[rows]])
+        labels.append(of_folder[files.folder_ids[rows]])
         folders += files.folders
-    return Files(tuple(folders), *(np.concatenate(column) for column in (places, names, labels)))
+    columns = (np.concatenate(column) for column in (folder_ids, names, labels))
+    return Files(tuple(folders), *columns)
 
 
-def _spread(files: Files) -> np.ndarray:
-    """Returns the images in an order of which every stretch has the classes in proportion.
+def _stratified(files: Files) -> np.ndarray:
+    """Returns the indices of the images, ordered so that each slice has the classes in proportion.
 
-    The j-th of the n images of a class stands at the fraction (j + 1/2) / n of the way.
+    The j-th of the n images of a class stands at the fraction (j + 1/2) / n of the order.
     """
     hashes = [
         hashlib.blake2b(
-            b"/".join((_SALT, os.fsencode(files.folders[place].name), name)), digest_size=8
+            b"/".join((_SALT, os.fsencode(files.folders[index].name), name)), digest_size=8
         ).digest()
-        for place, name in zip(files.places, files.names, strict=True)
+        for index, name in zip(files.folder_ids, files.names, strict=True)
     ]
-    by_class = np.lexsort((np.array(hashes), files.places))
-    counts = np.bincount(files.places)
+    by_class = np.lexsort((np.array(hashes), files.folder_ids))
+    counts = np.bincount(files.folder_ids)
     starts = np.cumsum(counts) - counts
-    ordered = files.places[by_class]
+    ordered = files.folder_ids[by_class]
     fraction = (np.arange(files.size) - starts[ordered] + 0.5) / counts[ordered]
     return by_class[np.lexsort((ordered, fraction))]
 
 
-class Listing(NamedTuple):
-    """The image files of each class folder, and how many other files were left out."""
+def _list_images(folder: Path) -> tuple[dict[str, list[str]], int]:
+    """Returns the images of each class folder, in alphabetical order, and the number of others.
 
-    files: dict[str, list[str]]
-    others: int
-
-
-def list_images(folder: Path) -> Listing:
-    """Returns the classes of a folder and their images, in alphabetical order.
-
-    Hidden files and folders are passed over; files with another suffix than those of images are
-    counted, and so are images outside of the class folders. A link that leads nowhere is listed as
-    an image, so that it counts as one that cannot be read.
+    Hidden files are skipped; other files, and images outside of the class folders, are counted. A
+    broken link is listed if its name is that of an image, and so counts as unreadable.
 
     Raises:
       DataError: a folder cannot be read.
@@ -310,29 +277,29 @@ def list_images(folder: Path) -> Listing:
     """
     classes, others = [], 0
     for entry in _entries(folder):
-        lost = _leads_nowhere(entry)
-        if lost and not is_image(entry.name):
+        broken = _is_broken_link(entry)
+        if broken and not _is_image(entry.name):
             raise DataError(f"{entry.path} is a link that leads nowhere; mend or remove it.")
-        if not lost and entry.is_dir():
+        if not broken and entry.is_dir():
             classes.append(entry.name)
         else:
-            others += is_image(entry.name)
+            others += _is_image(entry.name)
     _refuse_twins(folder, classes)
     files = {}
     for name in sorted(classes):
-        seen = [e for e in _entries(folder / name) if _leads_nowhere(e) or e.is_file()]
-        files[name] = sorted(entry.name for entry in seen if is_image(entry.name))
-        others += len(seen) - len(files[name])
-    return Listing(files, others)
+        entries = [e.name for e in _entries(folder / name) if _is_broken_link(e) or e.is_file()]
+        files[name] = sorted(filter(_is_image, entries))
+        others += len(entries) - len(files[name])
+    return files, others
 
 
-def is_image(name: str) -> bool:
-    """Whether a file is an image by its name."""
-    return name.lower().endswith(SUFFIXES)
+def _is_image(name: str) -> bool:
+    """Whether a name has the suffix of an image."""
+    return name.lower().endswith(_SUFFIXES)
 
 
-def same_form(name: str) -> str:
-    """Returns a name in the one form of Unicode (NFC) in which names are compared."""
+def _nfc(name: str) -> str:
+    """Returns a name in the form of Unicode in which names are compared."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -344,19 +311,14 @@ def _entries(folder: Path) -> Iterator[os.DirEntry]:
         raise DataError(f"the folder {folder} cannot be read: {error.strerror}.") from error
 
 
-def _leads_nowhere(entry: os.DirEntry) -> bool:
-    if entry.is_symlink():
-        with contextlib.suppress(OSError):
-            entry.stat()
-            return False
-        return True
-    return False
+def _is_broken_link(entry: os.DirEntry) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def _refuse_twins(folder: Path, classes: list[str]) -> None:
     forms: dict[str, str] = {}
     for name in classes:
-        twin = forms.setdefault(same_form(name), name)
+        twin = forms.setdefault(_nfc(name), name)
         if twin != name:
             raise ConfigError(
                 f"{folder} holds the class {name!r} twice, written in two forms of Unicode (NFC "

@@ -1,19 +1,18 @@
-"""Mixup, cutmix and label smoothing: one batch on the device, in place of its hard labels.
+"""Mixup, cutmix and label smoothing of one batch on the device.
 
 Both mix image i with a partner j. Mixup: ``lam x_i + (1 - lam) x_j``, lam from Beta(alpha, alpha).
 Cutmix: x_i with a box of area (1 - lam) HW taken from x_j; the box is centred anywhere and clipped
-at the border, and lam becomes what is left of x_i. Targets follow: ``lam y_i + (1 - lam) y_j``.
+at the border, and lam becomes the share that remains. Targets follow: ``lam y_i + (1 - lam) y_j``.
 As in timm, one draw holds for the whole batch: lam, the box, and which of the two it is.
 
-Pixels are mixed as float32 before they are normalised, which gives the same as after: the shares
-of two images add up to 1 in every pixel, so the normalisation's offset passes through.
+Pixels are mixed as float32 before they are normalised, which gives the same as after, since the
+shares of two images add up to 1 in every pixel.
 
-Partners are near. timm pairs a batch with its reverse, which sends every image to another device;
-here the partner lies in a small block of consecutive images, so nothing leaves a device that holds
-whole blocks, and the number of devices changes nothing. Since the order of the images is random,
-this pairing is as random as any. With repeated augmentation a batch holds ``repeats`` versions of
-an image in a row. No two versions are mixed with each other, nor with versions of one other image:
-in timm they lie on different devices, whose batches are paired each in itself.
+timm pairs a batch with its reverse, which sends every image to another device. Here the partner
+lies in a small block of consecutive images, so nothing leaves a device that holds whole blocks, and
+the number of devices changes nothing; the order of the images is random in any case. With repeated
+augmentation, a batch holds ``repeats`` versions of an image in a row. As in timm, no two versions
+are mixed with each other, nor with versions of one other image.
 
 References: Zhang et al., mixup, ICLR 2018; Yun et al., CutMix, ICCV 2019, Eq. 1-2; Szegedy et al.,
 Rethinking the Inception architecture, CVPR 2016 (label smoothing).
@@ -34,15 +33,10 @@ def build(config: MixConfig, num_classes: int, repeats: int) -> Callable[[jax.Ar
     """Returns a pure function of a random key and a batch, to be called inside ``jit``.
 
     It adds ``target``, float32 ``[B K]`` with rows that add up to 1, and leaves ``label``. If
-    mixup or cutmix is on, ``image`` becomes float32, in the units it had.
-
-    Args:
-      config: what to do.
-      num_classes: K.
-      repeats: versions of an image that follow each other in a batch; see ``data.repeats``.
+    mixup or cutmix is on, ``image`` becomes float32, in the same units.
 
     Raises:
-      ConfigError: a setting is out of range; when traced, a batch has no whole number of blocks.
+      ConfigError: a setting is out of range; when traced, a batch is not divisible into blocks.
     """
     for field in ("mixup", "cutmix"):
         alpha = getattr(config, field)
@@ -83,7 +77,7 @@ def _smoothed(labels: jax.Array, num_classes: int, smoothing: float) -> jax.Arra
 
 
 def _side(repeats: int) -> int:
-    """Returns q of the pairing: at least ``repeats + 1``, unless there is one version of each."""
+    """Returns the side q of the pairing: at least ``repeats + 1``, or 1 without repeats."""
     return 1 if repeats == 1 else 2 ** repeats.bit_length()
 
 
@@ -91,8 +85,8 @@ def _partners(rows: jax.Array, repeats: int) -> jax.Array:
     """Returns the partner of each row.
 
     Within a block of two squares of q x q rows, row (a, b) of one has row (b, a) of the other.
-    These lie at least 2q - 1 places apart. The partners of rows d < q places apart are dq places
-    apart, or q (q - d) - 1 where the first two lie on two lines: at least q for d < q - 1.
+    These are at least 2q - 1 rows apart. The partners of rows that are d < q apart are dq apart,
+    or q (q - d) - 1 if the first two lie on two lines: at least q for d < q - 1.
     """
     side = _side(repeats)
     blocks = rows.reshape(-1, 2, side, side, *rows.shape[1:])
@@ -102,7 +96,7 @@ def _partners(rows: jax.Array, repeats: int) -> jax.Array:
 def _draw_shares(
     config: MixConfig, key: jax.Array, height: int, width: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns an image's share in its target, and in each of its pixels ``[H W]``."""
+    """Returns the share of an image in its target, and in each of its pixels ``[H W]``."""
     if_key, cut_key, lam_key, box_key = jax.random.split(key, 4)
     cut_prob = config.switch_prob if config.mixup and config.cutmix else float(config.cutmix > 0)
     cut = jax.random.bernoulli(cut_key, cut_prob)

@@ -1,11 +1,11 @@
 """Policies: tables of random operations on the colours and the shape of a training image.
 
-AutoAugment draws one pair of operations for an image, and does each with its own probability.
-RandAugment draws operations, with replacement, and does them all. An operation is a name and a
-level, and ``setting`` turns the level into an angle, a factor or a threshold. The ranges, the
-signs, nearest-neighbour sampling and the black of what was outside are those of torchvision, and
-so are the pixels, but for one grey level where its float32 factors are off by their last digit.
-(The authors' own code differs in some ranges, and fills with grey.)
+AutoAugment draws one pair of operations for an image, and applies each with its own probability.
+RandAugment draws operations with replacement, and applies them all. An operation is a name and a
+level, which ``setting`` turns into an angle, a factor or a threshold. Ranges, signs,
+nearest-neighbour sampling and black borders are those of torchvision, and so are the pixels, up to
+one grey level from rounding of float32 factors. (The authors' code differs in some ranges, and
+fills with grey.)
 
 References: Cubuk et al., AutoAugment, CVPR 2019, Tables 7 and 9; Cubuk et al., RandAugment,
 NeurIPS 2020.
@@ -25,7 +25,7 @@ Policy = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
 class Step(NamedTuple):
-    """An operation, how often it is done, and its level of 9; an operation without range has 0."""
+    """An operation, its probability and its level of 9; 0 for an operation without levels."""
 
     name: str
     probability: float
@@ -91,26 +91,14 @@ AUTOAUGMENT_CIFAR10: Pairs = (
 )
 
 RANDAUGMENT: tuple[str, ...] = (
-    "Identity",
-    "ShearX",
-    "ShearY",
-    "TranslateX",
-    "TranslateY",
-    "Rotate",
-    "Brightness",
-    "Color",
-    "Contrast",
-    "Sharpness",
-    "Posterize",
-    "Solarize",
-    "AutoContrast",
-    "Equalize",
-)
+    "Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color",
+    "Contrast", "Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize",
+)  # fmt: skip
 
 _AUTOAUGMENT_TOP = 9
 _RANDAUGMENT_TOP = 30
 
-# Settings with a sign: the largest, and 0 is no change. Translations are relative to the side.
+# Largest settings of the operations with a random sign. Translations are relative to the side.
 _LARGEST = {
     "ShearX": 0.3,
     "ShearY": 0.3,
@@ -128,7 +116,7 @@ def build(config: DataConfig) -> Policy | None:
     """Returns the policy of a config, which can be pickled; None if it has none.
 
     Raises:
-      ConfigError: the images have no three channels, or RandAugment's numbers are out of range.
+      ConfigError: the images have one channel, or RandAugment's numbers are out of range.
     """
     if config.policy == "none":
         return None
@@ -153,11 +141,11 @@ def build(config: DataConfig) -> Policy | None:
 
 
 def setting(name: str, level: int, top: int, size: tuple[int, int]) -> float:
-    """Returns what an operation does at a level from 0 to ``top``, for a ``(width, height)``.
+    """Returns the setting of an operation at a level from 0 to ``top``, for ``(width, height)``.
 
-    The slope of a shear, the pixels of a translation, the degrees of a rotation, the difference of
-    an enhancement's factor from 1, the bits that Posterize keeps, the value from which Solarize
-    inverts; 0 for the operations without a range.
+    This is the slope of a shear, the pixels of a translation, the degrees of a rotation, the
+    difference of an enhancement's factor from 1, the bits that Posterize keeps, or the value from
+    which Solarize inverts; 0 for operations without levels.
     """
     if name == "Posterize":
         return 8 - round(4 * level / top)
@@ -206,7 +194,7 @@ def _affine(image: Image.Image, inverse: tuple[float, ...]) -> Image.Image:
 
 
 def _moved(image: Image.Image, right: int, down: int) -> Image.Image:
-    # A crop that reaches outside is black there, and five times as fast as an affine map.
+    # A crop is black outside of the image, and five times as fast as an affine map.
     return image.crop((-right, -down, image.width - right, image.height - down))
 
 

@@ -1,60 +1,45 @@
-"""Batches on their way to the devices, one ahead of the step that uses them."""
+"""Transfers batches to the devices, one ahead of the step that uses them."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Self
 
-HostBatch = TypeVar("HostBatch", covariant=True)
-DeviceBatch = TypeVar("DeviceBatch")
+from train.data.pipeline import TrainingBatches
 
 _AHEAD = 1
 
 
-class Stateful(Protocol[HostBatch]):
-    """An iterator with a position that can be saved and restored."""
+class DevicePrefetcher:
+    """An iterator that starts the transfer of the next batch before it returns one.
 
-    def __next__(self) -> HostBatch:
-        """Returns the next batch."""
-
-    def get_state(self) -> dict[str, Any]:
-        """Returns the position."""
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Moves to a position."""
-
-
-class DevicePrefetcher(Generic[DeviceBatch]):
-    """Begins the transfer of the next batch before the step on this one is computed.
-
-    The position it reports is that behind the batch it handed out last: those on their way are not
-    taken yet. It keeps no reference to a batch that it handed out, so a step may have it donated.
-    An error in the making of a batch appears when that batch is due.
+    Its state is the position after the batch returned last, whatever was fetched ahead. It keeps no
+    reference to a returned batch, which a step may donate. An error in the making of a batch is
+    raised in place of that batch.
     """
 
-    def __init__(self, batches: Stateful, put: Callable[[Any], DeviceBatch]) -> None:
-        """Takes the host batches, and what sends one to the devices without waiting."""
+    def __init__(self, batches: TrainingBatches, put: Callable[[Any], Any]) -> None:
         self._batches, self._put = batches, put
-        self._waiting: deque[tuple[DeviceBatch | Exception, dict[str, Any]]] = deque()
+        self._ahead: deque[tuple[Any, dict[str, Any]]] = deque()
         self._state = batches.get_state()
 
-    def __iter__(self) -> Iterator[DeviceBatch]:
-        """Returns itself."""
+    def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> DeviceBatch:
-        """Returns the next batch, and begins the transfer of those after it."""
-        while len(self._waiting) <= _AHEAD:
-            self._waiting.append(self._fetch())
-        batch, self._state = self._waiting.popleft()
+    def __next__(self) -> Any:
+        """Returns the next batch, and starts the transfer of the one after it."""
+        while len(self._ahead) <= _AHEAD:
+            self._ahead.append(self._fetch())
+        batch, self._state = self._ahead.popleft()
         if isinstance(batch, Exception):
             raise batch
         return batch
 
     def get_state(self) -> dict[str, Any]:
-        """Returns the position behind the batch that was handed out last."""
+        """Returns the position after the batch returned last."""
         return self._state
 
-    def _fetch(self) -> tuple[DeviceBatch | Exception, dict[str, Any]]:
+    def _fetch(self) -> tuple[Any, dict[str, Any]]:
+        """Returns the next batch, or the error in its place, with the position after it."""
         try:
             return self._put(next(self._batches)), self._batches.get_state()
         except Exception as error:

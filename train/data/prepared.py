@@ -1,8 +1,7 @@
 """Data sets that TFDS has prepared on this disk, read without TensorFlow and never downloaded.
 
-TFDS stores a data set as array_record files beside a description, and the description alone is
-enough to read them: no code of the data set runs here, and nothing looks at the network. Images
-come as the bytes that were stored.
+TFDS stores a data set as array_record files beside a description, which is enough to read them: no
+code of the data set runs, and nothing uses the network. Images are the stored bytes.
 """
 
 import contextlib
@@ -22,20 +21,19 @@ from train.data import decode, splits
 from train.data.arrays import Arrays
 from train.errors import DataError
 
-# Images of one fixed size are decoded once, into memory, up to this many bytes a split: CIFAR-10
-# has 154 MB. Reading and decoding a record takes 50 times as long as looking it up.
+# Images of one fixed size are decoded into memory, up to this many bytes a split (CIFAR-10 has 154
+# MB): reading and decoding a record takes 50 times as long.
 _IN_MEMORY_BYTES = 2**29
 _CHUNK = 1000
 
-# What TFDS calls a version; one that it has not finished has another name.
+# The name of a finished version; TFDS adds a suffix until then.
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 class Prepared:
-    """Records of a prepared split, read when they are needed; labels come with them."""
+    """Records of a prepared split that are read when they are needed."""
 
     def __init__(self, directory: Path, split: str) -> None:
-        """Opens the files."""
         self._directory, self._split = directory, split
         self._open()
 
@@ -44,10 +42,10 @@ class Prepared:
         builder = tfds.builder_from_directory(str(self._directory))
         self._keys = _keys(builder.info)
         self._classes = builder.info.features[self._keys[1]].num_classes
-        image = tfds.features.Image
-        skipped = [key for key, kind in builder.info.features.items() if isinstance(kind, image)]
+        features = builder.info.features.items()
+        images = [key for key, kind in features if isinstance(kind, tfds.features.Image)]
         self._source = builder.as_data_source(
-            split=self._split, decoders=dict.fromkeys(skipped, tfds.decode.SkipDecoding())
+            split=self._split, decoders=dict.fromkeys(images, tfds.decode.SkipDecoding())
         )
 
     @property
@@ -57,33 +55,33 @@ class Prepared:
 
     def read(self, index: int) -> tuple[bytes, int]:
         """Returns the bytes of an image, and its label."""
-        with self._explained(index):
+        with self._as_unreadable():
             record = self._source[index]
         return self._checked(index, record)
 
     def read_many(self, indices: list[int]) -> list[tuple[bytes, int]]:
         """Returns several records, faster than one by one."""
-        with self._explained(indices[0]):
+        with self._as_unreadable():
             records = self._source.__getitems__(indices)
         return [self._checked(i, record) for i, record in zip(indices, records, strict=True)]
 
     def name_of(self, index: int) -> str:
-        """Returns what to call the image in a message."""
+        """Returns the name of an image in messages."""
         return f"{self._directory.parent.name} {self._split}[{index}]"
 
     def paths(self) -> list[Path]:
-        """Returns the files of the whole data set, of which the split is a part."""
+        """Returns the files of the whole data set, with all its splits."""
         return sorted(path for path in self._directory.iterdir() if path.is_file())
 
     @contextlib.contextmanager
-    def _explained(self, index: int) -> Iterator[None]:
-        """Turns what array_record and TFDS say of a damaged record into UnreadableImage."""
+    def _as_unreadable(self) -> Iterator[None]:
+        """Turns errors of array_record and TFDS about a damaged record into UnreadableImage."""
         try:
             yield
         except Exception as error:
-            said = str(error).strip().partition("\n")[0] or type(error).__name__
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise decode.UnreadableImage(
-                f"damaged in {self._directory}/*-{self._split.partition('[')[0]}.*: {said}"
+                f"damaged in {self._directory}/*-{self._split.partition('[')[0]}.*: {reason}"
             ) from error
 
     def _checked(self, index: int, record: dict[str, Any]) -> tuple[bytes, int]:
@@ -97,58 +95,44 @@ class Prepared:
         return image, int(label)
 
     def __getstate__(self) -> tuple[Path, str]:
-        """Returns what a worker process needs to open the files for itself."""
         return self._directory, self._split
 
     def __setstate__(self, state: tuple[Path, str]) -> None:
-        """Opens the files again."""
         self._directory, self._split = state
-        self._open()
-
-    def __repr__(self) -> str:
-        """Returns a description that does not print the data."""
-        return f"Prepared({self._directory}, {self._split!r})"
+        self._open()  # A worker process opens the files for itself.
 
 
 def load(
     name: str, config: DataConfig
 ) -> tuple[Prepared | Arrays, Prepared | Arrays, tuple[str, ...]]:
-    """Returns the images to train on, those to measure, and the names of the classes.
+    """Returns the training records, the test records and the names of the classes.
 
-    Args:
-      name: ``NAME[/CONFIG][:VERSION]``; without a version, the latest one that is prepared.
-      config: with the splits and the directory.
+    The name is ``NAME[/CONFIG][:VERSION]``, by default the latest prepared version.
 
     Raises:
       ConfigError: the data set is not prepared, or not for classification; says what to do.
     """
-    data_dir = directory(config.data_dir)
-    place = _find(name, data_dir)
-    builder = _described(place, name, data_dir)
-    info = builder.info
-    _check(info, name, place)
+    data_dir = data_directory(config.data_dir)
+    directory = _find(name, data_dir)
+    info = _read_info(directory, name, data_dir)
+    _check(info, name, directory)
     sizes = {split: part.num_examples for split, part in info.splits.items()}
     test_split = config.test_split or splits.default_test(list(sizes), f"tfds:{name}")
     used = set()
     for spec, field in ((config.train_split, "train_split"), (test_split, "test_split")):
         used |= {split for split, _ in splits.ranges(spec, sizes, f"--data.{field}")}
-    _check_shards([info.splits[split] for split in sorted(used)], _mend(name, data_dir))
+    _check_shards([info.splits[split] for split in sorted(used)], _repair_hint(name, data_dir))
     image, label = (info.features[key] for key in _keys(info))
-    train, test = Prepared(place, config.train_split), Prepared(place, test_split)
+    train, test = Prepared(directory, config.train_split), Prepared(directory, test_split)
     names = tuple(label.names)
-    if None not in image.shape and max(train.size, test.size) * np.prod(image.shape) <= (
-        _IN_MEMORY_BYTES
-    ):
+    images = max(train.size, test.size)
+    if None not in image.shape and images * np.prod(image.shape) <= _IN_MEMORY_BYTES:
         return _in_memory(train, config), _in_memory(test, config), names
     return train, test, names
 
 
 def package() -> Any:
-    """Returns ``tensorflow_datasets``, which takes a second to import and no other source needs.
-
-    Raises:
-      ConfigError: it is not installed.
-    """
+    """Imports ``tensorflow_datasets``, which takes a second; ConfigError if it is missing."""
     try:
         import tensorflow_datasets
     except ModuleNotFoundError as error:
@@ -158,21 +142,21 @@ def package() -> Any:
     return tensorflow_datasets
 
 
-def directory(given: str) -> Path:
-    """Returns where prepared data sets are: as given, or where TFDS puts them."""
-    if given:
-        return local.path(given, "the directory of the data")
+def data_directory(setting: str) -> Path:
+    """Returns the directory of prepared data sets: --data.data_dir or TFDS' default."""
+    if setting:
+        return local.path(setting, "the directory of the data")
     return local.path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"), "TFDS_DATA_DIR")
 
 
 def stored_shape(name: str, config: DataConfig) -> tuple[int | None, ...]:
-    """Returns what the description says of the size of the images; None where they differ.
+    """Returns the shape of the images in the description; None for sides that vary.
 
     Raises:
       ConfigError: the data set is not prepared; says what to do.
     """
-    data_dir = directory(config.data_dir)
-    info = _described(_find(name, data_dir), name, data_dir).info
+    data_dir = data_directory(config.data_dir)
+    info = _read_info(_find(name, data_dir), name, data_dir)
     return tuple(info.features[_keys(info)[0]].shape)
 
 
@@ -180,9 +164,9 @@ def _find(name: str, data_dir: Path) -> Path:
     """Returns the directory of a prepared version."""
     stem, _, version = name.partition(":")
     folder = data_dir / stem
-    found = [path for path in _versions(folder) if not version or path.name == version]
-    if found:
-        return max(found, key=lambda path: [int(n) for n in path.name.split(".") if n.isdigit()])
+    versions = [path for path in _versions(folder) if not version or path.name == version]
+    if versions:
+        return max(versions, key=lambda path: [int(n) for n in path.name.split(".") if n.isdigit()])
     configs = sorted({path.name for path in folder.glob("*") if _versions(path)})
     if configs and not version:
         raise ConfigError(
@@ -193,46 +177,42 @@ def _find(name: str, data_dir: Path) -> Path:
 
 
 def _versions(folder: Path) -> list[Path]:
-    """Returns the versions that are finished: TFDS names a version last of all."""
-    found = sorted(folder.glob("*/dataset_info.json"))
-    return [path.parent for path in found if _VERSION.fullmatch(path.parent.name)]
+    """Returns the directories of the finished versions."""
+    paths = sorted(folder.glob("*/dataset_info.json"))
+    return [path.parent for path in paths if _VERSION.fullmatch(path.parent.name)]
 
 
-def _described(place: Path, name: str, data_dir: Path) -> Any:
-    """Returns the builder of a version.
-
-    Raises:
-      DataError: its description is damaged; names the file.
-    """
+def _read_info(directory: Path, name: str, data_dir: Path) -> Any:
+    """Returns the description of a version; raises DataError with the file that is damaged."""
     tfds = package()
-    info, features = place / "dataset_info.json", place / "features.json"
+    info, features = directory / "dataset_info.json", directory / "features.json"
     path = info
     try:
-        proto = tfds.core.dataset_info.read_proto_from_builder_dir(str(place))
+        proto = tfds.core.dataset_info.read_proto_from_builder_dir(str(directory))
         if not proto.splits:
             raise ValueError("it describes no split")
         path = features
         json.loads(features.read_text())
-        builder = tfds.builder_from_directory(str(place))
+        builder = tfds.builder_from_directory(str(directory))
         path = info
         for split in builder.info.splits.values():
-            split.filepaths  # Made of the template there.  # noqa: B018
+            split.filepaths  # Parses the template of the names.  # noqa: B018
         for key, feature in dict(builder.info.features.items()).items():
             if isinstance(feature, tfds.features.ClassLabel):
-                path = place / f"{key}.labels.txt"
+                path = directory / f"{key}.labels.txt"
                 if len(feature.names) != feature.num_classes:
                     raise ValueError(
                         f"it has {len(feature.names)} names for {feature.num_classes} classes"
                     )
-    except Exception as error:  # TFDS, protobuf and JSON raise what they like.
-        said = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
+    except Exception as error:  # TFDS, protobuf and JSON raise many kinds of errors.
+        reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
         raise DataError(
-            f"{path} is damaged: {said.rstrip('.')}. {_mend(name, data_dir)}"
+            f"{path} is damaged: {reason.rstrip('.')}. {_repair_hint(name, data_dir)}"
         ) from error
-    return builder
+    return builder.info
 
 
-def _mend(name: str, data_dir: Path) -> str:
+def _repair_hint(name: str, data_dir: Path) -> str:
     """Returns what to do about damaged files of a data set."""
     known = package().list_builders(with_community_datasets=False)
     if re.split("[:/]", name)[0] not in known:
@@ -244,18 +224,18 @@ def _mend(name: str, data_dir: Path) -> str:
 
 
 def _how_to_prepare(name: str, data_dir: Path) -> str:
-    """Returns what to say if there is no such data set on this disk."""
+    """Returns the error message for a data set that is not on this disk."""
     import difflib
 
     tfds = package()
     stem = name.partition(":")[0]
     base = stem.partition("/")[0]
     folder = data_dir / stem
-    there = [path.name for path in _versions(folder)]
+    versions = [path.name for path in _versions(folder)]
     message = f"--data.source is 'tfds:{name}', and {folder} holds no such data set"
-    message += f", but version {', '.join(there)}." if there else "."
+    message += f", but version {', '.join(versions)}." if versions else "."
     if unfinished := [
-        p.name for p in sorted(folder.glob("*.*")) if p.is_dir() and p.name not in there
+        p.name for p in sorted(folder.glob("*.*")) if p.is_dir() and p.name not in versions
     ]:
         message += f" {', '.join(unfinished)} there has no dataset_info.json or is not finished."
     known = tfds.list_builders(with_community_datasets=False)
@@ -305,20 +285,16 @@ def _check(info: Any, name: str, directory: Path) -> None:
 
 
 def _in_memory(records: Prepared, config: DataConfig) -> Prepared | Arrays:
-    """Returns the decoded images; the records themselves if not all of them can be decoded."""
-    mode: decode.Mode = "L" if len(config.mean) == 1 else "RGB"
+    """Returns the decoded images; the records themselves if some cannot be decoded."""
+    mode = decode.mode_of(len(config.mean))
     images, labels = None, np.empty(records.size, np.int32)
     for start in range(0, records.size, _CHUNK):
         indices = list(range(start, min(start + _CHUNK, records.size)))
         try:
-            found = [
-                (np.asarray(decode.pixels(decode.read(data), mode)), label)
-                for data, label in records.read_many(indices)
-            ]
+            decoded = [(decode.decode(d, mode), label) for d, label in records.read_many(indices)]
         except decode.UnreadableImage:
             return records
-        for index, (image, label) in zip(indices, found, strict=True):
-            image = image.reshape(*image.shape[:2], -1)
+        for index, (image, label) in zip(indices, decoded, strict=True):
             if images is None:
                 images = np.empty((records.size, *image.shape), np.uint8)
             if image.shape != images.shape[1:]:
@@ -332,14 +308,10 @@ _THREADS = 16  # On a network file system, opening is waiting.
 
 
 def _check_shards(splits: Iterable[Any], remedy: str) -> None:
-    """Opens every file of some splits and counts its records against the description.
-
-    Args:
-      splits: of TFDS (``SplitInfo``).
-      remedy: a sentence for the message.
+    """Opens every file of splits (``SplitInfo``) and compares its number of records.
 
     Raises:
-      DataError: a file is missing, cut or damaged; names it.
+      DataError: a file is missing, cut or damaged; names it, and the remedy.
     """
     expected = [
         (Path(path), length)
@@ -347,7 +319,7 @@ def _check_shards(splits: Iterable[Any], remedy: str) -> None:
         for path, length in zip(split.filepaths, split.shard_lengths, strict=True)
     ]
     with ThreadPoolExecutor(_THREADS) as pool:
-        problems = list(pool.map(_problem, *zip(*expected, strict=True)))
+        problems = list(pool.map(_shard_problem, *zip(*expected, strict=True)))
     damaged = [
         f"{path} {problem}"
         for (path, _), problem in zip(expected, problems, strict=True)
@@ -358,8 +330,8 @@ def _check_shards(splits: Iterable[Any], remedy: str) -> None:
         raise DataError(f"{damaged[0]}{more}. {remedy}")
 
 
-def _problem(path: Path, length: int) -> str:
-    """Returns what is wrong with a file; nothing if it is sound."""
+def _shard_problem(path: Path, length: int) -> str:
+    """Returns the problem of a file, or an empty string."""
     from array_record.python.array_record_module import (  # type: ignore[import-untyped]
         ArrayRecordReader,
     )
@@ -373,6 +345,6 @@ def _problem(path: Path, length: int) -> str:
         count = reader.num_records()
         reader.close()
     except Exception as error:
-        said = str(error).strip().partition("\n")[0]
-        return f"is cut or damaged ({said})"
+        reason = str(error).strip().partition("\n")[0]
+        return f"is cut or damaged ({reason})"
     return "" if count == length else f"holds {count} records instead of {length}"

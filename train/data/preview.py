@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -35,51 +36,43 @@ def measure(config: Config, dataset: Dataset, put: Callable[[dict], object]) -> 
     """Returns the speed of each stage, measured for some seconds.
 
     ``read``, ``decode`` and ``augment`` run in one thread, on images of the first epoch; ``batch``
-    is all of them together, by the threads and workers of the config.
-
-    Args:
-      config: of the run.
-      dataset: of the run.
-      put: sends a batch to the devices.
+    is all of them together, by the threads and workers of the config; ``put`` sends a batch to the
+    devices.
     """
     records, order = dataset.train.records, Order(dataset.train.size, config.seed)
-    indices = [order.image(0, place) for place in range(min(_SAMPLE, records.size))]
+    indices = [order.image(0, position) for position in range(min(_SAMPLE, records.size))]
     stored = [records.read(index)[0] for index in indices]
-    read = _rate(lambda index: records.read(index), indices)
+    read = _rate(records.read, indices)
+    devices = f"{jax.local_device_count()} device(s), {jax.devices()[0].device_kind}"
     return [
         Stage("read", read, "from memory" if isinstance(records, Arrays) else "from disk"),
         *_transforms(config, records, stored, order),
-        Stage("batch", _batches(config, dataset), _how(config)),
-        Stage("transfer", _transfer(config, dataset, put), f"to {_devices()}"),
+        Stage("batch", _batches(config, dataset), _readers(config)),
+        Stage("transfer", _transfer(config, dataset, put), f"to {devices}"),
     ]
 
 
 def _transforms(
     config: Config, records: Records, stored: list, order: Order
 ) -> tuple[Stage, Stage]:
-    """Returns decoding and augmentation; whole batches are augmented as training does it."""
+    """Returns the stages decoding and augmentation."""
     if isinstance(stored[0], np.ndarray):
         decoded, decoding = stored, Stage("decode", None, "was decoded before")
     else:
-        mode: decode.Mode = "L" if len(config.data.mean) == 1 else "RGB"
-
-        def pixels(data: bytes) -> np.ndarray:
-            image = np.asarray(decode.pixels(decode.read(data), mode))
-            return image.reshape(*image.shape[:2], -1)
-
+        pixels = partial(decode.decode, mode=decode.mode_of(len(config.data.mean)))
         decoded = [pixels(data) for data in stored]
         decoding = Stage("decode", _rate(pixels, stored), "the whole image")
-    transform, places = training_transform(config.data), itertools.count()
-    rate = _rate(lambda image: transform(image, order.generator(next(places))), decoded)
+    transform, numbers = training_transform(config.data), itertools.count()
+    rate = _rate(lambda image: transform(image, order.generator(next(numbers))), decoded)
     return decoding, Stage("augment", rate, "of decoded images")
 
 
 def _batches(config: Config, dataset: Dataset) -> float:
-    """Returns the speed of everything on the host, once it runs evenly."""
+    """Returns the speed of the whole pipeline on the host, once it runs evenly."""
     size = min(_BATCH, config.data.batch_size, dataset.train.size)
     data = dataclasses.replace(config.data, batch_size=size)
     stream = training_batches(dataset.train, data, config.seed)
-    # What was made ahead while nobody waited would count as made in no time.
+    # Batches that were made ahead would count as made in no time.
     ahead = (2 * data.threads + 2) * max(1, data.workers)
     for _ in range(ahead):
         next(stream)
@@ -98,7 +91,7 @@ def _transfer(config: Config, dataset: Dataset, put: Callable[[dict], object]) -
 
 
 def _rate(function: Callable, arguments: Iterable) -> float:
-    """Returns calls per second, going round the arguments."""
+    """Returns calls per second, over the arguments in turn."""
     calls, start = 0, time.perf_counter()
     for argument in itertools.cycle(arguments):
         function(argument)
@@ -108,15 +101,10 @@ def _rate(function: Callable, arguments: Iterable) -> float:
     return calls / elapsed
 
 
-def _how(config: Config) -> str:
+def _readers(config: Config) -> str:
     data = config.data
     threads = f"{data.threads} thread(s)" if data.threads else "no thread ahead"
     return f"all of the above, {data.workers or 'no'} worker process(es), {threads}"
-
-
-def _devices() -> str:
-    kind = jax.devices()[0].device_kind
-    return f"{jax.local_device_count()} device(s), {kind}"
 
 
 _COLUMNS = 8
@@ -128,15 +116,10 @@ _BACKGROUND, _INK = (250, 250, 250), (30, 30, 30)
 
 
 def contact_sheet(images: np.ndarray, names: Sequence[str], title: str) -> Image.Image:
-    """Returns the sheet.
+    """Returns a sheet of images ``uint8 [N H W C]``, with names below them and a title above.
 
     Small images are enlarged pixel by pixel, large ones reduced. The brightest pixel of the sheet
     becomes white, since not all data sets use the whole range.
-
-    Args:
-      images: ``uint8 [N H W C]``, of one or three channels.
-      names: N of them, written below the images.
-      title: written above all.
     """
     font = ImageFont.load_default(_TEXT)
     bright = images.astype(np.float32) * (255 / max(1, images.max()))
@@ -150,7 +133,7 @@ def contact_sheet(images: np.ndarray, names: Sequence[str], title: str) -> Image
     for number, (cell, name) in enumerate(zip(cells, names, strict=True)):
         left, upper = number % _COLUMNS * width + _GAP, number // _COLUMNS * height + top
         sheet.paste(cell, (left, upper))
-        pen.text((left, upper + cell.height), _fitting(name, cell.width, font), _INK, font)
+        pen.text((left, upper + cell.height), _shortened(name, cell.width, font), _INK, font)
     return sheet
 
 
@@ -164,8 +147,8 @@ def _cell(pixels: np.ndarray) -> Image.Image:
     return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
 
 
-def _fitting(name: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Returns as much of a name as there is room for."""
+def _shortened(name: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """Returns a name, cut to a width in pixels."""
     if font.getlength(name) <= width:
         return name
     while name and font.getlength(name + "...") > width:

@@ -1,8 +1,8 @@
-"""Where the images come from: ``load`` finds the source that a config names.
+"""Sources of images: ``load`` returns the data set that a config names.
 
 A source is two splits of records and the names of their classes. A record is the bytes of an image
-file, or pixels that are in memory already, with its label. Images stay 8-bit integers;
-normalisation is the first operation on the device.
+file, or decoded pixels, with its label. Images stay 8-bit integers; normalisation is the first
+operation on the device.
 """
 
 import dataclasses
@@ -26,11 +26,11 @@ _KINDS = (
 
 
 _log = logging.getLogger(__name__)
-_SHOWN = 10
+_MAX_LISTED = 10
 
 
 class Records(Protocol):
-    """Random access to the images of a split; can be pickled, and read by several threads."""
+    """Random access to the images of a split; picklable and thread-safe."""
 
     @property
     def size(self) -> int:
@@ -40,41 +40,36 @@ class Records(Protocol):
         """Returns an image and its label, or raises OSError."""
 
     def name_of(self, index: int) -> str:
-        """Returns what to call the image in a message."""
+        """Returns the name of an image in messages."""
 
 
 class Unreadable:
-    """The images that could not be read so far, by name, with the reason.
+    """The unreadable images so far, by name, with the reason.
 
-    Training and evaluation share it, so an image counts once however often it is met. Of several
-    processes each counts those among its own share.
+    Training and evaluation share it, so an image counts once. Each of several processes counts
+    those of its own share.
     """
 
     def __init__(self, limit: int) -> None:
-        """Takes the number of images up to which the run goes on."""
         self._limit = limit
         self.reasons: dict[str, str] = {}
 
-    def add(self, found: Mapping[str, str]) -> None:
-        """Counts the images that are new, and says which they are.
-
-        Raises:
-          DataError: they are now more than the limit; names them.
-        """
-        for name, why in found.items():
+    def add(self, reasons: Mapping[str, str]) -> None:
+        """Adds images and logs the new ones; raises DataError if they exceed the limit."""
+        for name, reason in reasons.items():
             if name not in self.reasons and len(self.reasons) < self._limit:
-                _log.warning("skipped, as it cannot be read: %s (%s)", name, why)
-            self.reasons.setdefault(name, why)
+                _log.warning("skipped, as it cannot be read: %s (%s)", name, reason)
+            self.reasons.setdefault(name, reason)
         check_unreadable(self.reasons, self._limit)
 
 
 def check_unreadable(reasons: Mapping[str, str], limit: int) -> None:
-    """Raises DataError, with names and reasons, if there are more of them than the limit."""
+    """Raises DataError, with names and reasons, if there are more images than the limit."""
     if len(reasons) <= limit:
         return
     lines = [f"  {name}: {reason}" for name, reason in reasons.items()]
-    if len(lines) > _SHOWN:
-        lines[_SHOWN:] = [f"  and {len(lines) - _SHOWN} more"]
+    if len(lines) > _MAX_LISTED:
+        lines[_MAX_LISTED:] = [f"  and {len(lines) - _MAX_LISTED} more"]
     listing = "\n".join(lines)
     raise DataError(
         f"{len(reasons)} image(s) cannot be read, more than --data.max_unreadable, which is "
@@ -89,13 +84,13 @@ def unreadable_reason(error: Exception) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """The images to train on, or those to measure."""
+    """The images of the training or of the test split."""
 
     records: Records
     image_shape: tuple[int, ...]
     """``(H, W, C)`` of the images after their transform."""
     unreadable: Unreadable
-    """The broken images met so far, of both splits."""
+    """The unreadable images of both splits so far."""
 
     @property
     def size(self) -> int:
@@ -113,7 +108,7 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """The number of classes."""
         return len(self.classes)
 
     @property
@@ -129,7 +124,7 @@ def load(config: DataConfig) -> Dataset:
       ConfigError: there is no such source, it is not on this disk, or the settings contradict each
         other; says what to do.
     """
-    training_transform(config)  # Mistakes come out now, and not in a worker an hour later.
+    training_transform(config)  # Raises errors in the settings before a worker does.
     transform = test_transform(config)
     train, test, classes = _find(config)
     unreadable = Unreadable(config.max_unreadable)
@@ -138,7 +133,7 @@ def load(config: DataConfig) -> Dataset:
 
 
 def stored_side(config: DataConfig) -> int:
-    """Returns the side of the square images that a network is fed which keeps the stored size.
+    """Returns the side of the images of a network that keeps the stored size.
 
     Raises:
       ConfigError: the data are not on this disk, or the images are not square and of one size.

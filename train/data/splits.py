@@ -1,4 +1,4 @@
-"""Names and slices of splits, in the words of TFDS: ``train``, ``train[:90%]``, ``test[100:]``."""
+"""Names and slices of splits, in the syntax of TFDS: ``train``, ``train[:90%]``, ``test[100:]``."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,7 @@ _SLICE = re.compile(r"([\w-]+)(?:\[(-?\d+(?:\.\d+)?%|-?\d*):(-?\d+(?:\.\d+)?%|-?
 
 
 def default_test(available: Sequence[str], source: str) -> str:
-    """Returns the split to measure if the config names none.
-
-    Raises:
-      ConfigError: there is no split of a usual name; says how to hold one out.
-    """
+    """Returns the test split by default: test, validation or val; else raises ConfigError."""
     for name in _TEST_NAMES:
         if name in available:
             return name
@@ -28,12 +24,9 @@ def default_test(available: Sequence[str], source: str) -> str:
 
 
 def ranges(spec: str, sizes: Mapping[str, int], field: str) -> list[tuple[str, range]]:
-    """Returns which images of which splits a slice means, as TFDS reads it.
+    """Returns the images of each split that a slice, or a sum of slices, selects, as in TFDS.
 
-    Args:
-      spec: as ``train[:90%]``, or a sum of such.
-      sizes: the number of images of each split there is.
-      field: of the config, for the message.
+    ``sizes`` has the number of images of each split; ``field`` is named in the error.
 
     Raises:
       ConfigError: the slice is malformed, names an unknown split, or is empty.
@@ -42,10 +35,10 @@ def ranges(spec: str, sizes: Mapping[str, int], field: str) -> list[tuple[str, r
     [('train', range(0, 50)), ('test', range(15, 20))]
     """
     parts = list(sizes) if spec == "all" else re.split(r"\s*\+\s*", spec)
-    found = [_range(part, spec, sizes, field) for part in parts]
-    if not any(len(images) for _, images in found):
+    selected = [_range(part, spec, sizes, field) for part in parts]
+    if not any(len(images) for _, images in selected):
         raise ConfigError(f"{field} is {spec!r}, which holds no image; widen the slice.")
-    return found
+    return selected
 
 
 def _range(part: str, spec: str, sizes: Mapping[str, int], field: str) -> tuple[str, range]:
@@ -65,5 +58,5 @@ def _range(part: str, spec: str, sizes: Mapping[str, int], field: str) -> tuple[
 
 
 def _images(bound: str | None, unit: float) -> int | None:
-    """Returns the number of images that a bound stands for; None is an end of the split."""
+    """Returns the number of images of a bound; None is an end of the split."""
     return round(float(bound.rstrip("%")) * unit) if bound else None

@@ -12,35 +12,15 @@ from train.models import resnet, vit
 
 
 class _Family(NamedTuple):
-    """Networks by name, and the settings that they have besides ``dtype``."""
+    """Networks by name, and the fields of ``ModelConfig`` that apply to them."""
 
     members: dict[str, Callable[..., nn.Module]]
     fields: tuple[str, ...]
 
 
 _FAMILIES = (
-    _Family(
-        members={
-            "_resnet6": resnet._resnet6,
-            "resnet8": resnet.resnet8,
-            "resnet20": resnet.resnet20,
-            "resnet18": resnet.resnet18,
-            "resnet34": resnet.resnet34,
-            "resnet50": resnet.resnet50,
-            "resnet101": resnet.resnet101,
-            "resnet152": resnet.resnet152,
-        },
-        fields=("width", "stem", "dropout", "bn_group"),
-    ),
-    _Family(
-        members={
-            "_vit_nano": vit._vit_nano,
-            "deit_ti": vit.deit_ti,
-            "deit_s": vit.deit_s,
-            "deit_b": vit.deit_b,
-        },
-        fields=("patch", "drop_path", "remat"),
-    ),
+    _Family(resnet.MEMBERS, fields=("width", "stem", "dropout", "bn_group")),
+    _Family(vit.MEMBERS, fields=("patch", "drop_path", "remat")),
 )
 
 
@@ -48,7 +28,7 @@ def build(config: ModelConfig, num_classes: int) -> nn.Module:
     """Returns the network that the config names.
 
     Raises:
-      ConfigError: there is none of that name, or it has no such setting; lists those there are.
+      ConfigError: the name is unknown, or a setting does not apply; lists the known ones.
     """
     for family in _FAMILIES:
         if config.name in family.members:
@@ -62,7 +42,7 @@ def build(config: ModelConfig, num_classes: int) -> nn.Module:
 
 
 def _refuse_foreign(config: ModelConfig, family: _Family) -> None:
-    """A setting that would have no effect is a mistake, so it must have its default."""
+    """Raises ConfigError for a setting that has no effect and is not at its default."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.name not in ("name", "dtype", *family.fields) and value != field.default:

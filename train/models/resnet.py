@@ -27,7 +27,7 @@ _INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 def _conv(
     channels: int, size: int, stride: int = 1, *, dtype: jnp.dtype, name: str | None = None
 ) -> nn.Conv:
-    # Explicit padding, as torch has it: SAME would shift the windows of stride 2 by a pixel.
+    # Explicit padding as in torch: SAME would shift the windows of stride 2 by a pixel.
     return nn.Conv(
         channels,
         (size, size),
@@ -91,16 +91,10 @@ class ResNet(nn.Module):
     """A stem, stages of residual blocks, the average over positions and a linear head.
 
     Attributes:
-      num_classes: K.
-      stage_sizes: residual blocks of each stage.
-      block: their kind.
-      width: channels of the first stage; each later stage has twice as many.
-      stem: "imagenet", "cifar" or "half", see ``ModelConfig``.
-      dropout: chance that the head reads a zero for a feature in training, by the random key called
-        "dropout"; the others are scaled up.
-      bn_group: samples over which BatchNorm takes its statistics; 0 is the whole batch.
-      dtype: of convolutions and activations. Parameters, statistics, averages over positions and
-        the head are float32 in any case.
+      stage_sizes: numbers of residual blocks of the stages.
+      width, stem, dropout, bn_group: see ``ModelConfig``; dropout takes the random key "dropout".
+      dtype: dtype of convolutions and activations. Parameters, statistics, averages over positions
+        and the head are float32.
     """
 
     num_classes: int
@@ -113,22 +107,17 @@ class ResNet(nn.Module):
     dtype: jnp.dtype
 
     def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Returns the logits ``[B K]`` and the features ``[B D]`` that the head reads.
-
-        Args:
-          images: normalised, ``[B H W C]``.
-          train: whether BatchNorm uses, and records, the statistics of this batch.
-        """
+        """Returns logits ``[B K]`` and features ``[B D]`` of normalised images ``[B H W C]``."""
         layers = self.layers(images, train)
         return layers["logits"], layers["features"]
 
     @nn.compact
     def layers(self, images: jax.Array, train: bool) -> OrderedDict[str, jax.Array]:
-        """Returns what every depth makes of the images, averaged over positions, by name.
+        """Returns the activations of every depth by name, averaged over positions.
 
         These are ``stem [B width]``, ``stage1_block1`` and so on, with ``features`` in place of the
-        last block's name, and ``logits``. What a caller leaves unread is not computed.
-        The order is kept by ``jit``, which would sort a plain dict.
+        last block's name, and ``logits``. Under ``jit``, unused ones are not computed, and an
+        OrderedDict keeps its order.
         """
         conv = partial(_conv, dtype=self.dtype)
         norm = partial(BatchNorm, group=self.bn_group, train=train, dtype=self.dtype)
@@ -158,11 +147,13 @@ def _average(x: jax.Array) -> jax.Array:
     return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
 
 
-resnet18 = partial(ResNet, stage_sizes=(2, 2, 2, 2), block=BasicBlock)
-resnet34 = partial(ResNet, stage_sizes=(3, 4, 6, 3), block=BasicBlock)
-resnet50 = partial(ResNet, stage_sizes=(3, 4, 6, 3), block=BottleneckBlock)
-resnet101 = partial(ResNet, stage_sizes=(3, 4, 23, 3), block=BottleneckBlock)
-resnet152 = partial(ResNet, stage_sizes=(3, 8, 36, 3), block=BottleneckBlock)
-resnet8 = partial(ResNet, stage_sizes=(1, 1, 1), block=BasicBlock)
-resnet20 = partial(ResNet, stage_sizes=(3, 3, 3), block=BasicBlock)
-_resnet6 = partial(ResNet, stage_sizes=(1, 1), block=BasicBlock)  # For tests: compiles fast.
+MEMBERS: dict[str, Callable[..., nn.Module]] = {
+    "_resnet6": partial(ResNet, stage_sizes=(1, 1), block=BasicBlock),  # Compiles fast, for tests.
+    "resnet8": partial(ResNet, stage_sizes=(1, 1, 1), block=BasicBlock),
+    "resnet20": partial(ResNet, stage_sizes=(3, 3, 3), block=BasicBlock),
+    "resnet18": partial(ResNet, stage_sizes=(2, 2, 2, 2), block=BasicBlock),
+    "resnet34": partial(ResNet, stage_sizes=(3, 4, 6, 3), block=BasicBlock),
+    "resnet50": partial(ResNet, stage_sizes=(3, 4, 6, 3), block=BottleneckBlock),
+    "resnet101": partial(ResNet, stage_sizes=(3, 4, 23, 3), block=BottleneckBlock),
+    "resnet152": partial(ResNet, stage_sizes=(3, 8, 36, 3), block=BottleneckBlock),
+}

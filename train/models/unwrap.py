@@ -1,8 +1,6 @@
-"""Files of weights as trainings leave them: keys and prefixes around the names of a network.
+"""Files of weights whose tensors have keys and prefixes around the names of a network.
 
-    {"teacher": {"module.backbone.conv1.weight": ..., "module.head.mlp.0.weight": ...}}
-
-``read`` opens the keys, ``inner`` finds the network by the names that it must have.
+{"teacher": {"module.backbone.conv1.weight": ..., "module.head.mlp.0.weight": ...}}
 """
 
 from collections import Counter
@@ -15,9 +13,9 @@ import numpy as np
 from train.models import weights
 from train.models.weights import StateDictError, Tensors
 
-# Wrappers of a network, in whatever order: data-parallel, torch.compile, Lightning and so on.
+# Prefixes of wrappers, in any order: data-parallel, torch.compile, Lightning and so on.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
-# Counters of the wrapped training, which no network reads.
+# Counters of training that no network uses.
 _COUNTERS = ("num_batches_tracked", "n_averaged")
 
 
@@ -25,8 +23,8 @@ class Weights(NamedTuple):
     """The tensors of one network.
 
     Attributes:
-      inside: by the names that the network gives them.
-      outside: of the same file, by the names that remain without known prefixes.
+      inside: tensors of the network, by its own names.
+      outside: other tensors of the file, by their names without known prefixes.
       notes: sentences on what was chosen and removed.
     """
 
@@ -35,23 +33,19 @@ class Weights(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read(path: Path, wanted: Collection[str]) -> Weights:
-    """Returns the tensors of a file, those of a network under their own names.
-
-    Args:
-      path: .pth, .pt or .safetensors.
-      wanted: names of the network's tensors.
+def read(path: Path, names: Collection[str]) -> Weights:
+    """Returns the tensors of a file, given the names of a network's tensors.
 
     Raises:
       StateDictError: the file cannot be read, holds several such networks, or numbers that are not
         finite.
     """
-    tensors, key = weights.read_keyed(path)
+    tensors, key = weights.read(path)
     notes = [f"the weights are those under {key!r}."] if key else []
     tensors = {k: v for k, v in tensors.items() if k.rpartition(".")[2] not in _COUNTERS}
-    prefix = _prefix(tensors, wanted, path)
+    prefix = _prefix(tensors, names, path)
     inside = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    outside = {_bare(k): v for k, v in tensors.items() if not k.startswith(prefix)}
+    outside = {_without_prefixes(k): v for k, v in tensors.items() if not k.startswith(prefix)}
     if prefix:
         notes.append(f"the prefix {prefix!r} was removed from the names.")
     for name, values in inside.items():
@@ -64,13 +58,13 @@ def read(path: Path, wanted: Collection[str]) -> Weights:
     return Weights(inside, outside, tuple(notes))
 
 
-def _prefix(tensors: Tensors, wanted: Collection[str], path: Path) -> str:
-    """Returns the most frequent prefix of the wanted names."""
+def _prefix(tensors: Tensors, names: Collection[str], path: Path) -> str:
+    """Returns the most frequent prefix of the names of the network."""
     counts: Counter[str] = Counter()
     for name in tensors:
         parts = name.split(".")
         for cut in range(len(parts)):
-            if ".".join(parts[cut:]) in wanted:
+            if ".".join(parts[cut:]) in names:
                 counts["".join(f"{part}." for part in parts[:cut])] += 1
     ranked = counts.most_common(2)
     if not ranked:
@@ -83,7 +77,7 @@ def _prefix(tensors: Tensors, wanted: Collection[str], path: Path) -> str:
     return ranked[0][0]
 
 
-def _bare(name: str) -> str:
+def _without_prefixes(name: str) -> str:
     while prefix := next((p for p in _PREFIXES if name.startswith(p)), ""):
         name = name.removeprefix(prefix)
     return name

@@ -1,4 +1,4 @@
-"""Vision transformers as DeiT has them: class token, pre-norm blocks, stochastic depth.
+"""Vision transformers as in DeiT: class token, pre-norm blocks, stochastic depth.
 
 An image becomes a grid of patches, each a token of D numbers, with a learned class token in front.
 The features are the class token after the last LayerNorm; there is no distillation token.
@@ -11,6 +11,7 @@ Stochastic Depth, ECCV 2016 (drop-path).
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-# DeiT asks torch for a normal cut at +-2, which is a hundred deviations: it cuts nothing.
+# DeiT truncates this normal distribution at a hundred standard deviations, which has no effect.
 _INIT = nn.initializers.normal(0.02)
 
 
@@ -26,8 +27,8 @@ _INIT = nn.initializers.normal(0.02)
 def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Returns x kernel, ``[... D]`` times ``[D E]``.
 
-    The gradient of the kernel is x^T g, and is written so. Autodiff takes the transpose of g^T x,
-    which moves more memory, on TPU (docs/compile.md) as on CPU.
+    The gradient of the kernel is x^T g. Autodiff would take the transpose of g^T x, which moves
+    more memory, on TPU (docs/compile.md) as on CPU.
     """
     return x @ kernel
 
@@ -54,7 +55,7 @@ _Dense = partial(
 _LayerNorm = partial(nn.LayerNorm, epsilon=1e-6)
 
 
-@jax.checkpoint  # The backward pass reads x and not the erf besides: memory is what bounds it.
+@jax.checkpoint  # The backward pass, bound by memory, reads x alone and not the erf as well.
 def _gelu(x: jax.Array) -> jax.Array:
     """Returns x times the normal distribution function of x, computed in float32.
 
@@ -65,13 +66,13 @@ def _gelu(x: jax.Array) -> jax.Array:
 
 
 class Block(nn.Module):
-    """Attention, then a network on each token by itself, each beside an identity.
+    """Attention, then a network on each token, each with a residual connection.
 
     Attributes:
-      heads: of the attention.
-      tokens: how many, from the first on, to compute; all of them are attended to.
-      drop: chance that a sample skips a branch, which is scaled up for the samples that do not.
-      dtype: of the computation.
+      heads: number of heads of the attention.
+      tokens: number of tokens to compute, from the first on; all of them are attended to.
+      drop: probability that a sample skips a branch, which is scaled up for the other samples.
+      dtype: dtype of the computation.
     """
 
     heads: int
@@ -115,14 +116,10 @@ class ViT(nn.Module):
     """Patches, transformer blocks, and a linear head on the class token.
 
     Attributes:
-      num_classes: K.
-      width: D.
-      depth: blocks.
-      heads: of each block's attention.
-      patch: side of a patch, in pixels.
-      drop_path: chance to drop a branch of the last block, rising to there linearly from 0.
-      remat: whether the backward pass computes the inside of each block again.
-      dtype: of the blocks. Parameters, the last LayerNorm and the head are float32 in any case.
+      width: size D of a token.
+      depth: number of blocks.
+      patch, drop_path, remat: see ``ModelConfig``.
+      dtype: dtype of the blocks. Parameters, the last LayerNorm and the head are float32.
     """
 
     num_classes: int
@@ -135,11 +132,10 @@ class ViT(nn.Module):
     dtype: jnp.dtype
 
     def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Returns the logits ``[B K]`` and the features ``[B D]`` that the head reads.
+        """Returns the logits ``[B K]`` and features ``[B D]`` of normalised images ``[B H W C]``.
 
-        Args:
-          images: normalised, ``[B H W C]``, of the size that the network was initialised with.
-          train: whether branches are dropped, by the random key called "drop_path".
+        Their size is that of the initialisation. In training, branches are dropped by the random
+        key "drop_path".
 
         Raises:
           ValueError: a side of the images is not a multiple of the patch's.
@@ -151,15 +147,15 @@ class ViT(nn.Module):
     def layers(self, images: jax.Array, train: bool) -> OrderedDict[str, jax.Array]:
         """Returns the class token after every block by name, ``block1 [B D]`` and so on.
 
-        Then come ``features`` and ``logits``. What a caller leaves unread is not computed.
-        The order is kept by ``jit``, which would sort a plain dict.
+        Then come ``features`` and ``logits``. Under ``jit``, unused ones are not computed, and an
+        OrderedDict keeps its order.
         """
         block = nn.remat(Block) if self.remat else Block
         drops = np.linspace(0, self.drop_path if train else 0, self.depth)
         x = self._embed(images)
         tokens = {}
         for index, drop in enumerate(drops, start=1):
-            # Nobody reads the patches after the last block.
+            # After the last block only the class token is used.
             length = x.shape[1] if index < self.depth else 1
             x = block(self.heads, length, float(drop), self.dtype, name=f"block{index}")(x)
             tokens[f"block{index}"] = x[:, 0].astype(jnp.float32)
@@ -186,7 +182,9 @@ class ViT(nn.Module):
         return (jnp.concatenate([token, x], axis=1) + position).astype(self.dtype)
 
 
-deit_ti = partial(ViT, width=192, depth=12, heads=3)
-deit_s = partial(ViT, width=384, depth=12, heads=6)
-deit_b = partial(ViT, width=768, depth=12, heads=12)
-_vit_nano = partial(ViT, width=16, depth=2, heads=2)  # For tests: compiles fast.
+MEMBERS: dict[str, Callable[..., nn.Module]] = {
+    "_vit_nano": partial(ViT, width=16, depth=2, heads=2),  # Compiles fast, for tests.
+    "deit_ti": partial(ViT, width=192, depth=12, heads=3),
+    "deit_s": partial(ViT, width=384, depth=12, heads=6),
+    "deit_b": partial(ViT, width=768, depth=12, heads=12),
+}

@@ -145,20 +145,19 @@ def canonical_directions(
     rank = jnp.minimum(rank, jnp.sum(moments.count) - 1)
     room = jnp.minimum(rank, classes - 1) - jnp.sum(is_fixed)
     kept = space.kept & (jnp.arange(size) < room)
-    # Beside a direction of enormous c_j, others of ordinary ones may be lost in its rounding; or in
-    # that of the class means.
+    # Ordinary c_j may be lost in the rounding of an enormous one, or in that of the class means.
     hidden = jnp.maximum(space.floor, jnp.max(white_noise))
     unsure = free.unsure + whitener.grey + (room - jnp.sum(kept)) * hidden / (1 + hidden)
     ratios = jnp.concatenate([jnp.where(is_fixed, jnp.inf, 0), space.squares])
     directions = jnp.concatenate([free.columns, scores], axis=1)
     axes = jnp.concatenate([free.axes, axes * jax.lax.rsqrt(1 + space.squares)], axis=1)
-    found = jnp.concatenate([is_fixed, kept])
+    counted = jnp.concatenate([is_fixed, kept])
     lost = jnp.where(usable, 1 / (1 + ratios), jnp.nan)
     unsure += _could_vanish(jnp.where(kept, 1 / (1 + space.squares), 0), free.nearly)
     inverses = jnp.where(kept, 1 / jnp.where(kept, space.squares, 1), 0)
     rounding = partial(_rounding, whitener.map, data, space, white_noise)
     doubt = partial(_doubt, rounding, jnp.where(kept, space.squares, 1))
-    explained = jnp.where(found, 1 - lost, 0)
+    explained = jnp.where(counted, 1 - lost, 0)
     strength = jnp.where(kept, jnp.sqrt(space.squares) / (1 + space.squares), 0)
     doubt_labels = _doubt_labels(rounding, strength, scores, directions, explained, proportion)
     return Canonical(
@@ -168,10 +167,10 @@ def canonical_directions(
             axes=jnp.sqrt(pooled) * linalg.matmul(whitener.map, axes),
             classes=directions,
             lost=lost,
-            kept=found,
+            kept=counted,
         ),
         share=linalg.matmul(proportion, directions**2),
-        kept=found,
+        kept=counted,
         rank=rank,
         doubt=unsure + doubt(jnp.where(kept, space.squares / (1 + space.squares) ** 2, 0)),
         doubt_labels=jnp.max(proportion) * unsure + doubt_labels,
@@ -343,8 +342,8 @@ def _without_variance(
             nearly=jnp.sum(visible & ~free, dtype=jnp.int32),
         )
 
-    found: _Free = jax.lax.cond(jnp.all(kept), lambda: alike(none, white, kept, noise), find)
-    return found
+    directions: _Free = jax.lax.cond(jnp.all(kept), lambda: alike(none, white, kept, noise), find)
+    return directions
 
 
 def _could_vanish(lost: Float[Array, " r"], number: Int[Array, ""]) -> Float[Array, ""]:

@@ -1,7 +1,7 @@
 """What every metric needs, computed once: ``factorize(moments)``, then ask.
 
-The expensive part (one D x D and two small eigenproblems) is apart from the cheap one (sums over
-what they found). Under ``jit`` whatever a metric does not use is never computed.
+The expensive part (whitening a D x D matrix, and eigenproblems) is apart from the cheap one, sums
+over its results. Under ``jit`` whatever a metric does not use is never computed.
 
 Legend: K classes, D feature dimension, r = min(D, K - 1), p_k the weight of class k,
 mu_k its mean, mu_G = sum_k p_k mu_k.
@@ -41,9 +41,10 @@ class Geometry(NamedTuple):
     ``within_trace`` its trace, which they always can.
     ``between`` spans the columns of Sigma_B, whose nonzero eigenvalues are ``between.squares``;
     ``total`` holds the axes of Sigma_T, and ``scaled`` is what ``canonical`` was found from.
-    ``rank`` = min(D, classes present - 1); ``data_eps`` is the roundoff of the accumulation, and
+    ``rank`` = min(D, classes present - 1); ``data_eps`` is the roundoff of the accumulation,
     ``noise`` the variance that it leaves in each coordinate of the class means, summed over the
-    classes with their weights.
+    classes with their weights, ``within_noise`` by how much it may change each of ``variances``,
+    and ``vanishing`` how many of these are no larger than that rounding.
     """
 
     moments: ClassMoments

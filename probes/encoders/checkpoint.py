@@ -81,7 +81,7 @@ def load(word: str, path: Path, options: TransferConfig) -> Encoder:
 
 def _functions(model: Any, variables: Any, data: Any, classes: int) -> tuple[Any, Any, Any]:
     """Returns features, outputs and the mesh on which they are computed."""
-    mesh = meshes.make_mesh()
+    mesh = meshes.own_mesh()
     whole, parts = meshes.replicated(mesh), meshes.split(mesh)
     mean, std = np.float32(data.mean), np.float32(data.std)
 

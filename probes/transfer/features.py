@@ -41,6 +41,7 @@ from vci_jax.written import write_json
 # Version of the files; other versions are never reused.
 _FORMAT = 2
 _ABSENT = -1
+_ALL = data.Share(0, 1)  # Of a batch: where several processes share, they share the ranges of rows.
 # Of features that others saved: their splits by name, and the endings of their files.
 _SPLITS = (("train", "train"), ("test", "test"), ("validation", "validation"))
 _FORMS = (".npz", ".safetensors", "_features.npy", ".pt", ".h5", ".parquet", ".csv", "")
@@ -106,7 +107,7 @@ def extract(
         padding is dropped.
       split: with the images.
       config: with their transform.
-      mesh: the devices.
+      mesh: the devices, all of this process.
       batch_size: images a call; raised to a multiple of the devices.
     """
     size = meshes.round_up(batch_size, mesh)
@@ -116,7 +117,7 @@ def extract(
         part = dataclasses.replace(split, records=_some(split.records, rows))
         batches, labels = [], []
         waiting: _Results | None = None
-        for batch in data.evaluation_batches(part, config, size, size):
+        for batch in data.evaluation_batches(part, config, size, size, _ALL):
             labels.append(np.where(batch["mask"] > 0, batch["label"], _ABSENT))
             images = meshes.put_batch({"image": batch["image"]}, mesh)["image"]
             # The devices are at this batch while the host takes the results of the one before.

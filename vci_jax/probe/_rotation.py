@@ -65,11 +65,9 @@ class Rotation(NamedTuple):
 
 
 def fit(features: np.ndarray, weights: np.ndarray) -> Rotation:
-    """Returns the rotation to the principal axes of weighted samples.
+    """Returns the rotation to the principal axes of features ``[N D]``, whose weights sum to one.
 
-    Args:
-      features: ``[N D]``; may be memory-mapped, and is read a chunk at a time.
-      weights: ``[N]``, whose sum is one.
+    Memory-mapped features are read a chunk at a time.
 
     Raises:
       VCIError: squares of the features leave the range of float64.

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,6 +15,7 @@ _merge = jax.jit(vci_jax.merge)
 _merge_axis = jax.jit(vci_jax.merge_axis)
 _collapse_metrics = jax.jit(vci_jax.collapse_metrics, static_argnames=("weighting",))
 _PARTS = 3
+_PAPER = ("vci", "fuzziness", "squared_distance", "cosine_similarity")
 
 
 def moments(case: Case) -> vci_jax.ClassMoments:
@@ -44,12 +45,22 @@ def _padded(case: Case, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nd
     return features, labels, mask
 
 
-def measure(case: Case) -> tuple[dict[str, float], dict[str, list[float]], dict[str, Any]]:
-    """Returns all values by name, both spectra, and the report they are from.
+class Measured(NamedTuple):
+    """What ``vci_jax`` says of a case.
 
-    Metrics of ``collapse_metrics`` are named ``collapse_metrics.vci`` and so on, those of
-    ``per_class`` ``per_class.variance`` and so on, with one entry a class present.
+    ``values`` are by name. Metrics of ``collapse_metrics`` are named ``collapse_metrics.vci`` and
+    so on, those of ``report(only=...)``, which has ways of its own, ``only.vci`` and so on.
+    ``lists`` are both spectra, and ``per_class.variance`` and so on with one entry a class present.
     """
+
+    values: dict[str, float]
+    lists: dict[str, list[float]]
+    report: dict[str, Any]
+    only: dict[str, Any]
+
+
+def measure(case: Case) -> Measured:
+    """Measures a case in every way."""
     with jax.enable_x64(case.state == "float64"):
         state = moments(case)
         direct = jax.device_get(
@@ -61,12 +72,14 @@ def measure(case: Case) -> tuple[dict[str, float], dict[str, list[float]], dict[
     report = vci_jax.report(state, weighting=case.weighting, head=(case.kernel, np.zeros(CLASSES)))
     values = {name: value for name, value in report.items() if isinstance(value, float)}
     values |= {f"collapse_metrics.{name}": float(value) for name, value in direct.items()}
+    only = vci_jax.report(state, weighting=case.weighting, only=_PAPER)
+    values |= {f"only.{name}": only[name] for name in _PAPER}
     values |= {name: float(report[name]) for name in ("kept_rank", "between_rank")}
     lists = {f"spectrum.{name}": list(part) for name, part in report["spectrum"].items()}
     present = np.unique(case.labels)
     lists |= {f"per_class.{name}": np.asarray(part)[present].tolist()
               for name, part in classes.items()}  # fmt: skip
-    return values, lists, report
+    return Measured(values, lists, report, only)
 
 
 def concerned(report: dict[str, Any], ignored: frozenset[str]) -> set[str]:

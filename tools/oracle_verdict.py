@@ -91,13 +91,17 @@ def judge(case: Case) -> Outcome:
     values, spectrum, data = oracle_exact.metrics(
         case.features, case.labels, case.weighting, case.kernel, pooled
     )
-    got, lists, report = measure(case)
+    got, lists, report, only = measure(case)
     named = concerned(report, STATISTICAL)
-    cut = _cut_on_device(got)
+    named_by = {
+        "": named,
+        "collapse_metrics": named | _cut_on_device(got),
+        "only": concerned(only, STATISTICAL),
+    }
     findings = [
-        _finding(case, name, values, value, named | (cut if "." in name else set()), data)
+        _finding(case, name, values, value, named_by[name.rpartition(".")[0]], data)
         for name, value in got.items()
-        if name.removeprefix("collapse_metrics.") in values
+        if name.rpartition(".")[2] in values
     ]
     findings += _ranks(got, data, named)
     findings += _lists(case, lists, spectrum, data, named)
@@ -125,7 +129,7 @@ def _finding(
     named: set[str],
     data: oracle_exact.Summary,
 ) -> Finding:
-    metric = name.removeprefix("collapse_metrics.")
+    metric = name.rpartition(".")[2]
     expected = values[metric]
     scale = 1.0 if metric in UNIT_SCALE else 0.0
     if metric == "within_orthogonal_part":

@@ -75,20 +75,18 @@ def vet(
     features, labels = jnp.asarray(features).astype(like.dtype), jnp.asarray(labels)
     if labels.dtype.itemsize <= 4:  # a narrow label type may not be able to hold it
         labels = labels.astype(jnp.int32)
-    # A sum loses no NaN, as a compiled maximum may on CPU (openxla/xla#21461).
-    finite = jnp.sum(features - features, axis=1) == 0
-    offered = jnp.ones_like(finite) if mask is None else jnp.asarray(mask) != 0
+    offered = jnp.ones_like(labels, bool) if mask is None else jnp.asarray(mask) != 0
     in_range = (labels >= 0) & (labels < num_classes)
-    used = offered & in_range & finite
-    peak = jnp.where(used, jnp.max(jnp.abs(features), axis=1), 0)
-    scale, inverse_norm = _norms(features, peak)
+    lengths = _lengths(features, offered & in_range)
+    used = offered & in_range & lengths.finite
     return Batch(
         features=features,
         labels=jnp.where(used, labels, _NO_CLASS).astype(jnp.int32),
         used=used,
-        directed=peak > 0,
-        scale=scale,
-        inverse_norm=inverse_norm,
+        directed=used & lengths.directed,
+        scale=lengths.scale,
+        # Without the derivative of a root of zero.
+        inverse_norm=1 / jnp.sqrt(jnp.where(lengths.square > 0, lengths.square, 1)),
         label_out_of_range=jnp.sum(offered & ~in_range, dtype=jnp.int32),
         non_finite=jnp.sum(offered & in_range & ~used, dtype=jnp.int32),
     )
@@ -153,27 +151,45 @@ def unit_rows(batch: Batch) -> Float[Array, "N D"]:
     return batch.features * batch.scale[:, None] * batch.inverse_norm[:, None]
 
 
-def _norms(
-    features: Float[Array, "N D"], peak: Float[Array, " N"]
-) -> tuple[Float[Array, " N"], Float[Array, " N"]]:
-    """Two factors that make unit vectors of rows: a power of two, and 1 / ||h|| after it.
+class _Lengths(NamedTuple):
+    """Which rows are finite, which are not zero, and their squared lengths after ``scale``."""
+
+    finite: Bool[Array, " N"]
+    directed: Bool[Array, " N"]
+    scale: Float[Array, " N"]
+    square: Float[Array, " N"]
+
+
+def _lengths(features: Float[Array, "N D"], wanted: Bool[Array, " N"]) -> _Lengths:
+    """Lengths of rows, in one pass over a batch of which every square is an ordinary number.
 
     If some square could leave the range of the dtype, rows are divided by a power of two first,
-    which is exact, and costs one more pass over the batch.
+    which is exact, and costs one more pass. Rows that are not ``wanted`` do not ask for it.
     """
     info = np.finfo(features.dtype)
     low, high = 2.0 ** -(info.maxexp / 4), 2.0 ** (info.maxexp / 4)
-    safe = jnp.all((peak == 0) | ((low < peak) & (peak < high)))
-    largest = 2.0 ** (info.maxexp - 2)  # whose inverse is no subnormal
-    power = jnp.where(safe | (peak == 0), 1, jnp.minimum(linalg.power_of_two(peak), largest))
-    scale = 1 / power
-    square = jax.lax.cond(
-        safe,
-        lambda: jnp.sum(features**2, axis=1),
-        lambda: jnp.sum((features * scale[:, None]) ** 2, axis=1),
+    square = jnp.sum(features**2, axis=1)
+    ordinary = jnp.all((square > features.shape[1] * low**2) & (square < high**2))  # no NaN
+
+    def looked_at() -> _Lengths:
+        # A sum loses no NaN, as a compiled maximum may on CPU (openxla/xla#21461).
+        finite = jnp.sum(features - features, axis=1) == 0
+        peak = jnp.where(wanted & finite, jnp.max(jnp.abs(features), axis=1), 0)
+        safe = jnp.all((peak == 0) | ((low < peak) & (peak < high)))
+        largest = 2.0 ** (info.maxexp - 2)  # whose inverse is no subnormal
+        power = jnp.where(safe | (peak == 0), 1, jnp.minimum(linalg.power_of_two(peak), largest))
+        scale = 1 / power
+        scaled: Array = jax.lax.cond(
+            safe, lambda: square, lambda: jnp.sum((features * scale[:, None]) ** 2, axis=1)
+        )
+        return _Lengths(finite, peak > 0, scale, scaled)
+
+    every = jnp.ones_like(square, bool)
+    usual = _Lengths(every, every, jnp.ones_like(square), square)
+    lengths: _Lengths = jax.lax.cond(
+        ordinary, lambda: alike(usual, features, wanted), lambda: alike(looked_at(), wanted)
     )
-    # Without the derivative of a root of zero.
-    return scale, 1 / jnp.sqrt(jnp.where(square > 0, square, 1))
+    return lengths
 
 
 def _check_features(features: Any, dim: int) -> None:

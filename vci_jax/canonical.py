@@ -19,7 +19,7 @@ from vci_jax import derivatives, linalg, whitening
 from vci_jax.moments import ClassMoments
 from vci_jax.placement import alike
 
-_PROBES = 8  # vectors of the estimate of a trace: right to a factor of two
+PROBES = 8  # vectors of the estimate of a trace: right to a factor of two
 
 
 class Canonical(NamedTuple):
@@ -29,7 +29,7 @@ class Canonical(NamedTuple):
     infinite for directions without any variance within; c_j / (1 + c_j) are the squared canonical
     correlations of features and labels, the eigenvalues of Sigma_T^+ Sigma_B. Only entries that
     are ``kept`` count. ``share`` is sum_k p_k q_k^2 for the direction's unit vector q over the
-    classes. ``rank`` is that of Sigma_T, of ``varying`` coordinates that may not be constant.
+    classes. ``rank`` is that of Sigma_T.
     ``lost`` is 1 / (1 + c_j), and ``directions`` what its derivative needs (``derivatives.py``).
     ``doubt`` is about by how much rounding may have changed sum_j 1 / (1 + c_j), ``doubt_labels``
     the same sum weighted with ``share``, and ``doubt_inverse`` by which part it may have changed
@@ -43,20 +43,78 @@ class Canonical(NamedTuple):
     share: Float[Array, " 2r"]
     kept: Bool[Array, " 2r"]
     rank: Int[Array, ""]
-    varying: Int[Array, ""]
     doubt: Float[Array, ""]
     doubt_labels: Float[Array, ""]
     doubt_inverse: Float[Array, ""]
     faintness: Float[Array, ""]
 
 
-def canonical_directions(
+class Scaled(NamedTuple):
+    """Moments as ``canonical_directions`` takes them: rows^T rows = c Sigma_B, S = c Sigma_W.
+
+    ``scale`` is about S_dd^(-1/2), zero for a constant coordinate, as are ``rows`` and S there but
+    for rounding; ``noise`` is the variance that rounding leaves in a coordinate of the rows, summed
+    over them, and ``noise_within`` what that of the means leaves in the scaled S.
+    Its entries are off by a part ``entries`` of the diagonal, and samples by ``lost``. ``varying``
+    coordinates may not be constant.
+    """
+
+    rows: Float[Array, "K D"]
+    noise: Float[Array, " D"]
+    scatter: Float[Array, "D D"]
+    residual: Float[Array, "D D"]
+    scale: Float[Array, " D"]
+    noise_within: Float[Array, ""]
+    entries: Float[Array, " D"]
+    lost: Float[Array, " D"]
+    varying: Int[Array, ""]
+
+    @property
+    def covariance(self) -> tuple[Array, Array, Array]:
+        """S as a sum of two matrices, and its scale."""
+        return self.scatter, self.residual, self.scale
+
+
+def scaled(
     moments: ClassMoments,
     rows: Float[Array, "K D"],
     pooled: Float[Array, ""],
-    proportion: Float[Array, " K"],
     usable: Bool[Array, ""],
     noise: Float[Array, " D"],
+    data_eps: float,
+) -> Scaled:
+    """Returns what the discriminant directions are found from, and how well it is known."""
+    rows, noise = jnp.sqrt(pooled) * rows, pooled * noise
+    scatter = jnp.where(usable, moments.scatter, 0)
+    samples = jnp.sum(moments.count.astype(rows.dtype))
+    # A variance this small is the rounding of a constant.
+    floor = samples * (8 * data_eps * jnp.max(magnitude(moments), axis=0)) ** 2
+    within, between = jnp.diagonal(scatter), jnp.sum(rows**2, axis=0)
+    of_means = samples * mean_rounding(moments, data_eps)  # and one within classes, of their means
+    scale = _scale(within, between, floor, of_means)
+    usual = jnp.where(within > of_means, within, jnp.inf)
+    sums = data_eps * (4 if data_eps > 1e-12 else 4 * 2.0**-20)
+    lost = _lost(moments, data_eps)
+    lacking = linalg.smallest(data_eps, rows.dtype)
+    return Scaled(
+        rows=rows,
+        noise=noise,
+        scatter=scatter,
+        residual=moments.scatter_residual,
+        scale=scale,
+        noise_within=jnp.max(jnp.where(within > of_means, of_means * scale**2, 0)),
+        entries=sums + samples * (lost**2 + lacking) / usual,
+        lost=lost,
+        varying=jnp.sum((scale > 0) | (within + between > floor * data_eps), dtype=jnp.int32),
+    )
+
+
+def canonical_directions(
+    moments: ClassMoments,
+    data: Scaled,
+    proportion: Float[Array, " K"],
+    pooled: Float[Array, ""],
+    usable: Bool[Array, ""],
     data_eps: float,
 ) -> Canonical:
     """Discriminant directions, from the class means whitened by the within-class scatter.
@@ -66,18 +124,10 @@ def canonical_directions(
     features are. Where S vanishes to rounding but the means differ, c_j is infinite: by the
     Woodbury identity the limit is exact once these directions q are projected out of the rest.
     """
+    rows, noise = data.rows, data.noise
     num_classes, dim = rows.shape
     size = min(dim, max(num_classes - 1, 1))
-    rows, noise = jnp.sqrt(pooled) * rows, pooled * noise
-    scatter = jnp.where(usable, moments.scatter, 0)
-    samples = jnp.sum(moments.count.astype(rows.dtype))
-    # A variance this small is the rounding of a constant.
-    floor = samples * (8 * data_eps * jnp.max(magnitude(moments), axis=0)) ** 2
-    within, between = jnp.diagonal(scatter), jnp.sum(rows**2, axis=0)
-    of_means = samples * mean_rounding(moments, data_eps)  # and one within classes, of their means
-    scale = _scale(within, between, floor, of_means)
-    noise_within = jnp.max(jnp.where(within > of_means, of_means * scale**2, 0))
-    whitener = whitening.whiten(scatter, moments.scatter_residual, scale, data_eps, noise_within)
+    whitener = whitening.whiten(*data.covariance, data_eps, data.noise_within)
     white = linalg.matmul(rows, whitener.map)
     white_noise = linalg.matmul(noise, whitener.map**2)
     classes = jnp.sum(moments.count > 0)
@@ -95,25 +145,19 @@ def canonical_directions(
     rank = jnp.minimum(rank, jnp.sum(moments.count) - 1)
     room = jnp.minimum(rank, classes - 1) - jnp.sum(is_fixed)
     kept = space.kept & (jnp.arange(size) < room)
-    # Beside a direction of enormous c_j, others of ordinary ones may be lost in its rounding; or in
-    # that of the class means.
+    # Ordinary c_j may be lost in the rounding of an enormous one, or in that of the class means.
     hidden = jnp.maximum(space.floor, jnp.max(white_noise))
     unsure = free.unsure + whitener.grey + (room - jnp.sum(kept)) * hidden / (1 + hidden)
     ratios = jnp.concatenate([jnp.where(is_fixed, jnp.inf, 0), space.squares])
     directions = jnp.concatenate([free.columns, scores], axis=1)
     axes = jnp.concatenate([free.axes, axes * jax.lax.rsqrt(1 + space.squares)], axis=1)
-    found = jnp.concatenate([is_fixed, kept])
+    counted = jnp.concatenate([is_fixed, kept])
     lost = jnp.where(usable, 1 / (1 + ratios), jnp.nan)
     unsure += _could_vanish(jnp.where(kept, 1 / (1 + space.squares), 0), free.nearly)
     inverses = jnp.where(kept, 1 / jnp.where(kept, space.squares, 1), 0)
-    usual = jnp.where(within > of_means, within, jnp.inf)
-    sums = data_eps * (4 if data_eps > 1e-12 else 4 * 2.0**-20)
-    of_rows = _lost(moments, data_eps)
-    lacking = linalg.smallest(data_eps, rows.dtype)
-    entries = sums + samples * (of_rows**2 + lacking) / usual
-    rounding = partial(_rounding, whitener.map, scale, space, white_noise, entries, of_rows)
+    rounding = partial(_rounding, whitener.map, data, space, white_noise)
     doubt = partial(_doubt, rounding, jnp.where(kept, space.squares, 1))
-    explained = jnp.where(found, 1 - lost, 0)
+    explained = jnp.where(counted, 1 - lost, 0)
     strength = jnp.where(kept, jnp.sqrt(space.squares) / (1 + space.squares), 0)
     doubt_labels = _doubt_labels(rounding, strength, scores, directions, explained, proportion)
     return Canonical(
@@ -123,12 +167,11 @@ def canonical_directions(
             axes=jnp.sqrt(pooled) * linalg.matmul(whitener.map, axes),
             classes=directions,
             lost=lost,
-            kept=found,
+            kept=counted,
         ),
         share=linalg.matmul(proportion, directions**2),
-        kept=found,
+        kept=counted,
         rank=rank,
-        varying=jnp.sum((scale > 0) | (within + between > floor * data_eps), dtype=jnp.int32),
         doubt=unsure + doubt(jnp.where(kept, space.squares / (1 + space.squares) ** 2, 0)),
         doubt_labels=jnp.max(proportion) * unsure + doubt_labels,
         doubt_inverse=unsure + doubt(inverses / jnp.where(jnp.any(kept), jnp.sum(inverses), 1)),
@@ -162,11 +205,9 @@ def _class_directions(
 
 def _rounding(
     whitening: Float[Array, "D D"],
-    scale: Float[Array, " D"],
+    data: Scaled,
     space: linalg.RowSpace,
     noise: Float[Array, " D"],
-    entries: Float[Array, " D"],
-    lost: Float[Array, " D"],
     probes: Float[Array, "r n"],
     of_means: Float[Array, " r"],
 ) -> Float[Array, ""]:
@@ -183,17 +224,25 @@ def _rounding(
     (Hutchinson 1990), for the cost of as many products of a matrix and a vector; so is the second.
     Entries are sums with 20 more bits in float64.
     """
-    unscaled = jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1), 0)
     mapped = linalg.matmul(whitening, linalg.matmul(space.basis, probes))
-    of_scatter = jnp.sum(entries[:, None] * (mapped * unscaled[:, None]) ** 2)
-    across = jnp.sqrt(linalg.matmul(lost**2, mapped**2) * jnp.sum(probes**2, axis=0))
     along = jnp.sqrt(linalg.matmul(noise, space.basis**2))
-    return (of_scatter + 2 * jnp.sum(across)) / _PROBES + 2 * jnp.sum(along * of_means)
+    of_scatter = scatter_rounding(data, mapped, jnp.sum(probes**2, axis=0))
+    return of_scatter + 2 * jnp.sum(along * of_means)
 
 
-def _signs(size: int, dtype: Any) -> Float[Array, "n probes"]:
-    """The vectors of signs of ``_rounding``."""
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], (size, _PROBES))
+def scatter_rounding(
+    data: Scaled, mapped: Float[Array, "D n"], squares: Float[Array, " n"]
+) -> Float[Array, ""]:
+    """The first two sums of ``_rounding``, from Y z and ||A^(1/2) z||^2 for each probe z."""
+    unscaled = jnp.where(data.scale > 0, 1 / jnp.where(data.scale > 0, data.scale, 1), 0)
+    of_sums = jnp.sum(data.entries[:, None] * (mapped * unscaled[:, None]) ** 2)
+    across = jnp.sqrt(linalg.matmul(data.lost**2, mapped**2) * squares)
+    return (of_sums + 2 * jnp.sum(across)) / PROBES
+
+
+def trace_probes(size: int, dtype: Any) -> Float[Array, "n probes"]:
+    """Vectors of signs z; the mean of z^T A z estimates the trace of A."""
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (size, PROBES))
     return jnp.asarray(signs, dtype)
 
 
@@ -201,7 +250,7 @@ def _doubt(
     rounding: Callable[..., Array], ratios: Float[Array, " r"], weight: Float[Array, " r"]
 ) -> Array:
     """The rounding of sum_j w_j log c_j: A = diag(w), m_j = w_j c_j^(-1/2)."""
-    probes = jnp.sqrt(weight)[:, None] * _signs(weight.shape[0], weight.dtype)
+    probes = jnp.sqrt(weight)[:, None] * trace_probes(weight.shape[0], weight.dtype)
     return rounding(probes, weight / jnp.sqrt(ratios))
 
 
@@ -220,7 +269,7 @@ def _doubt_labels(
     class means have weighted mean zero.
     """
     centre = jnp.sqrt(proportion)
-    signs = _signs(proportion.shape[0], proportion.dtype)
+    signs = trace_probes(proportion.shape[0], proportion.dtype)
     probes = strength[:, None] * linalg.matmul((centre[:, None] * scores).T, signs)
     turned = proportion[:, None] * scores
     turned -= centre[:, None] * linalg.matmul(centre, turned)
@@ -293,8 +342,8 @@ def _without_variance(
             nearly=jnp.sum(visible & ~free, dtype=jnp.int32),
         )
 
-    found: _Free = jax.lax.cond(jnp.all(kept), lambda: alike(none, white, kept, noise), find)
-    return found
+    directions: _Free = jax.lax.cond(jnp.all(kept), lambda: alike(none, white, kept, noise), find)
+    return directions
 
 
 def _could_vanish(lost: Float[Array, " r"], number: Int[Array, ""]) -> Float[Array, ""]:

@@ -1,7 +1,7 @@
 """What every metric needs, computed once: ``factorize(moments)``, then ask.
 
-The expensive part (one D x D and two small eigenproblems) is apart from the cheap one (sums over
-what they found). Under ``jit`` whatever a metric does not use is never computed.
+The expensive part (whitening a D x D matrix, and eigenproblems) is apart from the cheap one, sums
+over its results. Under ``jit`` whatever a metric does not use is never computed.
 
 Legend: K classes, D feature dimension, r = min(D, K - 1), p_k the weight of class k,
 mu_k its mean, mu_G = sum_k p_k mu_k.
@@ -16,10 +16,12 @@ from jaxtyping import Array, Bool, Float, Int
 from vci_jax import derivatives, linalg
 from vci_jax.canonical import (
     Canonical,
+    Scaled,
     canonical_directions,
     first_directions,
     magnitude,
     mean_rounding,
+    scaled,
     within_noise,
 )
 from vci_jax.derivatives import frozen
@@ -35,12 +37,14 @@ class Geometry(NamedTuple):
 
     ``proportion`` is p_k; ``offsets`` is mu_k - mu_G, zero for absent classes; ``variance`` is
     the trace of each class' own covariance; ``within`` is Sigma_W (NaN if the moments cannot
-    give it under this weighting) and ``within_trace`` its trace, which they always can.
+    give it under this weighting), ``variances`` its diagonal without derivatives, and
+    ``within_trace`` its trace, which they always can.
     ``between`` spans the columns of Sigma_B, whose nonzero eigenvalues are ``between.squares``;
-    ``total`` holds the axes of Sigma_T.
-    ``rank`` = min(D, classes present - 1); ``data_eps`` is the roundoff of the accumulation, and
+    ``total`` holds the axes of Sigma_T, and ``scaled`` is what ``canonical`` was found from.
+    ``rank`` = min(D, classes present - 1); ``data_eps`` is the roundoff of the accumulation,
     ``noise`` the variance that it leaves in each coordinate of the class means, summed over the
-    classes with their weights.
+    classes with their weights, ``within_noise`` by how much it may change each of ``variances``,
+    and ``vanishing`` how many of these are no larger than that rounding.
     """
 
     moments: ClassMoments
@@ -50,8 +54,10 @@ class Geometry(NamedTuple):
     variance: Float[Array, " K"]
     within: Float[Array, "D D"]
     within_trace: Float[Array, ""]
+    variances: Float[Array, " D"]
     between: linalg.RowSpace
     total: linalg.Axes
+    scaled: Scaled
     canonical: Canonical
     rank: Int[Array, ""]
     data_eps: Float[Array, ""]
@@ -111,7 +117,8 @@ def factorize(
     variances = jnp.diagonal(constant.scatter + constant.scatter_residual) / pooled
     noise = _noise(constant, rows, variances, data_eps)
     vanishing = (variances > 0) & (variances <= mean_rounding(constant, data_eps))
-    canonical = canonical_directions(constant, rows, pooled, proportion, usable, noise, data_eps)
+    data = scaled(constant, rows, pooled, usable, noise, data_eps)
+    canonical = canonical_directions(constant, data, proportion, pooled, usable, data_eps)
     return Geometry(
         moments=moments,
         present=present,
@@ -120,11 +127,13 @@ def factorize(
         variance=variance,
         within=within,
         within_trace=jnp.sum(proportion * variance),
+        variances=jnp.where(usable, variances, jnp.nan),
         between=first_directions(
             linalg.row_space(rows, min(dim, max(num_classes - 1, 1)), data_eps, noise),
             jnp.sum(present) - 1,
         ),
         total=linalg.principal_axes(frozen(within) + linalg.matmul(rows.T, rows)),
+        scaled=data,
         canonical=_differentiable(canonical, *live),
         rank=jnp.minimum(dim, jnp.sum(present, dtype=jnp.int32) - 1),
         data_eps=jnp.asarray(data_eps, offsets.dtype),

@@ -201,9 +201,9 @@ def row_space(
 
 
 def orthonormal(columns: Float[Array, "D r"]) -> Float[Array, "D r"]:
-    """Nearly orthonormal columns, each made so to those before it.
+    """Makes nearly orthonormal columns orthonormal, each to those before it.
 
-    What is found in a later round holds rounding of the largest directions, which are longer.
+    In that order, because columns of a later round hold rounding of the largest directions.
     """
     basis, triangle = jnp.linalg.qr(columns)
     return basis * jnp.where(jnp.diagonal(triangle) < 0, -1, 1)
@@ -214,7 +214,7 @@ def _right_vectors(
 ) -> tuple[Float[Array, "n r"], Float[Array, "M r"], Bool[Array, ""]]:
     """Right singular vectors V of the ``size`` largest singular values, A V, zeros beyond.
 
-    And whether it took more than one round.
+    And whether it took more than a single round.
     """
     dtype = tall.dtype
     eps = float(np.finfo(dtype).eps)
@@ -255,8 +255,8 @@ def _right_vectors(
         return basis, images
 
     graded = ~jnp.all(good) & (left > least * largest)
-    found: tuple[Array, Array] = jax.lax.cond(graded, further_rounds, lambda: (vectors, scores))
-    return *found, graded
+    pair: tuple[Array, Array] = jax.lax.cond(graded, further_rounds, lambda: (vectors, scores))
+    return *pair, graded
 
 
 def _straightened(vectors: Float[Array, "n n"], images: Float[Array, "M n"]) -> Float[Array, "n n"]:

@@ -54,8 +54,9 @@ def collapse_metrics(
         shape.
     """
     geometry = factorize(moments, weighting=weighting, data_eps=data_eps)
-    found = jnp.sum(geometry.canonical.kept)
-    return {**geometry_metrics(geometry, head), "discriminant_rank": found}
+    metrics = geometry_metrics(geometry, head)
+    metrics["discriminant_rank"] = jnp.sum(geometry.canonical.kept)
+    return metrics
 
 
 def geometry_metrics(
@@ -176,8 +177,8 @@ def spanned(geometry: Geometry) -> Bool[Array, ""]:
 
 def between_rank(geometry: Geometry) -> Int[Array, ""]:
     """Rank of Sigma_B: how many of its directions stand out from rounding."""
-    found = jnp.sum(geometry.between.kept, dtype=jnp.int32)
-    return jnp.where(spanned(geometry), geometry.offsets.shape[1], found)
+    rank = jnp.sum(geometry.between.kept, dtype=jnp.int32)
+    return jnp.where(spanned(geometry), geometry.offsets.shape[1], rank)
 
 
 def squared_distance(geometry: Geometry) -> Scalar:

@@ -52,15 +52,15 @@ def _of_trace(geometry: Geometry) -> dict[str, Scalar]:
     """From the errors of the sums of d_j = 1 / (1 + c_j), and of d_j by the labels' share."""
     canonical, limit = geometry.canonical, geometry.rank
     lost = jnp.where(canonical.kept, 1 / (1 + canonical.ratios), 0)
-    found = jnp.sum(jnp.where(canonical.kept, 1, 0) - lost)
-    kept = jnp.sum(lost) + limit - jnp.sum(canonical.kept)
+    explained = jnp.sum(jnp.where(canonical.kept, 1, 0) - lost)
+    missed = jnp.sum(lost) + limit - jnp.sum(canonical.kept)
     # Where ratios may have changed by a part that is not small, the second order counts as well.
     part = jnp.minimum(_ratio(canonical.doubt, jnp.sum(lost * (1 - lost))), 1)
-    vci, score = _ratio(canonical.doubt, kept), _ratio(canonical.doubt, found) + part**2
+    vci, score = _ratio(canonical.doubt, missed), _ratio(canonical.doubt, explained) + part**2
     labels = _ratio(canonical.doubt_labels, 2 * metrics.probe_mse(geometry))
     estimate, off = metrics.vci_adjusted(geometry), _of_adjusted(geometry)
     off = jnp.maximum(off, vci * jnp.abs(estimate))
-    plain = jnp.where(kept > 0, kept / limit, 1)
+    plain = jnp.where(missed > 0, missed / limit, 1)
     return {
         "vci": vci,
         "probe_mse": labels,
@@ -79,8 +79,8 @@ def _of_adjusted(geometry: Geometry) -> Scalar:
     Near the pole of its equation a small error of the ratios is a large one of the root.
     """
     canonical, plain = geometry.canonical, metrics.vci(geometry)
-    kept = jnp.where(canonical.kept, 1 / (1 + canonical.ratios), 0)
-    weight = jnp.sum(kept * (1 - kept))
+    lost = jnp.where(canonical.kept, 1 / (1 + canonical.ratios), 0)
+    weight = jnp.sum(lost * (1 - lost))
     part = jnp.minimum(_ratio(canonical.doubt, weight), 0.5) + 4 * geometry.data_eps
     sample = metrics.sample(geometry)
     value = adjusted.adjusted_vci(sample, plain)
@@ -103,7 +103,7 @@ def _of_means(geometry: Geometry) -> dict[str, Scalar]:
     )
     size_of = jnp.sqrt(squares)
     relative = jnp.where(kept, rounding / size_of, 0)
-    variances = jnp.maximum(jnp.diagonal(geometry.within), 0)
+    variances = jnp.maximum(geometry.variances, 0)
     forms = jnp.maximum(linalg.quadratic_forms(geometry.within, between.basis), 0)
     diagonal = 8 * geometry.data_eps * variances + geometry.within_noise
     entries = linalg.matmul(diagonal, between.basis**2)

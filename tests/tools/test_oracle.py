@@ -135,8 +135,9 @@ def test_a_wrong_number_is_found(monkeypatch):
     measure = oracle_verdict.measure
 
     def wrong(case):
-        values, lists, report = measure(case)
-        return values | {"squared_distance": values["squared_distance"] * (1 + 1e-6)}, lists, report
+        measured = measure(case)
+        off = measured.values["squared_distance"] * (1 + 1e-6)
+        return measured._replace(values=measured.values | {"squared_distance": off})
 
     monkeypatch.setattr(oracle_verdict, "measure", wrong)
     seed = next(s for s in SHORT if (c := oracle_cases.draw(s)).state == "float64"

@@ -61,7 +61,9 @@ def test_only_the_metrics_asked_for():
         facts = {"samples", "classes", "dim", "kept_rank", "between_rank", "label_out_of_range",
                  "non_finite", "weighting", "caveats", "warnings"}  # fmt: skip
         assert result.keys() == facts | set(only)
-        assert result == {name: whole[name] for name in result}
+        for name, value in result.items():  # Eigenvectors and solves differ in the last bits.
+            near = isinstance(value, float)
+            assert value == (pytest.approx(whole[name], rel=1e-13) if near else whole[name])
 
 
 @pytest.mark.parametrize(

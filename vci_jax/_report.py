@@ -15,17 +15,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from vci_jax import (
     _table,
     caveats,
+    facts,
     linalg,
     metrics,
     precision,
     progress,
     solves,
-    structure,
     transferability,
 )
 from vci_jax._compile import quick_jit
@@ -33,7 +32,7 @@ from vci_jax.arrays import check_head
 from vci_jax.catalogue import METRICS
 from vci_jax.counts import MAX_COUNT
 from vci_jax.errors import Caveat, VCIError, messages, optional
-from vci_jax.geometry import Geometry, Weighting, factorize, underflows
+from vci_jax.geometry import Geometry, Weighting, factorize
 from vci_jax.interval import LeaveOneOut, Options, interval_of, leave_one_out, of_all
 from vci_jax.moments import ClassMoments, merge_axis
 from vci_jax.storage import to_host
@@ -326,7 +325,7 @@ def _finish(
         # Under jit what is not returned is not computed.
         "metrics": {name: values[name] for name in wanted},
         "errors": {name: error for name, error in errors.items() if name in wanted},
-        **_facts(geometry, data_eps),
+        **facts.of_geometry(geometry, data_eps),
         "kept_rank": geometry.canonical.rank,
         "spanned": metrics.spanned(geometry),
         "canonical_rank": jnp.sum(geometry.canonical.kept),
@@ -350,7 +349,7 @@ def _solved(
     return {
         "metrics": {name: values[name] for name in wanted},
         "errors": {name: errors[name] for name in wanted},
-        **_facts(geometry, data_eps),
+        **facts.of_geometry(geometry, data_eps),
         "kept_rank": solves.total_rank(geometry),
         "spanned": rank == geometry.offsets.shape[1],
         "canonical_rank": rank,
@@ -365,70 +364,6 @@ def _geometry(stack: ClassMoments, weighting: Weighting, data_eps: float) -> Geo
     alone = stack.count.shape[0] == 1
     moments = jax.tree.map(lambda leaf: leaf[0], stack) if alone else merge_axis(stack)
     return factorize(moments, weighting=weighting, data_eps=data_eps)
-
-
-def _facts(geometry: Geometry, data_eps: float) -> dict[str, Any]:
-    """What ``caveats`` needs to know that takes no eigenvectors."""
-    moments, varying = geometry.moments, geometry.scaled.varying
-    return {
-        "expected_rank": jnp.minimum(varying, jnp.sum(moments.count) - 1),
-        "mean_noise": _mean_noise(geometry),
-        "inequality": _inequality(geometry),
-        "vanishing": geometry.vanishing,
-        "tight_classes": _tight_classes(geometry),
-        "central_classes": _central_classes(geometry),
-        "scatter_known": jnp.isfinite(geometry.variances[0]),
-        "overflowed": ~jnp.isfinite(jnp.sum(moments.scatter) + jnp.sum(moments.class_scatter)),
-        "underflowed": underflows(moments, geometry.offsets, data_eps),
-    }
-
-
-def _tight_classes(geometry: Geometry) -> Array:
-    """How many classes vary so little that the rounding of means shows in their variance.
-
-    A sum of squares about a mean that is off by r is off by up to 2 r / sd of itself, and a mean is
-    rounded relative to the farthest class when states are merged.
-    """
-    means = jnp.where(geometry.present[:, None], geometry.moments.mean, 0)
-    reach = jnp.max(jnp.sum(means**2, axis=1)) * geometry.data_eps**2
-    promised = _promised(geometry)
-    tight = (geometry.variance > 0) & (geometry.variance * promised**2 < 4 * reach)
-    return jnp.sum(tight & geometry.present)
-
-
-def _central_classes(geometry: Geometry) -> Array:
-    """How many classes lie so near the centre that their distance from it may be rounding."""
-    near = _promised(geometry) * structure.lengths(geometry.offsets)
-    return jnp.sum((near < 2 * structure.mean_rounding(geometry)) & geometry.present)
-
-
-def _promised(geometry: Geometry) -> Array:
-    """The relative error that is promised."""
-    in_float64, in_float32 = caveats.PROMISED
-    return jnp.where(geometry.data_eps > 1e-12, in_float32, in_float64)
-
-
-def _mean_noise(geometry: Geometry) -> Array:
-    """Share of Tr Sigma_B that sampling noise of the class means adds, on average."""
-    count = jnp.maximum(geometry.moments.count, 1).astype(geometry.variance.dtype)
-    share = geometry.proportion
-    between = jnp.sum(share[:, None] * geometry.offsets**2)
-    noise = jnp.sum(share * (1 - share) * geometry.variance / jnp.maximum(count - 1, 1))
-    return noise / jnp.where(between > 0, between, jnp.nan)
-
-
-def _inequality(geometry: Geometry) -> tuple[Array, Array]:
-    """How unequal classes are: K sum_k (n_k / N)^2, and the relative spread of their variances."""
-    number = geometry.moments.count.astype(geometry.variance.dtype)
-    share = number / jnp.maximum(jnp.sum(number), 1)
-    sizes = jnp.sum(geometry.present) * jnp.sum(share**2)
-    repeated = number > 1
-    spread = geometry.variance * number / jnp.where(repeated, number - 1, 1)
-    weight = jnp.where(repeated, share, 0)
-    weight /= jnp.maximum(jnp.sum(weight), 1e-30)
-    mean = jnp.sum(weight * spread)
-    deviation = jnp.sqrt(jnp.sum(weight * (spread - mean) ** 2))
-    return sizes, deviation / jnp.where(mean > 0, mean, jnp.nan)
 
 
 def _plain(values: dict[str, Any], stack: ClassMoments, weighting: Weighting) -> dict[str, Any]:

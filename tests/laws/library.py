@@ -42,11 +42,13 @@ from vci_jax import (
     interval,
     metrics,
     moments,
+    solves,
     storage,
     structure,
     transferability,
 )
 from vci_jax.files import read_arrays
+from vci_jax.geometry import factorize
 
 N, D, K, ROOM = 48, 5, 4, 12
 
@@ -437,7 +439,20 @@ def _as_a_loss_of_arrays(data):
     return {"loss": vci_jax.vci_loss(data["features"], data["labels"], ROOM)}
 
 
+def _solved(data):
+    geometry = factorize(stream(data))
+    traces = solves.by_name(geometry)
+    return {
+        "vci": traces["vci"].value, "complete": traces["vci"].complete,
+        "rank": solves.total_rank(geometry),
+    }  # fmt: skip
+
+
 OTHERS = (
+    Law(("vci_jax.solves.by_name", "vci_jax.solves.total_rank"),
+        "Columns in units from 1e-3 to 1e3 do not matter.", rows, _solved,
+        changed(features=times(10.0 ** np.array([-3.0, -1.0, 0.0, 2.0, 3.0]))),
+        rounds_absolutely("features", 2), rtol=1e-7),
     Law(("vci_jax.vci_loss",), "Columns in units from 1e-3 to 1e3 do not matter.", rows,
         _as_a_loss, changed(features=times(10.0 ** np.array([-3.0, -1.0, 0.0, 2.0, 3.0]))),
         rounds_absolutely("features", 2), rtol=1e-7),
@@ -496,7 +511,11 @@ EXEMPT = {
     "vci_jax.scatter.add_in_pieces": "begins at 1024 rows: tests/vci_jax/test_moments.py",
     "vci_jax.caveats.find": "its codes are in the answer of every law of the stream",
     "vci_jax.errors.messages": "takes sentences out of caveats",
+    "vci_jax.facts.of_geometry": "what caveats.find takes, under the same laws",
     "vci_jax.linalg.orthonormal": "a part of linalg.row_space",
+    "vci_jax.whitening.solver": "a part of solves.by_name",
+    "vci_jax.whitening.inverse_cholesky": "a part of whitening.whiten and of solves.by_name",
+    "vci_jax.whitening.inverse_bound": "a part of whitening.whiten and of solves.by_name",
     "vci_jax.linalg.host": "returns a device",
     "vci_jax.linalg.exact_bits": "a number of bits",
     "vci_jax.linalg.smallest": "returns a constant of a type",

@@ -12,7 +12,14 @@ from typing import Any
 
 from vci_jax.probe._verdict import ModelScore, Pair, Ranking
 from vci_jax.probe.baselines import knn_predict, least_squares, leep, nce, nearest_mean_predict
-from vci_jax.probe.path import ConvergenceWarning, ProbeFit, fit, fit_path, fit_paths
+from vci_jax.probe.path import (
+    ConvergenceWarning,
+    ProbeFit,
+    fit,
+    fit_path,
+    fit_paths,
+    iter_path,
+)
 from vci_jax.probe.ranking import rank
 from vci_jax.probe.selection import Samples, Sweep, mean_per_class, sweep, top1
 
@@ -28,6 +35,7 @@ __all__ = [
     "fit",
     "fit_path",
     "fit_paths",
+    "iter_path",
     "knn_predict",
     "least_squares",
     "leep",

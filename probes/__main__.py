@@ -7,7 +7,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from train.errors import RunError
+from train import processes
+from train.errors import ProcessLostError, RunError
 from vci_jax import interrupt
 
 # Command -> (what runs it, what it does). Each is imported when it is asked for.
@@ -52,13 +53,13 @@ def main(arguments: Sequence[str]) -> int:
     interrupt.as_exception()
     try:
         return run(list(arguments[1:]))
-    except RunError as error:
+    except (RunError, ProcessLostError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return processes.leave(error.exit_code)
     except KeyboardInterrupt:
         interrupt.at_once()
         print("interrupted; the same command resumes.", file=sys.stderr)
-        return 130
+        return processes.leave(130)
 
 
 if __name__ == "__main__":

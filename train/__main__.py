@@ -19,8 +19,8 @@ from rich.console import Console
 
 import configs
 from train import config as config_lib
-from train import display, local, loop, preemption, runtime
-from train.errors import Preempted, RunError
+from train import display, local, loop, preemption, processes, runtime
+from train.errors import Preempted, ProcessLostError, RunError
 from vci_jax import interrupt
 
 _USAGE = "usage: python -m train [check] CONFIG WORKDIR [--run NAME] [--section.field value ...]"
@@ -39,14 +39,14 @@ def main(arguments: Sequence[str]) -> int:
         _train(arguments)
     except Preempted as error:
         print(error, file=sys.stderr)
-        return error.exit_code
-    except RunError as error:
+        return processes.leave(error.exit_code)
+    except (RunError, ProcessLostError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return processes.leave(error.exit_code)
     except KeyboardInterrupt:
         interrupt.at_once()
         print("interrupted; the same command resumes from the last checkpoint.", file=sys.stderr)
-        return 130
+        return processes.leave(130)
     return 0
 
 
@@ -106,7 +106,8 @@ def _required(workdir: Path | None) -> Path:
 
 def _run(config: config_lib.Config, workdir: Path) -> None:
     console = Console()
-    rows = loop.train(config, workdir, console)
+    with processes.explained():
+        rows = loop.train(config, workdir, console)
     if rows:  # Only the first of several processes has rows.
         display.print_summary(console, rows, workdir)
 

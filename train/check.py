@@ -25,6 +25,11 @@ from train.data.sources import unreadable_reason
 from train.errors import RunError
 from vci_jax import METRICS
 
+UNMEASURED = (
+    "memory",
+    "python -m train check, with these arguments, compiles a step and says what it takes",
+)
+"""What a run says of its memory: to lower a step for it would hold up the start."""
 _MAX_INITIAL_SHARE = 0.1  # Share of the initial weights in the final average; more is reported.
 _CHECKPOINT_OVERHEAD = 1.1  # Bytes of a checkpoint per byte of its arrays.
 
@@ -204,7 +209,7 @@ def facts(
     size = config.data.batch_size
     yield "batch", f"{size:,} images, {size // max(devices // config.mesh.model, 1):,} a device"
     share = state_bytes // config.mesh.model
-    yield "state", f"{_size(share)} a device (weights and optimiser), without activations"
+    yield "state", f"{_size(share)} a device (weights and optimiser)"
 
 
 def _size(count: float) -> str:

@@ -167,9 +167,19 @@ def restore(
     return None
 
 
-def open_reader(directory: Path) -> ocp.CheckpointManager:
-    """Returns a read-only manager: the run may be training in that directory."""
+def open_reader(directory: Path, *, alone: bool = False) -> ocp.CheckpointManager:
+    """Returns a read-only manager: the run may be training in that directory.
+
+    Args:
+      directory: of the checkpoints.
+      alone: whether this process reads for its own devices, without the others of the run.
+    """
     options = ocp.CheckpointManagerOptions(read_only=True)
+    if alone and jax.process_count() > 1:
+        own = jax.process_index()
+        options.multiprocessing_options = ocp.options.MultiprocessingOptions(
+            primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"alone{own}"
+        )
     return ocp.CheckpointManager(directory.absolute(), options=options)
 
 
@@ -252,7 +262,8 @@ def _try_restore(
     except Exception as error:  # Orbax raises many kinds on a damaged file.
         reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
         _log.info("checkpoint %d", step, exc_info=True)
-    if jax.process_count() > 1:
+    alone = jax.tree.leaves(shapes)[0].sharding.is_fully_addressable
+    if jax.process_count() > 1 and not alone:
         intact = multihost_utils.process_allgather(np.array(restored is not None))
         if not intact.all():
             restored, reason = None, reason or "another process cannot read it"

@@ -229,6 +229,8 @@ class MeshConfig:
     """Devices that divide one copy of the state among them; 1 gives each a copy of its own."""
     distributed: bool = False
     """Join the other processes of the run, found as jax.distributed.initialize finds them."""
+    wait: int = 50
+    """Seconds in which the processes must have found each other."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,7 +265,7 @@ FREE = ("data.data_dir", "data.workers", "data.threads", "data.allow_changes", "
 _AT_LEAST_ONE = (
     "epochs", "data.batch_size", "data.repeats", "model.width", "model.patch", "optim.accumulate",
     "eval.every_epochs", "eval.batch_size", "eval.blocks", "checkpoint.every_epochs",
-    "checkpoint.keep", "log.every_steps", "mesh.model",
+    "checkpoint.keep", "log.every_steps", "mesh.model", "mesh.wait",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "data.image_size", "data.crop_padding", "data.resize", "data.workers", "data.max_unreadable",

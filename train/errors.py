@@ -53,3 +53,13 @@ class WorkerError(RunError):
     """A process that reads images died, usually for lack of memory."""
 
     exit_code = 75
+
+
+class ProcessLostError(BaseException):
+    """Another process of the run has ended. Nothing that catches failures goes on without it."""
+
+    exit_code = 75
+
+    def __str__(self) -> str:
+        """Says what to do."""
+        return f"{super().__str__()}: see what it said. The same command goes on."

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
-from train import checkpoint, local, models, program
+from train import checkpoint, local, models, processes, program
 from train.config import Config, ConfigError, DataConfig
 from train.errors import RunError
 from train.models import public
@@ -110,7 +109,7 @@ def _refuse_disagreement(digest: str, failed: bool = False) -> None:
     if jax.process_count() == 1:
         return
     own = np.frombuffer(bytes.fromhex(digest or "00" * 32), np.uint8)
-    digests = multihost_utils.process_allgather(own)
+    digests = processes.gather(own)
     if not failed and not np.array_equal(digests, np.broadcast_to(own, digests.shape)):
         raise ConfigError(
             "--init: not every process of the run reads the same weights; put the same file, or "

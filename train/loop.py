@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from rich.console import Console
 
-from train import check, checkpoint, data, evaluate, initial, optim, profile, program
+from train import check, checkpoint, data, evaluate, initial, optim, processes, profile, program
 from train import mesh as meshes
 from train.config import Config
 from train.data import digest
@@ -22,7 +22,15 @@ from train.display import TrainDisplay, print_facts
 from train.errors import Preempted
 from train.preemption import Guard, PreemptionHandler
 from train.step import TrainState
-from train.workdir import check_images, check_init, claim, owned, record_start, work_directory
+from train.workdir import (
+    check_init,
+    claim,
+    entered,
+    owned,
+    record_start,
+    same_images,
+    work_directory,
+)
 from train.writer import MetricWriter, NullWriter, Row, open_wandb
 from vci_jax import picture
 
@@ -92,17 +100,17 @@ def train(config: Config, workdir: Path, console: Console) -> list[Row]:
       Diverged: the loss is far too high, or a number is not finite.
     """
     workdir = work_directory(workdir)
-    meshes.join(config.mesh)
+    processes.join(config.mesh)
     console.quiet = jax.process_index() > 0
     with PreemptionHandler() as preemption:
-        run = prepare(config)
+        with processes.agreed():
+            run = prepare(config)
         weights = _load_initial(run, workdir)
-        print_facts(console, _checked_facts(run, workdir, weights))
-        _claim(config, workdir)
-        images = _checked_images(run, workdir)
-        writes = jax.process_index() == 0  # The first process writes for all.
+        with processes.agreed():
+            facts = _checked_facts(run, workdir, weights)
+        print_facts(console, [*facts, check.UNMEASURED])
         with (
-            owned(workdir, "training in") if writes else contextlib.nullcontext(),
+            entered(config, workdir, run.dataset) as images,
             contextlib.closing(
                 data.training_batches(run.dataset.train, config.data, config.seed)
             ) as batches,
@@ -136,17 +144,21 @@ def inspect(config: Config, workdir: Path, console: Console) -> None:
       ConfigError: as ``train`` does before its first step.
     """
     workdir = work_directory(workdir)
-    meshes.join(config.mesh)
+    processes.join(config.mesh)
     console.quiet = jax.process_index() > 0
-    run = prepare(config)
+    with processes.agreed():
+        run = prepare(config)
     weights = _load_initial(run, workdir)
-    facts = _checked_facts(run, workdir, weights, images=max(256, run.dataset.num_classes))
+    with processes.agreed():
+        facts = _checked_facts(run, workdir, weights, images=max(256, run.dataset.num_classes))
     facts += check.step_memory(run.program, run.dataset.image_shape, config.data.batch_size)
-    if (workdir / "config.json").exists():
-        claim(config, workdir)
-        _checked_images(run, workdir)
-        with owned(workdir, "training in"):
-            pass
+    with processes.agreed():
+        if (workdir / "config.json").exists():
+            claim(config, workdir)
+            if processes.is_first():
+                with owned(workdir, "training in"):
+                    pass
+    same_images(config, workdir, run.dataset)
     print_facts(console, facts)
 
 
@@ -247,21 +259,6 @@ def draw(
 def _measured(run: TrainRun, state: TrainState) -> TrainState:
     """Returns the weights to measure, replicated on every device."""
     return run.program.gather(state.averaged if run.config.eval.averaged else state)
-
-
-def _claim(config: Config, workdir: Path) -> None:
-    if jax.process_index() == 0:
-        claim(config, workdir)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("claim")
-        claim(config, workdir)  # Every process compares its config with the stored one.
-
-
-def _checked_images(run: TrainRun, workdir: Path) -> digest.Description:
-    """Returns the description of the images, or raises ConfigError if the run began with others."""
-    images = digest.describe(run.dataset)
-    check_images(workdir, images, allowed=run.config.data.allow_changes)
-    return images
 
 
 def _open_writer(

@@ -9,7 +9,6 @@ Axes are ``Auto``: the compiler propagates shardings from the arguments and inse
 the step functions contain none.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,31 +21,6 @@ from train.config import ConfigError, MeshConfig
 _AXES = ("data", "model")
 # A smaller array costs more to gather than its memory is worth.
 _SMALL = 2**12
-
-
-def join(config: MeshConfig) -> None:
-    """Joins the other processes of the run, if there are any; before anything else of JAX.
-
-    On TPU pods, Slurm and Kubernetes JAX finds them by itself. Elsewhere JAX_COORDINATOR_ADDRESS,
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID give the address of the first process, the number of
-    processes and the index of this one.
-
-    Raises:
-      ConfigError: the other processes are not found.
-    """
-    if not config.distributed or jax.distributed.is_initialized():
-        return
-    if jax.config.values["jax_platforms"] == "cpu":
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    names = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    count, index = (int(os.environ[name]) if name in os.environ else None for name in names)
-    try:
-        jax.distributed.initialize(num_processes=count, process_id=index)
-    except (ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"--mesh.distributed is on, but the other processes were not found: {error} Set "
-            "JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID."
-        ) from error
 
 
 def make_mesh(
@@ -70,6 +44,11 @@ def make_mesh(
         axis_types=(AxisType.Auto, AxisType.Auto),
         devices=devices,
     )
+
+
+def own_mesh() -> Mesh:
+    """Returns the mesh over the devices of this process, where it computes without the others."""
+    return make_mesh(devices=jax.local_devices())
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -23,9 +23,9 @@ from typing import Any, TextIO
 
 import jax
 
-from train import local
+from train import local, processes
 from train.config import FREE, Config, ConfigError, flatten, flatten_stored
-from train.data import digest
+from train.data import Dataset, digest
 from train.errors import DamagedRunError, LockedError
 from vci_jax.errors import VCIError
 from vci_jax.written import read_json_lines, write_json
@@ -139,6 +139,62 @@ def _refuse_differences(ours: dict[str, Any], theirs: dict[str, Any], workdir: P
 
 
 _log = logging.getLogger(__name__)
+# Network file systems show a new file on other hosts after a while.
+_SEEN_SECONDS, _LOOK_EVERY_SECONDS = 10.0, 0.2
+
+
+@contextlib.contextmanager
+def entered(config: Config, workdir: Path, dataset: Dataset) -> Iterator[digest.Description]:
+    """Claims a work directory and owns it while the context lasts; of several processes, the first.
+
+    Args:
+      config: of the run.
+      workdir: of the run.
+      dataset: its images.
+
+    Yields:
+      The description of the images.
+
+    Raises:
+      ConfigError: it belongs to a run with other settings or images, or is not one directory for
+        all of the processes.
+      LockedError: another run is at work there.
+    """
+    with contextlib.ExitStack() as stack:
+        with processes.agreed():
+            if processes.is_first():
+                claim(config, workdir)
+                stack.enter_context(owned(workdir, "training in"))
+        check_shared(workdir)
+        with processes.agreed():
+            claim(config, workdir)  # Now it is there, and must be the same.
+        yield same_images(config, workdir, dataset)
+
+
+def check_shared(directory: Path) -> None:
+    """Finds out whether all processes see the directory that the first of them owns.
+
+    Raises:
+      ConfigError: one of them sees another, in every process.
+    """
+    if jax.process_count() == 1:
+        return
+    owner, deadline = processes.texts(_owner(directory))[0], time.monotonic() + _SEEN_SECONDS
+    while (seen := _owner(directory)) != owner and time.monotonic() < deadline:
+        time.sleep(_LOOK_EVERY_SECONDS)
+    with processes.agreed():
+        if seen != owner:
+            raise ConfigError(
+                f"{directory.absolute()} on {socket.gethostname()} is not the directory of the "
+                f"first process ({owner}): give a directory that all hosts see."
+            )
+
+
+def _owner(directory: Path) -> str:
+    try:
+        return (directory / "lock").read_text().strip()
+    except OSError:
+        return ""
 
 
 @contextlib.contextmanager
@@ -165,6 +221,7 @@ def owned(directory: Path, doing: str) -> Iterator[None]:
         file.truncate()
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
+        os.fsync(file.fileno())  # For the processes of other hosts.
         yield
 
 
@@ -227,6 +284,19 @@ def check_init(workdir: Path, init: dict[str, Any]) -> None:
             f"the weights of --init are not those that the run in {workdir} began with "
             f"({recorded[-1]}): put them back, or choose another directory."
         )
+
+
+def same_images(config: Config, workdir: Path, dataset: Dataset) -> digest.Description:
+    """Returns the description of the images: in all processes one, and that of the last start.
+
+    Raises:
+      ConfigError: they are others.
+    """
+    with processes.agreed():
+        images = digest.describe(dataset)
+        check_images(workdir, images, allowed=config.data.allow_changes)
+    processes.same(images)
+    return images
 
 
 def image_shape(workdir: Path) -> tuple[int, ...] | None:

@@ -83,7 +83,7 @@ def load(word: str, path: Path, options: TransferConfig) -> Encoder:
 
 def _functions(model: Any, variables: Any, data: Any, classes: int) -> tuple[Any, Any, Any]:
     """Returns the functions of features and of outputs, and their mesh."""
-    mesh = meshes.make_mesh()
+    mesh = meshes.own_mesh()
     replicated, parts = meshes.replicated(mesh), meshes.split(mesh)
     mean, std = np.float32(data.mean), np.float32(data.std)
 

@@ -138,7 +138,7 @@ def host_encoder(
         features=lambda images: outputs(images).features,
         outputs=outputs,
         num_classes=0 if tried.logits is None else tried.logits.shape[1],
-        mesh=meshes.make_mesh(),
+        mesh=meshes.own_mesh(),
         data=data,
         identity=identity,
         interpolation=interpolation,

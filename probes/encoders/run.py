@@ -31,14 +31,12 @@ def load(workdir: Path, options: TransferConfig) -> Encoder:
     Raises:
       ConfigError: there is no such checkpoint, it is damaged, or the size of its input is unknown.
     """
-    if jax.process_count() > 1:
-        raise ConfigError("the probes run in one process, on all of its devices.")
     config = read_config(workdir)
     data = _transform(workdir, config.data, options)
-    mesh = meshes.make_mesh()
+    mesh = meshes.own_mesh()
     if not (workdir / "checkpoints").is_dir():
         raise ConfigError(f"{workdir} has no checkpoints; train it first.")
-    with checkpoint.open_reader(workdir / "checkpoints") as reader:
+    with checkpoint.open_reader(workdir / "checkpoints", alone=True) as reader:
         step = _chosen_step(reader, workdir, config, options)
         shape = (data.image_size, data.image_size, len(data.mean))
         spec, state = program.restore(config, reader, step, mesh, shape)

@@ -75,7 +75,7 @@ def _stored(rest: str, options: TransferConfig) -> Encoder:
         features=refuse,
         outputs=refuse,
         num_classes=0,
-        mesh=meshes.make_mesh(),
+        mesh=meshes.own_mesh(),
         data=transform(options, side=32, resize=32),
         identity={"features": str(path.resolve()), "files": stamps},
         experiment="features",

@@ -20,10 +20,10 @@ from rich.console import Console
 
 from probes.page import ranking as page
 from probes.ranking import runner
-from probes.transfer import escape
+from probes.transfer import escape, sharing
 from probes.transfer.display import Display
-from train import local, runtime
-from train.config import ConfigError
+from train import local, processes, runtime
+from train.config import ConfigError, MeshConfig
 from train.data import decode
 from vci_jax.written import replace_text, write_json
 
@@ -36,6 +36,7 @@ class _Rank:
     """Models, by word: RUN, resnet50=PATH, deit_s=PATH, timm:NAME=PATH, torchvision:NAME=PATH,
     python:MODULE:FUNCTION, features:PATH."""
     config: tyro.conf.OmitArgPrefixes[runner.RankConfig]
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -50,9 +51,14 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(f"--confidence is {config.confidence}; it lies between 0 and 1.")
     runtime.quiet()
     runtime.cache_programs()
-    console = Console()
+    sharing.join(parsed.mesh, "rank", parsed.models, config)
+    task, options = runner.task_of(config)
+    console = Console(quiet=not processes.is_first())
     with Display(console) as display:
-        outcome = runner.run(parsed.models, config, display)
+        failures = sharing.compute(parsed.models, [task], options, display, logits=True)
+        if not processes.is_first():  # It ranks for all.
+            return 1 if failures else 0
+        outcome = runner.run(parsed.models, config, display, failures)
     out = local.path(config.out, "--out")
     out.mkdir(parents=True, exist_ok=True)
     content = outcome.ranking.to_dict()

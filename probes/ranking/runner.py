@@ -88,11 +88,11 @@ class _Rows(NamedTuple):
     test_labels: np.ndarray | None
 
 
-def run(models: Sequence[str], config: RankConfig, display: Display) -> Outcome:
-    """Returns the ranking of some models.
+def task_of(config: RankConfig) -> tuple[Task, TransferConfig]:
+    """Returns the task on whose images models are ranked, and the settings of its features.
 
     Raises:
-      ConfigError: no such data or score, no model could be ranked, or a name occurs twice.
+      ConfigError: no such data or score.
     """
     options = _options(config)
     task = choose("small", [config.data], {}, transfer.data_directory(options))[0]
@@ -103,11 +103,32 @@ def run(models: Sequence[str], config: RankConfig, display: Display) -> Outcome:
             task = dataclasses.replace(task, score=score)
         case unknown:
             raise ConfigError(f"--score is {unknown!r}; it is top1 or mean_per_class.")
+    return task, options
+
+
+def run(
+    models: Sequence[str],
+    config: RankConfig,
+    display: Display,
+    before: transfer.Failures | None = None,
+) -> Outcome:
+    """Returns the ranking of some models.
+
+    Args:
+      models: words of ``encoders.load``.
+      config: which images, and how.
+      display: where progress appears.
+      before: models that have failed already, and are not tried.
+
+    Raises:
+      ConfigError: no such data or score, no model could be ranked, or a name occurs twice.
+    """
+    task, options = task_of(config)
     by_model: dict[str, _Rows] = {}
-    failures: list[tuple[str, str]] = []
+    failures = [(model, why) for (model, _), why in (before or {}).items()]
     images: list[Split] = []
     classes: Sequence[str] = ()
-    for word in models:
+    for word in [word for word in models if word not in dict(failures)]:
         try:
             name, rows, splits, classes = _features(word, task, options, display)
             _same_rows(name, rows, by_model)
@@ -199,16 +220,20 @@ def _rank(models: dict[str, _Rows], task: Task, config: RankConfig, display: Dis
         display.begin(name)
         display.images("probes", done, of)
 
-    return rank(
-        {name: rows.features for name, rows in models.items()},
-        some.labels,
-        test=test,
-        logits={name: r.logits for name, r in models.items() if r.logits is not None},
-        per_class=task.score == "mean_per_class",
-        neighbours=config.neighbours,
-        confidence=config.confidence,
-        curve=_CURVE if config.curve else (),
-        seed=config.seed,
-        progress=progress,
-        resume=Path(config.out) / "scores",
-    )
+    try:
+        return rank(
+            {name: rows.features for name, rows in models.items()},
+            some.labels,
+            test=test,
+            logits={name: r.logits for name, r in models.items() if r.logits is not None},
+            per_class=task.score == "mean_per_class",
+            neighbours=config.neighbours,
+            confidence=config.confidence,
+            curve=_CURVE if config.curve else (),
+            seed=config.seed,
+            progress=progress,
+            resume=Path(config.out) / "scores",
+        )
+    except ValueError as error:
+        remedy = " Probes on a tenth of the images are left out by --no-curve." * config.curve
+        raise ConfigError(f"{error}{remedy}") from error

@@ -5,17 +5,18 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 
 from probes.encoders.config import TransferConfig
 from probes.encoders.words import list_kinds
-from probes.transfer import runner
+from probes.transfer import runner, sharing
+from probes.transfer.display import Display
 from probes.transfer.features import read_saved
-from train import runtime
-from train.config import ConfigError
+from train import processes, runtime
+from train.config import ConfigError, MeshConfig
 from vci_jax.probe.saved import renumber
 
 INCOMPLETE = 1
@@ -29,6 +30,7 @@ class _Models:
     options: tyro.conf.OmitArgPrefixes[TransferConfig] = dataclasses.field(
         default_factory=TransferConfig
     )
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,16 +53,19 @@ class _Saved:
 def transfer(arguments: Sequence[str]) -> int:
     """Scores tasks on models; returns 1 if a score is missing."""
     parsed = tyro.cli(_Models, args=list(arguments), prog="python -m probes transfer")
-    _prepare(parsed.models)
-    failures = runner.transfer(parsed.models, parsed.options, Console())
+    failures = _compute(parsed, "transfer", wanted=runner.is_unscored(parsed.options))
+    if processes.is_first():
+        failures = runner.transfer(parsed.models, parsed.options, Console(), failures)
     return _conclude(failures)
 
 
 def features(arguments: Sequence[str]) -> int:
     """Computes the features of tasks by models and prints where they are; returns 1 on failures."""
     parsed = tyro.cli(_Models, args=list(arguments), prog="python -m probes features")
-    _prepare(parsed.models)
-    return _conclude(runner.extract(parsed.models, parsed.options, Console()))
+    failures = _compute(parsed, "features")
+    if processes.is_first():
+        failures = runner.extract(parsed.models, parsed.options, Console(), failures)
+    return _conclude(failures)
 
 
 def probe(arguments: Sequence[str]) -> int:
@@ -84,14 +89,19 @@ def probe(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _prepare(models: Sequence[str]) -> None:
-    if not models:
+def _compute(parsed: _Models, command: str, **options: Any) -> runner.Failures:
+    """Computes the features by all processes of the command, if there are several."""
+    if not parsed.models:
         raise ConfigError(f"no model given. {list_kinds()}")
     runtime.quiet()
     runtime.cache_programs()
+    sharing.join(parsed.mesh, command, parsed.models, parsed.options)
+    tasks = runner.tasks_of(parsed.models, parsed.options)
+    with Display(Console(quiet=not processes.is_first())) as display:
+        return sharing.compute(parsed.models, tasks, parsed.options, display, **options)
 
 
-def _conclude(failures: dict[tuple[str, str], str]) -> int:
+def _conclude(failures: runner.Failures) -> int:
     """Prints what is missing and how to get it, each reason once; returns the exit code."""
     if not failures:
         return 0

@@ -41,6 +41,7 @@ from vci_jax.written import write_json
 # Version of the files; other versions are never reused.
 _FORMAT = 2
 _ABSENT = -1
+_ALL = data.Share(0, 1)  # All rows of a batch: processes share ranges of rows, not batches.
 # Splits of features that other programs saved, and the endings of their files.
 _SPLITS = (("train", "train"), ("test", "test"), ("validation", "validation"))
 _FORMS = (".npz", ".safetensors", "_features.npy", ".pt", ".h5", ".parquet", ".csv", "")
@@ -88,7 +89,7 @@ def extract(
         ``[B D]``, or to these and logits ``[B K]``; B is always the same, padding included.
       split: the images.
       config: their transform.
-      mesh: the devices.
+      mesh: the devices, all of this process.
       batch_size: images per call; raised to a multiple of the devices.
     """
     size = meshes.round_up(batch_size, mesh)
@@ -98,7 +99,7 @@ def extract(
         part = dataclasses.replace(split, records=_subset(split.records, rows))
         batches, labels = [], []
         running: _Results | None = None
-        for batch in data.evaluation_batches(part, config, size, size):
+        for batch in data.evaluation_batches(part, config, size, size, _ALL):
             labels.append(np.where(batch["mask"] > 0, batch["label"], _ABSENT))
             images = meshes.put_batch({"image": batch["image"]}, mesh)["image"]
             # The devices compute this batch while the host fetches the results of the one before.

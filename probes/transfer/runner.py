@@ -14,7 +14,7 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +37,26 @@ from vci_jax.written import write_json
 _FORMAT = 1
 # Errors that end one task and not the sweep; JAX raises RuntimeError.
 FAILURES = (RunError, ValueError, OSError, RuntimeError, MemoryError)
+ALL_TASKS = "all tasks"
+Failures = dict[tuple[str, str], str]
+"""Reasons for what is missing, by model and task; the task ``ALL_TASKS`` stands for each."""
 # The settings on which a score depends, given the features.
 _OF_SCORES = ("seed", "neighbours", "precision", "max_steps")
 
 
 def transfer(
-    models: Sequence[str], options: TransferConfig, console: Console
-) -> dict[tuple[str, str], str]:
+    models: Sequence[str],
+    options: TransferConfig,
+    console: Console,
+    before: Failures | None = None,
+) -> Failures:
     """Scores the tasks that have no score yet on each model, and prints all scores as a table.
 
     Args:
       models: words of ``encoders.load``.
       options: which tasks, and how.
       console: where progress appears.
+      before: what has failed already, and is not tried.
 
     Returns:
       Reasons for missing scores, by model and task; empty if every task of every model has one.
@@ -58,15 +65,15 @@ def transfer(
       ConfigError: the settings name an unknown task.
     """
     tasks = tasks_of(models, options)
-    failures: dict[tuple[str, str], str] = {}
+    failures: Failures = dict(before or {})
     results: list[summary.ModelScores] = []
     with Display(console) as display:
-        for model in models:
+        for model in _left(models, failures):
             try:
                 encoder = _loaded(model, options, display)
                 results.append(_probe_model(model, encoder, tasks, options, display, failures))
             except FAILURES as error:
-                failures[model, "all tasks"] = explain(error)
+                failures[model, ALL_TASKS] = explain(error)
                 display.say(f"{model}: {explain(error)}")
     names = [task.name for task in tasks]
     if results:
@@ -78,19 +85,24 @@ def transfer(
 
 
 def extract(
-    models: Sequence[str], options: TransferConfig, console: Console
-) -> dict[tuple[str, str], str]:
+    models: Sequence[str],
+    options: TransferConfig,
+    console: Console,
+    before: Failures | None = None,
+) -> Failures:
     """Computes the features of a sweep, prints where they are, and returns the failures."""
     tasks = tasks_of(models, options)
-    failures: dict[tuple[str, str], str] = {}
+    failures: Failures = dict(before or {})
     with Display(console) as display:
-        for model in models:
+        for model in _left(models, failures):
             try:
                 encoder = _loaded(model, options, display)
             except FAILURES as error:
-                failures[model, "all tasks"] = explain(error)
+                failures[model, ALL_TASKS] = explain(error)
                 continue
             for task in tasks:
+                if (model, task.name) in failures:
+                    continue
                 display.begin(f"{encoder.name} {task.name}")
                 try:
                     planned = task_features.plan(encoder, task)
@@ -113,6 +125,22 @@ def tasks_of(models: Sequence[str], options: TransferConfig) -> list[Task]:
     return choose(options.suite, names, options.sources, data_directory(options))
 
 
+def is_unscored(
+    options: TransferConfig,
+) -> Callable[[Encoder, task_features.TaskPlan, Task], bool]:
+    """Returns whether a task has no score yet under these settings, as a function of the task."""
+
+    def unscored(encoder: Encoder, planned: task_features.TaskPlan, task: Task) -> bool:
+        log = score_log.ScoreLog(encoder.directory / "transfer.jsonl")
+        return not log.has(task.name, _key(planned, task, options))
+
+    return unscored
+
+
+def _left(models: Sequence[str], failures: Failures) -> list[str]:
+    return [model for model in models if (model, ALL_TASKS) not in failures]
+
+
 def _loaded(model: str, options: TransferConfig, display: Display) -> Encoder:
     encoder = load(model, options)
     for note in encoder.notes:
@@ -129,13 +157,15 @@ def _probe_model(
     tasks: Sequence[Task],
     options: TransferConfig,
     display: Display,
-    failures: dict[tuple[str, str], str],
+    failures: Failures,
 ) -> summary.ModelScores:
     """Returns the scores of one model, and adds tasks without one to ``failures``."""
     root = encoder.directory
     log = score_log.ScoreLog(root / "transfer.jsonl")
     done = {}
     for task in tasks:
+        if (model, task.name) in failures:
+            continue
         display.begin(f"{encoder.name} {task.name}")
         try:
             planned = task_features.plan(encoder, task)

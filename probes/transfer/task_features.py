@@ -113,23 +113,19 @@ def plan(encoder: Encoder, task: Task, *, logits: bool | None = None) -> TaskPla
       ConfigError: the images are missing, or do not fit the task; the message has the remedy.
     """
     if encoder.stored is not None:
-        return TaskPlan({}, {"all": encoder.identity}, (), encoder.data)
+        parts, classes = _images(encoder, task) if task.source else ({}, ())
+        splits = {name: split for name, (split, _) in parts.items()}
+        return TaskPlan(splits, {"all": encoder.identity}, classes, encoder.data)
     if logits is None:
         logits = encoder.step is None
     logits = logits and encoder.num_classes > 0
-    config = dataclasses.replace(
-        encoder.data, source=task.source, train_split=task.train, test_split=task.test
-    )
+    config = _config(encoder, task)
     grey = len(config.mean) == 1
     peak = DIGITS_PEAK if grey and task.source == "digits" else 255
     factor = encoder.peak / peak
-    dataset, digests = _load(config)
-    parts = {"train": (dataset.train, digests[0]), "test": (dataset.test, digests[1])}
-    if task.validation:
-        other, others = _load(dataclasses.replace(config, test_split=task.validation))
-        parts["validation"] = (other.test, others[1])
+    parts, classes = _images(encoder, task)
     specs = {"train": task.train, "test": task.test, "validation": task.validation}
-    relabeller(task, dataset.classes)  # To raise its errors before features are computed.
+    relabeller(task, classes)  # To raise its errors before features are computed.
     resize = functools.partial(bicubic, side=config.image_size, short=config.resize)
     splits, depends_on = {}, {}
     for name, (split, digest) in parts.items():
@@ -145,7 +141,26 @@ def plan(encoder: Encoder, task: Task, *, logits: bool | None = None) -> TaskPla
             depends_on[name]["logits"] = encoder.num_classes
     if encoder.interpolation == "bicubic":  # The records have the size of the input already.
         config = dataclasses.replace(config, resize=config.image_size)
-    return TaskPlan(splits, depends_on, dataset.classes, config, logits)
+    return TaskPlan(splits, depends_on, classes, config, logits)
+
+
+def _config(encoder: Encoder, task: Task) -> DataConfig:
+    return dataclasses.replace(
+        encoder.data, source=task.source, train_split=task.train, test_split=task.test
+    )
+
+
+def _images(
+    encoder: Encoder, task: Task
+) -> tuple[dict[str, tuple[data.Split, str]], Sequence[str]]:
+    """Returns the splits of a task with their digests, and the classes of the source."""
+    config = _config(encoder, task)
+    dataset, (train, test) = _load(config)
+    parts = {"train": (dataset.train, train), "test": (dataset.test, test)}
+    if task.validation:
+        other, (_, digest) = _load(dataclasses.replace(config, test_split=task.validation))
+        parts["validation"] = (other.test, digest)
+    return parts, dataset.classes
 
 
 @functools.cache
@@ -254,17 +269,11 @@ def _matched(
     Rows of one file are all images: those of train before those of test, or, as torchvision's
     ``ImageFolder`` lists a folder, by class and then by name.
     """
-    config = dataclasses.replace(
-        encoder.data, source=task.source, train_split=task.train, test_split=task.test
-    )
-    dataset, _ = _load(config)
-    images = {"train": dataset.train.records, "test": dataset.test.records}
-    if task.validation:
-        other, _ = _load(dataclasses.replace(config, test_split=task.validation))
-        images["validation"] = other.test.records
+    parts, classes = _images(encoder, task)
+    images = {name: split.records for name, (split, _) in parts.items()}
     if "all" in splits:
         splits = _divided(splits["all"], images)
-    relabel = relabeller(task, dataset.classes)
+    relabel = relabeller(task, classes)
     relabelled, dropped = {}, {}
     for name, records in images.items():
         samples = splits.get(name, Samples(np.zeros((0, 0)), np.zeros(0, int)))
@@ -278,7 +287,7 @@ def _matched(
             )
         rows, numbers, dropped[name] = relabel(samples.labels)
         relabelled[name] = Samples(samples.features[rows], numbers)
-    return relabelled, len(task.classes) or len(dataset.classes), dropped
+    return relabelled, len(task.classes) or len(classes), dropped
 
 
 def _divided(whole: Samples, images: dict[str, Records]) -> dict[str, Samples]:

@@ -575,6 +575,7 @@ EXEMPT_MODULES = {
     "probes.transfer.score_log": "writes files; tests/probes/test_transfer.py has its cases",
     "vci_jax._compile": "compiles functions that have laws: tests/vci_jax/test_report.py",
     "studies.cifar10": "scores and writes up the study; tests/studies/test_study.py",
+    "probes.transfer.sharing": "needs several processes; tests/probes/test_sharing.py has two",
     "probes.transfer.commands": "parses command lines and calls one function",
     "probes.__main__": "parses command lines and calls one function",
 }  # fmt: skip

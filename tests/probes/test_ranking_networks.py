@@ -95,3 +95,13 @@ def test_an_unknown_score_is_refused_before_a_model_is_read():
     config = runner.RankConfig(data="digits", score="best")
     with pytest.raises(ConfigError, match="'best'; it is top1 or mean_per_class"):
         runner.run(["no_such_model"], config, Display(Console()))
+
+
+def test_too_few_images_for_a_curve_have_a_remedy(tmp_path):
+    """A tenth of 20 images of two classes cannot be divided."""
+    rows = runner._Rows(np.eye(20)[:, :3], np.repeat([0, 1], 10), None, None, None)
+    display = Display(Console(file=io.StringIO()))
+    config = runner.RankConfig(data="digits", out=str(tmp_path))
+    task, _ = runner.task_of(config)
+    with pytest.raises(ConfigError, match=r"training samples is .* left out by --no-curve"):
+        runner._rank({"small": rows}, task, config, display)

@@ -50,6 +50,15 @@ def test_a_check_shows_the_run_and_writes_nothing(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_says_where_its_memory_is_shown(tmp_path):
+    """In its first lines; the directory of this one is in use."""
+    console = tiny_run.console()
+    with owned(tmp_path, "training in"), pytest.raises(LockedError):
+        loop.train(tiny_run.tiny_config(), tmp_path, console)
+    shown = " ".join(console.file.getvalue().split())
+    assert "a device (weights and optimiser) memory python -m train check, with these" in shown
+
+
 def test_the_memory_of_a_step_counts_activations(monkeypatch):
     """It grows with the batch, and an accelerator that has less is refused."""
     run = loop.prepare(tiny_run.tiny_config())

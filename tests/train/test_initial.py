@@ -24,6 +24,7 @@ from train import initial, loop
 from train import mesh as meshes
 from train.config import ConfigError, DataConfig, MeshConfig, ModelConfig, OptimConfig
 from train.models import public
+from train.workdir import claim
 
 ROOT = pathlib.Path(__file__).parents[2]
 SOURCE, STEPS = "synthetic:288x32x5", 2
@@ -281,7 +282,7 @@ def folder(tmp_path_factory):
     (folder / "empty").mkdir()
     config = make("", "_vit_nano", epochs=2)
     loop.train(config, folder / "vit_run", tiny_run.console())
-    loop._claim(config, folder / "untrained")
+    claim(config, folder / "untrained")
     patch.undo()
     return folder
 

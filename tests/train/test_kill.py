@@ -19,7 +19,7 @@ from processes import free_port
 
 from train import checkpoint, loop
 from train.config import CheckpointConfig, EvalConfig
-from train.errors import Preempted
+from train.errors import Preempted, ProcessLostError
 from train.mesh import MeshConfig
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -195,8 +195,12 @@ def end(processes):
 
 
 @pytest.mark.slow
-def test_one_of_two_processes_is_killed(tmp_path):
-    """The other cannot go on alone; both started again end as two that nobody killed."""
+@pytest.mark.parametrize("killed", [0, 1])
+def test_one_of_two_processes_is_killed(killed, tmp_path):
+    """The other cannot go on alone, ends within a minute, and says why.
+
+    Both started again end as two that nobody killed.
+    """
     expected, workdir, log = tmp_path / "whole", tmp_path / "run", tmp_path / "log"
     processes = together(expected, tmp_path / "log_whole")
     for index, process in enumerate(processes):
@@ -206,16 +210,39 @@ def test_one_of_two_processes_is_killed(tmp_path):
     try:
         while lines_of(workdir) < 12 and not any(p.poll() is not None for p in processes):
             time.sleep(0.02)
-        processes[0].kill()
-        processes[0].wait()
-        time.sleep(1)
+        processes[killed].kill()
+        code = processes[1 - killed].wait(60)
     finally:
         end(processes)
+    said = pathlib.Path(f"{log}{1 - killed}").read_text()
+    assert code == ProcessLostError.exit_code, said[-3000:]
+    assert "error: another process of the run has ended: see what it said." in said
     assert 12 <= lines_of(workdir) < 2 * 16
     for index, process in enumerate(together(workdir, log)):
         finish(process, f"{log}{index}")
     assert "Resuming from step" in pathlib.Path(f"{log}0").read_text()
     assert tiny_run.rows(workdir) == tiny_run.rows(expected)
+
+
+@pytest.mark.slow
+def test_two_processes_with_two_directories_end(tmp_path):
+    """Both say so before the first step; the second directory stays as it was."""
+    address = f"127.0.0.1:{free_port()}"
+    variables = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    processes = [
+        start(tmp_path / f"run{i}", tmp_path / f"log{i}", JAX_PROCESS_ID=str(i), **variables)
+        for i in range(2)
+    ]
+    try:
+        codes = [process.wait(60) for process in processes]
+    finally:
+        end(processes)
+    said = [(tmp_path / f"log{index}").read_text() for index in range(2)]
+    assert codes == [2, 2], said
+    assert all("is not the directory of the first process" in text for text in said)
+    assert "Traceback" not in "".join(said)
+    assert not (tmp_path / "run1").exists()
+    assert not (tmp_path / "run0" / "checkpoints").exists()
 
 
 @pytest.mark.slow

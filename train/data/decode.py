@@ -20,7 +20,8 @@ OpenCV 5.0, reduced decoding, INTER_AREA           2.04 0.84
 Pillow 13.0, decoding of the whole image, no more  1.81
 ================================================== ==== ====
 
-With bicubic filters, as for DeiT, this file differs by 0.08. The operations of the policies need Pillow's images in any case. OpenCV differs by its filter.
+With bicubic filters, as for DeiT, this file differs by 0.08. The operations of the policies need
+Pillow's images in any case. OpenCV differs by its filter.
 """
 
 import io

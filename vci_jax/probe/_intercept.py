@@ -20,6 +20,8 @@ most s sqrt(t) more, so that
 
     P(W, b) - min P <= t + (||grad_W P|| + s sqrt(t))^2 / (2 l2)                     (``excess``).
 
+Without an intercept the q_i need no mean, q = p is exact, and t is zero.
+
 Reference: H.-F. Yu, F.-L. Huang and C.-J. Lin, Dual coordinate descent methods for logistic
 regression and maximum entropy models, Machine Learning 85, 2011; for the dual, less the intercept.
 """
@@ -69,6 +71,7 @@ def solve(
       hessian: the Hessian nearby, ``[K K]``; it makes the first step free, which is often the last.
       enough: remaining decrease at which to stop.
     """
+    free = 1 - problem.penalised[-1]  # Zero without an intercept, which then stays where it is.
 
     def at(move: jax.Array) -> Any:
         """Returns loss, Newton step, remaining decrease, Hessian and residual after a move."""
@@ -77,7 +80,7 @@ def solve(
             del design
             losses, residual = cross_entropy(logits + move[:, None], targets)
             p = probabilities(residual, targets)
-            gradient = dot(residual, weights)
+            gradient = free * dot(residual, weights)
             return residual, jnp.sum(weights * losses), gradient, outer(weights * p, p)
 
         residual, *parts = each(part, problem, logits)

@@ -133,6 +133,7 @@ def prepare(
     *,
     tolerance: float,
     max_steps: int,
+    intercept: bool,
 ) -> PreparedData | ProbeFit:
     """Returns a checked data set, ready for the solver; or the fit, if there is one class alone.
 
@@ -142,16 +143,20 @@ def prepare(
     present = np.flatnonzero(np.bincount(labels, weights, num_classes) > 0)
     if len(present) == 1:
         return _single_class(features.shape[1], num_classes, present[0], len(penalties))
-    rotation = _rotation.fit(features, weights)
+    rotation = _rotation.fit(features, weights, centred=intercept)
     _warn_of_lost_directions(rotation, penalties)
     visited, wanted = _with_intermediate(_inputs.in_range(penalties, rotation.scale, dtype))
     # Samples of classes without weight are given any class: their weight is zero.
     rows = np.minimum(np.searchsorted(present, labels), len(present) - 1)
     with jax.enable_x64(dtype == np.float64):
         data = _problem(
-            features, rows, weights, len(present), rotation, dtype, mesh, tolerance, max_steps
+            *(features, rows, weights, len(present), rotation, dtype, mesh, tolerance, max_steps),
+            intercept,
         )
-        state = _begin(np.bincount(rows, weights), data, visited[0])
+        frequencies = np.bincount(rows, weights)
+        if not intercept:  # Where all logits are zero, classes are equally likely.
+            frequencies = np.full(len(present), 1 / len(present))
+        state = _begin(frequencies, data, visited[0])
     samples = features, labels, weights
     return PreparedData(data, state, visited, wanted, rotation, present, num_classes, samples)
 
@@ -226,13 +231,14 @@ def _problem(
     mesh: Any,
     tolerance: float,
     max_steps: int,
+    intercept: bool,
 ) -> problem.Problem:
     directions, granule = len(rotation.squares), -(-features.shape[1] // _GRANULES)
     columns = -(-directions // granule) * granule
     layout = problem.shape(len(rows), num_classes, mesh.size if mesh else 1)
     chunks, parts, size = layout
     design = np.zeros((chunks, parts, columns + 1, size), dtype)
-    design[:, :, -1] = 1
+    design[:, :, -1] = intercept
     padded = np.zeros(layout, dtype)
     padded.ravel()[: len(weights)] = weights
     largest = np.zeros(directions)
@@ -250,7 +256,7 @@ def _problem(
         weights=jax.device_put(padded, divided),
         targets=jax.device_put(places == np.arange(num_classes)[:, None], divided),
         squares=jax.device_put(np.concatenate([rotation.squares, ends, [1]]).astype(dtype), whole),
-        penalised=jax.device_put(np.append(np.ones(columns), 0).astype(dtype), whole),
+        penalised=jax.device_put(np.append(np.ones(columns), not intercept).astype(dtype), whole),
         tolerance=jax.device_put(np.asarray(tolerance, dtype), whole),
         max_steps=jax.device_put(np.int32(max_steps), whole),
         uneven=jax.device_put(np.zeros((), dtype), whole) if uneven else None,

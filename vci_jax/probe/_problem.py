@@ -26,11 +26,12 @@ class Problem(NamedTuple):
     """Data and settings that all penalties share.
 
     Attributes:
-      design: ``[C S Q n]``; the columns are uncorrelated, and the last is one, the intercept's.
+      design: ``[C S Q n]``; the columns are uncorrelated, and the last is one, the intercept's; or
+        zero, without an intercept.
       weights: weights of the samples, ``[C S n]``; their sum is one, and zero is padding.
       targets: true in the row of the sample's class, ``[C S K n]``.
       squares: weighted mean squares of the columns, ``[Q]``.
-      penalised: one, and zero for the intercept, ``[Q]``.
+      penalised: one, and zero for an intercept, ``[Q]``.
       tolerance: relative excess of the objective at which a penalty is solved.
       max_steps: maximum number of steps of L-BFGS at a penalty.
       uneven: not None if L-BFGS cannot predict the remaining decrease, since samples, classes or

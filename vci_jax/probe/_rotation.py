@@ -3,7 +3,8 @@
 The penalty ||W||^2 does not change under rotations, so logistic regression may be solved in any
 orthonormal basis. In this one the columns are uncorrelated, which makes a diagonal preconditioner a
 good one; directions in which the features do not vary are left out, and where N < D only N - 1 of
-them are left. Centring moves the mean to the intercept, which is free.
+them are left. Centring moves the mean to the intercept, which is free; without an intercept the
+features stay where they are, and the variances below are second moments about zero.
 
 Columns in different units make a covariance whose small eigenvalues drown in the rounding of its
 large ones. They are found one scale after another (``_by_scales``): the directions that the
@@ -64,20 +65,20 @@ class Rotation(NamedTuple):
         return kernel, bias - np.einsum("d,pdk->pk", self.mean, kernel)
 
 
-def fit(features: np.ndarray, weights: np.ndarray) -> Rotation:
+def fit(features: np.ndarray, weights: np.ndarray, centred: bool = True) -> Rotation:
     """Returns the rotation to the principal axes of features ``[N D]``, whose weights sum to one.
 
-    Memory-mapped features are read a chunk at a time.
+    Memory-mapped features are read a chunk at a time. Unless ``centred``, the mean counts as zero.
 
     Raises:
       VCIError: squares of the features leave the range of float64.
     """
-    mean, unit, varying = _centre(features, weights)
+    mean, unit, varying = _centre(features, weights, centred)
     count, dim = int(np.count_nonzero(weights)), int(varying.sum())
     if not dim:
         return Rotation(mean, np.zeros((len(mean), 0)), 1.0, np.zeros(0), 0, 0.0)
     table = _Centred(features, weights, mean, unit, varying)
-    rank = min(count - 1, dim)
+    rank = min(count - centred, dim)
     variances, axes = table.axes_by_samples() if len(features) < dim else table.axes(None)
     lost = 0.0 if rank == dim else dim * _ROUNDING**2 * np.sum(variances)
     if variances[rank - 1] > _RESOLVED * variances[0]:
@@ -92,13 +93,15 @@ def fit(features: np.ndarray, weights: np.ndarray) -> Rotation:
     return Rotation(mean, whole, scale * unit, variances / scale**2, dropped, lost / scale**2)
 
 
-def _centre(features: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
+def _centre(
+    features: np.ndarray, weights: np.ndarray, centred: bool
+) -> tuple[np.ndarray, float, np.ndarray]:
     """Returns the mean, a power of two near the largest deviation from it, and what varies.
 
     Relative to one of the samples, so that a constant column has exactly its value for a mean.
     """
     counted = weights > 0
-    pivot = features[np.argmax(counted)].astype(np.float64)
+    pivot = features[np.argmax(counted)].astype(np.float64) * centred
     mean, reach = np.zeros(len(pivot)), np.zeros(len(pivot))
     for rows in _chunks(len(features)):
         moved = (features[rows] - pivot)[counted[rows]]
@@ -111,7 +114,7 @@ def _centre(features: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, floa
             "the squares of the features leave the range of float64: "
             f"{what} them by a constant (they vary by {peak:.3g})."
         )
-    return pivot + mean, 2.0 ** np.frexp(peak)[1], reach > 0
+    return (pivot + mean) * centred, 2.0 ** np.frexp(peak)[1], reach > 0
 
 
 class _Centred(NamedTuple):

@@ -17,13 +17,14 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
     """Multinomial logistic regression, solved to a stated relative excess of its objective.
 
     The same model as ``sklearn.linear_model.LogisticRegression`` with the multinomial loss, also
-    for two classes: sum of w_i CE_i + ||W||^2 / (2 C), with a free bias.
+    for two classes: sum of w_i CE_i + ||W||^2 / (2 C), with a free bias or none.
 
     Args:
       C: inverse strength of the penalty.
       tol: relative excess of the objective; None is 5e-7 in float32 and 3e-10 in float64.
       max_iter: of L-BFGS.
       dtype: of the iterations, "float32" or "float64".
+      fit_intercept: whether there is a bias.
 
     Attributes:
       classes_: the labels seen, sorted.
@@ -38,11 +39,13 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
         tol: float | None = None,
         max_iter: int = 2000,
         dtype: str = "float64",
+        fit_intercept: bool = True,
     ) -> None:
         self.C = C
         self.tol = tol
         self.max_iter = max_iter
         self.dtype = dtype
+        self.fit_intercept = fit_intercept
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fits to samples ``[N D]`` with labels of any kind, ``[N]``.
@@ -69,6 +72,7 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
             tolerance=self.tol,
             max_steps=self.max_iter,
             dtype=self.dtype,
+            intercept=self.fit_intercept,
         )
         _, fit = path.join(optima)
         path.warn(fit, penalties, ConvergenceWarning)

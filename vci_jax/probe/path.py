@@ -67,6 +67,7 @@ def fit_path(
     dtype: Any = np.float32,
     mesh: Any = None,
     resume: str | os.PathLike[str] | None = None,
+    intercept: bool = True,
 ) -> ProbeFit:
     """Returns the optimum at every penalty, in the order of ``penalties``.
 
@@ -94,6 +95,7 @@ def fit_path(
         dtype=dtype,
         mesh=mesh,
         resume=resume,
+        intercept=intercept,
     )
     fit = _in_order(optima)
     warn(fit, np.asarray(penalties, np.float64))
@@ -113,6 +115,7 @@ def iter_path(
     dtype: Any = np.float32,
     mesh: Any = None,
     resume: str | os.PathLike[str] | None = None,
+    intercept: bool = True,
 ) -> Iterator[tuple[np.ndarray, ProbeFit]]:
     """Yields the optima block by block, from large to small penalties; stop at any block.
 
@@ -132,6 +135,8 @@ def iter_path(
       mesh: devices (``train.mesh.make_mesh``) to divide the samples among; one if left out. They
         exchange objective and gradient once per trial of a length; a step mostly has one.
       resume: checkpoint file; the same call resumes from it and returns identical results.
+      intercept: fit a bias, free of penalty. Without one it is zero, and features count from their
+        origin (scikit-learn's ``fit_intercept=False``).
 
     Yields:
       Places in ``penalties``, and the optima at those.
@@ -150,12 +155,14 @@ def iter_path(
         *(features, labels, penalties, weights, num_classes, dtype, mesh),
         tolerance=tolerance,
         max_steps=max_steps,
+        intercept=intercept,
     )
     if isinstance(prepared, ProbeFit):
         yield np.arange(len(penalties)), prepared
         return
     layout = [leaf.shape for leaf in jax.tree.leaves((prepared.data.weights, prepared.state))]
     settings = [num_classes, tolerance, max_steps, dtype.str, layout]
+    settings += [] if intercept else ["without intercept"]  # Older files have one.
     key = _progress.key([features, labels, weights, penalties], settings) if resume else ""
     start_of_path = _progress.Progress(0, prepared.state, [])
     so_far = _progress.load(resume, key, prepared.state) if resume else start_of_path
@@ -185,6 +192,7 @@ def fit_paths(
     tolerance: float | None = None,
     max_steps: int = 2000,
     dtype: Any = np.float32,
+    intercept: bool = True,
 ) -> list[ProbeFit]:
     """Returns ``fit_path`` of several data sets, those of one shape solved at once.
 
@@ -201,6 +209,7 @@ def fit_paths(
       tolerance: relative excess to reach.
       max_steps: per penalty.
       dtype: of the iterations.
+      intercept: as of ``iter_path``.
 
     Raises:
       VCIError: as ``iter_path``, with the number of the data set.
@@ -221,6 +230,7 @@ def fit_paths(
                     *(rows, marks, penalties, weights, num_classes, dtype),
                     tolerance=tolerance,
                     max_steps=max_steps,
+                    intercept=intercept,
                 )
             )
         except ValueError as error:

@@ -28,7 +28,7 @@ def get_config() -> Config:
             policy="autoaugment_imagenet",
             erasing=0.25,
             repeats=3,
-            workers=16,
+            workers="auto",
             max_unreadable=10,
             mix=MixConfig(mixup=0.8, cutmix=1.0, switch_prob=0.5, label_smoothing=0.1),
         ),

@@ -27,7 +27,7 @@ def get_config() -> Config:
             crop="random_resized",
             flip=True,
             policy="autoaugment_imagenet",
-            workers=16,
+            workers="auto",
             max_unreadable=10,
         ),
         model=ModelConfig(name="resnet50", dtype="bfloat16", bn_group=256),

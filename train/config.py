@@ -7,6 +7,7 @@ directory stores the result, so that a run never resumes under other settings.
 
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -71,8 +72,8 @@ class DataConfig:
     """Subtracted from each channel, in the units of the stored pixels."""
     std: tuple[float, ...] = (58.395, 57.12, 57.375)
     """Divides each channel, in the units of the stored pixels."""
-    workers: int = 0
-    """Processes that read and augment images; 0 uses threads of this process."""
+    workers: int | Literal["auto"] = 0
+    """Processes that read and augment images; 0 uses threads of this process, auto every core."""
     threads: int = 2
     """Threads that read images, in each worker; 0 does it in the training thread."""
     max_unreadable: int = 0
@@ -80,6 +81,18 @@ class DataConfig:
     allow_changes: bool = False
     """Go on with a run though its images are no longer those that it began with."""
     mix: MixConfig = dataclasses.field(default_factory=MixConfig)
+
+    @property
+    def processes(self) -> int:
+        """``workers`` as a number: for "auto", so many that there is a thread for each core.
+
+        Images that are taken as they are stored need none.
+        """
+        if self.workers != "auto":
+            return self.workers
+        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+        cores = allowed or os.cpu_count() or 1
+        return max(cores // max(self.threads, 1), 1) if self.image_size else 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -303,7 +316,7 @@ def validate(config: Config) -> Config:
     Raises:
       ConfigError: names the field, its value and the values it may have.
     """
-    flat = flatten(dataclasses.asdict(config))
+    flat = flatten(dataclasses.asdict(config)) | {"data.workers": config.data.processes}
     for field in _AT_LEAST_ONE:
         if flat[field] < 1:
             raise ConfigError(f"--{field} is {flat[field]}; it must be at least 1.")
@@ -353,11 +366,9 @@ def _validate_data(config: DataConfig, eval_batch_size: int) -> None:
             f"--data.repeats is {config.repeats}, more than the {config.batch_size} images of a "
             "batch; lower it."
         )
-    for field in ("workers", "threads"):
-        if getattr(config, field) > _MAX_READERS:
-            raise ConfigError(
-                f"--data.{field} is {getattr(config, field)}; it must be at most {_MAX_READERS}."
-            )
+    for field, number in (("workers", config.processes), ("threads", config.threads)):
+        if number > _MAX_READERS:
+            raise ConfigError(f"--data.{field} is {number}; it must be at most {_MAX_READERS}.")
     if config.crop == "pad" and not config.crop_padding:
         raise ConfigError("--data.crop is 'pad', but --data.crop_padding is 0; set it to 4.")
     size = max(config.batch_size, eval_batch_size) * config.image_size**2 * len(config.mean)

@@ -114,10 +114,10 @@ def agreed() -> Iterator[None]:
     except Exception as error:  # Whatever it is, the others must not wait.
         problem = error
     if jax.process_count() > 1:
-        said = texts("" if problem is None else str(problem) or type(problem).__name__)
-        if problem is None and any(said):
-            index = next(index for index, why in enumerate(said) if why)
-            raise ConfigError(f"in process {index} of {len(said)}: {said[index]}")
+        problems = texts("" if problem is None else str(problem) or type(problem).__name__)
+        if problem is None and any(problems):
+            index = next(index for index, why in enumerate(problems) if why)
+            raise ConfigError(f"in process {index} of {len(problems)}: {problems[index]}")
     if problem is not None:
         raise problem
 

@@ -315,6 +315,14 @@ def test_stored_results_are_of_the_configs_and_the_document(stored):
         assert line in text
 
 
+def test_the_demand_of_the_chips_is_said_in_cores():
+    report = table.from_json(next(r.values[0] for r in _stored() if r.id == "imagenet_resnet50"))
+    (line,) = table.demand(report, topology._CHIPS["v5e"], 551)
+    assert line == (
+        "8 chips take at most 29,438 images/s to train: at 551 images/s a core, 54 cores."
+    )
+
+
 def _compile(*arguments):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     return subprocess.run(

@@ -22,6 +22,18 @@ def test_override_changes_that_field_alone():
     assert back == base
 
 
+def test_automatic_workers_fill_the_cores(monkeypatch):
+    """A thread for each core that the process may use, whatever the host has."""
+    config = configs.get("imagenet_resnet50")
+    for cores, threads, expected in ((112, 2, 56), (8, 3, 2), (1, 2, 1), (6, 0, 6)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, n=cores: set(range(n)))
+        some = override(config, ["--data.workers", "auto", "--data.threads", str(threads)])
+        assert some.data.workers == "auto"
+        assert some.data.processes == expected
+    assert override(config, ["--data.workers", "3"]).data.processes == 3
+    assert override(configs.get("digits"), ["--data.workers", "auto"]).data.processes == 0
+
+
 @pytest.mark.parametrize("wrong", ["--optim.lrr", "--optm.lr", "--optim.learning"])
 def test_misspelt_override_suggests_the_field(wrong, capsys):
     """Exit code 2, and the message on stderr contains the right spelling."""

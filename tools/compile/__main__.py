@@ -6,6 +6,8 @@
 --step train         one of the two programs, train or metrics
 --images TRAIN TEST  sizes of the splits, and
 --classes K          of the labels, where the data set is not a known one
+--images-per-core R  say how many cores of a host feed the train step, at R images/s each
+                     (``python -m benchmarks.policies PHOTOGRAPHS`` measures R)
 --moves N            list the N operations of each program that move the most bytes
 --json FILE          add the result to FILE
 --hlo FOLDER         leave the optimised programs there, as text
@@ -58,6 +60,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, config_lib.Con
     parser.add_argument("--moves", type=int, default=0)
     parser.add_argument("--images", type=int, nargs=2)
     parser.add_argument("--classes", type=int)
+    parser.add_argument("--images-per-core", type=float)
     options, overrides = parser.parse_known_args(arguments)
     options.overrides = overrides
     group, _, run = options.name.partition("/")
@@ -83,6 +86,9 @@ def _run(options: argparse.Namespace, config: config_lib.Config) -> int:
         tell=lambda what: print(what, file=sys.stderr, flush=True),
     )
     table.show(report, chip, console, options.moves)
+    if options.images_per_core:
+        for line in table.demand(report, chip, options.images_per_core):
+            console.print(line, highlight=False)
     if options.json:
         table.store(report, options.json)
     found = check.problems(report, chip)

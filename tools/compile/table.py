@@ -1,6 +1,7 @@
 """What a person reads of a report, and what a document has of it."""
 
 import json
+import math
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -60,6 +61,18 @@ def summary(report: Report, chip: Chip) -> Iterator[str]:
             f"Together {total:,.3g} chip-hours at best, {total / report.chips:,.3g} hours on "
             f"{report.chips} chips."
         )
+
+
+def demand(report: Report, chip: Chip, images_per_core: float) -> Iterator[str]:
+    """Yields how many cores make the images that the train step takes at best."""
+    for cost in report.costs:
+        if cost.program == "train step":
+            rate = cost.images / cost.seconds(chip)
+            cores = math.ceil(rate / images_per_core)
+            yield (
+                f"{report.chips} chips take at most {rate:,.0f} images/s to train: at "
+                f"{images_per_core:,.0f} images/s a core, {cores} cores."
+            )
 
 
 def show(report: Report, chip: Chip, console: Console, moves: int) -> None:

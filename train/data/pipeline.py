@@ -173,12 +173,14 @@ def _stream(
     Batches of photographs are large (150 MB for 1024), so a worker holds no more than one batch a
     thread, and one that is finished.
     """
-    ahead = config.threads if config.workers else 2 * config.threads
+    ahead = config.threads if config.processes else 2 * config.threads
     options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=ahead)
     batches = grain.MapDataset.range(numbers.start, numbers.stop).map(make)
     stream = batches.to_iter_dataset(options)
-    if config.workers:
-        workers = grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=1)
+    if config.processes:
+        workers = grain.MultiprocessingOptions(
+            num_workers=config.processes, per_worker_buffer_size=1
+        )
         if not flags.FLAGS.is_parsed():  # Grain's worker processes read the flags.
             flags.FLAGS.mark_as_parsed()
         stream = stream.mp_prefetch(workers, worker_init_fn=_start_worker)

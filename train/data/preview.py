@@ -73,7 +73,7 @@ def _batches(config: Config, dataset: Dataset) -> float:
     data = dataclasses.replace(config.data, batch_size=size)
     stream = training_batches(dataset.train, data, config.seed)
     # Batches that were made ahead would count as made in no time.
-    ahead = (2 * data.threads + 2) * max(1, data.workers)
+    ahead = (2 * data.threads + 2) * max(1, data.processes)
     for _ in range(ahead):
         next(stream)
     rate = _rate(lambda _: next(stream), [0])
@@ -104,7 +104,7 @@ def _rate(function: Callable, arguments: Iterable) -> float:
 def _readers(config: Config) -> str:
     data = config.data
     threads = f"{data.threads} thread(s)" if data.threads else "no thread ahead"
-    return f"all of the above, {data.workers or 'no'} worker process(es), {threads}"
+    return f"all of the above, {data.processes or 'no'} worker process(es), {threads}"
 
 
 _COLUMNS = 8

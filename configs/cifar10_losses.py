@@ -19,9 +19,7 @@ def get_runs() -> dict[str, Config]:
     base = get_config()
     return {
         f"{short}_{schedule}": dataclasses.replace(
-            base,
-            loss=loss,
-            optim=dataclasses.replace(base.optim, schedule=schedule),
+            base, loss=loss, optim=dataclasses.replace(base.optim, schedule=schedule)
         )
         for short, loss in (("ce", LossConfig("cross_entropy")), ("mse", LossConfig("mse")))
         for schedule in ("cosine", "step")

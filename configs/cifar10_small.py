@@ -11,14 +11,7 @@ cores, which were shared with other work. The stem halves the image: a stage of 
 takes as many operations as one of 16 at 32 px, in half the time.
 """
 
-from train.config import (
-    CheckpointConfig,
-    Config,
-    DataConfig,
-    EvalConfig,
-    ModelConfig,
-    OptimConfig,
-)
+from train.config import CheckpointConfig, Config, DataConfig, EvalConfig, ModelConfig, OptimConfig
 
 
 def get_config() -> Config:

@@ -10,14 +10,7 @@ network all point the same way, drops to 0.88 as the classes part, and then rise
 Time: about a minute on two cores, compilation included. Evaluated at 21 points.
 """
 
-from train.config import (
-    CheckpointConfig,
-    Config,
-    DataConfig,
-    EvalConfig,
-    ModelConfig,
-    OptimConfig,
-)
+from train.config import CheckpointConfig, Config, DataConfig, EvalConfig, ModelConfig, OptimConfig
 
 
 def get_config() -> Config:

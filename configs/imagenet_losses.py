@@ -19,10 +19,7 @@ from train.config import Config, LossConfig
 def get_runs() -> dict[str, Config]:
     """Returns the settings of each run."""
     base = get_config()
-    losses = {
-        "ce": LossConfig(),
-        "mse": LossConfig(name="mse", mse_weight=15.0, mse_target=30.0),
-    }
+    losses = {"ce": LossConfig(), "mse": LossConfig(name="mse", mse_weight=15.0, mse_target=30.0)}
     return {
         f"{name}_{schedule}": dataclasses.replace(
             base, loss=loss, optim=dataclasses.replace(base.optim, schedule=schedule)

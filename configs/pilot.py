@@ -59,9 +59,6 @@ def _regimes() -> dict[str, Config]:
         "pairs": dataclasses.replace(base, epochs=16, data=pairs),
         "coarse": dataclasses.replace(base, epochs=20, data=coarse),
         "decay": dataclasses.replace(
-            narrow,
-            epochs=30,
-            data=few,
-            optim=dataclasses.replace(base.optim, weight_decay=5e-3),
+            narrow, epochs=30, data=few, optim=dataclasses.replace(base.optim, weight_decay=5e-3)
         ),
     }

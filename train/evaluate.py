@@ -18,7 +18,6 @@ import numpy as np
 
 import vci_jax
 from train import data
-from train.data.augment import Stored
 from train.step import TrainSpec, TrainState, predict_layers
 from vci_jax import picture
 from vci_jax.monitor import LAYER_METRICS, deal
@@ -147,24 +146,7 @@ def _per_class(blocks: vci_jax.ClassMoments) -> dict[str, jax.Array]:
     return vci_jax.per_class(vci_jax.merge_axis(blocks))
 
 
-class EvenlySpaced(NamedTuple):
-    """Evenly spaced records of a split, whose features are drawn."""
-
-    records: data.Records
-    size: int
-
-    def read(self, index: int) -> tuple[Stored, int]:
-        """Returns an image and its label."""
-        return self.records.read(self._spread(index))
-
-    def name_of(self, index: int) -> str:
-        """Returns what to call the image in a message."""
-        return self.records.name_of(self._spread(index))
-
-    def _spread(self, index: int) -> int:
-        return index * self.records.size // self.size
-
-
-def sample(records: data.Records) -> EvenlySpaced:
-    """Returns the images of a split whose features are drawn, the same ones each time."""
-    return EvenlySpaced(records, min(_MAX_DRAWN, records.size))
+def sample(records: data.Records) -> data.Subset:
+    """Returns evenly spaced images of a split, whose features are drawn."""
+    size = min(_MAX_DRAWN, records.size)
+    return data.Subset(records, [index * records.size // size for index in range(size)])

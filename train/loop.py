@@ -406,12 +406,7 @@ def _save(
     metrics = None if rows is None else checkpoint.selection_metric(rows[1], run.config.checkpoint)
     notes = checkpoint.Notes(data=batches.get_state(), first_loss=context.guard.first)
     checkpoint.save(
-        context.checkpoints,
-        state,
-        notes,
-        step=step,
-        fingerprint=int(fingerprint),
-        metrics=metrics,
+        context.checkpoints, state, notes, step=step, fingerprint=int(fingerprint), metrics=metrics
     )
 
 

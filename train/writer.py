@@ -129,11 +129,7 @@ def open_wandb(project: str, workdir: Path, config: dict[str, Any]) -> Any:
     if not path.exists():
         path.write_text(uuid.uuid4().hex)
     return wandb.init(
-        project=project,
-        name=config["name"],
-        config=config,
-        id=path.read_text(),
-        resume="allow",
+        project=project, name=config["name"], config=config, id=path.read_text(), resume="allow"
     )
 
 

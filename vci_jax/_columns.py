@@ -34,13 +34,8 @@ class Columns(NamedTuple):
 def csv(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Reads a table of text with columns separated by commas, semicolons, tabs or spaces.
 
-    A first row that is not all numbers (but for its last cell) names the columns; else they are
-    called 0, 1, 2 and so on.
-
-    Args:
-      path: of the file, in UTF-8.
-      features: a pattern such as ``"f*"`` of the names of columns; None for all but the label.
-      labels: the name of the label's column; None for the one with such a name, or the last.
+    A first row that is not all numbers (its last cell aside) names the columns; else they are
+    called 0, 1, 2 and so on. ``features`` and ``labels`` are as for ``choose``.
 
     Raises:
       VCIError: for unknown names, cells that are not numbers, or rows of another length.
@@ -90,7 +85,7 @@ def csv(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarra
 
 
 def _start(path: Path) -> tuple[str | None, list[str], list[str]]:
-    """The delimiter, None for spaces, and the cells of the first two lines."""
+    """Returns the delimiter, None for spaces, and the cells of the first two lines."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             lines = file.readline(), file.readline()
@@ -118,9 +113,9 @@ def _not_utf8(path: Path, error: UnicodeDecodeError) -> VCIError:
 
 
 def _lines(file: TextIO, path: Path, delimiter: str | None, columns: int) -> Iterator[str]:
-    """The lines of a table, checked to be no longer than its header; shows how many are read.
+    """Yields the lines of a table, checks their length, and shows progress.
 
-    NumPy refuses shorter ones, but of longer ones it would read the first cells.
+    NumPy refuses shorter lines, but would read the first cells of longer ones.
     """
     size, done = path.stat().st_size, 0
     for number, line in enumerate(file):
@@ -147,7 +142,7 @@ def _labels(names: list[str]) -> np.ndarray:
 
 
 def _is_index(name: str) -> bool:
-    """Whether the column is an index of the rows, as pandas writes it."""
+    """Whether a column is a row index as pandas writes it."""
     return not name or name.startswith(("Unnamed: ", "__index_level_"))
 
 
@@ -162,10 +157,7 @@ def _is_number(cell: str) -> bool:
 def parquet(path: Path, features: str | None, labels: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Reads a table of Parquet: features in one column of lists, or in columns of numbers.
 
-    Args:
-      path: of the file.
-      features: the name of the column of lists, or a pattern of the names of columns of numbers.
-      labels: as for ``csv``.
+    ``features`` is the name of the column of lists, or as for ``choose``.
 
     Raises:
       VCIError: for unknown names, columns of text among the features, or lists of
@@ -239,14 +231,14 @@ def choose(
     """Returns the indices of the label column and of the feature columns of a table.
 
     Args:
-      path: of the file, for errors.
-      names: of all columns.
-      text: which of them do not hold numbers.
-      features: a name, or a pattern of names; None for all but the label.
+      path: the file, for errors.
+      names: names of all columns.
+      text: whether each column holds text.
+      features: a name, or a pattern such as ``"f*"``; None for all columns but the label.
       labels: a name; None for the only column of a usual name (``LABELS``), or else the last.
 
     Raises:
-      VCIError: for a name or pattern that fits none, or features that hold text or number the rows.
+      VCIError: for a name or pattern without a match, or features that are text or row numbers.
     """
     shown = ", ".join(names[:6]) + (f", ... ({len(names)} in all)" if len(names) > 6 else "")
     if labels is None:
@@ -266,10 +258,10 @@ def choose(
             + f" beside the label {names[label]!r}; it has {shown}. Choose with --features and "
             "--labels; a pattern such as 'f*' stands for several columns."
         )
-    odd = [p for p in others if text[p] or (features is None and names[p].lower() in _COUNTERS)]
-    if odd:
+    wrong = [p for p in others if text[p] or (features is None and names[p].lower() in _COUNTERS)]
+    if wrong:
         raise VCIError(
-            f"{path}: the column {names[odd[0]]!r} does not look like a feature; the label is "
+            f"{path}: the column {names[wrong[0]]!r} does not look like a feature; the label is "
             f"{names[label]!r}. Choose the columns with --features, e.g. --features 'f*', and "
             "--labels."
         )

@@ -1,8 +1,7 @@
 """Files that hold arrays under names, opened without running anything in them.
 
-Each function opens one format and yields its arrays as ``Stored``: shapes at once, numbers when
-they are asked for. All decoding is that of NumPy and of the formats' own libraries, which are
-imported when a file needs them.
+Each function opens one format and yields its arrays as ``Stored``, which are read on demand.
+Decoding is done by NumPy and by the formats' own libraries, which are imported on demand.
 
 Reference: ``numpy.lib.format`` for .npy; PyTorch, "torch.load with weights_only=True";
 github.com/huggingface/safetensors; The HDF5 Group; zarr.dev.
@@ -73,7 +72,7 @@ class _Counted:
         self._stream, self._size, self._done = stream, size, 0
 
     def read(self, size: int = -1) -> bytes:
-        """Reads as any stream does."""
+        """Reads bytes."""
         data = self._stream.read(size)
         self._done += len(data)
         progress.advance("reading", self._done, self._size)
@@ -224,7 +223,7 @@ def h5(path: Path) -> Iterator[Arrays]:
         )
 
         def reader(name: str, item: Any) -> Callable[[], Any]:
-            """Returns the function that reads a data set: text as strings, numbers as they are."""
+            """Returns the function that reads a data set, text as strings."""
             if library.check_string_dtype(item.dtype):
                 return lambda: np.asarray(item.asstr()[()], str)
 
@@ -240,12 +239,7 @@ def h5(path: Path) -> Iterator[Arrays]:
 
 
 def _by_rows(stored: Any, chunk: int) -> np.ndarray:
-    """Reads a data set in pieces of whole chunks, and reports progress.
-
-    Args:
-      stored: of HDF5 or Zarr.
-      chunk: rows of a chunk; a chunk that two pieces share would be read twice.
-    """
+    """Reads a data set of HDF5 or Zarr in pieces of whole chunks, and reports progress."""
     size = math.prod(stored.shape) * stored.dtype.itemsize
     if size <= _PIECE or stored.dtype.kind not in "biuf":
         return np.asarray(stored[...])

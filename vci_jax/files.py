@@ -24,7 +24,7 @@ from vci_jax._formats import Arrays
 from vci_jax.arrays import as_native
 from vci_jax.errors import VCIError
 
-# What a file may hold beside features and labels: of its classifier.
+# Optional arrays of a file, those of its classifier.
 CLASSIFIER = ("head_kernel", "head_bias", "logits")
 KINDS = ".npz, .npy, .pt, .safetensors, .csv, .parquet, .h5, or a folder of .npy files or of Zarr"
 
@@ -65,7 +65,7 @@ _REFUSED = {
     "empty": "is empty: write it again",
     "": f"is of no format that can be read, which are {KINDS}",
 }
-_SHOWN = 8
+_MAX_LISTED = 8
 
 
 def read_features(
@@ -105,16 +105,7 @@ def read_features(
 def read_arrays(
     path: str | os.PathLike[str], features: str | None = None, labels: str | None = None
 ) -> dict[str, np.ndarray]:
-    """Reads ``features`` and ``labels``, and what there is of ``CLASSIFIER``; opens nothing else.
-
-    Args:
-      path: as for ``read_features``.
-      features: as there.
-      labels: as there.
-
-    Raises:
-      VCIError: as ``read_features``.
-    """
+    """Reads ``features``, ``labels`` and arrays of ``CLASSIFIER``, as ``read_features`` does."""
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
         got = repr(path) if isinstance(path, str) else type(path).__name__
         raise VCIError(f"path must be the name of a file, got {got}.")
@@ -134,7 +125,7 @@ def read_arrays(
 
 
 def read_tree(path: str | os.PathLike[str]) -> Any:
-    """Returns all that a file of PyTorch or safetensors holds, as it is nested there.
+    """Returns the nested content of a file of PyTorch or safetensors.
 
     The leaves are tensors of PyTorch or arrays of NumPy. The tree may hold itself.
 
@@ -157,7 +148,7 @@ def read_tree(path: str | os.PathLike[str]) -> Any:
 
 
 def _kind(path: Path) -> str:
-    """The format of a file, a key of ``_ARRAYS`` or ``_TABLES``; other formats are refused."""
+    """Returns the format of a file, a key of ``_ARRAYS`` or ``_TABLES``; refuses others."""
     with explained(path, "readable"):
         if path.is_dir():
             marks = ("zarr.json", ".zarray", ".zgroup")
@@ -180,15 +171,7 @@ def _kind(path: Path) -> str:
 
 @contextlib.contextmanager
 def explained(path: Path, kind: str) -> Iterator[None]:
-    """Turns whatever a damaged file can make of the libraries into one sentence.
-
-    Args:
-      path: of the file.
-      kind: what the file was taken for.
-
-    Raises:
-      VCIError: for any exception in the block.
-    """
+    """Turns any exception in the block, as for a damaged file, into VCIError with one sentence."""
     try:
         yield
     except VCIError as error:
@@ -211,7 +194,7 @@ def explained(path: Path, kind: str) -> Iterator[None]:
 def _named(
     path: Path, kind: str, stored: Arrays, features: str | None, labels: str | None
 ) -> dict[str, Any]:
-    """The arrays by what they are."""
+    """Returns features, labels and the arrays of the classifier by these names."""
     if list(stored) == [""]:  # One array without a name.
         beside = _labels_beside(path, labels)
         with _ARRAYS[_kind(beside)](beside) as others:
@@ -234,7 +217,7 @@ def _name(
     usual: tuple[str, ...],
     other: str | None,
 ) -> str:
-    """The name of the features or the labels among the arrays of a file."""
+    """Returns the name of the features or the labels among the arrays of a file."""
     if given is not None:
         if given.strip("/") in stored:
             return given.strip("/")
@@ -259,12 +242,12 @@ def _name(
 
 def _listed(stored: Arrays) -> str:
     parts = [f"{name} {list(array.shape())}" for name, array in stored.items()]
-    more = f" and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else ""
-    return (", ".join(parts[:_SHOWN]) or "no arrays") + more
+    more = f" and {len(parts) - _MAX_LISTED} more" if len(parts) > _MAX_LISTED else ""
+    return (", ".join(parts[:_MAX_LISTED]) or "no arrays") + more
 
 
 def _labels_beside(path: Path, labels: str | None) -> Path:
-    """The file of the labels for a file that has nothing but features."""
+    """Returns the file of the labels that belongs to a file of features."""
     names = (
         [labels.removesuffix(path.suffix)]
         if labels
@@ -275,9 +258,8 @@ def _labels_beside(path: Path, labels: str | None) -> Path:
         ]
     )
     files = [path.with_name(name + path.suffix) for name in names if name != path.stem]
-    there = [file for file in files if file.exists()]
-    if there:
-        return there[0]
+    if existing := [file for file in files if file.exists()]:
+        return existing[0]
     raise VCIError(
         f"{path} has one array without a name, and no labels beside it: call the pair "
         f"X_features{path.suffix} and X_labels{path.suffix}, or name the file of labels in that "

@@ -46,9 +46,7 @@ def read_labels(
 def as_classes(labels: Any, size: int) -> tuple[np.ndarray, int | None]:
     """Returns the class of each sample, [N] integers or text, and the columns of one-hot rows.
 
-    Args:
-      labels: as for ``read_labels``; -1 and -100 stay.
-      size: N.
+    Labels are as for ``read_labels``; -1 and -100 stay.
 
     Raises:
       VCIError: for another length, or labels that are no classes.
@@ -92,7 +90,7 @@ def _numbered(labels: np.ndarray, num_classes: int | None) -> tuple[np.ndarray, 
 
 
 def _from_one_hot(rows: np.ndarray) -> np.ndarray:
-    """The column of the one in every row."""
+    """Returns the column of the one in every row."""
     if rows.dtype.kind not in "biuf":
         raise VCIError(f"labels are {rows.dtype} of shape {list(rows.shape)}. {_NEEDS}: pass [N].")
     ones = np.sum(rows == 1, axis=1)
@@ -115,7 +113,7 @@ def _from_one_hot(rows: np.ndarray) -> np.ndarray:
 
 
 def _from_numbers(labels: np.ndarray) -> np.ndarray:
-    """Objects that are numbers as an array: of integers, exactly, if they all are whole."""
+    """Returns objects that are numbers as an array, of exact integers if all are whole."""
     values = [label.item() if isinstance(label, np.number) else label for label in labels]
     whole = all(isinstance(value, int) or value.is_integer() for value in values)
     if whole and all(abs(value) < 2**63 for value in values):
@@ -124,7 +122,7 @@ def _from_numbers(labels: np.ndarray) -> np.ndarray:
 
 
 def _whole(labels: np.ndarray) -> np.ndarray:
-    """Labels as integers or text; floats that are integers, truth values and strings become so."""
+    """Returns labels as integers or text; whole floats, truth values and objects are converted."""
     kind = labels.dtype.kind
     if kind == "T":  # NumPy's own text, which may lack some.
         return _whole(np.array(labels.tolist()))

@@ -28,16 +28,9 @@ from vci_jax.written import json_ready, replace_text
 Row = dict[str, Any]
 Write = Callable[[Row], None] | str | os.PathLike[str]
 
-# Of the layers before the features.
-LAYER_METRICS = (
-    "vci",
-    "vci_adjusted",
-    "fuzziness",
-    "squared_distance",
-    "cosine_similarity",
-    "class_separation",
-    "kept_rank",
-)
+# Metrics of the layers before the features.
+LAYER_METRICS = ("vci", "vci_adjusted", "fuzziness", "squared_distance", "cosine_similarity",
+                 "class_separation", "kept_rank")  # fmt: skip
 
 
 class Monitor:
@@ -213,7 +206,7 @@ class Monitor:
         return reports
 
     def _chosen(self, features: Any) -> dict[str, Any]:
-        """The arrays of the layers that are measured, by name."""
+        """Returns the arrays of the measured layers, by name."""
         named = dict(features) if isinstance(features, Mapping) else {"features": features}
         wanted = list(named) if self._layers is None else self._layers
         if missing := [name for name in wanted if name not in named]:
@@ -236,7 +229,7 @@ class Monitor:
         return stack
 
     def _measured(self, state: "_Split", head: Head | None) -> tuple[Report, Row, Row]:
-        """The report of the features, the row of the split, and the columns of its classes."""
+        """Returns the report of the features, the row of a split, and columns of its classes."""
         start = time.perf_counter()
         deepest = _deepest(state.moments)
         features = state.moments[deepest]
@@ -274,7 +267,7 @@ class _Split:
 
 
 def _pictures(splits: Mapping[str, _Split]) -> Iterator[Row]:
-    """A row for each split, in the plane of the train split if there is one."""
+    """Yields a row for each split, in the plane of the train split if there is one."""
     plane: Plane | None = None
     for split in sorted(splits, key=lambda name: name != "train"):
         state = splits[split]
@@ -285,7 +278,7 @@ def _pictures(splits: Mapping[str, _Split]) -> Iterator[Row]:
 
 
 class _Directory:
-    """Three files of a run, each replaced as a whole."""
+    """Three files of a run, each replaced atomically."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -307,7 +300,7 @@ class _Directory:
 
 
 def _read(file: Path) -> list[Row]:
-    """Returns the rows of a file, or nothing if it does not exist."""
+    """Returns the rows of a file; none if it does not exist."""
     if not file.exists():
         return []
     try:
@@ -327,14 +320,8 @@ def deal(
 ) -> ClassMoments:
     """Adds row r of a batch to state r mod B.
 
-    Dealing rows rather than batches gives every state its share of each class even where the rows
-    come sorted by class, or the whole split fits in one batch.
-
-    Args:
-      stack: B states, along a leading axis.
-      features: [N, D].
-      labels: [N].
-      mask: [N].
+    Dealing rows rather than batches gives every state its share of each class, even if the rows are
+    sorted by class, or the split is one batch. ``stack`` has B states along a leading axis.
     """
     blocks = stack.count.shape[0]
     mask = jnp.ones(labels.shape) if mask is None else mask

@@ -2,7 +2,7 @@
 
     reading big.csv, 1,240 MiB 43 %, 12 s left ...
 
-Functions that may take long say so with ``advance``, which does nothing unless a command has called
+Functions that may take long call ``advance``, which does nothing unless a command has called
 ``begin``. Known instance: ``tqdm``.
 """
 
@@ -26,12 +26,7 @@ _EVERY_SECONDS = 0.2
 
 
 def begin(action: str, subject: str) -> None:
-    """Shows on stderr, if that is a terminal, which action is running.
-
-    Args:
-      action: such as ``"reading"``.
-      subject: such as the name of a file.
-    """
+    """Shows on stderr, if that is a terminal, an action such as ``"reading"`` and its subject."""
     global _stage
     if sys.stderr.isatty():
         now = time.monotonic()
@@ -42,10 +37,7 @@ def begin(action: str, subject: str) -> None:
 def advance(action: str, done: int, of: int) -> None:
     """Shows the progress of an action, at most five times a second.
 
-    Args:
-      action: that of ``begin``, or the next with the same subject.
-      done: parts that are done.
-      of: parts in all.
+    The action is that of ``begin``, or the next one with the same subject.
     """
     global _stage
     if _stage is None:

@@ -1,4 +1,4 @@
-"""Writing files: always whole, with numbers that JSON can hold."""
+"""Writes files atomically, with numbers that JSON can hold."""
 
 import contextlib
 import json
@@ -17,11 +17,8 @@ from vci_jax.errors import VCIError
 def replacing(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
     """Opens a file to write, which replaces the old one atomically at the end.
 
-    A reader sees the old file or the new one, whole, also if the machine stops.
-
-    Args:
-      path: of the file; its directory is made.
-      mode: ``"w"`` for text, ``"wb"`` for bytes.
+    A reader sees the old file or the new one, also if the machine stops. The directory is created
+    if it is missing; ``mode`` is ``"w"`` for text, ``"wb"`` for bytes.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,13 +34,13 @@ def replacing(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]
 
 
 def replace_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a text file, whole."""
+    """Writes a text file atomically."""
     with replacing(path) as file:
         file.write(text)
 
 
 def write_json(path: str | os.PathLike[str], content: Any, indent: int | None = 2) -> None:
-    """Writes a JSON file, whole; numbers that are not finite become null."""
+    """Writes a JSON file atomically; numbers that are not finite become null."""
     replace_text(path, json.dumps(json_ready(content), indent=indent, allow_nan=False) + "\n")
 
 
@@ -63,15 +60,11 @@ def append_json_lines(path: str | os.PathLike[str], rows: Iterable[Any]) -> None
 def read_json_lines(
     path: str | os.PathLike[str], parse: Callable[[str], Any] = json.loads
 ) -> tuple[dict[int, Any], int | None]:
-    """Reads a JSON-lines file that a process may be writing, or may have died writing.
-
-    Args:
-      path: of the file; a missing one has no lines.
-      parse: from a line to its value.
+    """Reads a JSON-lines file, which may be missing, or have a truncated last line.
 
     Returns:
-      The value of each line by its number, from 1, without blank lines; and the number of a last
-      line that is cut off, or None.
+      The parsed value of each line by its number, from 1, without blank lines; and the number of a
+      truncated last line, or None.
 
     Raises:
       VCIError: another line is not JSON; names file and line.

@@ -150,11 +150,7 @@ def _gap(
 
 
 def _correlation(
-    metric: str,
-    group: str,
-    samples: list[np.ndarray],
-    settings: np.ndarray,
-    plan: ResamplingPlan,
+    metric: str, group: str, samples: list[np.ndarray], settings: np.ndarray, plan: ResamplingPlan
 ) -> Correlation:
     """Returns the correlation of the first two samples, partial given the third."""
     x, y, _ = samples

@@ -103,7 +103,7 @@ def read_runs(paths: Iterable[Path | str]) -> list[Run]:
     """
     directories = {run.resolve(): run for path in paths for run in _find(Path(path))}
     runs = [read_run(path) for path in directories.values()]
-    names = escape.told_apart([run.path.resolve() for run in runs])
+    names = escape.short_paths([run.path.resolve() for run in runs])
     return [run._replace(name=name) for run, name in zip(runs, names, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""From images to features: runs, public checkpoints, and any function."""
+"""Encoders from images to features: runs, public checkpoints and Python functions."""
 
 from probes.encoders.encoder import Encoder, Outputs
 from probes.encoders.words import load

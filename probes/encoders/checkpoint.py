@@ -2,9 +2,9 @@
 
     resnet50=PATH    deit_s=PATH    vit_b=PATH
 
-A .pth is read by PyTorch, a file of safetensors without. A file has no transform; the one here is
-that with which its authors tested: bilinear with 256 / 224 for ResNets, bicubic for the rest, mean
-and deviation 0.5 for ViTs of timm.
+Reading a .pth needs PyTorch; safetensors do not. A file has no transform, so the test transform of
+its authors is used: bilinear with 256 / 224 for ResNets, bicubic for the rest, mean and deviation
+0.5 for ViTs of timm.
 """
 
 import math
@@ -17,7 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from probes.encoders.config import TransferConfig
-from probes.encoders.encoder import Encoder, Outputs, describe_transform, place, transform
+from probes.encoders.encoder import (
+    Encoder,
+    Outputs,
+    describe_transform,
+    name_and_directory,
+    transform,
+)
 from probes.encoders.identity import digest_arrays
 from train import mesh as meshes
 from train import models
@@ -27,62 +33,58 @@ from train.models.weights import StateDictError
 
 
 def load(word: str, path: Path, options: TransferConfig) -> Encoder:
-    """Returns the encoder of a file of weights.
+    """Returns the encoder of a file of weights (.pth, .pt or .safetensors) of ``public.NETWORKS``.
 
-    Args:
-      word: of ``public.NETWORKS``.
-      path: .pth, .pt or .safetensors, with or without a head, under the keys and prefixes that
-        ``unwrap`` knows.
-      options: ``image_size`` moves the position embeddings of a ViT to another grid.
+    ``--image-size`` moves the position embeddings of a ViT to another grid.
 
     Raises:
-      StateDictError: the file cannot be read, or is not of this network; says the likely cause.
+      StateDictError: the file cannot be read, or is not of this network; names the likely cause.
     """
     family, name, _, _ = public.NETWORKS[word]
-    found = public.read(word, path)
+    loaded = public.read(word, path)
     data = transform(
         options,
-        side=found.side,
-        resize=math.floor(found.side * family.margin),
+        side=loaded.side,
+        resize=math.floor(loaded.side * family.margin),
         mean=family.mean,
         std=family.std,
     )
-    if "pos_embed" in found.tensors and data.image_size % found.patch:
+    if "pos_embed" in loaded.tensors and data.image_size % loaded.patch:
         raise StateDictError(
-            f"--image-size {data.image_size} is no multiple of the patch of {found.patch} pixels."
+            f"--image-size {data.image_size} is no multiple of the patch of {loaded.patch} pixels."
         )
-    config = ModelConfig(name=name, patch=found.patch)
-    model = models.build(config, max(found.classes, 1))
-    variables, moved = public.fit(found, model, (data.image_size,) * 2)
+    config = ModelConfig(name=name, patch=loaded.patch)
+    model = models.build(config, max(loaded.classes, 1))
+    variables, moved = public.fit(loaded, model, (data.image_size,) * 2)
     note = (
-        f"{found.classes or 'no'} classes; transform: short side {data.resize}, centre "
+        f"{loaded.classes or 'no'} classes; transform: short side {data.resize}, centre "
         f"{data.image_size}, {family.interpolation}, mean {data.mean}; the file does not say."
     )
-    own_name, directory = place(word, path, options)
-    features, outputs, mesh = _functions(model, variables, data, found.classes)
+    own_name, directory = name_and_directory(word, path, options)
+    features, outputs, mesh = _functions(model, variables, data, loaded.classes)
     return Encoder(
         name=own_name,
         directory=directory,
         features=features,
         outputs=outputs,
-        num_classes=found.classes,
+        num_classes=loaded.classes,
         mesh=mesh,
         data=data,
         identity={
             "variables": digest_arrays(variables),
-            "model": {"name": name, "patch": found.patch},
+            "model": {"name": name, "patch": loaded.patch},
             "transform": describe_transform(data, family.interpolation),
         },
         interpolation=family.interpolation,
-        notes=(*found.notes, *moved, note),
+        notes=(*loaded.notes, *moved, note),
         experiment=word,
     )
 
 
 def _functions(model: Any, variables: Any, data: Any, classes: int) -> tuple[Any, Any, Any]:
-    """Returns features, outputs and the mesh on which they are computed."""
+    """Returns the functions of features and of outputs, and their mesh."""
     mesh = meshes.own_mesh()
-    whole, parts = meshes.replicated(mesh), meshes.split(mesh)
+    replicated, parts = meshes.replicated(mesh), meshes.split(mesh)
     mean, std = np.float32(data.mean), np.float32(data.std)
 
     def apply(variables: Any, images: jax.Array) -> Outputs:
@@ -90,7 +92,7 @@ def _functions(model: Any, variables: Any, data: Any, classes: int) -> tuple[Any
         logits, features = model.apply(variables, images, train=False)
         return Outputs(features, logits if classes else None)
 
-    variables = jax.device_put(variables, whole)
-    compiled = partial(jax.jit, in_shardings=(whole, parts), out_shardings=parts)
+    variables = jax.device_put(variables, replicated)
+    compiled = partial(jax.jit, in_shardings=(replicated, parts), out_shardings=parts)
     features = compiled(lambda variables, images: apply(variables, images).features)
     return partial(features, variables), partial(compiled(apply), variables), mesh

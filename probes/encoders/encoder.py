@@ -28,22 +28,21 @@ class Encoder(NamedTuple):
     """A network that gives features, or features that another program has computed.
 
     Attributes:
-      name: in tables and rows.
-      directory: of its results and features: the work directory of a run, else ``OUT/name``.
-      features: from images ``uint8 [B H W C]``, divided among the devices, to ``[B D]``.
-      outputs: features and logits of the same images.
+      name: name in tables and rows.
+      directory: directory of results and features: the work directory of a run, else ``OUT/name``.
+      features: maps images ``uint8 [B H W C]``, divided among the devices, to ``[B D]``.
+      outputs: maps the same images to features and logits.
       num_classes: number of logits of the pretraining head; 0 without a head.
-      mesh: the devices.
-      data: test transform: ``image_size``, ``resize``, ``mean`` and ``std``; each task replaces its
-        ``source``.
-      interpolation: filter of the transform of a network that is no run; ``data`` has that of a
-        run.
-      peak: largest value of the pixels that the network was trained on.
-      identity: of weights and transform; equal identities mean equal features.
+      data: the test transform (``image_size``, ``resize``, ``mean``, ``std``); each task replaces
+        its ``source``.
+      interpolation: filter of the transform of a network other than a run, which has it in
+        ``data``.
+      peak: largest pixel value in training.
+      identity: digests of weights and transform; equal identities mean equal features.
       trained_on: source of the pretraining images, as in ``train.data``; "" if unknown.
       notes: sentences about assumptions and choices.
       experiment: name of the config of a run, else the kind of model.
-      step: of the checkpoint of a run, else None.
+      step: step of the checkpoint of a run, else None.
       test: row of ``metrics.jsonl`` of the test split at this step, or empty.
       stored: file or directory of features, for ``features:PATH``; nothing is computed then.
     """
@@ -66,16 +65,14 @@ class Encoder(NamedTuple):
     stored: Path | None = None
 
 
-def place(kind: str, path: Path | None, options: TransferConfig) -> tuple[str, Path]:
+def name_and_directory(kind: str, path: Path | None, options: TransferConfig) -> tuple[str, Path]:
     """Returns the name of a model other than a run, and the directory of its results.
 
     The name includes four digits of the path's digest, since many files are called best.pth.
     """
-    name = (
-        kind
-        if path is None
-        else f"{kind}-{path.stem}-{identity.digest_json(str(path.resolve()))[:4]}"
-    )
+    name = kind
+    if path is not None:
+        name += f"-{path.stem}-{identity.digest_json(str(path.resolve()))[:4]}"
     name = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII)[-80:].strip("-.")
     return name, local.path(options.out or "probes-out", "--out") / name
 
@@ -89,11 +86,11 @@ def transform(
     std: tuple[float, ...] = IMAGENET_STD,
 ) -> DataConfig:
     """Returns a test transform; ``--image-size`` keeps the proportion of ``resize`` to ``side``."""
-    wanted = options.image_size or side
+    image_size = options.image_size or side
     return DataConfig(
-        image_size=wanted,
+        image_size=image_size,
         # Rounded as torchvision and timm do for their default sides.
-        resize=resize if wanted == side else round(resize * wanted / side),
+        resize=resize if image_size == side else round(resize * image_size / side),
         mean=mean,
         std=std,
         data_dir=options.data_dir,
@@ -111,12 +108,8 @@ def describe_transform(data: DataConfig, interpolation: str) -> dict[str, Any]:
 def bicubic(pixels: np.ndarray, *, side: int, short: int) -> np.ndarray:
     """Returns the centre of an image whose short side was resized by Pillow's bicubic filter.
 
-    This is ``Resize(short, BICUBIC)`` and ``CenterCrop(side)`` of torchvision, as timm uses them.
-
-    Args:
-      pixels: ``uint8 [H W]``, ``[H W 1]`` or ``[H W 3]``.
-      side: of the result, ``[side side]`` or ``[side side 3]``.
-      short: of the whole image after resizing.
+    This is ``Resize(short, BICUBIC)`` and ``CenterCrop(side)`` of torchvision, as timm uses them,
+    of ``uint8 [H W]``, ``[H W 1]`` or ``[H W 3]``.
     """
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
     width, height = (int(short * edge / min(image.size)) for edge in image.size)

@@ -5,11 +5,11 @@
 
 The function normalises the pixels itself. Its attributes describe the rest:
 
-    encode.image_size = 224  # side of its input images; 224 by default
+    encode.image_size = 224  # side of the input images; 224 by default
     encode.resize = 256  # short side before the centre crop; image_size * 256 / 224 by default
     encode.interpolation = "bicubic"  # or "bilinear", the default
-    encode.name = "my network"  # in tables; MODULE-FUNCTION by default
-    encode.version = "epoch 90"  # kept features are reused while this and the module's file last
+    encode.name = "my network"  # name in tables; MODULE-FUNCTION by default
+    encode.version = "epoch 90"  # part of the key of features on disk, with the module's file
 """
 
 import importlib
@@ -23,7 +23,13 @@ import jax
 import numpy as np
 
 from probes.encoders.config import TransferConfig
-from probes.encoders.encoder import Encoder, Outputs, describe_transform, place, transform
+from probes.encoders.encoder import (
+    Encoder,
+    Outputs,
+    describe_transform,
+    name_and_directory,
+    transform,
+)
 from probes.encoders.identity import digest_json
 from train import mesh as meshes
 from train.config import ConfigError
@@ -34,7 +40,7 @@ def load(target: str, options: TransferConfig) -> Encoder:
     """Returns the encoder of ``MODULE:FUNCTION``; calls it once, with two black images.
 
     Raises:
-      ConfigError: there is no such function, its attributes are off, or it does not return
+      ConfigError: there is no such function, its attributes are wrong, or it does not return
         features ``[B, D]`` and perhaps logits ``[B, K]``.
     """
     module_name, _, function_name = target.partition(":")
@@ -51,11 +57,11 @@ def load(target: str, options: TransferConfig) -> Encoder:
         ) from error
     side = int(getattr(function, "image_size", 224))
     resize = int(getattr(function, "resize", round(side * 256 / 224)))
-    filtered = getattr(function, "interpolation", "bilinear")
-    if filtered not in ("bilinear", "bicubic") or not 0 < side <= resize:
+    interpolation = getattr(function, "interpolation", "bilinear")
+    if interpolation not in ("bilinear", "bicubic") or not 0 < side <= resize:
         raise ConfigError(
-            f"{title} has image_size {side}, resize {resize} and interpolation {filtered!r}; it "
-            "needs 0 < image_size <= resize, and bilinear or bicubic."
+            f"{title} has image_size {side}, resize {resize} and interpolation {interpolation!r}; "
+            "it needs 0 < image_size <= resize, and bilinear or bicubic."
         )
     data = transform(options, side=side, resize=resize)
     source = inspect.getsourcefile(module)
@@ -63,7 +69,7 @@ def load(target: str, options: TransferConfig) -> Encoder:
         "function": target,
         "source": digest_json(Path(source).read_text()) if source else "",
         "version": str(getattr(function, "version", "")),
-        "transform": describe_transform(data, filtered) | {"mean": None, "std": None},
+        "transform": describe_transform(data, interpolation) | {"mean": None, "std": None},
     }
     label = str(getattr(function, "name", target.replace(":", "-")))
     return host_encoder(
@@ -72,7 +78,7 @@ def load(target: str, options: TransferConfig) -> Encoder:
         label,
         data=data,
         identity=identity_fields,
-        interpolation=filtered,
+        interpolation=interpolation,
         options=options,
     )
 
@@ -91,23 +97,15 @@ def host_encoder(
 ) -> Encoder:
     """Returns the encoder of a function of images ``uint8 [B H W 3]`` that runs on the host.
 
-    Args:
-      function: returns features, or features and logits.
-      title: for errors.
-      label: becomes the name, with ``path`` where there is a file of weights.
-      data: the transform.
-      identity: what the features depend on.
-      interpolation: of the transform.
-      options: for the directory of results.
-      path: of the weights.
-      notes: of the encoder.
+    The function returns features, or features and logits. ``title`` is its name in errors; its
+    name in tables is ``label``, with ``path`` if there is a file of weights.
 
     Raises:
-      ConfigError: what it returns for two images is neither.
+      ConfigError: for two black images it raises an error, or returns something else.
     """
 
     def outputs(images: jax.Array | np.ndarray) -> Outputs:
-        """Calls the function, and checks the shapes of what it returns."""
+        """Calls the function and checks the shapes of its results."""
         pixels = np.asarray(images)
         results = function(pixels)
         pair = results if isinstance(results, tuple) else (results, None)
@@ -128,12 +126,12 @@ def host_encoder(
         tried = outputs(np.zeros((2, data.image_size, data.image_size, 3), np.uint8))
     except RunError:
         raise
-    except Exception as error:  # Whatever somebody's function raises.
+    except Exception as error:  # A user's function may raise anything.
         raise ConfigError(
             f"{title} failed on two black images of {data.image_size} pixels: "
             f"{type(error).__name__}: {str(error)[:400]}"
         ) from error
-    name, directory = place(label, path, options)
+    name, directory = name_and_directory(label, path, options)
     return Encoder(
         name=name,
         directory=directory,

@@ -1,8 +1,8 @@
 """Digests of weights, images and settings: equal digests mean equal features, in any directory.
 
 Pixels in memory, weights and files of images are identified by their bytes, files by their names
-too. Modification times are ignored: copying, restoring or editing a file may set them to any value.
-Reading files in several threads takes a small part of the time that decoding them takes.
+too, and not by modification times, which copying or restoring may change. Reading files in several
+threads takes far less time than decoding them.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ def digest_json(values: Any) -> str:
 
 
 def digest_arrays(tree: Any) -> str:
-    """Returns the digest of a tree of arrays: their paths in it, types, shapes and bytes."""
+    """Returns the digest of a tree of arrays: of their paths, types, shapes and bytes."""
     digest = hashlib.blake2b(digest_size=_BYTES)
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.ascontiguousarray(leaf)
@@ -43,7 +43,7 @@ def digest_arrays(tree: Any) -> str:
 def digest_records(records: Records, classes: Sequence[str]) -> str:
     """Returns the digest of the images of a split, in their order, and of the class names.
 
-    All splits of a prepared data set are in one set of files, and have the same digest.
+    All splits of a prepared data set share files, and so have the same digest.
     """
     if isinstance(records, Arrays):
         return digest_json([digest_arrays((records.images, records.labels)), list(classes)])

@@ -1,9 +1,9 @@
-"""Models of timm and torchvision, by these libraries and with the test transform they name.
+"""Models of timm and torchvision, built by these libraries, with their own test transforms.
 
     timm:NAME=PATH    torchvision:NAME=PATH
 
-Both need torch (extra ``torch``). Weights come from a file: nothing is downloaded, and random
-weights are used where ``=random`` asks for them alone.
+Both need torch (extra ``torch``). Weights come from a file: nothing is downloaded. ``=random``
+stands for random weights.
 """
 
 import difflib
@@ -27,10 +27,10 @@ RANDOM = "random"
 
 
 def load_timm(rest: str, options: TransferConfig) -> Encoder:
-    """Returns the encoder of ``NAME=PATH``: features before the classifier, as timm has them.
+    """Returns the encoder of ``NAME=PATH``: features are timm's input of the classifier.
 
     Raises:
-      ConfigError: timm is missing or has no such model, or no file was named; says what to do.
+      ConfigError: timm is missing or has no such model, or no file is given.
       StateDictError: the file does not fit.
     """
     timm = _library("timm")
@@ -39,7 +39,7 @@ def load_timm(rest: str, options: TransferConfig) -> Encoder:
         raise ConfigError(_unknown("timm", name, timm.list_models()))
     try:
         config = timm.get_pretrained_cfg(name)
-    except RuntimeError as error:  # The library does not know the tag after the point.
+    except RuntimeError as error:  # The tag after the dot is unknown.
         raise ConfigError(_unknown("timm", name, timm.list_pretrained())) from error
     if path is None:
         where = config and (config.hf_hub_id or config.url)
@@ -47,29 +47,21 @@ def load_timm(rest: str, options: TransferConfig) -> Encoder:
     size = {"img_size": options.image_size} if options.image_size else {}
     try:
         model = timm.create_model(name, pretrained=False, **size)
-    except TypeError:  # A convolutional network has no such setting, and needs none.
+    except TypeError:  # A convolutional network has no such setting.
         model = timm.create_model(name, pretrained=False)
     heads = model.pretrained_cfg.get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
-    notes = _fill(
-        model,
-        path,
-        f"timm:{name}",
-        heads,
-        resize=lambda classes: model.reset_classifier(classes),
-        convert=getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None),
-    )
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    resize = model.reset_classifier
+    notes = _fill(model, path, f"timm:{name}", heads, resize=resize, convert=convert)
     resolved = timm.data.resolve_model_data_config(model)
     side = resolved["input_size"][-1]
-    if resolved["crop_mode"] != "center" or resolved["interpolation"] not in (
-        "bilinear",
-        "bicubic",
-    ):
+    known = resolved["interpolation"] in ("bilinear", "bicubic")
+    if resolved["crop_mode"] != "center" or not known:
         notes.append(
             f"timm's transform is {resolved['crop_mode']} crop, {resolved['interpolation']}; here "
             "it is the centre crop, bicubic."
         )
-    bilinear = resolved["interpolation"] == "bilinear"
     data = transform(
         options,
         side=side,
@@ -83,8 +75,8 @@ def load_timm(rest: str, options: TransferConfig) -> Encoder:
         features = model.forward_head(maps, pre_logits=True)
         return features, model.forward_head(maps) if model.num_classes else None
 
-    kind = "bilinear" if bilinear else "bicubic"
-    return _encoder(f"timm:{name}", path, model, outputs, data, kind, options, notes)
+    interpolation = "bilinear" if resolved["interpolation"] == "bilinear" else "bicubic"
+    return _encoder(f"timm:{name}", path, model, outputs, data, interpolation, options, notes)
 
 
 def load_torchvision(rest: str, options: TransferConfig) -> Encoder:
@@ -104,14 +96,14 @@ def load_torchvision(rest: str, options: TransferConfig) -> Encoder:
         raise ConfigError(f"torchvision:{name} names no transform; use python:MODULE:FUNCTION.")
     if path is None:
         raise ConfigError(_no_file("torchvision", name, entries.DEFAULT.url))
-    # The file's name tells which weights these are; others are tested as the default ones.
+    # The name of the file identifies the weights; unknown ones have the default transform.
     file = Path(path).name
-    own = next((w for w in entries if w.url.endswith(file)), entries.DEFAULT)
-    tested = own.transforms()
+    entry = next((w for w in entries if w.url.endswith(file)), entries.DEFAULT)
+    preset = entry.transforms()
     sized = name.startswith("vit_")  # Position embeddings are made for one size.
     if options.image_size and sized:
         raise ConfigError(f"torchvision:{name} has one size of input; leave out --image-size.")
-    size = {"image_size": tested.crop_size[0]} if sized else {}
+    size = {"image_size": preset.crop_size[0]} if sized else {}
     model = vision.get_model(name, weights=None, **size)
     linear = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
     if not linear:
@@ -127,26 +119,26 @@ def load_torchvision(rest: str, options: TransferConfig) -> Encoder:
         setattr(parent, head.rpartition(".")[2], new)
 
     notes = _fill(model, path, f"torchvision:{name}", (head,), resize=resize)
-    notes.append(f"the transform is that of {own}.")
-    if hasattr(model, "transform_input"):  # torchvision sets it with weights, and not without.
+    notes.append(f"the transform is that of {entry}.")
+    if hasattr(model, "transform_input"):  # torchvision sets it with its own weights alone.
         model.transform_input = True
         notes.append("the input is transformed as torchvision does with its own weights.")
     data = transform(
         options,
-        side=tested.crop_size[0],
-        resize=tested.resize_size[0],
-        mean=tuple(255 * x for x in tested.mean),
-        std=tuple(255 * x for x in tested.std),
+        side=preset.crop_size[0],
+        resize=preset.resize_size[0],
+        mean=tuple(255 * x for x in preset.mean),
+        std=tuple(255 * x for x in preset.std),
     )
     last = model.get_submodule(head)
-    seen = []
-    last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    head_inputs = []
+    last.register_forward_pre_hook(lambda _, inputs: head_inputs.append(inputs[0]))
 
     def outputs(images: Any) -> tuple[Any, Any]:
         logits = model(images)
-        return seen.pop(), None if isinstance(last, torch.nn.Identity) else logits
+        return head_inputs.pop(), None if isinstance(last, torch.nn.Identity) else logits
 
-    kind = "bicubic" if tested.interpolation.value == "bicubic" else "bilinear"
+    kind = "bicubic" if preset.interpolation.value == "bicubic" else "bilinear"
     return _encoder(f"torchvision:{name}", path, model, outputs, data, kind, options, notes)
 
 
@@ -160,7 +152,7 @@ def _encoder(
     options: TransferConfig,
     notes: list[str],
 ) -> Encoder:
-    """Returns the encoder of a torch module in evaluation mode, on a GPU of torch's if any."""
+    """Returns the encoder of a torch module in evaluation mode, on torch's GPU if there is one."""
     torch = _library("torch")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.eval().to(device)
@@ -199,7 +191,7 @@ def _fill(
     resize: Any,
     convert: Any = None,
 ) -> list[str]:
-    """Loads a file into a module, which takes over the head of the file; returns notes."""
+    """Loads a file into a module, whose head becomes that of the file; returns notes."""
     torch = _library("torch")
     if path == RANDOM:
         return ["the weights are random, as asked for."]

@@ -1,8 +1,7 @@
 """The encoder of a work directory: its network in evaluation mode, and the test transform.
 
-Nothing in the directory is changed, so a run may be probed while it goes on. The data it was
-trained on are needed in one case only: where images keep their stored size (``image_size`` 0), the
-description of that data set says which it is.
+The directory is not changed, so a run may be probed during training. The training data are needed
+only if images keep their stored size (``image_size`` 0), and ``run.json`` does not have it.
 """
 
 import dataclasses
@@ -27,7 +26,7 @@ from train.workdir import image_shape, read_config, read_rows
 
 
 def load(workdir: Path, options: TransferConfig) -> Encoder:
-    """Returns the encoder of a run, from its last checkpoint or the one asked for.
+    """Returns the encoder of a run, from its last checkpoint or the one that options name.
 
     Raises:
       ConfigError: there is no such checkpoint, it is damaged, or the size of its input is unknown.
@@ -38,20 +37,13 @@ def load(workdir: Path, options: TransferConfig) -> Encoder:
     if not (workdir / "checkpoints").is_dir():
         raise ConfigError(f"{workdir} has no checkpoints; train it first.")
     with checkpoint.open_reader(workdir / "checkpoints", alone=True) as reader:
-        step = _step(reader, workdir, config, options)
+        step = _chosen_step(reader, workdir, config, options)
         shape = (data.image_size, data.image_size, len(data.mean))
-        task, state = program.restore(config, reader, step, mesh, shape)
-    whole, parts = meshes.replicated(mesh), meshes.split(mesh)
-    features = jax.jit(
-        lambda state, images: predict(task, state, images)[1],
-        in_shardings=(whole, parts),
-        out_shardings=parts,
-    )
-    outputs = jax.jit(
-        lambda state, images: Outputs(*reversed(predict(task, state, images))),
-        in_shardings=(whole, parts),
-        out_shardings=parts,
-    )
+        spec, state = program.restore(config, reader, step, mesh, shape)
+    replicated, parts = meshes.replicated(mesh), meshes.split(mesh)
+    compiled = partial(jax.jit, in_shardings=(replicated, parts), out_shardings=parts)
+    features = compiled(lambda state, images: predict(spec, state, images)[1])
+    outputs = compiled(lambda state, images: Outputs(*reversed(predict(spec, state, images))))
     identity_fields = {
         "variables": identity.digest_arrays(state.variables),
         "model": dataclasses.asdict(config.model),
@@ -79,13 +71,13 @@ def load(workdir: Path, options: TransferConfig) -> Encoder:
 def _transform(workdir: Path, data: DataConfig, options: TransferConfig) -> DataConfig:
     """Returns the test transform of a run, for images of any size.
 
-    A network that was fed images as they are stored is fed those of a task resized to that size.
+    If the run kept the stored size of its images, those of a task are resized to it.
     """
     side, resize = options.image_size or data.image_size, data.resize
     if not side:
-        side = resize = _own_side(workdir, data, options)
+        side = resize = _stored_side(workdir, data, options)
     elif options.image_size:
-        # The margin around the centre in proportion, none where the run had none; 0 is 256 / 224.
+        # The margin around the centre in proportion, or none if the run had none; 0 is 256 / 224.
         resize = round(resize * side / data.image_size) if data.image_size else side
     return DataConfig(
         image_size=side,
@@ -99,24 +91,24 @@ def _transform(workdir: Path, data: DataConfig, options: TransferConfig) -> Data
     )
 
 
-def _own_side(workdir: Path, data: DataConfig, options: TransferConfig) -> int:
-    """Returns the side of the images of a run that kept their size: as noted, or from its data."""
+def _stored_side(workdir: Path, data: DataConfig, options: TransferConfig) -> int:
+    """Returns the side of a run's stored images, from ``run.json`` or else from its data."""
     shape = image_shape(workdir)
     if shape and shape[0] == shape[1]:
         return shape[0]
     problem: RunError | None = None
-    for place in dict.fromkeys((data.data_dir, options.data_dir or data.data_dir)):
+    for data_dir in dict.fromkeys((data.data_dir, options.data_dir or data.data_dir)):
         try:
-            return stored_side(dataclasses.replace(data, data_dir=place))
+            return stored_side(dataclasses.replace(data, data_dir=data_dir))
         except (ConfigError, DataError) as error:
             problem = error
     raise ConfigError(
-        f"the run's images kept their size, and it is not known ({problem}) Say the side of "
+        f"the run's images kept their size, and it is not known ({problem}) Give the side of "
         "the network's input with --image-size."
     ) from problem
 
 
-def _step(
+def _chosen_step(
     reader: ocp.CheckpointManager, workdir: Path, config: Config, options: TransferConfig
 ) -> int:
     steps = sorted(reader.all_steps())

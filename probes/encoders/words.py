@@ -1,4 +1,4 @@
-"""From a word of the command line to an encoder."""
+"""Encoders by their names on the command line."""
 
 from pathlib import Path
 from typing import NoReturn
@@ -7,7 +7,7 @@ import jax
 
 from probes.encoders import checkpoint, function, libraries, run
 from probes.encoders.config import TransferConfig
-from probes.encoders.encoder import Encoder, place, transform
+from probes.encoders.encoder import Encoder, name_and_directory, transform
 from train import mesh as meshes
 from train.config import ConfigError
 from train.models import public
@@ -27,15 +27,10 @@ KINDS = {
 
 
 def load(word: str, options: TransferConfig) -> Encoder:
-    """Returns the encoder that a word of the command line stands for.
-
-    Args:
-      word: as the examples in ``KINDS``.
-      options: with the size of the input, the data directory, ``out``, and which checkpoint of a
-        run.
+    """Returns the encoder of a model, named as in the examples of ``KINDS``.
 
     Raises:
-      ConfigError: the word is of no kind, or the model cannot be loaded.
+      ConfigError: the name is of no kind, or the model cannot be loaded.
     """
     kind, colon, rest = word.partition(":")
     if colon and kind in _LOADERS:
@@ -43,12 +38,12 @@ def load(word: str, options: TransferConfig) -> Encoder:
     name, equals, path = word.partition("=")
     if equals and name in public.NETWORKS:
         return checkpoint.load(name, Path(path).expanduser(), options)
-    own = Path(word).expanduser()
-    if own.is_dir():
-        return run.load(own, options)
+    path_ = Path(word).expanduser()
+    if path_.is_dir():
+        return run.load(path_, options)
     if word in public.NETWORKS:
         raise ConfigError(f"{word} is the name of a network. {public.where(word)}")
-    if own.is_file():
+    if path_.is_file():
         raise ConfigError(
             f"{word} is a file: say what it is, as in resnet50={word}.\n{list_kinds()}"
         )
@@ -67,13 +62,13 @@ def _stored(rest: str, options: TransferConfig) -> Encoder:
     if not rest or not path.exists():
         raise ConfigError(f"features:{rest}: there is no such file or directory.")
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    marks = [[str(f.name), f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.is_file()]
+    stamps = [[str(f.name), f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.is_file()]
 
     def refuse(images: jax.Array) -> NoReturn:
         del images
         raise ConfigError(f"features:{rest} holds features, and no network to compute others.")
 
-    name, directory = place("features", path, options)
+    name, directory = name_and_directory("features", path, options)
     return Encoder(
         name=name,
         directory=directory,
@@ -82,7 +77,7 @@ def _stored(rest: str, options: TransferConfig) -> Encoder:
         num_classes=0,
         mesh=meshes.own_mesh(),
         data=transform(options, side=32, resize=32),
-        identity={"features": str(path.resolve()), "files": marks},
+        identity={"features": str(path.resolve()), "files": stamps},
         experiment="features",
         stored=path,
     )

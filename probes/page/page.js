@@ -1,17 +1,17 @@
 "use strict";
-// Draws what the JSON beside it holds. Nothing is fetched; what a reader has chosen (theme, hidden
-// curves, zoom, place) is kept in the session, so that a page that renews itself stays as it was.
+// Draws the JSON of the page. Nothing is fetched; what a reader has chosen (theme, hidden
+// curves, zoom, scroll position) is stored in the session, so that it survives a reload.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const root = document.documentElement, tip = document.getElementById("tip");
   const many = data.runs.length > 1;
 
-  // ---- what is remembered -------------------------------------------------------------------
+  // ---- stored state --------------------------------------------------------------------------
   const KEY = "vci_jax:" + location.pathname;
-  const kept = (() => {
+  const restored = (() => {
     try { return JSON.parse(sessionStorage.getItem(KEY)) || {}; } catch { return {}; }
   })();
-  const state = Object.assign({ theme: "auto", hidden: null, zoom: {}, chosen: {}, scroll: 0, open: [] }, kept);
+  const state = Object.assign({ theme: "auto", hidden: null, zoom: {}, chosen: {}, scroll: 0, open: [] }, restored);
   const save = () => {
     state.scroll = scrollY;
     state.open = [...document.querySelectorAll("main > section > details")].map((d) => d.open);
@@ -32,7 +32,7 @@
     for (const chart of charts.values()) chart.plot.redraw(false, true);
   };
 
-  // ---- small things -------------------------------------------------------------------------
+  // ---- helpers ------------------------------------------------------------------------------
   const make = (tag, props = {}, ...children) => {
     const node = Object.assign(document.createElement(tag), props);
     node.append(...children);
@@ -327,18 +327,18 @@
   };
   const parts = (list) => list.map((s, i) => [String(i), title(s)]);
 
-  // ---- what changes with the epoch ------------------------------------------------------------
-  // A chart of one of a list, at one of its epochs; ``columns(one, at)`` are its values there.
+  // ---- charts with an epoch slider ------------------------------------------------------------
+  // A chart of an item of a list at one of its epochs; ``columns(item, epoch)`` returns its values.
   const stepped = (id, list, columns, spec) => {
     const box = document.querySelector(`[data-controls="${id}"]`);
     const select = choose(box, `${id}-of`, "Of", parts(list), () => { limits(); update(); });
-    const range = make("input", { type: "range", min: 0, id: `${id}-epoch` }), said = make("output");
-    box.append(make("label", {}, "Epoch", range, said));
+    const range = make("input", { type: "range", min: 0, id: `${id}-epoch` }), output = make("output");
+    box.append(make("label", {}, "Epoch", range, output));
     const of = () => list[+select.value];
     const limits = () => { range.max = of().epochs.length - 1; range.value = range.max; };
     const update = () => {
       const epoch = of().epochs[+range.value], now = columns(of(), +range.value), chart = charts.get(id);
-      said.textContent = `${epoch}`;
+      output.textContent = `${epoch}`;
       range.setAttribute("aria-valuetext", `epoch ${epoch}`);
       chart.spec.x = now.x;
       chart.plot.setData([now.x, ...now.columns]);
@@ -408,7 +408,7 @@
   const classes = () => {
     if (!data.classes.length) return;
     const box = document.querySelector('[data-controls="classes"]');
-    const node = document.getElementById("class-table"), said = document.getElementById("classes-said");
+    const node = document.getElementById("class-table"), note = document.getElementById("classes-note");
     const by = (x, y) => (typeof x === "number" ? x - y : String(x).localeCompare(y, undefined, { numeric: true }));
     let sort = state.chosen.sort || { column: 3, down: true };
     const select = choose(box, "classes-of", "Of", parts(data.classes), () => fill());
@@ -437,7 +437,7 @@
         });
         th.replaceChildren(b);
       });
-      said.textContent = `Epoch ${of.epoch}` + (of.rows.length < of.of ? `; the ${of.rows.length} loosest of ${of.of} classes.` : "") ;
+      note.textContent = `Epoch ${of.epoch}` + (of.rows.length < of.of ? `; the ${of.rows.length} loosest of ${of.of} classes.` : "");
     };
     fill();
   };
@@ -489,6 +489,6 @@
   addEventListener("pagehide", save);
   addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
   history.scrollRestoration = "manual";  // The browser's own comes before the charts have their height.
-  if (!location.hash || kept.scroll) requestAnimationFrame(() => scrollTo({ top: state.scroll, behavior: "instant" }));
+  if (!location.hash || restored.scroll) requestAnimationFrame(() => scrollTo({ top: state.scroll, behavior: "instant" }));
   if (data.refresh) setTimeout(() => { save(); location.reload(); }, data.refresh * 1000);
 })();

@@ -1,7 +1,7 @@
-"""From models and images to a ranking: features on disk, then probes, compared in pairs.
+"""Ranking of models on images: features on disk, then probes, compared in pairs.
 
-A model that fails is left out, and the others are ranked. Features on disk are not computed again,
-so the same command resumes after an interruption.
+A model that fails is left out. Features on disk are not computed again, so the same command resumes
+after an interruption.
 """
 
 import dataclasses
@@ -21,14 +21,14 @@ from train.config import ConfigError
 from train.data import Split
 from vci_jax.probe import Ranking, rank
 
-# With fewer images than this, all of them are scored in turn, by cross-fitting.
+# With fewer images than this, all of them are scored, by cross-fitting.
 SMALL = 2000
 _CURVE = (0.1, 0.3)
 
 
 @dataclasses.dataclass(frozen=True)
 class RankConfig:
-    """Which images, and how models are ranked on them."""
+    """Images, and settings of the ranking."""
 
     data: str
     """Images: folder:PATH, tfds:NAME, digits, or a task of the suites such as cifar100_living."""
@@ -61,14 +61,13 @@ class RankConfig:
 
 
 class Outcome(NamedTuple):
-    """A ranking, and what its page shows beside it.
+    """A ranking, and further content of its page.
 
     Attributes:
-      ranking: of the models that could be ranked.
-      features: of the scored images by model, ``[N D]``.
+      features: features of the scored images by model, ``[N D]``.
       classes: names of the task's classes.
-      images: the splits that hold the scored images, in their order.
-      failures: models without a score, and why.
+      images: the splits of the scored images, in their order.
+      failures: models without a score, and the reasons.
     """
 
     ranking: Ranking
@@ -156,7 +155,7 @@ def _options(config: RankConfig) -> TransferConfig:
 def _features(
     word: str, task: Task, options: TransferConfig, display: Display
 ) -> tuple[str, _Rows, list[Split], Sequence[str]]:
-    """The features of one model, from disk as far as they are there."""
+    """Returns name, features, images and classes of one model."""
     encoder = load(word, options)
     for note in encoder.notes:
         display.say(f"{word}: {note}")

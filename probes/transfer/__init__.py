@@ -1,1 +1,1 @@
-"""Tasks, their features on disk, the runner that probes them, and the scores put together."""
+"""Tasks, their features on disk, the runner that probes them, and summaries of scores."""

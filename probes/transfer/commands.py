@@ -102,7 +102,7 @@ def _compute(parsed: _Models, command: str, **options: Any) -> runner.Failures:
 
 
 def _conclude(failures: runner.Failures) -> int:
-    """Prints what is missing and how to get it, each reason once; returns the exit code."""
+    """Prints missing scores by reason; returns the exit code."""
     if not failures:
         return 0
     reasons: dict[str, list[str]] = {}

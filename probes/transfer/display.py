@@ -13,7 +13,7 @@ from probes.transfer.summary import ModelScores, best
 
 
 class Display:
-    """The progress of a sweep; a context manager that leaves the terminal as it was."""
+    """The progress of a sweep; a context manager that restores the terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -98,7 +98,7 @@ _OWN = "pretraining_accuracy"
 
 def _names(results: Sequence[ModelScores]) -> list[str]:
     """Returns the directories' names, as lines, with those above them where two are the same."""
-    return escape.lines(escape.told_apart([result.run.resolve() for result in results]))
+    return escape.lines(escape.short_paths([result.run.resolve() for result in results]))
 
 
 def _number(value: float | None) -> str:

@@ -1,10 +1,10 @@
 r"""Escapes for names that users gave: one function for each medium.
 
 The name of a run, group, task, metric or file may be any name of a directory or any JSON string:
-``_baseline``, ``lr$0.1$``, ``a|b``, ``C:\new``, ``=1+1``, or empty. ``line`` prepares it for a
+``_baseline``, ``lr$0.1$``, ``a|b``, ``C:\new``, ``=1+1``, or empty. ``line`` escapes it for a
 terminal, ``markdown`` and ``cell`` for Markdown, ``latex`` for LaTeX, ``stem`` for a file name;
-``told_apart`` names runs by their paths. Figures have ``figures.style.text``. The page escapes all
-text (``page.render``), and the CSV that it offers has ``csvCell`` in ``page.js``.
+``short_paths`` names runs by their paths. Figures use ``figures.style.text``, the page escapes all
+text (``page.render``), and its CSV uses ``csvCell`` of ``page.js``.
 """
 
 import hashlib
@@ -15,15 +15,15 @@ from pathlib import Path
 
 NAMELESS = "(no name)"
 
-# Characters that change the direction of writing, or end a line.
+# Characters that change the writing direction, or end a line.
 _MARKS = set("\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
-# In Markdown: always; where a tag, an entity or the address of a link would begin; and underscores
-# that are not within a word.
+# Escaped in Markdown: some characters always; the start of a tag, an entity or a link; and
+# underscores that are not within a word.
 _MARKDOWN = re.compile(
     r"[\\`*~$]|<(?=[A-Za-z/!?])|&(?=[#A-Za-z])|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])"
 )
-# What would begin a heading, a quotation or a list.
+# The start of a heading, a quotation or a list.
 _BLOCK = re.compile(r"^(\d*)(?=(?<!\d)[#>+=\[-]|(?<=\d)[.)](?:\s|$))")
 
 _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
@@ -36,12 +36,12 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "`": r"\textasciigrave{}",
 }
 
-# A file name has at most 255 bytes, of which a prefix and a suffix need some.
+# A file name has at most 255 bytes, including a prefix and a suffix.
 _LONGEST = 80
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""Returns text with escapes for control characters and for what cannot be encoded.
+    r"""Returns text with escapes for control characters and unpaired surrogates.
 
     >>> printable("a\tb\x1b[0m")
     'a\\tb\\x1b[0m'
@@ -55,12 +55,12 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def prose(text: str) -> str:
-    """Returns text of several lines as ``printable`` does, its line ends kept."""
+    """Returns text as ``printable`` does, with its line ends."""
     return printable(text, keep="\n")
 
 
 def line(name: str) -> str:
-    r"""Returns a name as one line of printable text, ``NAMELESS`` if there is nothing to see.
+    r"""Returns a name as one line of printable text, or ``NAMELESS`` if it is blank.
 
     >>> line("a\nb"), line(" ")
     ('a\\nb', '(no name)')
@@ -85,7 +85,7 @@ def lines(names: Sequence[str]) -> list[str]:
 
 
 def markdown(text: str) -> str:
-    r"""Returns a line of Markdown that shows text, whatever block it would begin.
+    r"""Returns a line of Markdown that shows text literally.
 
     >>> print(markdown("# *a*: |r| of tau_1"))
     \# \*a\*: |r| of tau_1
@@ -113,7 +113,7 @@ def latex(text: str) -> str:
 
 
 def stem(name: str) -> str:
-    """Returns the name of a file, without a suffix; different names have different files.
+    """Returns a file name without a suffix; different names have different files.
 
     >>> stem("tau_1.0"), stem("seed_1/tau_1.0")
     ('tau_1.0', 'seed_1_tau_1.0-eb972eb1')
@@ -125,24 +125,21 @@ def stem(name: str) -> str:
 
 
 def _inline(text: str) -> str:
-    """Escapes what Markdown reads within a line, and spaces at its ends, which it would drop."""
+    """Escapes Markdown within a line, and spaces at its ends."""
     text = _MARKDOWN.sub(r"\\\g<0>", printable(text))
     inner = text.strip(" ")
     before, _, after = text.partition(inner) if inner else ("", "", text)
     return before.replace(" ", "&#32;") + inner + after.replace(" ", "&#32;")
 
 
-def told_apart(paths: Sequence[Path]) -> list[str]:
-    """Returns the last parts of paths, as few as make no two names the same."""
+def short_paths(paths: Sequence[Path]) -> list[str]:
+    """Returns the last parts of paths, as few as make the names unique."""
     depths = [1] * len(paths)
     while True:
         names = ["/".join(path.parts[-depth:]) for path, depth in zip(paths, depths, strict=True)]
-        twice = [
-            i
-            for i, name in enumerate(names)
-            if names.count(name) > 1 and depths[i] < len(paths[i].parts)
-        ]
-        if not twice:
+        repeated = [i for i, name in enumerate(names) if names.count(name) > 1]
+        repeated = [i for i in repeated if depths[i] < len(paths[i].parts)]
+        if not repeated:
             return names
-        for i in twice:
+        for i in repeated:
             depths[i] += 1

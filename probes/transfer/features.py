@@ -1,17 +1,17 @@
-"""Features on disk: computed once, shard by shard, memory-mapped ever after.
+"""Features on disk: computed once, shard by shard, then memory-mapped.
 
-A directory holds the features of one network for one split, and is named by the digest of all that
-they depend on, so that nothing stale is ever reused:
+A directory holds the features of one network for one split, and is named by the digest of
+everything that they depend on, so that nothing stale is ever reused:
 
     <digest>/features.npy    float32 [N D]
-             labels.npy      int32 [N], those of the source; -1 where the image could not be read
-             logits.npy      float32 [N K], those of pretraining, where they were asked for
-             progress.json   while it is being filled: the shards that are there
-             meta.json       once it is complete: what they depend on, and the shards
+             labels.npy      int32 [N], labels of the source; -1 if the image could not be read
+             logits.npy      float32 [N K], logits of pretraining, if requested
+             progress.json   finished shards, until the directory is complete
+             meta.json       dependencies and shards, once it is complete
 
-A shard is noted with the digest of its rows, which is compared before they are used again. A killed
-process loses the shard it was at. ``extract`` computes rows from images by any function;
-``keep`` stores them. ``read_saved`` reads features that other programs saved.
+The digest of each shard is compared before its rows are used again. A killed process loses one
+shard. ``extract`` computes rows from images by any function; ``keep`` stores them. ``read_saved``
+reads features that other programs saved.
 """
 
 import dataclasses
@@ -41,8 +41,8 @@ from vci_jax.written import write_json
 # Version of the files; other versions are never reused.
 _FORMAT = 2
 _ABSENT = -1
-_ALL = data.Share(0, 1)  # Of a batch: where several processes share, they share the ranges of rows.
-# Of features that others saved: their splits by name, and the endings of their files.
+_ALL = data.Share(0, 1)  # All rows of a batch: processes share ranges of rows, not batches.
+# Splits of features that other programs saved, and the endings of their files.
 _SPLITS = (("train", "train"), ("test", "test"), ("validation", "validation"))
 _FORMS = (".npz", ".safetensors", "_features.npy", ".pt", ".h5", ".parquet", ".csv", "")
 
@@ -57,7 +57,7 @@ _Results = _Array | tuple[_Array, _Array | None]
 _NAMES = ("features", "labels", "logits")
 
 _Shards = list[tuple[int, str]]
-"""Where each shard ends, and the digest of its rows."""
+"""The end of each shard, and the digest of its rows."""
 
 
 class Features(NamedTuple):
@@ -70,25 +70,8 @@ class Features(NamedTuple):
 
     @property
     def unreadable(self) -> int:
-        """How many rows belong to images that could not be read: they are zeros."""
+        """The number of rows of unreadable images, which are zeros."""
         return int(np.sum(self.labels == _ABSENT))
-
-
-class _Window(NamedTuple):
-    """Some consecutive records of others."""
-
-    records: Records
-    rows: range
-
-    @property
-    def size(self) -> int:
-        return len(self.rows)
-
-    def read(self, index: int) -> tuple[Any, int]:
-        return self.records.read(self.rows[index])
-
-    def name_of(self, index: int) -> str:
-        return self.records.name_of(self.rows[index])
 
 
 def extract(
@@ -99,32 +82,31 @@ def extract(
     mesh: Any,
     batch_size: int,
 ) -> Compute:
-    """Returns what computes the rows of images of a split, in their order.
+    """Returns the function that computes a range of rows of a split.
 
     Args:
-      feature_fn: from images ``uint8 [B H W C]``, divided among the devices, to features
-        ``[B D]``, or to these and logits ``[B K]``; B is always the same, and what it makes of
-        padding is dropped.
-      split: with the images.
-      config: with their transform.
+      feature_fn: maps images ``uint8 [B H W C]``, divided among the devices, to features
+        ``[B D]``, or to these and logits ``[B K]``; B is always the same, padding included.
+      split: the images.
+      config: their transform.
       mesh: the devices, all of this process.
-      batch_size: images a call; raised to a multiple of the devices.
+      batch_size: images per call; raised to a multiple of the devices.
     """
     size = meshes.round_up(batch_size, mesh)
 
     def compute(rows: range) -> tuple[np.ndarray, ...]:
         """Computes one range of rows; see ``Compute``."""
-        part = dataclasses.replace(split, records=_some(split.records, rows))
+        part = dataclasses.replace(split, records=_subset(split.records, rows))
         batches, labels = [], []
-        waiting: _Results | None = None
+        running: _Results | None = None
         for batch in data.evaluation_batches(part, config, size, size, _ALL):
             labels.append(np.where(batch["mask"] > 0, batch["label"], _ABSENT))
             images = meshes.put_batch({"image": batch["image"]}, mesh)["image"]
-            # The devices are at this batch while the host takes the results of the one before.
-            done, waiting = waiting, feature_fn(images)
-            if done is not None:
-                batches.append(_on_host(done))
-        batches.append(_on_host(waiting))
+            # The devices compute this batch while the host fetches the results of the one before.
+            previous, running = running, feature_fn(images)
+            if previous is not None:
+                batches.append(_on_host(previous))
+        batches.append(_on_host(running))
         columns = [np.concatenate(arrays)[: len(rows)] for arrays in zip(*batches, strict=True)]
         numbers = np.concatenate(labels)[: len(rows)]
         for column in columns:
@@ -144,20 +126,21 @@ def keep(
     say: Callable[[str], None] = lambda message: None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Features:
-    """Returns the rows that ``compute`` makes, from disk as far as they are there.
+    """Returns N rows from disk, or from ``compute`` where they are missing.
 
     Args:
-      root: where the directory is, or is made.
-      depends_on: everything that the rows depend on, as JSON has it.
+      root: parent of the directory.
+      depends_on: everything that the rows depend on, for JSON.
       size: N.
-      compute: makes a range of rows; is asked for ranges of ``shard_rows``, in order.
-      shard_rows: rows between two marks on disk.
-      say: told of files that are damaged, and made again.
-      progress: told how many rows are there, from time to time.
+      compute: computes a range of rows.
+      shard_rows: rows of a shard.
+      say: receives messages about damaged files, which are replaced.
+      progress: receives the number of rows on disk.
 
     Raises:
-      ConfigError: another process is filling the directory, or ``compute`` cannot.
-      OSError: the disk is full, or not to be written.
+      ConfigError: ``compute`` fails.
+      LockedError: another process is filling the directory.
+      OSError: the disk is full or not writable.
     """
     depends_on = json.loads(json.dumps({"format": _FORMAT, "size": size, **depends_on}))
     directory = root / identity.digest_json(depends_on)
@@ -182,17 +165,17 @@ def _on_host(results: Any) -> list[np.ndarray]:
     return [np.asarray(array, np.float32) for array in arrays if array is not None]
 
 
-def _some(records: Records, rows: range) -> Records:
-    if isinstance(records, Arrays):  # In this form batches are made of them without a loop.
+def _subset(records: Records, rows: range) -> Records:
+    if isinstance(records, Arrays):  # evaluation_batches starts no process for them.
         part = slice(rows.start, rows.stop)
         return Arrays(records.images[part], records.labels[part], records.title)
-    return _Window(records, rows)
+    return data.Subset(records, rows)
 
 
 def _fill(
     directory: Path, size: int, compute: Compute, shard_rows: int, progress: Callable[[int], None]
 ) -> _Shards:
-    """Computes the rows that are not there yet; after each shard they are on disk for good."""
+    """Computes the missing rows; each shard is on disk before the next one begins."""
     shards = _resumable(directory, size)
     start = shards[-1][0] if shards else 0
     progress(start)
@@ -203,7 +186,7 @@ def _fill(
             for name, array in zip(_NAMES, compute(rows), strict=False)
         ]
         for name, array in zip(_NAMES, arrays, strict=False):
-            _put(directory / f"{name}.npy", size, rows, array)
+            _write_rows(directory / f"{name}.npy", size, rows, array)
         shards.append((rows.stop, _digest(arrays)))
         start = rows.stop
         write_json(directory / "progress.json", {"shards": shards})
@@ -211,10 +194,10 @@ def _fill(
     return shards
 
 
-def _put(path: Path, size: int, rows: range, values: np.ndarray) -> None:
+def _write_rows(path: Path, size: int, rows: range, values: np.ndarray) -> None:
     """Writes rows of an array that has its full length from the start (sparse, on most disks)."""
     if not rows.start:
-        path.unlink(missing_ok=True)  # Never through a link, to whatever it leads to.
+        path.unlink(missing_ok=True)  # Never writes through a link.
     mode: Literal["r+", "w+"] = "r+" if rows.start else "w+"
     shape = (size, *values.shape[1:])
     mapped = np.lib.format.open_memmap(path, mode=mode, dtype=values.dtype, shape=shape)
@@ -230,31 +213,31 @@ def _digest(arrays: Sequence[np.ndarray]) -> str:
 
 
 def _resumable(directory: Path, size: int) -> _Shards:
-    """Returns the shards that a process that was killed has left; none if the files do not fit."""
+    """Returns the shards of a killed process; none if the files do not fit."""
     try:
-        noted = json.loads((directory / "progress.json").read_text())["shards"]
-        return _whole(_mapped(directory, size), noted)
+        shards = json.loads((directory / "progress.json").read_text())["shards"]
+        return _intact(_mapped(directory, size), shards)
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
 
 def _verified(directory: Path, depends_on: Mapping[str, Any], size: int) -> Features:
-    """Returns what is in a complete directory, or raises ValueError or OSError if it is not."""
+    """Returns the content of a complete directory, or raises ValueError or OSError."""
     meta = json.loads((directory / "meta.json").read_text())
     if not isinstance(meta, dict) or meta.get("depends_on") != depends_on:
         raise ValueError("meta.json is that of other features")
-    arrays, noted = _mapped(directory, size), meta.get("shards") or []
-    shards = _whole(arrays, noted)
-    if len(shards) < len(noted) or (shards[-1][0] if shards else 0) < size:
+    arrays, recorded = _mapped(directory, size), meta.get("shards") or []
+    shards = _intact(arrays, recorded)
+    if len(shards) < len(recorded) or (shards[-1][0] if shards else 0) < size:
         raise ValueError("its rows are not those that were written")
     return Features(arrays[0], arrays[1], arrays[2] if arrays[2:] else None, directory)
 
 
-def _whole(arrays: Sequence[np.ndarray], noted: _Shards) -> _Shards:
+def _intact(arrays: Sequence[np.ndarray], recorded: _Shards) -> _Shards:
     """Returns the shards before the first one whose digest does not match."""
     shards: _Shards = []
     start = 0
-    for stop, digest in noted:
+    for stop, digest in recorded:
         if _digest([array[start:stop] for array in arrays]) != digest:
             break
         shards.append((stop, digest))
@@ -276,12 +259,11 @@ def _mapped(directory: Path, size: int) -> list[np.ndarray]:
 def read_saved(path: Path) -> Samples:
     """Returns the features and labels of a file, of a pair of files, or of a folder.
 
-    Rows with the label -1 (an image that could not be read) or -100 (``ignore_index`` of PyTorch)
-    have none: they are left out, and their number is written to stderr.
+    Rows with the label -1 (an unreadable image) or -100 (``ignore_index`` of PyTorch) are left out,
+    and their number is written to stderr.
 
     Raises:
-      ConfigError: it is no such file, its arrays do not fit each other, or other labels are
-        negative; says what is wrong.
+      ConfigError: the file cannot be read, its arrays do not match, or other labels are negative.
     """
     try:
         samples, dropped = saved.read(path)
@@ -299,8 +281,8 @@ def read_saved(path: Path) -> Samples:
 def saved_splits(path: Path) -> dict[str, Path]:
     """Returns the files of ``train``, ``test`` and perhaps ``validation``, or of ``all`` in one.
 
-    A directory has the splits as ``train.npz`` and ``test.npz``, or in any other form that
-    ``read_saved`` takes; without a test split, the validation split takes its place.
+    A directory has the splits as ``train.npz`` and ``test.npz``, or in another form of
+    ``read_saved``; the validation split replaces a missing test split.
 
     Raises:
       ConfigError: a directory holds neither splits nor a file of features.
@@ -309,9 +291,9 @@ def saved_splits(path: Path) -> dict[str, Path]:
         return {"all": path}
     files: dict[str, Path] = {}
     for split, name in (*_SPLITS, ("validation", "val")):
-        there = [path / f"{name}{form}" for form in _FORMS if (path / f"{name}{form}").exists()]
-        if there:
-            files.setdefault(split, there[0])
+        candidates = [path / f"{name}{form}" for form in _FORMS]
+        if existing := [file for file in candidates if file.exists()]:
+            files.setdefault(split, existing[0])
     if "test" not in files and "validation" in files:
         files["test"] = files.pop("validation")
     if not {"train", "test"} <= files.keys():

@@ -1,7 +1,7 @@
 """Mean log odds, which combine accuracies on unequal tasks.
 
-0 and 1 have no log odds. All of the probes move them inside by half an image, see ``inside``: n
-images cannot tell a share of 1 from one above 1 - 1/2n.
+0 and 1 have no log odds, so they are moved inside by half an image, see ``inside``: n images cannot
+distinguish a share of 1 from one above 1 - 1/2n.
 
 Reference: Xu & Liu (2023), equation 6; S. Kornblith et al. (2019), section 3.
 """
@@ -16,10 +16,7 @@ from probes.transfer import escape
 
 
 def mlo(scores: ArrayLike) -> float:
-    """Returns the mean over tasks of log(a / (1 - a)), natural logarithm.
-
-    Args:
-      scores: test scores in (0, 1), one per task.
+    """Returns the mean over tasks of log(a / (1 - a)), for test scores in (0, 1).
 
     Raises:
       ValueError: a score is not in (0, 1); percentages must be divided by 100.
@@ -29,7 +26,7 @@ def mlo(scores: ArrayLike) -> float:
     if len(wrong) or not scores.size:
         raise ValueError(
             f"scores must lie strictly between 0 and 1, got {wrong.tolist() or 'none'}; divide "
-            "percentages by 100, and take 0 and 1 half an image from there (odds.inside)."
+            "percentages by 100, and move 0 and 1 by half an image (odds.inside)."
         )
     return float(np.mean(np.log(scores / (1 - scores))))
 
@@ -37,9 +34,7 @@ def mlo(scores: ArrayLike) -> float:
 def mlog(scores: Sequence[float], pretraining_accuracy: float) -> float:
     """Returns the mean log odds gain: ``mlo`` minus the log odds of the pretraining accuracy.
 
-    Args:
-      scores: test scores in (0, 1), one per task.
-      pretraining_accuracy: on the test split of the data the network was trained on, in (0, 1).
+    That is the accuracy on the test split of the pretraining data, in (0, 1).
 
     Raises:
       ValueError: as ``mlo``.
@@ -48,15 +43,15 @@ def mlog(scores: Sequence[float], pretraining_accuracy: float) -> float:
 
 
 def inside(score: float, size: int | None, what: str, field: str) -> tuple[float, str]:
-    """Returns a share of images as it has log odds, and a note if it was moved, else nothing.
+    """Returns a share of images in (0, 1), and a note if it was moved, else an empty string.
 
     0 becomes 1/2n and 1 becomes 1 - 1/2n, half of one of n images; other scores stay.
 
     Args:
       score: in [0, 1].
       size: n, or None if unknown.
-      what: the name of the score, for messages.
-      field: where n belongs, for messages: '"samples" into metrics.jsonl'.
+      what: name of the score in messages.
+      field: the place of n in messages: '"samples" into metrics.jsonl'.
 
     Raises:
       ValueError: the score is not a share, or it is 0 or 1 and n is unknown.
@@ -76,7 +71,7 @@ def inside(score: float, size: int | None, what: str, field: str) -> tuple[float
             f"from there, but n is not recorded; write it as {field}."
         )
     moved = abs(end - 1 / (2 * size))
-    digits = len(str(2 * size)) + 1  # As many as tell it from the end.
+    digits = len(str(2 * size)) + 1  # Enough to differ from 0 or 1.
     shown = f"{moved:.{digits}f}".rstrip("0")
     side = "below 1" if end else "above 0"
     return moved, f"{what} is {end}, taken as {shown}: half of one of its {size} images {side}."

@@ -1,20 +1,19 @@
-"""Which numbers are the same but for rounding, so that no statistic hangs on the last digit.
+"""Comparisons up to rounding, so that no statistic depends on the last digit.
 
-A tie is broken, or made, by the order of a sum and by the unit of a sample: 0.7 x + 0.1 says the
-same as x, but of its 16 digits it keeps other ones. Every comparison of the statistics goes
-through this file.
+The order of a sum and the unit of a sample can break or make ties: 0.7 x + 0.1 is equivalent to x,
+but has other last digits. Every comparison of the statistics uses this file.
 """
 
 import numpy as np
 
-# Of a number of order one such as a coefficient. In float64 a sample keeps its values to 2^-53 of
-# their size, hence to 2^-36 = 1.5e-11 of its range where it lies up to 10^5 ranges away from zero;
-# a coefficient of some ten values adds up as many such errors.
+# Rounding of a number of order one such as a coefficient. In float64 the values of a sample are
+# exact to 2^-53 of their size, hence to 2^-36 = 1.5e-11 of its range up to 10^5 ranges away from
+# zero; a coefficient of some ten values adds up as many such errors.
 SHARE = 2.0**-33
 
-# Of the size of the largest value: the mean of up to a hundred values, in any order, is within
-# this, and so is 0.7 x + 0.1 of values that are. A sample may well span ten decades, as VCI of
-# collapsed and of ordinary networks does: those are not ties.
+# Rounding relative to the largest value: that of the mean of up to a hundred values in any order,
+# and of 0.7 x + 0.1. Samples may span ten decades, as VCI of collapsed and of ordinary networks
+# does, without ties.
 _SIZE = 2.0**-46
 
 
@@ -28,11 +27,11 @@ def is_constant(values: np.ndarray) -> np.ndarray:
 
 
 def level(values: np.ndarray, share: float = 0.0) -> np.ndarray:
-    """Returns values ``[..., N]`` of which those that are the same but for rounding are equal.
+    """Returns values ``[..., N]`` in which values that differ by rounding alone are made equal.
 
-    Each run of neighbours in order of size that are closer than rounding of the largest one, or
-    than ``share`` of the range, takes its smallest value: ``SHARE`` where they are statistics of
-    order one, made from samples. Rows that are not finite stay as they are.
+    In order of size, each run of neighbours that are closer than rounding of the largest one, or
+    than ``share`` of the range, takes its smallest value; ``SHARE`` is for statistics of order one.
+    Rows that are not finite stay unchanged.
 
     >>> level(np.array([0.3, 1.0, 0.1 + 0.2])).tolist()
     [0.3, 1.0, 0.3]
@@ -43,20 +42,19 @@ def level(values: np.ndarray, share: float = 0.0) -> np.ndarray:
     order = np.argsort(values, axis=-1, kind="stable")
     rising = np.take_along_axis(values, order, axis=-1)
     with np.errstate(invalid="ignore", over="ignore"):
-        reach = rising[..., -1:] - rising[..., :1]
+        span = rising[..., -1:] - rising[..., :1]
         size = np.maximum(np.abs(rising[..., -1:]), np.abs(rising[..., :1]))
-        apart = ~(np.diff(rising, axis=-1) <= np.maximum(share * reach, _SIZE * size))
-    apart |= ~np.isfinite(reach)
+        apart = ~(np.diff(rising, axis=-1) <= np.maximum(share * span, _SIZE * size))
+    apart |= ~np.isfinite(span)
     begins = np.concatenate([np.ones_like(apart[..., :1]), apart], axis=-1)
-    places = np.where(begins, np.arange(values.shape[-1]), 0)
-    first = np.maximum.accumulate(places, axis=-1)
+    first = np.maximum.accumulate(np.where(begins, np.arange(values.shape[-1]), 0), axis=-1)
     levelled = np.empty_like(values)
     np.put_along_axis(levelled, order, np.take_along_axis(rising, first, axis=-1), axis=-1)
     return levelled
 
 
 def snap(values: np.ndarray, target: float) -> np.ndarray:
-    """Returns values of order one, of which those that are ``target`` but for rounding equal it.
+    """Returns values of order one, with those within rounding of ``target`` replaced by it.
 
     >>> snap(np.array([1e-17, 0.5, -2e-12]), 0.0).tolist()
     [0.0, 0.5, 0.0]
@@ -65,7 +63,7 @@ def snap(values: np.ndarray, target: float) -> np.ndarray:
 
 
 def sign(value: float) -> int:
-    """Returns the sign of a number of order one: 0 where rounding alone gives it one.
+    """Returns the sign of a number of order one, or 0 within rounding of zero.
 
     >>> sign(0.3), sign(-1e-17)
     (1, 0)

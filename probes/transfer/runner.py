@@ -1,4 +1,4 @@
-"""The sweep: every task on every model, each score written as soon as it is known.
+"""The sweep of every task on every model; each score is written as soon as it is known.
 
     python -m probes transfer MODEL [MODEL ...] [--data folder:PATH] [--suite small] [--task NAME]
 
@@ -52,11 +52,7 @@ def transfer(
 ) -> Failures:
     """Scores the tasks that have no score yet on each model, and prints all scores as a table.
 
-    Args:
-      models: words of ``encoders.load``.
-      options: which tasks, and how.
-      console: where progress appears.
-      before: what has failed already, and is not tried.
+    Failures ``before`` are not tried again.
 
     Returns:
       Reasons for missing scores, by model and task; empty if every task of every model has one.
@@ -116,8 +112,8 @@ def extract(
 def tasks_of(models: Sequence[str], options: TransferConfig) -> list[Task]:
     """Returns the tasks that options name: ``data`` and ``task``, or else the suite.
 
-    The files of ``features:PATH`` hold features of certain images: without another kind of model
-    and without named images, the only task is the one in the files.
+    If all models are ``features:PATH`` and no images are named, the only task is the one in the
+    files.
     """
     names = (*options.task, *options.data)
     if not names and all(model.startswith("features:") for model in models):
@@ -253,14 +249,10 @@ def probe(
     options: TransferConfig,
     resume: Path | None = None,
 ) -> dict[str, Any]:
-    """Returns all scores of features: the linear probe's, and those without a penalty.
+    """Returns all scores of features: of the linear probe, and of the baselines.
 
-    Args:
-      splits: ``train``, ``test`` and perhaps ``validation``.
-      num_classes: K.
-      score_name: of ``tasks.SCORES``.
-      options: of the probes.
-      resume: checkpoint file of the path; see ``vci_jax.probe.iter_path``.
+    The splits are ``train``, ``test`` and perhaps ``validation``; ``resume`` is the checkpoint file
+    of the path, see ``vci_jax.probe.iter_path``.
 
     Raises:
       ValueError: the features are not finite, or cannot be divided by class.

@@ -1,7 +1,7 @@
 """``transfer.jsonl``: one row per score, on disk before ``add`` returns.
 
-Of a task that was scored more than once, the last row counts. A line that a killed process left
-incomplete is dropped when the file is next opened.
+The last row of each task counts. A line that a killed process left incomplete is dropped when the
+file is next opened.
 """
 
 from pathlib import Path
@@ -28,9 +28,7 @@ class ScoreLog:
         rows = read_rows(path)
         for number, row in rows.items():
             if not isinstance(row, dict) or not isinstance(row.get("task"), str):
-                raise ConfigError(
-                    f"{path}, line {number}, is not a row of a task; delete the line."
-                )
+                raise ConfigError(f"{path}, line {number}, is not a row of a task; delete it.")
         self._rows: dict[str, Row] = {row["task"]: row for row in rows.values()}
         if path.exists() and not path.read_text(errors="replace").endswith("\n"):
             replace_text(path, json_lines(rows.values()))

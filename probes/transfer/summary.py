@@ -1,8 +1,7 @@
 """Mean log odds of several runs, over the tasks that all of them have.
 
-Means over different tasks cannot be compared, so a task that one run lacks is left out for all of
-them, with a note. For the mean alone, scores of exactly 0 and 1 are moved inside by half an image
-(``odds.inside``), with a note.
+A task that one run lacks is left out for all, with a note. For the mean, scores of exactly 0 and 1
+are moved inside by half an image (``odds.inside``), with a note.
 """
 
 from collections.abc import Sequence
@@ -19,8 +18,8 @@ class ModelScores(NamedTuple):
 
     Attributes:
       run: its work directory.
-      rows: of ``transfer.jsonl``, by task.
-      test: its row of ``metrics.jsonl`` of the test split, or empty.
+      rows: rows of ``transfer.jsonl`` by task.
+      test: row of ``metrics.jsonl`` of the test split, or empty.
     """
 
     run: Path
@@ -31,12 +30,8 @@ class ModelScores(NamedTuple):
 def summarise(results: Sequence[ModelScores], tasks: Sequence[str]) -> list[Row]:
     """Returns a summary of each run: ``mlo``, ``mlog``, the tasks of these means, and notes.
 
-    ``mlo`` is None if there is no task that all runs have; ``mlog`` also if the accuracy of the
-    run's own test split is not known.
-
-    Args:
-      results: of the runs.
-      tasks: names of the requested tasks.
+    ``mlo`` is None if the runs share none of the tasks; ``mlog`` also if the accuracy of the run's
+    own test split is unknown.
     """
     shared = [task for task in tasks if all(_score(result, task) is not None for result in results)]
     return [_summary(result, tasks, shared) for result in results]
@@ -50,7 +45,7 @@ def _summary(result: ModelScores, tasks: Sequence[str], shared: Sequence[str]) -
     scores, own, mlo, mlog = [], None, None, None
     try:
         for task in shared:
-            scores.append(_taken(odds.adjusted_score({**result.rows[task], "task": task}), notes))
+            scores.append(_noted(odds.adjusted_score({**result.rows[task], "task": task}), notes))
         mlo = odds.mlo(scores) if shared else None
     except ValueError as error:
         notes.append(f"no MLO: {error}")
@@ -58,7 +53,7 @@ def _summary(result: ModelScores, tasks: Sequence[str], shared: Sequence[str]) -
         notes.append("no MLOG: metrics.jsonl has no test accuracy at this step.")
     else:
         try:
-            own = _taken(odds.adjusted_accuracy(result.test), notes)
+            own = _noted(odds.adjusted_accuracy(result.test), notes)
             mlog = odds.mlog(scores, own) if mlo is not None else None
         except ValueError as error:
             notes.append(f"no MLOG: {error}")
@@ -72,7 +67,8 @@ def _summary(result: ModelScores, tasks: Sequence[str], shared: Sequence[str]) -
     }
 
 
-def _taken(adjusted: tuple[float, str], notes: list[str]) -> float:
+def _noted(adjusted: tuple[float, str], notes: list[str]) -> float:
+    """Returns an adjusted value, and adds its note, if any, to the notes."""
     value, note = adjusted
     notes += [note] if note else []
     return value
@@ -83,12 +79,12 @@ def _score(result: ModelScores, task: str) -> float | None:
 
 
 def best(results: Sequence[ModelScores], task: str) -> set[int]:
-    """Returns which results have the highest score of a task."""
+    """Returns the indices of the results with the highest score of a task."""
     return leading([_score(result, task) for result in results])
 
 
 def leading(values: Sequence[float | None]) -> set[int]:
-    """Returns the places of the highest value, which several have if they differ by rounding.
+    """Returns the indices of the highest value; values that differ by rounding alone are equal.
 
     >>> leading([0.3, None, 0.1 + 0.2, 0.2])
     {0, 2}
@@ -96,7 +92,5 @@ def leading(values: Sequence[float | None]) -> set[int]:
     defined = [value for value in values if value is not None]
     if not defined:
         return set()
-    near = rounding.SHARE * max(1.0, abs(max(defined)))
-    return {
-        i for i, value in enumerate(values) if value is not None and value >= max(defined) - near
-    }
+    least = max(defined) - rounding.SHARE * max(1.0, abs(max(defined)))
+    return {i for i, value in enumerate(values) if value is not None and value >= least}

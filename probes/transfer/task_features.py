@@ -1,7 +1,7 @@
 """The features of a task: its splits, through an encoder, under its labels.
 
-Features are those of a split of a source, whatever a task then makes of its labels: the tasks on
-CIFAR-100 share one pass over its images.
+Features belong to a split of a source, and not to a task's labels: the tasks on CIFAR-100 share one
+pass over its images.
 """
 
 import dataclasses
@@ -33,10 +33,10 @@ class TaskPlan(NamedTuple):
     """The images of a task, before any feature is computed.
 
     Attributes:
-      splits: ``train``, ``test`` and perhaps ``validation``: the images.
-      depends_on: of each split, everything that its features depend on.
-      classes: of the source, by label.
-      config: with the transform.
+      splits: images of ``train``, ``test`` and perhaps ``validation``.
+      depends_on: everything that the features of each split depend on.
+      classes: classes of the source, by label.
+      config: has the transform.
       logits: whether to store the logits of the pretraining head beside the features.
     """
 
@@ -51,13 +51,12 @@ class Material(NamedTuple):
     """Features and labels of a task, ready to be probed.
 
     Attributes:
-      splits: ``train``, ``test`` and perhaps ``validation``: features and the task's labels.
-      num_classes: K.
-      dropped: how many images of each split are of none of the task's classes.
-      directories: of the features of each split.
+      splits: features and the task's labels of ``train``, ``test`` and perhaps ``validation``.
+      dropped: number of images of each split whose class is not in the task.
+      directories: directory of the features of each split.
       notes: sentences about deviations from the published protocol.
       seconds: time that the features took.
-      logits: ``[N K]`` of each split, in the rows of ``splits``; empty without a head.
+      logits: logits ``[N K]`` of the rows of each split; empty without a head.
     """
 
     splits: dict[str, Samples]
@@ -103,11 +102,8 @@ class _Prepared(NamedTuple):
 def plan(encoder: Encoder, task: Task, *, logits: bool | None = None) -> TaskPlan:
     """Returns the images of a task, and what their features depend on.
 
-    Args:
-      encoder: to compute the features with.
-      task: with the source and its splits.
-      logits: whether to store the logits of the pretraining head as well; by default for every
-        model but a run of ``train``.
+    ``logits`` stores the logits of the pretraining head as well, by default for every model but a
+    run of ``train``.
 
     Raises:
       ConfigError: the images are missing, or do not fit the task; the message has the remedy.
@@ -125,7 +121,7 @@ def plan(encoder: Encoder, task: Task, *, logits: bool | None = None) -> TaskPla
     factor = encoder.peak / peak
     parts, classes = _images(encoder, task)
     specs = {"train": task.train, "test": task.test, "validation": task.validation}
-    relabeller(task, classes)  # To raise its errors before features are computed.
+    relabeller(task, classes)  # Raises its errors before features are computed.
     resize = functools.partial(bicubic, side=config.image_size, short=config.resize)
     splits, depends_on = {}, {}
     for name, (split, digest) in parts.items():
@@ -139,7 +135,7 @@ def plan(encoder: Encoder, task: Task, *, logits: bool | None = None) -> TaskPla
         depends_on[name] |= encoder.identity
         if logits:
             depends_on[name]["logits"] = encoder.num_classes
-    if encoder.interpolation == "bicubic":  # The records have the size of the input already.
+    if encoder.interpolation == "bicubic":  # The records already have the size of the input.
         config = dataclasses.replace(config, resize=config.image_size)
     return TaskPlan(splits, depends_on, classes, config, logits)
 
@@ -186,14 +182,8 @@ def make(
 ) -> Material:
     """Returns the features of a plan; those on disk are not computed again.
 
-    Args:
-      encoder: to compute them with.
-      task: for the labels.
-      planned: the images.
-      options: of the batches and shards.
-      root: where the directories of features are.
-      say: receives messages about damaged files.
-      progress: receives a split's name, its number of finished rows, and its size.
+    ``root`` is the parent of the directories of features, ``say`` receives messages about damaged
+    files, and ``progress`` a split's name, its number of finished rows, and its size.
 
     Raises:
       ConfigError: an image cannot be read, or another process is computing the same features.
@@ -242,7 +232,7 @@ def make(
 
 
 def _from_files(encoder: Encoder, path: Path, task: Task) -> Material:
-    """Returns features made elsewhere, checked against the images of a task if it has any."""
+    """Returns stored features, checked against the images of a task if it has any."""
     start = time.perf_counter()
     files = features.saved_splits(path)
     splits = {name: features.read_saved(file) for name, file in files.items()}
@@ -266,8 +256,8 @@ def _matched(
 ) -> tuple[dict[str, Samples], int, dict[str, int]]:
     """Returns features that another program computed from a task's images, with its labels.
 
-    Rows of one file are all images: those of train before those of test, or, as torchvision's
-    ``ImageFolder`` lists a folder, by class and then by name.
+    The rows of a single file are all images, train before test, or by class and then by name, as
+    torchvision's ``ImageFolder`` lists a folder.
     """
     parts, classes = _images(encoder, task)
     images = {name: split.records for name, (split, _) in parts.items()}
@@ -291,7 +281,7 @@ def _matched(
 
 
 def _divided(whole: Samples, images: dict[str, Records]) -> dict[str, Samples]:
-    """Cuts features of all images into splits, in the order of rows that fits the labels."""
+    """Divides features of all images into splits, by the row order that matches the labels."""
     sizes = [records.size for records in images.values()]
     rows = np.arange(sum(sizes))
     listed = [records for records in images.values() if isinstance(records, Files)]
@@ -320,18 +310,15 @@ class KeptRows(NamedTuple):
 def relabeller(task: Task, names: Sequence[str]) -> Callable[[np.ndarray], KeptRows]:
     """Returns the function from labels of the source to rows and labels of the task.
 
-    Images that could not be read have the label -1: they are neither in the rows nor counted.
-
-    Args:
-      task: with the classes.
-      names: of the source's classes, by label.
+    ``names`` are the source's classes by label. Unreadable images have the label -1; they are
+    neither in the rows nor counted.
 
     Raises:
       ConfigError: the source lacks a class of the task, or has another number of classes.
     """
     numbers = {name: number for number, name in enumerate(names)}
-    wanted = [name for _, members in task.classes for name in members]
-    if missing := [name for name in wanted if name not in numbers]:
+    needed = [name for _, group in task.classes for name in group]
+    if missing := [name for name in needed if name not in numbers]:
         raise ConfigError(
             f"{task.name} needs the classes {', '.join(missing[:5])}, which {task.source} does not "
             f"have; it has {', '.join(names[:5])}, and so on."

@@ -1,11 +1,11 @@
-"""The downstream tasks, as data: sources of images, splits, classes and scores.
+"""The downstream tasks: sources of images, splits, classes and scores.
 
 ``paper`` has the ten data sets of the paper's section 6 with its splits and scores; ``small`` has
-seven tasks for networks the size of CIFAR's. Any other source of images is a task of its own, by
-the words of ``train.data``: ``folder:PATH``, ``tfds:NAME``.
+seven tasks for networks of CIFAR's size. Any other source of ``train.data`` is a task as well:
+``folder:PATH``, ``tfds:NAME``.
 
-A task may combine classes (``classes``), as in the super-classes of CIFAR-100. Images of classes
-that it does not name are dropped and counted.
+A task may combine classes (``classes``), as in the super-classes of CIFAR-100. Images of other
+classes are dropped and counted.
 
 Reference: Xu & Liu (2023), section 6; S. Kornblith et al. (2019), table 1; A. Krizhevsky, Learning
 Multiple Layers of Features from Tiny Images, 2009 (the super-classes).
@@ -26,16 +26,15 @@ class Task:
     """One data set with a score.
 
     Attributes:
-      name: in ``transfer.jsonl``.
-      source: of ``train.data``; a relative path lies in the data directory.
-      train: split.
-      validation: split; empty holds out a stratified fifth of train.
-      test: split; empty is the source's default.
+      name: name in ``transfer.jsonl``.
+      source: a source of ``train.data``; a relative path lies in the data directory.
+      train: training split.
+      validation: validation split; empty holds out a stratified fifth of train.
+      test: test split; empty is the source's default.
       score: top-1 accuracy, or the mean of the accuracies of the classes.
-      num_classes: as published, after ``classes``; 0 is not checked.
+      num_classes: published number of the task's classes; 0 is not checked.
       sizes: published numbers of images of train, validation and test; a note names a deviation.
-      classes: the task's classes, each with the source's classes that it consists of; empty for
-        the classes of the source.
+      classes: the task's classes, each with the source's classes in it; empty for the source's.
       remedy: how to get the data; added to error messages.
     """
 
@@ -75,22 +74,16 @@ SUPERCLASSES: dict[str, tuple[str, ...]] = {
     "vehicles_2": ("lawn_mower", "rocket", "streetcar", "tank", "tractor"),
 }
 
-# Two tasks without a class in common. Landscapes are neither alive nor made.
-MADE_BY_PEOPLE = (
-    "food_containers",
-    "household_electrical_devices",
-    "household_furniture",
-    "large_man-made_outdoor_things",
-    "vehicles_1",
-    "vehicles_2",
-)
+# Two tasks without a common class. Landscapes are in neither.
+MADE_BY_PEOPLE = ("food_containers", "household_electrical_devices", "household_furniture",
+                  "large_man-made_outdoor_things", "vehicles_1", "vehicles_2")  # fmt: skip
 LIVING = tuple(
     name for name in SUPERCLASSES if name not in (*MADE_BY_PEOPLE, "large_natural_outdoor_scenes")
 )
 
 
 def _members(superclasses: Sequence[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Returns the classes of some super-classes, each as itself."""
+    """Returns the classes of super-classes, each as a class of its own."""
     return tuple((fine, (fine,)) for name in superclasses for fine in SUPERCLASSES[name])
 
 
@@ -125,23 +118,15 @@ PAPER = (
     # Also in TFDS, but its download fails with error 404.
     Task("cars", "cars:stanford_cars", num_classes=196, sizes=(8144, 0, 8041)),
     Task(
-        "dtd",
-        "tfds:dtd:3.0.1",
-        validation="validation",
-        num_classes=47,
-        sizes=(1880, 1880, 1880),
+        "dtd", "tfds:dtd:3.0.1", validation="validation", num_classes=47, sizes=(1880, 1880, 1880)
     ),
     _CIFAR10,
     # TFDS calls the test images validation; there is no third split.
     Task(
-        "food101",
-        "tfds:food101:2.0.0",
-        test="validation",
-        num_classes=101,
-        sizes=(75750, 0, 25250),
+        "food101", "tfds:food101:2.0.0", test="validation", num_classes=101, sizes=(75750, 0, 25250)
     ),
     _CIFAR100,
-    # The 102nd class is the background, BACKGROUND_Google; it counts, as in the published tables.
+    # The 102nd class is BACKGROUND_Google; it counts in the published tables.
     Task(
         "caltech101",
         "tfds:caltech101:3.0.2",
@@ -149,22 +134,16 @@ PAPER = (
         num_classes=102,
         sizes=(3060, 0, 6084),
     ),
-    # Without the name of the configuration TFDS takes tfds, another split of the images.
+    # TFDS' default configuration has another split of the images.
     Task(
-        "sun397",
-        "tfds:sun397/standard-part1-120k:4.0.0",
-        num_classes=397,
-        sizes=(19850, 0, 19850),
+        "sun397", "tfds:sun397/standard-part1-120k:4.0.0", num_classes=397, sizes=(19850, 0, 19850)
     ),
 )
 
 SMALL = (
     _CIFAR100,
     dataclasses.replace(
-        _CIFAR100,
-        name="cifar100_coarse",
-        num_classes=20,
-        classes=tuple(SUPERCLASSES.items()),
+        _CIFAR100, name="cifar100_coarse", num_classes=20, classes=tuple(SUPERCLASSES.items())
     ),
     dataclasses.replace(
         _CIFAR100,
@@ -201,7 +180,7 @@ SCORES: dict[str, selection.Score] = {
 }
 
 
-# Kinds of sources that are paths; paths of the tasks above lie in the data directory.
+# Kinds of sources with a path, which for the tasks above lies in the data directory.
 _PATHS = ("folder", "aircraft", "cars")
 
 
@@ -211,10 +190,10 @@ def choose(
     """Returns the tasks of a suite, or the named ones, with the sources of their images.
 
     Args:
-      suite: of ``SUITES``.
-      names: of tasks, or sources of images; the whole suite if empty.
-      sources: to use for a task instead of its own, by its name.
-      data_dir: where the folders of the tasks are.
+      suite: a name of ``SUITES``.
+      names: names of tasks, or sources of images; empty for the whole suite.
+      sources: other sources of images, by task.
+      data_dir: directory of the tasks' folders.
 
     Raises:
       ConfigError: a name is neither a task nor a source, or is given twice.
@@ -222,13 +201,13 @@ def choose(
     for name in sources:
         _by_name(name)
     tasks = [_named(name) for name in names] if names else list(SUITES[suite])
-    names_chosen = [task.name for task in tasks]
-    if twice := sorted({name for name in names_chosen if names_chosen.count(name) > 1}):
-        raise ConfigError(f"the tasks {', '.join(twice)} are given more than once.")
-    return [_placed(task, sources, data_dir) for task in tasks]
+    chosen = [task.name for task in tasks]
+    if repeated := sorted({name for name in chosen if chosen.count(name) > 1}):
+        raise ConfigError(f"the tasks {', '.join(repeated)} are given more than once.")
+    return [_with_source(task, sources, data_dir) for task in tasks]
 
 
-def _placed(task: Task, sources: Mapping[str, str], data_dir: Path) -> Task:
+def _with_source(task: Task, sources: Mapping[str, str], data_dir: Path) -> Task:
     if task.name in sources:
         return dataclasses.replace(task, source=sources[task.name])
     kind, _, path = task.source.partition(":")
@@ -239,7 +218,7 @@ def _placed(task: Task, sources: Mapping[str, str], data_dir: Path) -> Task:
 
 def _named(name: str) -> Task:
     if ":" in name or name == "synthetic":
-        # A flat folder is one split, of which train.data measures a fifth unless told otherwise.
+        # Of a flat folder, train.data measures a fifth by default.
         return Task(name, name, test="")
     return _by_name(name)
 

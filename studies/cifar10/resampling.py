@@ -53,12 +53,12 @@ def _counts(rng: np.random.Generator, size: int, draws: int) -> np.ndarray:
     return counts.reshape(draws, size).astype(np.float32)
 
 
-def pick(networks: Networks, draws: int, seed: int = 0) -> Picks:
+def pick(networks: Networks, draws: int) -> Picks:
     """Returns draws of as many residuals for each setting as it has seeds.
 
     They are from networks of the setting's groups. Settings with one seed have no residual.
     """
-    rng = np.random.default_rng([seed, 1])
+    rng = np.random.default_rng([0, 1])
     seeds = np.array([networks.names.count(name) for name in networks.settings])
     rows = np.zeros((draws, len(seeds), max(seeds)), int)
     for index, name in enumerate(networks.settings):
@@ -74,7 +74,7 @@ def pick(networks: Networks, draws: int, seed: int = 0) -> Picks:
     return Picks(rows, seeds)
 
 
-def task_weights(draws: int, *, others: bool = False, seed: int = 0) -> np.ndarray:
+def task_weights(draws: int, *, others: bool = False) -> np.ndarray:
     """Returns the weight of each task in a mean over tasks, ``[B T]``; in the first, all are equal.
 
     ``others`` draws data sets with replacement, each with all of its tasks.
@@ -83,7 +83,7 @@ def task_weights(draws: int, *, others: bool = False, seed: int = 0) -> np.ndarr
     sets = np.unique(data)
     times = np.ones((draws, len(data)))
     if others:
-        rng = np.random.default_rng([seed, 3])
+        rng = np.random.default_rng([0, 3])
         drawn = sets[rng.integers(0, len(sets), (draws - 1, len(sets)))]
         times[1:] = (drawn[:, :, None] == data).sum(axis=1)
     return times / times.sum(axis=1, keepdims=True)
@@ -159,13 +159,13 @@ def interval(drawn: np.ndarray, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def choices(networks: Networks, draws: int, *, others: bool = False, seed: int = 0) -> np.ndarray:
+def choices(networks: Networks, draws: int, *, others: bool = False) -> np.ndarray:
     """Returns draws of one network for each setting, three at a time: ``[B 3 S]``.
 
     The first draw is the seeds themselves, as many as every setting has; ``others`` draws the
     settings as well.
     """
-    rng = np.random.default_rng([seed, 2])
+    rng = np.random.default_rng([0, 2])
     of_setting = {
         name: [row for row, other in enumerate(networks.names) if other == name]
         for name in networks.settings
@@ -178,7 +178,7 @@ def choices(networks: Networks, draws: int, *, others: bool = False, seed: int =
         ],
         axis=2,
     )
-    columns = setting_draws(list(range(drawn.shape[2])), draws, others=others, seed=seed)
+    columns = setting_draws(list(range(drawn.shape[2])), draws, others=others)
     return np.take_along_axis(drawn, columns[:, None, :], axis=2)
 
 

@@ -547,7 +547,7 @@ RANKING = (
 PROBES = (*SOLVER, *PROTOCOL, *CLASSIFIER, *NEIGHBOURS, *ROTATION, *INPUTS, *RANKING)
 
 EXEMPT = {
-    "vci_jax.probe._kept.store": "a file and a fingerprint; tests/vci_jax/probe/test_ranking.py",
+    "vci_jax.probe._score_files.score_file": "a path; tests/vci_jax/probe/test_ranking.py",
     **dict.fromkeys(_probe("_inputs.classes", "_inputs.matrix"),
                     "a check that raises; tests/vci_jax/probe/test_inputs.py has its cases"),
     "probes.transfer.features.saved_splits": "lists files; tests/probes/test_encoders.py",

@@ -126,7 +126,7 @@ def test_mistakes_of_names_and_files(tmp_path):
         ("timm:resnet18", r"nothing is downloaded: timm:resnet18=PATH\. They are .*resnet18"),
         ("torchvision:resnet18", r"torchvision:resnet18=PATH\. They are https:.*resnet18-"),
         ("torchvision:squeezenet1_0=w.pth", "no linear layer"),
-        ("timm:resnet18=/nowhere.pth", "cannot be read"),
+        ("timm:resnet18=/nowhere.pth", "no such file"),
     ):
         with pytest.raises(ConfigError, match=message):
             encoders.load(word, OPTIONS)

@@ -339,7 +339,7 @@ def test_mistakes_are_said(run, tmp_path):
     config = json.loads((workdir / "config.json").read_text())
     config["data"]["source"] = "tfds:cifar10:3.0.2"
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ConfigError, match=r"(?s)kept their size, .* Say the side .* --image-size"):
+    with pytest.raises(ConfigError, match=r"(?s)kept their size, .* Give the side .* --image-size"):
         encoder_of_run.load(tmp_path, TransferConfig(data_dir=str(tmp_path)))
     digits = digest.describe(data.load(configs.get("digits").data))
     record_start(tmp_path, step=0, images=digits)

@@ -302,5 +302,5 @@ def test_the_level_itself_is_significant():
 def test_a_run_is_found_under_any_name_and_order(tmp_path):
     """Of runs whose directories have one name, as many parents as it takes."""
     paths = [tmp_path / p / s / "run" for p in ("p", "q") for s in ("a", "b")]
-    assert escape.told_apart(paths) == ["p/a/run", "p/b/run", "q/a/run", "q/b/run"]
-    assert escape.told_apart([pathlib.Path("/x"), pathlib.Path("/x")]) == ["//x", "//x"]
+    assert escape.short_paths(paths) == ["p/a/run", "p/b/run", "q/a/run", "q/b/run"]
+    assert escape.short_paths([pathlib.Path("/x"), pathlib.Path("/x")]) == ["//x", "//x"]

@@ -8,7 +8,7 @@ from train.data.pipeline import (
     training_batches,
 )
 from train.data.prefetch import DevicePrefetcher
-from train.data.sources import Dataset, Records, Split, load
+from train.data.sources import Dataset, Records, Split, Subset, load
 
 __all__ = [
     "Dataset",
@@ -16,6 +16,7 @@ __all__ = [
     "Records",
     "Share",
     "Split",
+    "Subset",
     "TrainingBatches",
     "evaluation_batches",
     "load",

@@ -139,11 +139,7 @@ def steps_per_epoch(split: Split, config: DataConfig) -> int:
 
 
 def evaluation_batches(
-    split: Split,
-    config: DataConfig,
-    batch_size: int,
-    padded_size: int,
-    share: Share | None = None,
+    split: Split, config: DataConfig, batch_size: int, padded_size: int, share: Share | None = None
 ) -> Generator[Batch, None, None]:
     """Yields every image of the split once, in order, in batches of equal shape.
 

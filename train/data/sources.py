@@ -8,7 +8,7 @@ operation on the device.
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -41,6 +41,26 @@ class Records(Protocol):
 
     def name_of(self, index: int) -> str:
         """Returns the name of an image in messages."""
+
+
+class Subset(NamedTuple):
+    """Some records of others, by their indices."""
+
+    records: Records
+    indices: Sequence[int]
+
+    @property
+    def size(self) -> int:
+        """The number of images."""
+        return len(self.indices)
+
+    def read(self, index: int) -> tuple[Stored, int]:
+        """Returns an image and its label, or raises OSError."""
+        return self.records.read(self.indices[index])
+
+    def name_of(self, index: int) -> str:
+        """Returns the name of an image in messages."""
+        return self.records.name_of(self.indices[index])
 
 
 class Unreadable:

@@ -8,10 +8,10 @@ from jax.typing import ArrayLike
 
 from vci_jax.errors import VCIError
 
-# What numbers may be; JAX knows bfloat16 and its like as well.
+# Accepted types; JAX adds bfloat16 and its like.
 _REAL = (np.floating, np.integer, np.bool_)
-# Labels this many times as far apart as there are different ones, and more, are not numbers of
-# classes: kernels of that many would be in vain.
+# If the largest label is this many times the number of different labels, plus the second number,
+# labels are refused: they are not class numbers.
 _SPARSE, _FEW, _MOST = 10, 1000, 2**24
 
 
@@ -45,11 +45,7 @@ def samples(
 
 
 def classes(*labels: np.ndarray) -> int:
-    """Returns the largest label plus one; refuses labels that cannot be numbers of classes.
-
-    Raises:
-      VCIError: they cannot, since far fewer labels occur.
-    """
+    """Returns the largest label plus one, or raises VCIError if far fewer labels occur."""
     different = np.unique(np.concatenate([np.unique(some) for some in labels]))
     seen, largest = len(different), int(np.max(different, initial=0))
     if largest >= _SPARSE * seen + _FEW:
@@ -63,9 +59,7 @@ def classes(*labels: np.ndarray) -> int:
 def matrix(features: ArrayLike, name: str) -> np.ndarray:
     """Returns features ``[N D]`` in float64 or less, and native byte order.
 
-    Args:
-      features: real numbers; they stay memory-mapped if they are and need no change.
-      name: what an error calls them.
+    Memory-mapped features that need no change stay so. ``name`` is their name in errors.
 
     Raises:
       VCIError: they have another shape or dtype, or not all are finite.
@@ -95,9 +89,9 @@ def _unmasked(values: ArrayLike, name: str) -> np.ndarray:
 
 
 def _wide(features: np.ndarray) -> np.ndarray:
-    """Returns features in a type of NumPy's that has all their digits, of longdouble float64's.
+    """Returns features in a type of NumPy's with all their digits, at most float64.
 
-    Integers have all theirs in float64; what else there is, such as bfloat16, in float32.
+    Integers become float64; other types, such as bfloat16, float32.
     """
     features = _native(features)
     if features.dtype in (np.float16, np.float32, np.float64):

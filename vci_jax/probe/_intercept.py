@@ -12,8 +12,8 @@ and the distance of P(W, b) from that bound is, without a cancellation,
     sum_i w_i KL(q_i || p_i) + ||sum_i w_i x_i (q_i - e_i)^T + l2 W||^2 / (2 l2).
 
 With q = p the first term is nothing and the second is ||grad_W P||^2 / (2 l2); but the means agree
-only where the intercept is optimal. ``settle`` brings it there, by Newton's method on K numbers.
-What rounding leaves of the gradient d in b is removed by tilting p: with H c = -d for the Hessian H
+only where the intercept is optimal. ``solve`` makes it so, by Newton's method on K numbers.
+The rounding error d of the gradient in b is removed by tilting p: with H c = -d for the Hessian H
 in b, q_i = p_i (1 + c - p_i.c) has the right mean, and is a distribution if max c - min c <= 1.
 Then KL <= chi^2 sums to at most t = c^T H c, and the x_i, whose covariance is at most s^2, to at
 most s sqrt(t) more, so that
@@ -37,14 +37,14 @@ from vci_jax.probe._softmax import cross_entropy, probabilities
 _ITERATIONS = 6
 
 
-class Settled(NamedTuple):
-    """An intercept given the kernel.
+class Solution(NamedTuple):
+    """The optimal intercept given the kernel.
 
     Attributes:
-      move: what was added to the intercept, ``[K]``.
-      rest: t above, what is left to gain by it; infinite if no tilt is a distribution.
+      move: the change of the intercept, ``[K]``.
+      rest: t above, the remaining decrease; infinite if no tilt is a distribution.
       hessian: H there, ``[K K]``.
-      loss: with the new intercept.
+      loss: the loss there.
       residual: softmax - target of the samples there, ``[C S K n]``; it saves an evaluation.
     """
 
@@ -55,21 +55,21 @@ class Settled(NamedTuple):
     residual: jax.Array
 
 
-def settle(
+def solve(
     problem: Problem,
     logits: jax.Array,
     gradient: jax.Array,
     hessian: jax.Array,
     enough: jax.Array,
-) -> Settled:
+) -> Solution:
     """Returns the best intercept, by Newton's method.
 
     Args:
       problem: the data.
-      logits: ``[C S K n]``, with the intercept so far.
-      gradient: of the loss in the intercept there, ``[K]``.
-      hessian: near there, ``[K K]``: with it the first step is free, and often the last.
-      enough: what may be left to gain.
+      logits: logits with the present intercept, ``[C S K n]``.
+      gradient: gradient of the loss in that intercept, ``[K]``.
+      hessian: the Hessian nearby, ``[K K]``; it makes the first step free, which is often the last.
+      enough: remaining decrease at which to stop.
     """
     free = 1 - problem.penalised[-1]  # Zero without an intercept, which then stays where it is.
 
@@ -91,7 +91,7 @@ def settle(
         return move, loss, step, rest, hessian, residual
 
     def iterate(carry: Any) -> Any:
-        """Takes one Newton step, and keeps the better of both points."""
+        """Takes one Newton step, and returns the better of both points."""
         (move, loss, step, rest, *_), _, count = carry
         new = at(move + step / jnp.maximum(_range(step), 1))
         # Near the optimum both change by rounding alone, and the iteration ends.
@@ -103,12 +103,12 @@ def settle(
     first = _newton(gradient, hessian)
     first = jnp.where(-jnp.vdot(gradient, first) > enough, first, 0)
     infinite = jnp.inf * jnp.ones_like(enough)
-    nowhere = (0 * first, infinite, first, infinite, hessian, jnp.zeros_like(logits))
+    unknown = (0 * first, infinite, first, infinite, hessian, jnp.zeros_like(logits))
     (move, loss, step, rest, hessian, residual), *_ = jax.lax.while_loop(
-        lambda c: c[1] & (c[2] <= _ITERATIONS), iterate, (nowhere, jnp.bool_(True), jnp.int32(0))
+        lambda c: c[1] & (c[2] <= _ITERATIONS), iterate, (unknown, jnp.bool_(True), jnp.int32(0))
     )
     rest = jnp.where(_range(step) <= 1, jnp.maximum(rest, 0), jnp.inf)
-    return Settled(move, rest, hessian, loss, residual)
+    return Solution(move, rest, hessian, loss, residual)
 
 
 def spread(hessian: jax.Array) -> jax.Array:

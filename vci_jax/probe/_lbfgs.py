@@ -1,4 +1,4 @@
-"""The memory of L-BFGS as arrays: the last m steps and the changes of the gradient along them.
+"""The history of L-BFGS as arrays: the last m steps and the changes of the gradient along them.
 
 Legend: m pairs, Q rows (features and intercept) and K columns of the parameters, QK numbers in all.
 
@@ -23,8 +23,8 @@ import jax.numpy as jnp
 from vci_jax.probe._precondition import Inverse
 from vci_jax.probe._problem import dot, gram
 
-# A pair is of use if its curvature s.y is at least this part of the largest it could be, given the
-# lengths of s and y in the preconditioner's norm; float32 noise lies around 1e-6.
+# A pair is useful if its curvature s.y is at least this part of the largest one possible, given the
+# lengths of s and y in the preconditioner's norm; float32 noise is around 1e-6.
 _LEAST_CURVATURE = 1e-4
 
 
@@ -53,12 +53,8 @@ def init(size: int, like: jax.Array) -> Memory:
 def shift(memory: Memory, change: jax.Array, inverse: Inverse) -> Memory:
     """Returns the memory after the Hessian changed by the diagonal ``change [Q 1]``.
 
-    If a pair has lost its curvature by that, all are forgotten.
-
-    Args:
-      memory: before.
-      change: of the penalty, zero for the intercept.
-      inverse: the preconditioner from now on.
+    That is the change of the penalty, zero for the intercept, and ``inverse`` is the preconditioner
+    from now on. If a pair loses its curvature, all are dropped.
     """
     size, columns = len(memory.steps), memory.steps.shape[1] // len(change)
     form = (size, len(change), columns)
@@ -78,16 +74,10 @@ def shift(memory: Memory, change: jax.Array, inverse: Inverse) -> Memory:
 def push(
     memory: Memory, step: jax.Array, change: jax.Array, inverse: Inverse
 ) -> tuple[Memory, jax.Array]:
-    """Returns the memory with one more pair, and whether the pair was of use.
+    """Returns the memory with one more pair, a step and the change of the gradient ``[Q K]``.
 
-    A pair without curvature is refused, and the memory emptied: what it holds did not describe the
-    function where the step went.
-
-    Args:
-      memory: before.
-      step: ``[Q K]``.
-      change: of the gradient, ``[Q K]``.
-      inverse: the preconditioner.
+    A pair without curvature is refused, and the memory emptied, since it did not describe the
+    function along the step. The second result is whether the pair was useful.
     """
     size, place = len(memory.steps), memory.place
     # Only the ratio matters; lengths near 1 keep the squares within float32's range.
@@ -116,13 +106,7 @@ def push(
 
 
 def direction(memory: Memory, gradient: jax.Array, inverse: Inverse) -> jax.Array:
-    """Returns -H g, the step that the remembered curvature proposes; -H0 g without any.
-
-    Args:
-      memory: the pairs.
-      gradient: where the step starts, ``[Q K]``.
-      inverse: the preconditioner.
-    """
+    """Returns the step -H g for a gradient ``[Q K]``; -H0 g without pairs."""
     size = len(memory.steps)
     oldest = jnp.where(memory.count < size, 0, memory.place)
     order = (oldest + jnp.arange(size)) % size

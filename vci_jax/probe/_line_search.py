@@ -37,15 +37,15 @@ def search(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns a length at which the derivative has fallen, with objective and gradient there.
 
-    Or the last of ten that were tried, should none have; the caller sees what it is worth.
+    If there is none among ten trials, it returns the last one.
 
     The objective is convex along the line, so its derivative rises: a positive one closes the
-    bracket from above, a negative one from below, and the secant through both ends goes on.
+    bracket from above, a negative one from below, and the secant gives the next trial.
 
     Args:
-      along: objective, gradient, and the derivative along the line, at a length.
+      along: returns objective, gradient, and the derivative along the line, at a length.
       slope: the derivative at the start, which is negative.
-      gradient: there; only its shape matters.
+      gradient: an array of the gradient's shape.
     """
 
     def steep(trial: _Trial) -> jax.Array:

@@ -1,7 +1,7 @@
 """Newton's step by conjugate gradients, and the proof of an optimum that comes with it.
 
-Where samples or classes weigh very differently, L-BFGS believes in curvature that is not there: it
-takes what is left to gain for nothing. Here the Hessian is the exact one.
+If samples or classes have very different weights, L-BFGS overestimates the curvature, and so
+underestimates the remaining decrease. Here the Hessian is exact.
 
 Legend: Q columns of the design, K classes, n samples of a part, p_i the softmax of sample i.
 
@@ -10,7 +10,7 @@ Tilted along a step D, q_i = p_i (1 + B_i - p_i.B_i) with B_i = D^T x_i, they gi
 
     P(W, b) - min P <= D^T L D + ||g + L D||^2 / (2 l2)     (norm over the kernel)
 
-for the gradient g of P and the Hessian L of the loss, if the intercept's part of g + L D is nothing
+for the gradient g of P and the Hessian L of the loss, if the intercept's part of g + L D is zero
 and no B_i spans more than 1. For D = 0 it is the bound that L-BFGS ends by, which is pessimistic
 where l2 is far below the curvature; for Newton's step it is at most twice what the step promises.
 """
@@ -54,15 +54,10 @@ def prove(
     l2: jax.Array,
     enough: jax.Array,
 ) -> Proof:
-    """Returns Newton's step, and what it proves.
+    """Returns Newton's step, and the bound that it proves.
 
-    Args:
-      problem: the data.
-      here: logits, ``[C S K n]``.
-      gradient: there, ``[Q K]``.
-      inverse: the preconditioner.
-      l2: the penalty.
-      enough: an excess that may be left: less need not be proved.
+    ``here`` are the logits ``[C S K n]`` at the gradient ``[Q K]``. The iterations end once the
+    bound is at most ``enough``.
     """
     penalised = problem.penalised[:, None]
     ridge = l2 * penalised
@@ -70,7 +65,7 @@ def prove(
     def kernel_part(vector: jax.Array) -> jax.Array:
         return jnp.sum(penalised * (vector / jnp.sqrt(l2)) ** 2) / 2
 
-    def hopeless_or_done(carry: _Iterate) -> jax.Array:
+    def is_finished(carry: _Iterate) -> jax.Array:
         """Whether the bound is reached, or cannot be reached by further iterations."""
         left = carry.residual - ridge * carry.step
         curved = jnp.sum(carry.step * (carry.residual - gradient - ridge * carry.step))
@@ -97,9 +92,7 @@ def prove(
     scaled = between_classes(inverse(gradient))
     square = jnp.sum(gradient * scaled)
     start = _Iterate(0 * gradient, gradient, -scaled, square, 0 * square, jnp.int32(0))
-    end = jax.lax.while_loop(
-        lambda c: ~hopeless_or_done(c) & (c.count < _ITERATIONS), iterate, start
-    )
+    end = jax.lax.while_loop(lambda c: ~is_finished(c) & (c.count < _ITERATIONS), iterate, start)
     # The intercept exactly: the bound is sharp only where the mean of the q_i is right.
     hessian = _intercept_hessian(problem, here)
     step, product = end.step, _curved(problem, here, end.step)[0]

@@ -30,12 +30,10 @@ class AccuracyDifference(NamedTuple):
     """Accuracy of a minus accuracy of b, its interval, and what a test says of it.
 
     Attributes:
-      value: the difference.
-      low: end of its interval.
-      high: end of its interval.
-      p_value: of the hypothesis that a and b are equally good, two-sided.
-      samples_needed: how many samples like these would tell a difference of this size apart in four
-        of five cases; infinite for a difference of zero.
+      low, high: ends of its interval.
+      p_value: two-sided, of the hypothesis that a and b are equally good.
+      samples_needed: number of samples with which a difference of this size would be significant in
+        four of five cases; infinite for a difference of zero.
     """
 
     value: float
@@ -46,11 +44,11 @@ class AccuracyDifference(NamedTuple):
 
 
 def sample_weights(labels: np.ndarray, *, per_class: bool) -> np.ndarray:
-    """Weights ``[N]`` that sum to one: 1 / N, or 1 / (K n_k) for the mean over the classes."""
+    """Returns weights ``[N]`` that sum to one: 1 / N, or 1 / (K n_k) for the mean over classes."""
     if not per_class:
         return np.full(len(labels), 1 / len(labels))
-    _, place, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    return 1 / (len(sizes) * sizes[place])
+    _, index, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    return 1 / (len(sizes) * sizes[index])
 
 
 def score(
@@ -58,9 +56,8 @@ def score(
 ) -> Accuracy:
     """Returns the accuracy of ``correct`` ``[N]`` with Wilson's interval.
 
-    Of the mean over classes, and of shares of repeats, Wilson's interval is that of as many samples
-    as would give the estimate its variance; shares count as if each sample were one answer, which
-    is wider than what they deserve.
+    For the mean over classes, its size is the number of samples that would give the estimate its
+    variance; shares of repeats count as one answer a sample, which widens the interval.
 
     Reference:
       E. B. Wilson (1927); R. G. Newcombe (1998), method 3.
@@ -69,8 +66,8 @@ def score(
     value = float(weights @ correct)
     size = 1 / float(np.sum(weights**2))
     if per_class and 0 < value < 1:
-        _, place = np.unique(labels, return_inverse=True)
-        rates = (np.bincount(place, correct) / np.bincount(place))[place]
+        _, index = np.unique(labels, return_inverse=True)
+        rates = (np.bincount(index, correct) / np.bincount(index))[index]
         variance = float(np.sum(weights**2 * rates * (1 - rates)))
         # The variance of a class without errors is unknown; n p (1 - p) bounds it.
         size = min(value * (1 - value) / variance, len(labels)) if variance > 0 else size
@@ -120,14 +117,14 @@ def difference(
 
 
 def _stratified(gaps: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
-    """Mean over classes of the mean difference, its variance, and the samples behind it."""
-    _, place = np.unique(labels, return_inverse=True)
-    sizes = np.bincount(place)
+    """Returns the mean over classes of the mean difference, its variance, and its samples."""
+    _, index = np.unique(labels, return_inverse=True)
+    sizes = np.bincount(index)
     classes = len(sizes)
     # The half samples of Agresti & Min, shared among the classes by size.
     extra = 2 * sizes / sizes.sum()
-    means = np.bincount(place, gaps) / (sizes + extra)
-    squares = (np.bincount(place, gaps**2) + extra / 2) / (sizes + extra)
+    means = np.bincount(index, gaps) / (sizes + extra)
+    squares = (np.bincount(index, gaps**2) + extra / 2) / (sizes + extra)
     spreads = squares - means**2
     # The variance of a class of few samples is taken from all classes.
     pooled = float(np.sum(sizes * spreads) / sizes.sum())

@@ -60,14 +60,7 @@ class Inverse(NamedTuple):
 
 
 def sampled(samples: int, num_classes: int, columns: int, part: int) -> np.ndarray | None:
-    """Returns the samples of each part from which blocks are made; None for no blocks.
-
-    Args:
-      samples: N.
-      num_classes: K.
-      columns: Q.
-      part: n.
-    """
+    """Returns the samples of each part, of size n, from which blocks are made, or None."""
     small = samples * num_classes * columns < _LEAST_WORK
     if not SAMPLES or columns**2 > samples or small:
         return None
@@ -79,14 +72,10 @@ def sampled(samples: int, num_classes: int, columns: int, part: int) -> np.ndarr
 def inverse(
     problem: Problem, hessian: jax.Array, ridge: jax.Array, here: jax.Array, hard: jax.Array
 ) -> Inverse:
-    """Returns the inverse at some logits.
+    """Returns the inverse at the logits ``here [C S K n]``; if ``hard``, with blocks.
 
-    Args:
-      problem: the data; of uneven data the diagonal is the very one of the Hessian.
-      hessian: of the loss in the intercept.
-      ridge: the penalty, ``[Q 1]``.
-      here: the logits, ``[C S K n]``.
-      hard: whether the diagonal has been found wanting.
+    ``hessian`` is that of the loss in the intercept, ``ridge`` the penalty ``[Q 1]``. For uneven
+    data the diagonal is that of the exact Hessian.
     """
     squares = problem.squares[:, None]
     if problem.uneven is None:

@@ -63,13 +63,11 @@ class PreparedData(NamedTuple):
     """A data set as the solver takes it, and what maps results back to its features.
 
     Attributes:
-      data: rotated, padded, placed.
-      state: before the first penalty.
+      data: the rotated and padded data on the devices.
+      state: the state before the first penalty.
       visited: penalties relative to the variance of the features, from large to small.
       wanted: indices in ``visited`` of the caller's penalties, ``[P]``.
-      rotation: of the features.
-      present: the classes with a sample that counts.
-      num_classes: K.
+      present: the classes with a sample of positive weight.
       samples: features, labels and weights as given.
     """
 
@@ -83,11 +81,9 @@ class PreparedData(NamedTuple):
     samples: tuple[np.ndarray, np.ndarray, np.ndarray]
 
     def block(self, start: int) -> np.ndarray:
-        """Returns the penalties of a call, filled up with zeros, ``[BLOCK]``."""
-        block = np.zeros(BLOCK, self.data.design.dtype)
-        some = self.visited[start : start + BLOCK]
-        block[: len(some)] = some
-        return block
+        """Returns the penalties of a call, padded with zeros, ``[BLOCK]``."""
+        penalties = self.visited[start : start + BLOCK].astype(self.data.design.dtype)
+        return np.pad(penalties, (0, BLOCK - len(penalties)))
 
     def solutions(
         self, start: int, optima: _solver.Optimum, tolerance: float
@@ -108,8 +104,8 @@ class PreparedData(NamedTuple):
     def _as_given(self, fit: ProbeFit, penalties: np.ndarray, tolerance: float) -> ProbeFit:
         """Recomputes objectives in float64 from the given features, where rounding may matter.
 
-        For data that are uneven, and for features so far from zero that the kernel times their mean
-        has lost digits of the logits.
+        It may for uneven data, and for features so far from zero that the kernel times their mean
+        loses digits of the logits.
         """
         lost = np.finfo(np.float64).eps * np.abs(self.rotation.mean) @ np.abs(fit.kernel)
         if self.data.uneven is None and (lost <= _DIGITS * tolerance).all():
@@ -146,10 +142,10 @@ def prepare(
     """
     present = np.flatnonzero(np.bincount(labels, weights, num_classes) > 0)
     if len(present) == 1:
-        return _only_one(features.shape[1], num_classes, present[0], len(penalties))
+        return _single_class(features.shape[1], num_classes, present[0], len(penalties))
     rotation = _rotation.fit(features, weights, centred=intercept)
-    _say_what_is_lost(rotation, penalties)
-    visited, wanted = _bridged(_inputs.in_range(penalties, rotation.scale, dtype))
+    _warn_of_lost_directions(rotation, penalties)
+    visited, wanted = _with_intermediate(_inputs.in_range(penalties, rotation.scale, dtype))
     # Samples of classes without weight are given any class: their weight is zero.
     rows = np.minimum(np.searchsorted(present, labels), len(present) - 1)
     with jax.enable_x64(dtype == np.float64):
@@ -185,7 +181,7 @@ def _objective(
     return float(total)
 
 
-def _say_what_is_lost(rotation: _rotation.Rotation, penalties: np.ndarray) -> None:
+def _warn_of_lost_directions(rotation: _rotation.Rotation, penalties: np.ndarray) -> None:
     share = float(rotation.lost * np.square(rotation.scale) / penalties.min())
     if share > _UNSEEN:
         warnings.warn(
@@ -197,7 +193,7 @@ def _say_what_is_lost(rotation: _rotation.Rotation, penalties: np.ndarray) -> No
         )
 
 
-def _only_one(dim: int, num_classes: int, present: int, penalties: int) -> ProbeFit:
+def _single_class(dim: int, num_classes: int, present: int, penalties: int) -> ProbeFit:
     """Returns the fit of a single class, whose loss is zero."""
     bias = np.full((penalties, num_classes), -np.inf)
     bias[:, present] = 0
@@ -207,7 +203,7 @@ def _only_one(dim: int, num_classes: int, present: int, penalties: int) -> Probe
     return ProbeFit(kernel, bias, zero, zero, np.zeros(penalties, np.int32), done, zero)
 
 
-def _bridged(penalties: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _with_intermediate(penalties: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns penalties to visit, from large to small, and the indices of the given ones.
 
     A path is started where the optimum is nearly zero, at the largest variance (one), and never
@@ -271,21 +267,15 @@ def _problem(
 def _uneven(
     rows: np.ndarray, weights: np.ndarray, rotation: _rotation.Rotation, largest: np.ndarray
 ) -> bool:
-    """Returns whether the curvature may be far from what the variances lead to expect.
+    """Returns whether the curvature may be far from what the variances suggest.
 
-    For a sample that alone makes a direction, one or a class of little weight, or directions that
-    only just rise above the rounding of others.
-
-    Args:
-      rows: the classes of the samples.
-      weights: of the samples.
-      rotation: their rotation.
-      largest: the part of each variance that is a single sample's, ``[Q]``.
+    It may if one sample makes most of a variance (``largest`` is its part, ``[Q]``), if a sample or
+    a class has little weight, or if a direction is barely above the rounding of others.
     """
-    some = weights[weights > 0]
+    positive = weights[weights > 0]
     frequencies = np.bincount(rows, weights)
-    alone = np.any(largest > max(_SHARE, 10 / len(some)) * rotation.squares)
-    light = some.min() < _LIGHT / len(some) or frequencies.min() < _LIGHT / len(frequencies)
+    alone = np.any(largest > max(_SHARE, 10 / len(positive)) * rotation.squares)
+    light = positive.min() < _LIGHT / len(positive) or frequencies.min() < _LIGHT / len(frequencies)
     return bool(alone or light or np.min(rotation.squares, initial=1) < _GRADED)
 
 

@@ -28,14 +28,14 @@ class Problem(NamedTuple):
     Attributes:
       design: ``[C S Q n]``; the columns are uncorrelated, and the last is one, the intercept's; or
         zero, without an intercept.
-      weights: of the samples, ``[C S n]``; their sum is one, and zero is padding.
+      weights: weights of the samples, ``[C S n]``; their sum is one, and zero is padding.
       targets: true in the row of the sample's class, ``[C S K n]``.
       squares: weighted mean squares of the columns, ``[Q]``.
       penalised: one, and zero for an intercept, ``[Q]``.
       tolerance: relative excess of the objective at which a penalty is solved.
-      max_steps: of L-BFGS at a penalty, after which it is given up.
-      uneven: not None if L-BFGS is not to be believed about what is left to gain: samples, classes
-        or columns are of very different weight, and an optimum has to be proved.
+      max_steps: maximum number of steps of L-BFGS at a penalty.
+      uneven: not None if L-BFGS cannot predict the remaining decrease, since samples, classes or
+        columns have very different weights, and an optimum has to be proved.
       sampled: the samples of each part that ``_precondition`` makes blocks from; None for none.
     """
 
@@ -70,11 +70,8 @@ def logits(problem: Problem, params: jax.Array) -> jax.Array:
 def total(function: Callable[..., Any], problem: Problem, *rows: jax.Array) -> Any:
     """Returns the sum of a function over all parts of all chunks.
 
-    Args:
-      function: of design ``[Q n]``, weights ``[n]``, targets ``[K n]`` and a part of each of
-        ``rows``; returns arrays, or a tuple of them.
-      problem: the data.
-      *rows: more about each sample, ``[C S ... n]``.
+    Its arguments are design ``[Q n]``, weights ``[n]``, targets ``[K n]`` and the part of each of
+    ``rows [C S ... n]``; it returns arrays, or a tuple of them.
     """
     arrays = (problem.design, problem.weights, problem.targets, *rows)
     chunk = jax.vmap(function)
@@ -92,13 +89,7 @@ def total(function: Callable[..., Any], problem: Problem, *rows: jax.Array) -> A
 
 
 def each(function: Callable[..., Any], problem: Problem, *rows: jax.Array) -> Any:
-    """Returns what a function gives for each part of each chunk, ``[C S ...]``.
-
-    Args:
-      function: as that of ``total``.
-      problem: the data.
-      *rows: more about each sample, ``[C S ... n]``.
-    """
+    """Returns the results of a function of ``total`` for each part of each chunk, ``[C S ...]``."""
     chunk = jax.vmap(function)
     arrays = (problem.design, problem.weights, problem.targets, *rows)
     if len(problem.design) == 1:

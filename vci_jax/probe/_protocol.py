@@ -15,7 +15,7 @@ from vci_jax.errors import VCIError
 from vci_jax.probe import _paired, baselines, selection
 from vci_jax.probe.selection import Samples
 
-# With fewer samples than this, all of them are scored in turn.
+# With fewer samples than this, all of them are scored, by cross-fitting.
 _CROSS_FIT = 2000
 _REPEATS, _FOLDS, _TEST_SHARE = 2, 5, 0.2
 
@@ -49,7 +49,7 @@ class Targets(NamedTuple):
 def prepare(
     features: Mapping[str, Any], labels: Any, test: Any, seed: int
 ) -> tuple[list[str], list[Fold], Targets, str]:
-    """Checks the input, and divides the samples."""
+    """Checks the input; returns names, folds, targets, and a sentence on the protocol."""
     if not features:
         raise VCIError("there are no features to rank: give a dictionary of them, by model.")
     names = list(features)
@@ -72,7 +72,7 @@ def prepare(
         _check_sizes(kinds, places, 2)
         targets = Targets(places, np.searchsorted(kinds, scored), len(kinds))
         everything = np.arange(len(places)), np.arange(len(scored))
-        return names, [Fold(*everything)], targets, _official(len(places), len(scored))
+        return names, [Fold(*everything)], targets, _single_split(len(places), len(scored))
     _check_sizes(kinds, places, 3)
     rng = np.random.default_rng(seed)
     targets = Targets(places, places, len(kinds))
@@ -81,7 +81,7 @@ def prepare(
         scored_rows = np.flatnonzero(parts == 0)
         split = Fold(np.flatnonzero(parts != 0), scored_rows)
         targets = targets._replace(scored=places[scored_rows])
-        return names, [split], targets, _official(len(split.fit), len(scored_rows))
+        return names, [split], targets, _single_split(len(split.fit), len(scored_rows))
     splits = []
     number = min(_FOLDS, int(np.min(np.bincount(places))))
     for _ in range(_REPEATS):
@@ -98,7 +98,7 @@ def prepare(
     return names, splits, targets, warning
 
 
-def _official(fitted: int, scored: int) -> str:
+def _single_split(fitted: int, scored: int) -> str:
     return f"Probes were fitted on {fitted:,} samples and scored once on {scored:,} others."
 
 
@@ -153,7 +153,7 @@ def _folds(places: np.ndarray, number: int, rng: np.random.Generator) -> np.ndar
 
 
 def _thinned(rows: np.ndarray, size: int, places: np.ndarray) -> np.ndarray:
-    """Leaves out the last sample of the most frequent class until ``size`` are left."""
+    """Drops the last sample of the most frequent class until ``size`` are left."""
     while len(rows) > size:
         largest = np.argmax(np.bincount(places[rows]))
         rows = np.delete(rows, np.flatnonzero(places[rows] == largest)[-1])
@@ -175,7 +175,7 @@ def answer(
     per_class: bool,
     values: np.ndarray,
     neighbours: int,
-    note: Callable[[], None],
+    report_fit: Callable[[], None],
 ) -> Answers:
     """Fits and scores by each split; a sample's answers are averaged over the repeats."""
     size = len(targets.scored)
@@ -199,7 +199,7 @@ def answer(
         seen[places] += 1
         penalties.append(float(chosen.value))
         messages += new
-        note()
+        report_fit()
     size = round(float(np.mean([len(split.fit) for split in splits])))
     probe, nearest, centroid = correct / seen
     return Answers(probe, nearest, centroid, penalties, list(dict.fromkeys(messages)), size)
@@ -243,7 +243,7 @@ def learning_curve(
     per_class: bool,
     values: np.ndarray,
     shares: Sequence[float],
-    note: Callable[[], None],
+    report_fit: Callable[[], None],
 ) -> list[tuple[int, float]]:
     """Returns accuracies of probes on fewer samples, with at least two of each class."""
     points = []
@@ -267,7 +267,7 @@ def learning_curve(
             correct[places] += predicted == test.labels
             seen[places] += 1
             sizes.append(len(train.labels))
-            note()
+            report_fit()
         weights = _paired.sample_weights(targets.scored, per_class=per_class)
         points.append((round(float(np.mean(sizes))), float(weights @ (correct / seen))))
     return points

@@ -66,12 +66,9 @@ class Rotation(NamedTuple):
 
 
 def fit(features: np.ndarray, weights: np.ndarray, centred: bool = True) -> Rotation:
-    """Returns the rotation to the principal axes of weighted samples.
+    """Returns the rotation to the principal axes of features ``[N D]``, whose weights sum to one.
 
-    Args:
-      features: ``[N D]``; may be memory-mapped, and is read a chunk at a time.
-      weights: ``[N]``, whose sum is one.
-      centred: take the mean out; otherwise it counts as zero.
+    Memory-mapped features are read a chunk at a time. Unless ``centred``, the mean counts as zero.
 
     Raises:
       VCIError: squares of the features leave the range of float64.

@@ -23,11 +23,8 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax
     """Returns the loss of each sample ``[n]`` and its gradient, softmax - target, ``[K n]``.
 
     Both are right to a few units in the last place relative to themselves. The gradient of the true
-    class is minus the sum of the others, never probability - 1.
-
-    Args:
-      logits: ``[K n]``.
-      targets: true in the row of each sample's class, ``[K n]``.
+    class is minus the sum of the others, never probability - 1. Logits and targets are ``[K n]``,
+    and a target is true in the row of the sample's class.
     """
     own = over_classes(jnp.where(targets, logits, 0))
     peak = _largest(logits)

@@ -95,42 +95,32 @@ class _Point(NamedTuple):
     memory: Memory
     steps: jax.Array
     failures: jax.Array
-    calm: jax.Array  # Points in a row whose predicted decrease is within tolerance.
+    confirmed: jax.Array  # Points in a row whose predicted decrease is within tolerance.
 
 
 def begin(prior: jax.Array, hessian: jax.Array, l2: jax.Array) -> State:
-    """Returns the state before the first penalty.
-
-    Args:
-      prior: the optimum at an infinite penalty, ``[Q K]``.
-      hessian: there.
-      l2: the first penalty.
-    """
+    """Returns the state before the first penalty; ``prior`` is the optimum at an infinite one."""
     params = jnp.broadcast_to(prior, (_HISTORY, *prior.shape))
     return State(params, _lbfgs.init(_PAIRS, prior), l2, hessian, jnp.bool_(False))
 
 
 @jax.jit
 def follow(problem: Problem, state: State, penalties: jax.Array) -> tuple[State, Optimum]:
-    """Returns the state of the path after some penalties, and the optima at them.
+    """Returns the state of the path after penalties ``[P]``, and the optima at them.
 
-    Args:
-      problem: the data.
-      state: before the first of them.
-      penalties: from large to small; those that are zero are passed over, and their optima
-        are zero, ``[P]``.
+    Penalties go from large to small; zeros are skipped, and their optima are zero.
     """
     relative = partial(relative_to_target, targets=problem.targets)
     images = tuple(relative(logits(problem, params)) for params in state.params)
 
     def visit(carry: Any, l2: jax.Array) -> tuple[Any, Optimum]:
-        """Solves at one penalty, and puts the logits there before the earlier ones."""
+        """Solves at one penalty, and puts its logits before the earlier ones."""
         state, images = carry
         state, here, optimum = _solve(problem, state, images, l2)
         return (state, (relative(here), *images[:-1])), optimum
 
     def either(carry: Any, l2: jax.Array) -> tuple[Any, Optimum]:
-        """Solves at a penalty, or skips a zero, which fills up the last block."""
+        """Solves at a penalty, or skips a zero, the padding of the last block."""
         nothing = jax.tree.map(
             lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(visit, carry, l2)[1]
         )
@@ -160,8 +150,10 @@ def _solve(
     objective, gradient = _evaluate(problem, ridge, params, _as_is, here)
     direction, slope = _descent(memory, gradient, inverse)
     zero = jnp.int32(0)
-    calm = _is_calm(problem, slope, objective, 0).astype(jnp.int32)
-    point = _Point(params, here, objective, gradient, direction, slope, memory, zero, zero, calm)
+    confirmed = _is_confirmed(problem, slope, objective, 0).astype(jnp.int32)
+    point = _Point(
+        params, here, objective, gradient, direction, slope, memory, zero, zero, confirmed
+    )
 
     def bound(point: _Point) -> jax.Array:
         """Bounds the remaining decrease; the intercept's part is taken to second order."""
@@ -171,7 +163,7 @@ def _solve(
 
     def reached(point: _Point) -> jax.Array:
         """Whether the bound or the prediction is within tolerance."""
-        believed = point.calm > jnp.minimum(point.steps // _SLOW, _MOST_POINTS)
+        believed = point.confirmed > jnp.minimum(point.steps // _SLOW, _MOST_POINTS)
         return (bound(point) <= problem.tolerance * point.objective) | believed
 
     def unfinished(point: _Point) -> jax.Array:
@@ -186,8 +178,7 @@ def _solve(
     converged = reached(point)
     point, excess, proved = _prove(problem, inverse, l2, point, unfinished, step, doubtful)
     converged = jnp.where(doubtful, proved, converged)
-    end = _settle(problem, ridge, l2, state.hessian, point, converged)
-    optimum, here, hessian = end
+    optimum, here, hessian = _optimum(problem, ridge, l2, state.hessian, point, converged)
     optimum = optimum._replace(gap=jnp.minimum(optimum.gap, excess / optimum.objective))
     params = jnp.concatenate([optimum.params[None], state.params[:-1]])
     state = State(params, point.memory, l2, hessian, state.hard | (point.steps > _HARD))
@@ -203,23 +194,23 @@ def _prove(
     step: Callable[[_Point], _Point],
     doubtful: jax.Array,
 ) -> tuple[_Point, jax.Array, jax.Array]:
-    """Continues by a Newton step and then L-BFGS until a doubtful optimum is proved.
+    """Continues by Newton steps and L-BFGS until a doubtful optimum is proved.
 
-    Or until neither the bound nor the objective improves three times in a row. On even data, a
-    Newton step that promises next to nothing is as good as a proof.
+    It gives up once neither the bound nor the objective improves three times in a row. On even
+    data, a Newton step that promises almost no decrease counts as a proof.
 
     Returns:
-      The point, a bound on its excess, infinite without a doubt, and whether it is proved.
+      The point, a bound on its excess (infinite if there is no doubt), and whether it is proved.
     """
     promise = _PROMISE if problem.uneven is None else 0
 
     def unproven(carry: Any) -> jax.Array:
-        """Whether another proof is to be tried."""
+        """Whether to try another proof."""
         point, _, _, stalled, proved = carry
         going = doubtful & (l2 > 0) & ~proved
         return going & (stalled < 3) & (point.steps < problem.max_steps)
 
-    def go_on(carry: Any) -> Any:
+    def attempt(carry: Any) -> Any:
         """Tries a proof, then steps along Newton's direction and by L-BFGS."""
         point, best, before, stalled, _ = carry
         enough = problem.tolerance * point.objective
@@ -232,7 +223,7 @@ def _prove(
             direction=jnp.where(slope < 0, move, point.direction),
             slope=jnp.where(slope < 0, slope, point.slope),
             failures=jnp.int32(0),
-            calm=jnp.int32(0),
+            confirmed=jnp.int32(0),
         )
         before = point.objective
         point, _ = jax.lax.while_loop(
@@ -244,11 +235,11 @@ def _prove(
 
     infinite = jnp.inf * point.objective
     carry = (point, infinite, infinite, jnp.int32(0), jnp.bool_(False))
-    point, excess, *_, proved = jax.lax.while_loop(unproven, go_on, carry)
+    point, excess, *_, proved = jax.lax.while_loop(unproven, attempt, carry)
     return point, excess, proved
 
 
-def _settle(
+def _optimum(
     problem: Problem,
     ridge: jax.Array,
     l2: jax.Array,
@@ -256,24 +247,24 @@ def _settle(
     point: _Point,
     converged: jax.Array,
 ) -> tuple[Optimum, jax.Array, jax.Array]:
-    """Returns the optimum, its intercept solved for, with its logits and Hessian in that."""
+    """Returns the optimum with its best intercept, its logits, and the Hessian in the intercept."""
     long = point.steps > _FRESH
     here = jax.lax.cond(long, lambda: logits(problem, point.params), lambda: point.logits)
     enough = _INTERCEPT * problem.tolerance * jnp.minimum(l2, 1) * point.objective
-    settled = _intercept.settle(problem, here, point.gradient[-1], hessian, enough)
-    params = point.params.at[-1].add(settled.move)
-    objective = settled.loss + jnp.sum(ridge * params**2) / 2
+    solution = _intercept.solve(problem, here, point.gradient[-1], hessian, enough)
+    params = point.params.at[-1].add(solution.move)
+    objective = solution.loss + jnp.sum(ridge * params**2) / 2
     gradient = jax.lax.cond(
-        long | jnp.any(settled.move != 0),
-        lambda: total(_pulled, problem, settled.residual) + ridge * params,
+        long | jnp.any(solution.move != 0),
+        lambda: total(_pulled, problem, solution.residual) + ridge * params,
         lambda: point.gradient,
     )
-    gap = _intercept.excess(problem, gradient, settled.rest, l2) / objective
+    gap = _intercept.excess(problem, gradient, solution.rest, l2) / objective
     optimum = Optimum(params, gradient, objective, gap, point.steps, converged)
-    return optimum, here + settled.move[:, None], settled.hessian
+    return optimum, here + solution.move[:, None], solution.hessian
 
 
-def _is_calm(
+def _is_confirmed(
     problem: Problem, slope: jax.Array, objective: jax.Array, steps: jax.Array | int
 ) -> jax.Array:
     """Whether the predicted decrease at a point, after ``steps`` steps, is within tolerance."""
@@ -307,9 +298,10 @@ def _step(problem: Problem, ridge: jax.Array, inverse: Inverse, point: _Point) -
     )
     direction, slope = _descent(memory, gradient, inverse)
     failures = jnp.where(useful, 0, point.failures + 1)
-    calm = jnp.where(_is_calm(problem, slope, objective, point.steps + 1), point.calm + 1, 0)
+    small = _is_confirmed(problem, slope, objective, point.steps + 1)
+    confirmed = jnp.where(small, point.confirmed + 1, 0)
     reached = params, here, objective, gradient, direction, slope
-    return _Point(*reached, memory, point.steps + 1, failures, calm)
+    return _Point(*reached, memory, point.steps + 1, failures, confirmed)
 
 
 def _evaluate(

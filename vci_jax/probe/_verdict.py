@@ -1,6 +1,6 @@
 """The result of a ranking: scores, pairs, and the verdict as words, table and JSON."""
 
-import html as escaping
+import html
 import json
 import math
 from dataclasses import asdict, dataclass, field
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vci_jax._table import html_table
 from vci_jax.errors import optional
 from vci_jax.written import json_ready
 
@@ -231,17 +232,10 @@ def _table(ranking: Ranking) -> str:
 
 
 def _html(ranking: Ranking) -> str:
-    """The same as a table of HTML."""
-    head = "".join(f"<th>{escaping.escape(cell)}</th>" for cell in _HEAD)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{escaping.escape(cell)}</td>" for cell in _row(model)) + "</tr>"
-        for model in ranking.models
-    )
-    notes = escaping.escape(" ".join([ranking.protocol, *_legend(ranking), *ranking.warnings]))
-    return (
-        f"<p><b>{escaping.escape(ranking.verdict)}</b></p>"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><p>{notes}</p>"
-    )
+    """Returns the verdict, the table and the notes as HTML."""
+    notes = " ".join([ranking.protocol, *_legend(ranking), *ranking.warnings])
+    table = html_table(_HEAD, list(map(_row, ranking.models)), [notes])
+    return f"<p><b>{html.escape(ranking.verdict)}</b></p>{table}"
 
 
 _HEAD = ("", "model", "probe %", "interval", "k-NN %", "NCC %", "VCI adj.", "H-score", "LogME")

@@ -27,13 +27,10 @@ _ENOUGH = 1e-4
 def best(
     problem: Problem, params: jax.Array, images: Sequence[jax.Array], l2: jax.Array
 ) -> jax.Array:
-    """Returns the best parameters in the span of earlier optima, by a few Newton steps.
+    """Returns the best parameters at a penalty in the span of earlier optima.
 
-    Args:
-      problem: the data.
-      params: of the earlier optima, the latest first, ``[H Q K]``.
-      images: their logits, relative to those of the targets, H times ``[C S K n]``.
-      l2: the new penalty.
+    ``params [H Q K]`` are those optima, the latest first, and ``images`` their logits relative to
+    those of the targets, H times ``[C S K n]``. It takes a few Newton steps.
     """
     basis, images = _differences(list(params)), _differences(images)
     size = len(basis)

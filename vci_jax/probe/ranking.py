@@ -23,8 +23,8 @@ import numpy as np
 
 from vci_jax.errors import VCIError
 from vci_jax.interval import holm
-from vci_jax.probe import _kept, _paired, _protocol, baselines, selection
-from vci_jax.probe._kept import Scored
+from vci_jax.probe import _paired, _protocol, _score_files, baselines, selection
+from vci_jax.probe._score_files import Scored
 from vci_jax.probe._verdict import ModelScore, Pair, Ranking
 
 
@@ -96,12 +96,12 @@ def rank(
         own = None if logits is None else logits.get(name)
         arrays = [rows, targets.labels, targets.scored]
         arrays += [np.asarray(array) for array in (outside, own) if array is not None]
-        stored = None if resume is None else _kept.store(resume, name, arrays, settings)
-        if stored is not None and (there := stored.load()):
-            scored[name] = there
+        file = None if resume is None else _score_files.score_file(resume, name, arrays, settings)
+        if file is not None and (stored := file.load()):
+            scored[name] = stored
             continue
         note = _protocol.counter(progress, name, len(splits) * (1 + len(curve)))
-        # Beside the probe, whose compilation leaves processors idle.
+        # In a thread, since compiling the probe leaves processors idle.
         with _half_of_the_processors(), ThreadPoolExecutor(1) as pool:
             try:
                 cheap = pool.submit(_cheap_scores, rows, targets.labels, own)
@@ -116,8 +116,8 @@ def rank(
                 raise VCIError(f"{name}: {error}") from error
         seconds = time.perf_counter() - start
         scored[name] = Scored(answers, learned, without_probe, rows.shape[1], seconds)
-        if stored is not None:
-            stored.save(scored[name])
+        if file is not None:
+            file.save(scored[name])
     return _compare(scored, targets, protocol, per_class, confidence)
 
 
@@ -127,9 +127,9 @@ def _cheap_scores(rows: np.ndarray, labels: np.ndarray, logits: Any) -> dict[str
 
     wanted = ("vci_adjusted", "h_score_adjusted", "logme", "vci_interval")
     report = vci_jax.measure_arrays(rows, labels, metrics=wanted)
-    concern = [note.message for note in report.caveats if not set(wanted).isdisjoint(note.metrics)]
+    messages = [note.message for note in report.caveats if not set(wanted).isdisjoint(note.metrics)]
     return {
-        "warnings": concern,
+        "warnings": messages,
         "vci": report["vci_adjusted"],
         "vci_interval": tuple(report["vci_interval"]),
         "h_score": report["h_score_adjusted"],

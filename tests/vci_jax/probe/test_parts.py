@@ -68,7 +68,7 @@ def test_the_intercept_settles_where_scipy_finds_it(x64, factor):
     p = special.softmax(logits, axis=0)
     slope = np.mean(p - np.asarray(data.targets[0, 0]), axis=1)
     hessian = factor * (np.diag(p.mean(axis=1)) - p @ p.T / p.shape[1])
-    found = _intercept.settle(data, jnp.asarray(logits)[None, None], slope, hessian, 1e-20)
+    found = _intercept.solve(data, jnp.asarray(logits)[None, None], slope, hessian, 1e-20)
     moved = params + np.append(np.zeros((6, 4)), found.move[None], axis=0)
     best = optimize.minimize(
         lambda b: value(design, labels, np.append(params[:-1], [b], axis=0), 0), params[-1]

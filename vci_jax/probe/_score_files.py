@@ -1,4 +1,4 @@
-"""Scores of a ranking on disk, a file for each model: a ranking that was interrupted resumes."""
+"""Scores of a ranking on disk, a file for each model, so that an interrupted ranking resumes."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from vci_jax.written import replacing
 
 
 class Scored(NamedTuple):
-    """A model's answers, its learning curve, the scores that need no probe, D, and seconds."""
+    """A model's answers, learning curve, scores without a probe, feature dimension and time."""
 
     answers: Answers
     curve: list[tuple[int, float]]
@@ -24,17 +24,14 @@ class Scored(NamedTuple):
     seconds: float
 
 
-class Store(NamedTuple):
-    """The file of one model, and the fingerprint of all that its numbers depend on."""
+class ScoreFile(NamedTuple):
+    """The file of one model, and the fingerprint of everything that its scores depend on."""
 
     path: Path
     key: str
 
     def load(self) -> Scored | None:
-        """Returns the content of the file; None if it is missing, damaged, or of other data.
-
-        The model is then fitted again.
-        """
+        """Returns the content of the file; None if it is missing, damaged, or of other data."""
         try:
             with np.load(self.path) as file:
                 if str(file["key"]) != self.key:
@@ -48,23 +45,23 @@ class Store(NamedTuple):
         return Scored(answers, list(map(tuple, rest["curve"])), cheap, rest["dim"], rest["seconds"])
 
     def save(self, scored: Scored) -> None:
-        """Writes the file, whole or not at all."""
+        """Writes the file atomically."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         probe, nearest, centroid, *rest = scored.answers
-        shown = scored._asdict() | {"answers": rest}
+        content = scored._asdict() | {"answers": rest}
         with replacing(self.path, "wb") as file:
             np.savez(
                 file, key=self.key, probe=probe, nearest=nearest, centroid=centroid,
-                rest=json.dumps(shown, default=lambda number: number.item()),
+                rest=json.dumps(content, default=lambda number: number.item()),
             )  # fmt: skip
 
 
-def store(
+def score_file(
     directory: str | os.PathLike[str],
     name: str,
     arrays: Sequence[np.ndarray],
     settings: Sequence[Any],
-) -> Store:
+) -> ScoreFile:
     """Returns the file of a model's scores; ``arrays`` and ``settings`` are fingerprinted."""
-    place = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
-    return Store(Path(directory) / f"{place}.npz", _progress.key(arrays, [name, *settings]))
+    stem = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+    return ScoreFile(Path(directory) / f"{stem}.npz", _progress.key(arrays, [name, *settings]))

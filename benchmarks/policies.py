@@ -47,7 +47,7 @@ def transformed(images, changes):
 
 def main(folder):
     """Prints the table."""
-    images = [path.read_bytes() for path in sorted(pathlib.Path(folder).rglob("*.JPEG"))]
+    images = [path.read_bytes() for path in sorted(pathlib.Path(folder).rglob("*.[jJ][pP]*"))]
     work = {
         name: functools.partial(transformed, images, changes)
         for name, (changes, _) in CONTESTANTS.items()

@@ -228,7 +228,7 @@ def test_evaluation_that_is_not_finished_ends_its_threads(numbered):
     """Leaving a pass early closes the stream behind it."""
     batches = data.evaluation_batches(numbered, config_of(threads=2), 5, 5)
     next(batches)
-    stream = batches.gi_frame.f_locals["stream"]
+    stream = batches.gi_frame.f_locals["results"].gi_frame.f_locals["stream"]
     batches.close()
     with pytest.raises(ValueError, match="closed"):
         next(stream)

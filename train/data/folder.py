@@ -12,13 +12,14 @@ Every run lists its folders anew; the 1.3 million files of ImageNet take seconds
 """
 
 import hashlib
+import json
 import logging
 import os
 import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import features
@@ -34,6 +35,9 @@ if features.check("avif"):
     _SUFFIXES += (".avif",)
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar", ".zst")
+
+MANIFEST = "vci_prepared.json"
+"""The description that ``python -m train.data prepare`` leaves in a folder."""
 
 _log = logging.getLogger(__name__)
 
@@ -107,6 +111,35 @@ def load(root: Path, config: DataConfig) -> tuple[Files, Files, tuple[str, ...]]
             f"(to measure: {test}; to train on: {train}). Add some, or choose other splits."
         )
     return *chosen, tuple(classes)
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """Returns the description of a folder that ``prepare`` wrote; of another one, an empty dict.
+
+    Raises:
+      DataError: it is damaged.
+    """
+    path = root / MANIFEST
+    if not path.is_file():
+        return {}
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+        if not {"finished", "images", "short_side", "quality", "splits"} <= manifest.keys():
+            raise ValueError("it lacks a field")
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{path} is damaged: {error}. Remove {root} and prepare it anew."
+        ) from error
+    return manifest
+
+
+def refuse_unfinished(root: Path) -> None:
+    """Raises ConfigError if ``prepare`` was interrupted in this folder."""
+    if not read_manifest(root).get("finished", True):
+        raise ConfigError(
+            f"{root} is an unfinished copy of images; the same `python -m train.data prepare` "
+            "completes it."
+        )
 
 
 def take(available: dict[str, Files], parts: list[tuple[str, range]]) -> Files:

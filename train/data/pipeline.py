@@ -155,13 +155,25 @@ def evaluation_batches(
         config = dataclasses.replace(config, workers=0)  # Too little work for a process.
     make = _EvaluationBatch(split, config, (batch_size, padded_size), share or own_share())
     numbers = range(-(-split.size // batch_size))
+    with contextlib.closing(made_in_order(make, numbers, config)) as results:
+        for batch, unreadable in results:
+            split.unreadable.add(unreadable)
+            yield _copied(batch)
+
+
+def made_in_order(
+    make: Callable[[int], Any], numbers: range, config: DataConfig
+) -> Generator[Any, None, None]:
+    """Yields ``make(number)`` for each number, by the workers and threads of the config.
+
+    Raises:
+      WorkerError: a worker process died.
+    """
     with contextlib.closing(_stream(make, numbers, config)) as stream, _worker_errors():
         with blocked_requests():
             made = next(stream, None)
         while made is not None:
-            batch, unreadable = made
-            split.unreadable.add(unreadable)
-            yield _copied(batch)
+            yield made
             made = next(stream, None)
 
 

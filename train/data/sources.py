@@ -186,7 +186,9 @@ def _find(config: DataConfig) -> tuple[Records, Records, Sequence[str]]:
     if kind == "cars" and rest:
         return archives.load_cars(local.path(rest, "--data.source"), config)
     if kind == "folder" and rest:
-        return folder.load(local.path(rest, "--data.source"), config)
+        root = local.path(rest, "--data.source")
+        folder.refuse_unfinished(root)
+        return folder.load(root, config)
     raise ConfigError(f"--data.source is {config.source!r}; known sources: {_KINDS}.")
 
 

@@ -50,8 +50,10 @@ def join(config: MeshConfig) -> None:
         return
     if jax.config.values["jax_platforms"] == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    names = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    count, index = (int(os.environ[name]) if name in os.environ else None for name in names)
+    count, index = (_number(name) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"))
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS", ":0")
+    if not address.rpartition(":")[2].isdecimal() or ":" not in address:
+        raise ConfigError(f"JAX_COORDINATOR_ADDRESS is {address!r}; it must be HOST:PORT.")
     _on_abort(_NEVER_MET)
     on_request = signal.getsignal(signal.SIGTERM)
     try:
@@ -70,6 +72,14 @@ def join(config: MeshConfig) -> None:
     _on_abort(str(ProcessLostError(_LOST)))
     # JAX's own handler notes a request that nobody here asks it for.
     signal.signal(signal.SIGTERM, on_request or signal.SIG_DFL)
+
+
+def _number(name: str) -> int | None:
+    """Returns a variable of the environment as a number, None without one."""
+    text = os.environ.get(name)
+    if text is not None and not text.isdecimal():
+        raise ConfigError(f"{name} is {text!r}; it must be a whole number, or not be set.")
+    return None if text is None else int(text)
 
 
 def is_first() -> bool:

@@ -131,9 +131,12 @@ def _vci(
     squares = jnp.sum(images**2, axis=0)
     along = jnp.sum(data.noise[:, None] * mapped**2) * jnp.sum(solved**2)
     doubt = scatter_rounding(data, mapped, squares) + 2 * jnp.sqrt(along) / PROBES
+    # Of the factors of W and of N, and of the whitened rows.
     of_solver = dim * solver.bound * jnp.sum(squares)
     of_core = num_classes * (1 + gram.most) * jnp.sum(solved**2)
     doubt += eps * (of_solver + of_core) / PROBES
+    size = jnp.sum((rows * data.scale) ** 2) * solver.bound
+    doubt += 2 * eps * jnp.sqrt(dim * size * jnp.sum(solved**2) / PROBES)
     noise = jnp.max(data.noise * data.scale**2) * solver.bound
     return Trace(lost / jnp.sum(real), doubt / lost, gram.complete(dim, noise))
 
@@ -158,7 +161,10 @@ def _fuzziness(
     inverse = matmul(gram.inverse.T, gram.inverse)
     unscaled_rows = rows * unscaled
     images = matmul(unscaled_rows, solver.matrix)  # R W, times the scale
-    trace = jnp.sum(matmul(images, unscaled_rows.T) * matmul(inverse, inverse))
+    products, twice = matmul(images, unscaled_rows.T), matmul(inverse, inverse)
+    trace = jnp.sum(products * twice)
+    # What is added may be far larger than the sum, as where features are in other units.
+    of_terms = dim * jnp.linalg.norm(products) * jnp.linalg.norm(twice)
 
     def of_classes(vectors: Array) -> Array:
         return matmul(rows.T, matmul(inverse, vectors))  # Y v
@@ -166,12 +172,11 @@ def _fuzziness(
     probes = jnp.where(real[:, None], trace_probes(num_classes, rows.dtype), 0)
     mapped = of_classes(probes)
     forms = matmul(inverse, matmul(images, unscaled[:, None] * mapped))  # F z
-    twice = matmul(inverse, matmul(inverse, probes))
-    across = unscaled[:, None] * matmul(images.T, twice)  # W Y G^-1 z
+    across = unscaled[:, None] * matmul(images.T, matmul(twice, probes))  # W Y G^-1 z
     across -= of_classes(matmul(rows, across))
     slopes = jnp.sum((across - of_classes(forms)) ** 2, axis=1) / PROBES
     doubt = scatter_rounding(data, mapped, jnp.maximum(jnp.sum(probes * forms, axis=0), 0))
     doubt += 2 * jnp.sum(jnp.sqrt(data.noise * slopes))
-    error = doubt / trace + num_classes * eps * gram.most / gram.least
-    complete = gram.complete(dim, jnp.max(data.noise))
+    error = (doubt + eps * of_terms) / trace + num_classes * eps * gram.most / gram.least
+    complete = gram.complete(dim, jnp.max(data.noise)) & (trace > 0)
     return Trace(trace / jnp.sum(present), error, complete)

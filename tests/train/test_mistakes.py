@@ -3,8 +3,8 @@
 import pytest
 
 from train import __main__ as entry
-from train import check
-from train.config import ConfigError
+from train import check, processes
+from train.config import ConfigError, MeshConfig
 
 MISTAKES = {
     "--checkpoint.keep-best 1 --checkpoint.best acc": "known metrics: accuracy",
@@ -114,3 +114,22 @@ def test_what_cannot_fit_is_refused(monkeypatch):
     check.memory(4 * 10**8, 5 * 10**8, 10**8)
     with pytest.raises(ConfigError, match=r"has 1 GB, and needs 1.1 GB .*lower --eval.blocks"):
         check.memory(4 * 10**8, 6 * 10**8, 10**8)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("JAX_COORDINATOR_ADDRESS", "10.0.0.1"),
+        ("JAX_COORDINATOR_ADDRESS", "host:"),
+        ("JAX_NUM_PROCESSES", "two"),
+        ("JAX_PROCESS_ID", ""),
+        ("JAX_PROCESS_ID", "-1"),
+    ],
+)
+def test_mistakes_in_the_environment_of_processes(name, value, monkeypatch):
+    """Named before JAX looks for the others, which would end in its own traceback."""
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=f"{name} is {value!r}"):
+        processes.join(MeshConfig(distributed=True))

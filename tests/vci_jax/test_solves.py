@@ -42,7 +42,11 @@ def constant_column(features, labels):
 
 
 def units(features, labels):
-    return features * 2.0 ** np.arange(features.shape[1]), labels
+    return features * np.logspace(-1, 1, features.shape[1]), labels
+
+
+def decades(features, labels):
+    return features * np.logspace(0, 7, features.shape[1]), labels
 
 
 def offset(features, labels):
@@ -115,7 +119,7 @@ def noisy_scales(features, labels):
 
 
 NOT_PROVED = [
-    copied_column, nearly_dependent, noisy_scales, few_samples, equal_means, collapsed,
+    copied_column, nearly_dependent, noisy_scales, decades, few_samples, equal_means, collapsed,
     collapsed_column, one_class, many_classes,
 ]  # fmt: skip
 
@@ -153,6 +157,20 @@ def test_the_same_without_an_eigenvector(change, weighting, by_eigenvectors):
     assert not by_eigenvectors
     assert_same(only, vci_jax.report(state, weighting=weighting))
     assert len(by_eigenvectors) == 1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dim", [3, 5, 10])
+def test_units_over_decades(dim, dtype):
+    """Terms of a trace may be far larger than it; then it is not the trace that is returned."""
+    for decades in range(3, 9):
+        features, labels = data(200, dim, 4, seed=decades)
+        features = (features * np.logspace(0, decades, dim)).astype(dtype)
+        with jax.enable_x64(True):
+            state = vci_jax.init(4, dim, dtype=dtype)
+            state = jax.device_get(vci_jax.jit_update(state, features, labels))
+        only, full = vci_jax.report(state, only=PAPER), vci_jax.report(state)
+        assert_same(only, full, 1e-9 if dtype == np.float64 else 1e-5)
 
 
 @pytest.mark.parametrize(("dim", "classes"), [(6, 7), (7, 7), (300, 5), (530, 2)])

@@ -136,7 +136,8 @@ def iter_path(
         exchange objective and gradient once per trial of a length; a step mostly has one.
       resume: checkpoint file; the same call resumes from it and returns identical results.
       intercept: fit a bias, free of penalty. Without one it is zero, and features count from their
-        origin (scikit-learn's ``fit_intercept=False``).
+        origin (scikit-learn's ``fit_intercept=False``). In either case a class without a sample is
+        left out of the problem, and its bias is -inf.
 
     Yields:
       Places in ``penalties``, and the optima at those.

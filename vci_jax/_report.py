@@ -319,8 +319,7 @@ def _finish(
         there = "; ".join([f"there are {', '.join(values)}", *needs])
         raise VCIError(f"There is no metric {sorted(unknown)}; {there}.")
     errors = precision.relative_errors(geometry) | score_errors
-    for name in ("cdnv", "cdnv_adjusted"):
-        errors[name] = precision.of_cdnv(geometry, values[name])
+    errors |= precision.of_distances(geometry, values["cdnv"], values["cdnv_adjusted"])
     return {
         # Under jit what is not returned is not computed.
         "metrics": {name: values[name] for name in wanted},

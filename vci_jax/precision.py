@@ -31,7 +31,16 @@ def relative_errors(geometry: Geometry) -> dict[str, Scalar]:
     return errors
 
 
-def of_cdnv(geometry: Geometry, value: Scalar) -> Scalar:
+def of_distances(geometry: Geometry, cdnv: Scalar, adjusted: Scalar) -> dict[str, Scalar]:
+    """The relative errors of ``cdnv`` and of ``cdnv_adjusted``, from their values."""
+    rounding = _ratio(structure.cdnv_adjusted_rounding(geometry), adjusted)
+    return {
+        "cdnv": _of_cdnv(geometry, cdnv),
+        "cdnv_adjusted": jnp.maximum(_of_cdnv(geometry, adjusted), rounding),
+    }
+
+
+def _of_cdnv(geometry: Geometry, value: Scalar) -> Scalar:
     """The relative error of ``cdnv``, from its value: 2 rho / d for the closest pair of means.
 
     The term of the closest pair is at most the sum of all P pairs, so d^2 >= var / (P ``cdnv``)

@@ -119,6 +119,33 @@ def cdnv_and_adjusted(geometry: Geometry) -> tuple[Scalar, Scalar]:
     return plain / pairs, adjusted / pairs
 
 
+def cdnv_adjusted_rounding(geometry: Geometry) -> Scalar:
+    """By how much the rounding of distances may change ``cdnv_adjusted``, to first order.
+
+    Of two classes with mean distance d, its square off by 2 rho d + 8 ``data_eps`` (d^2 + e), and
+    e the noise that is subtracted from it, the term changes by that over d^2 - e of itself: by much
+    where the data can barely tell the means apart.
+    """
+
+    def term(left: _Class, right: _Class, different: Array) -> tuple[Array, Array]:
+        column: _Class = jax.tree.map(lambda leaf: leaf[:, None], left)
+        chosen = different & column.present & right.present
+        square = _squared_distances(left, right, chosen)
+        noise = column.error + right.error
+        off = 2 * jnp.sqrt(jnp.maximum(square, 0)) * (column.rounding + right.rounding)
+        off += 8 * geometry.data_eps * (square + noise)
+        resolved = chosen & (square > noise)
+        part = jnp.where(resolved, off / jnp.where(resolved, square - noise, 1), 0)
+        _, adjusted = _cdnv_of(square, column, right)
+        return (
+            jnp.sum(jnp.where(resolved, adjusted * part, 0)),
+            jnp.sum(chosen.astype(square.dtype)),
+        )
+
+    total, pairs = sum_over_pairs(term, _classes(geometry), block=256)
+    return total / jnp.where(pairs > 0, pairs, jnp.nan)
+
+
 def _squared_distances(left: _Class, right: _Class, chosen: Bool[Array, "B B"]) -> Array:
     """||m_j - m_k||^2 for all pairs of two blocks; those not chosen may be anything.
 

@@ -203,7 +203,7 @@ def test_what_is_left_out_counts_in_the_gap(monkeypatch):
         dropped=1,
         lost=float(whole.squares[1]),
     )
-    monkeypatch.setattr(_prepared._rotation, "fit", lambda *_: cut)
+    monkeypatch.setattr(_prepared._rotation, "fit", lambda *_, **__: cut)
     with pytest.warns(UserWarning, match="1 of 2 directions"):
         fit = path.fit(features, labels, 1e-3, dtype=np.float64)
     best, *_ = optimum(features, labels, 1e-3)

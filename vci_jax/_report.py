@@ -181,7 +181,7 @@ def report(
       head: kernel [D K] and bias [K] of the classifier; adds ``self_duality``.
       confidence: level of the interval.
       only: names of the metrics wanted, ``spectrum`` and ``vci_interval`` among them; what none of
-        them needs is not computed. The four of the paper take a tenth of the time of all at
+        them needs is not computed. The four of the paper take a sixth of the time of all at
         D = 2048 (``vci_jax.solves``). By default all.
 
     Returns:

@@ -379,7 +379,9 @@ masks = []
 def start_a_worker():
     resource_tracker.ensure_running()
     masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
-with pipeline.blocked_requests():
+with pipeline.blocked_requests(workers=0):
+    assert resource_tracker._resource_tracker._fd is None
+with pipeline.blocked_requests(workers=1):
     thread = threading.Thread(target=start_a_worker)
     thread.start()
     thread.join()

@@ -80,10 +80,11 @@ class TrainingBatches:
           DataError: too many images cannot be read.
           WorkerError: a worker process died.
         """
-        first = self._stream is None
+        starting = 0
         if self._stream is None:
             self._stream = _stream(self._make, range(self._taken, _ENDLESS), self._config)
-        with _worker_errors(), blocked_requests() if first else contextlib.nullcontext():
+            starting = self._config.processes
+        with _worker_errors(), blocked_requests(starting):
             batch, unreadable = next(self._stream)
         self._unreadable.add(unreadable)
         self._taken += 1
@@ -170,7 +171,7 @@ def made_in_order(
       WorkerError: a worker process died.
     """
     with contextlib.closing(_stream(make, numbers, config)) as stream, _worker_errors():
-        with blocked_requests():
+        with blocked_requests(config.processes):
             made = next(stream, None)
         while made is not None:
             yield made
@@ -335,12 +336,15 @@ def _start_worker(index: int, count: int) -> None:
 
 
 @contextlib.contextmanager
-def blocked_requests() -> Iterator[None]:
+def blocked_requests(workers: int) -> Iterator[None]:
     """Blocks requests to end while workers start; they inherit the mask, and then ignore them.
 
     The first thread to start a process also starts multiprocessing's resource tracker, which would
-    unblock SIGTERM in that thread: so the tracker comes first.
+    unblock SIGTERM in that thread: so the tracker comes first. Without workers nothing is done.
     """
+    if not workers:
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)
     try:
         resource_tracker.ensure_running()

@@ -28,7 +28,7 @@ def get(name: str) -> Config:
     """Returns the config of an experiment with one run.
 
     Raises:
-      ConfigError: there is none of that name, and lists those there are; or it is a group.
+      ConfigError: there is no config of that name (lists the known ones), or it is a group.
     """
     if is_group(name):
         raise ConfigError(f"{name} is a group of runs: {', '.join(runs(name))}; choose one.")

@@ -70,12 +70,12 @@ def open_manager(
     directory: Path, config: CheckpointConfig, steps_per_epoch: int
 ) -> ocp.CheckpointManager:
     """Returns the manager of a directory, a context manager that waits for saves when it exits."""
-    kept: list[Any] = [policies.LatestN(config.keep)]
+    preserved: list[Any] = [policies.LatestN(config.keep)]
     if config.keep_every_epochs:
-        kept.append(policies.EveryNSteps(config.keep_every_epochs * steps_per_epoch))
+        preserved.append(policies.EveryNSteps(config.keep_every_epochs * steps_per_epoch))
     worst = -math.inf if config.best_is == "highest" else math.inf
     if config.keep_best:
-        kept.append(
+        preserved.append(
             policies.BestN(
                 # Checkpoints saved under another --checkpoint.best are no candidates.
                 get_metric_fn=lambda metrics: metrics.get(config.best, worst),
@@ -85,7 +85,7 @@ def open_manager(
             )
         )
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=policies.AnyPreservationPolicy(kept),
+        preservation_policy=policies.AnyPreservationPolicy(preserved),
         cleanup_tmp_directories=True,
         enable_async_checkpointing=True,
     )

@@ -133,7 +133,7 @@ def build(config: LossConfig) -> Loss:
 
 
 def build_regulariser(config: LossConfig, num_classes: int) -> Regulariser | None:
-    """Returns the weighted sum of the regularisers of a config, or None if there are none."""
+    """Returns the weighted sum of the regularisers of a config, or None without any."""
     if not config.cosine:
         _refuse_unused(config, "cosine_form", "cosine_group")
     compare = partial(cosine_regulariser, form=config.cosine_form, group=config.cosine_group)

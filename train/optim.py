@@ -75,7 +75,7 @@ def build(config: OptimConfig, learning_rate: optax.Schedule) -> optax.GradientT
 
 
 def build_average(config: OptimConfig) -> Average | None:
-    """Returns the moving average of a config, or None if there is none."""
+    """Returns the moving average of a config, or None without one."""
     if not config.ema:
         return None
     return partial(average, decay=config.ema, every=config.accumulate)

@@ -49,7 +49,7 @@ class TrainState(NamedTuple):
 
     Attributes:
       step: number of batches seen.
-      batch_stats: running averages of the BatchNorms; empty if there are none.
+      batch_stats: running averages of the BatchNorms; empty without BatchNorms.
       ema: the moving averages of ``params`` and ``batch_stats``; empty if the spec has none.
     """
 

@@ -70,7 +70,7 @@ def _rank_cut(row: Row) -> str | None:
         return None
     return (
         f"Rank cut: {rank:,} of {dim:,} directions are kept; the others hold no variance above "
-        "rounding, and VCI is that of those kept."
+        "rounding, and VCI is computed without them."
     )
 
 

@@ -65,7 +65,7 @@ def names(run: Run) -> list[str]:
 
 
 def _record(run: Run) -> dict[str, Any] | str:
-    """Returns the content of a run's file, or the reason why there is none."""
+    """Returns the content of a run's file, or the reason why it cannot be read."""
     try:
         record = json.loads((run.path / "per_class.json").read_text(errors="replace"))
     except FileNotFoundError:

@@ -217,7 +217,7 @@ def _overlap(run: Run) -> str:
 
 
 def scores(runs: Sequence[Run]) -> dict[str, Any] | None:
-    """Returns the scores by run and task, the best of each task marked; None if there are none."""
+    """Returns the scores by run and task, the best of each task marked; None without scores."""
     probed = [run for run in runs if run.transfer]
     if not probed:
         return None

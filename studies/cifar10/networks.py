@@ -89,7 +89,7 @@ def read(directory: Path) -> Networks:
     """Returns the networks of ``DIRECTORY/seed_S/NAME.json``.
 
     Raises:
-      ValueError: there are none, or a file does not match its name.
+      ValueError: there is no file of networks, or one does not match its name.
     """
     rows, failed = [], []
     for path in sorted(directory.glob("seed_*/*.json")):
@@ -97,7 +97,8 @@ def read(directory: Path) -> Networks:
         if (row["setting"], f"seed_{row['seed']}") != (path.stem, path.parent.name):
             raise ValueError(f"{path} is of {row['setting']}, seed {row['seed']}.")
         if row["setting"] not in SETTINGS:
-            raise ValueError(f"{path}: {row['setting']!r} is none of {', '.join(SETTINGS)}.")
+            known = ", ".join(SETTINGS)
+            raise ValueError(f"{path}: the setting is {row['setting']!r}; known are {known}.")
         if row["test"]["accuracy"] < LEAST_ACCURACY:
             failed.append(f"{row['setting']}, seed {row['seed']}")
         else:

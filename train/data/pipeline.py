@@ -130,7 +130,7 @@ def training_batches(
 
 
 def steps_per_epoch(split: Split, config: DataConfig) -> int:
-    """Returns the number of batches of an epoch; raises ConfigError if there are none."""
+    """Returns the number of batches of an epoch; raises ConfigError if an epoch has no batch."""
     if config.batch_size > split.size:
         raise ConfigError(
             f"--data.batch_size is {config.batch_size}, more than the {split.size} training "

@@ -7,13 +7,13 @@ directory stores the result, so that a run never resumes under other settings.
 
 import dataclasses
 import math
-import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import tyro
 
 from train.errors import ConfigError as ConfigError
+from vci_jax import processors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,9 +90,9 @@ class DataConfig:
         """
         if self.workers != "auto":
             return self.workers
-        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-        cores = allowed or os.cpu_count() or 1
-        return max(cores // max(self.threads, 1), 1) if self.image_size else 0
+        if not self.image_size:
+            return 0
+        return max(processors.available() // max(self.threads, 1), 1)
 
 
 @dataclasses.dataclass(frozen=True)

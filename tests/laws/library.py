@@ -518,6 +518,7 @@ EXEMPT = {
     "vci_jax.whitening.inverse_cholesky": "a part of whitening.whiten and of solves.by_name",
     "vci_jax.whitening.inverse_bound": "a part of whitening.whiten and of solves.by_name",
     "vci_jax.linalg.host": "returns a device",
+    "vci_jax.processors.available": "returns a number of the machine",
     "vci_jax.linalg.exact_bits": "a number of bits",
     "vci_jax.linalg.smallest": "returns a constant of a type",
     "vci_jax._report.check_options": "raises or returns nothing",

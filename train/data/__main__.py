@@ -10,7 +10,6 @@ most 320 pixels, which costs a host less to decode; ``--data.source folder:FOLDE
 
 import argparse
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,7 +26,7 @@ from train import data, local, mesh, runtime
 from train.data import preview, reduced
 from train.errors import Preempted, RunError
 from train.preemption import REQUESTS, ignore_requests
-from vci_jax import interrupt
+from vci_jax import interrupt, processors
 
 _USAGE = """\
 usage: python -m train.data CONFIG [SHEET.png] [--section.field value ...]
@@ -87,7 +86,10 @@ def _prepare(arguments: Sequence[str]) -> None:
     parser.add_argument("--short-side", type=int, default=320, help="in pixels (default: 320)")
     parser.add_argument("--quality", type=int, default=95, help="of the JPEGs (default: 95)")
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count(), help="processes (default: one a core)"
+        "--workers",
+        type=int,
+        default=processors.available(),
+        help="processes (default: one for each core that may be used)",
     )
     options, overrides = parser.parse_known_args(arguments)
     config = _config(options.config, overrides, "python -m train.data prepare {} FOLDER")

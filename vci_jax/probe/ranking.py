@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from vci_jax import processors
 from vci_jax.errors import VCIError
 from vci_jax.interval import holm
 from vci_jax.probe import _paired, _protocol, _score_files, baselines, selection
@@ -206,8 +207,7 @@ def _half_of_the_processors() -> contextlib.AbstractContextManager[object]:
         threadpoolctl = importlib.import_module("threadpoolctl")
     except ImportError:
         return contextlib.nullcontext()
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     limit: contextlib.AbstractContextManager[object] = threadpoolctl.threadpool_limits(
-        max(1, (count or 1) // 2), user_api="blas"
+        max(1, processors.available() // 2), user_api="blas"
     )
     return limit
